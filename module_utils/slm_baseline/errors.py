@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Optional
-
 
 class SettingError(Exception):
     """A setting that cannot be had, told so that the reader can act.
@@ -36,7 +34,7 @@ class SettingError(Exception):
 class ParseError(SettingError):
     """Kernel text or a stored document that is not what its source documents."""
 
-    def __init__(self, source: str, expected: str, text: str, next_step: Optional[str] = None) -> None:
+    def __init__(self, source: str, expected: str, text: str, next_step: str | None = None) -> None:
         super().__init__(
             source,
             expected,

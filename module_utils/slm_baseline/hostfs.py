@@ -6,7 +6,6 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
 
 
 @dataclass(frozen=True)
@@ -15,7 +14,7 @@ class Host:
 
     root: Path = Path("/")
 
-    def path(self, path: Union[str, Path]) -> Path:
+    def path(self, path: str | Path) -> Path:
         """The real path of a host path."""
         return self.root / str(path).lstrip("/")
 
@@ -24,28 +23,28 @@ class Host:
         """True on a running machine, false on a test's tree, where mounting and systemctl make no sense."""
         return self.root == Path("/")
 
-    def exists(self, path: Union[str, Path]) -> bool:
+    def exists(self, path: str | Path) -> bool:
         return self.path(path).exists()
 
-    def read(self, path: Union[str, Path]) -> str:
+    def read(self, path: str | Path) -> str:
         """The file's text, undecodable bytes kept as surrogates; OSError as the kernel gave it."""
         return self.path(path).read_text(encoding="utf-8", errors="surrogateescape")
 
-    def read_or_none(self, path: Union[str, Path]) -> Optional[str]:
+    def read_or_none(self, path: str | Path) -> str | None:
         """The file's text, or None where it is missing or cannot be read by this user."""
         try:
             return self.read(path)
         except OSError:
             return None
 
-    def names(self, path: Union[str, Path]) -> list[str]:
+    def names(self, path: str | Path) -> list[str]:
         """Sorted names in a folder; none where there is no such folder."""
         try:
             return sorted(os.listdir(self.path(path)))
         except OSError:
             return []
 
-    def write_kernel(self, path: Union[str, Path], value: str) -> None:
+    def write_kernel(self, path: str | Path, value: str) -> None:
         """One write(2) of `value` to a sysfs or procfs file that exists; OSError as the kernel gave it.
 
         Unbuffered and without O_CREAT or O_TRUNC: a kernel file that is missing must not become a plain file.
@@ -56,9 +55,7 @@ class Host:
         finally:
             os.close(descriptor)
 
-    def write_durably(
-        self, path: Union[str, Path], content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1
-    ) -> None:
+    def write_durably(self, path: str | Path, content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1) -> None:
         """Replace a file so that a crash leaves the old or the new one whole: temporary file, fsync, rename, fsync.
 
         The temporary name is fixed (`NAME.slm-baseline.tmp`), so that whoever comes next can remove a leftover.
@@ -89,7 +86,7 @@ class Host:
             raise
         self.sync_folder(target.parent)
 
-    def remove_durably(self, path: Union[str, Path]) -> None:
+    def remove_durably(self, path: str | Path) -> None:
         """Remove a file or symlink, if there is one, and make that durable."""
         target = self.path(path)
         try:
@@ -107,7 +104,7 @@ class Host:
         finally:
             os.close(descriptor)
 
-    def is_symlink_free(self, path: Union[str, Path]) -> bool:
+    def is_symlink_free(self, path: str | Path) -> bool:
         """True where no existing component of the path is a symbolic link."""
         walked = self.root
         for part in Path(str(path).lstrip("/")).parts:
@@ -120,6 +117,6 @@ class Host:
         return True
 
 
-def temporary_name(path: Union[str, Path]) -> str:
+def temporary_name(path: str | Path) -> str:
     """The temporary sibling that `write_durably` uses for a path."""
     return f"{path}.slm-baseline.tmp"
