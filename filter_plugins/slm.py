@@ -1,0 +1,43 @@
+"""Filters of slm-baseline: a name in a template, a function in `analysis`. All logic is there, none is here."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+FILTERS = {
+    "slm_document": "analysis.results:document",
+    "slm_readme": "analysis.report:readme",
+    "slm_phases_svg": "analysis.figures:phases_svg",
+    "slm_folder": "analysis.results:folder_name",
+    "slm_md": "analysis.markdown:md",
+}
+
+
+def _lazy(target: str) -> Callable[..., Any]:
+    """The function at `module:function`, imported when first called.
+
+    Ansible loads every filter file in each forked worker; scipy and matplotlib would cost every task a second.
+    """
+    module, _, function = target.partition(":")
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(module), function)(*args, **kwargs)
+
+    return call
+
+
+class FilterModule:
+    """What Ansible looks for in this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Filter names mapped to callables; every one is pure: data in, data or text out."""
+        return {name: _lazy(target) for name, target in FILTERS.items()}
