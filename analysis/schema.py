@@ -1,0 +1,51 @@
+"""Checks documents against the JSON Schemas (draft 2020-12) in `schemas/`."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+from referencing import Registry, Resource
+
+from module_utils.slm_baseline.errors import SettingError
+
+FOLDER = Path(__file__).resolve().parents[1] / "schemas"
+
+
+def validate(document: object, schema: str) -> None:
+    """Raise one SettingError that names the place, where `document` breaks `schemas/SCHEMA.schema.json`.
+
+    Schemas may refer to one another by file name (`result.schema.json#/$defs/sample`).
+    """
+    problems = sorted(_validator(schema).iter_errors(document), key=lambda error: (len(error.path), error.json_path))
+    if not problems:
+        return
+    deepest = jsonschema.exceptions.best_match([problems[0]]) or problems[0]
+    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+    raise SettingError(
+        f"{schema} document",
+        f"what schemas/{schema}.schema.json describes",
+        f"{_shortened(deepest.message)} at {deepest.json_path}{more}",
+        "A document that breaks its schema would mislead whoever reads it.",
+        "if this came from a run, report it as a bug and keep the samples on the host; if by hand, correct it there.",
+    )
+
+
+@functools.cache
+def _validator(schema: str) -> jsonschema.Draft202012Validator:
+    contents = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.schema.json")}
+    registry: Registry[Any] = Registry().with_resources(
+        (name, Resource.from_contents(content)) for name, content in contents.items()
+    )
+    return jsonschema.Draft202012Validator(
+        contents[f"{schema}.schema.json"],
+        registry=registry,
+        format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER,
+    )
+
+
+def _shortened(message: str, limit: int = 240) -> str:
+    return message if len(message) <= limit else f"{message[: limit // 2]} ... {message[-limit // 2 :]}"
