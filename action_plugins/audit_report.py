@@ -1,0 +1,50 @@
+"""Writes the fleet's audit on the control node, from what every host of the play registered."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+# Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+
+class ActionModule(ActionBase):
+    """`audit_report: {answer: VARIABLE, started_at: INSTANT, folder: PATH}`; returns `summary`, a list of lines.
+
+    An action rather than a module, because it reads every host's variables; one task rather than a loop of copies,
+    because there is a file for each of a thousand hosts. It writes in check mode too: the report is the point.
+    """
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        from analysis.audit import audit
+        from analysis.audit_files import audit_files, write_files
+
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        arguments = self._task.args
+        folder = Path(arguments["folder"])
+        answers = {
+            str(name): variables["hostvars"].raw_get(name).get(arguments["answer"])
+            for name in variables["ansible_play_hosts_all"]
+        }
+        fleet = audit(answers, str(arguments["started_at"]), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        try:
+            write_files(folder, audit_files(fleet))
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"the audit cannot be written to {folder}: {error.strerror} ({error.filename}). "
+                "Next: make the folder writable, or name another one in audit_reports_dir."
+            ) from None
+        return {"changed": False, "folder": str(folder), "summary": fleet.summary()}
