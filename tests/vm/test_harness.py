@@ -1,0 +1,35 @@
+"""The harness keeps its own promises: what the scenarios build on."""
+
+from __future__ import annotations
+
+from tests.vm.fleet import Fleet, differences
+
+
+def test_a_restored_host_equals_its_pristine_state(two_hosts: Fleet) -> None:
+    for machine in two_hosts:
+        pristine = two_hosts.state(machine.name)
+        machine.check("echo never > /sys/kernel/mm/transparent_hugepage/enabled; sysctl -qw vm.nr_hugepages=8")
+        machine.check("touch /etc/tmpfiles.d/mine.conf; mount -t hugetlbfs none /mnt; mount -t hugetlbfs none /mnt")
+        found = differences(pristine, two_hosts.state(machine.name))
+        assert {
+            "/etc/tmpfiles.d/mine.conf",
+            "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages",
+            "/sys/kernel/mm/transparent_hugepage/enabled",
+            "mount /mnt",
+            "mount /mnt (on top)",
+        } <= found.keys()
+        machine.kill()
+        machine.restore()
+        assert differences(pristine, two_hosts.state(machine.name)) == {}
+
+
+def test_a_reboot_alone_changes_nothing_that_is_compared(two_hosts: Fleet) -> None:
+    pristine = {machine.name: two_hosts.state(machine.name) for machine in two_hosts}
+    two_hosts.reboot()
+    for machine in two_hosts:
+        assert differences(pristine[machine.name], two_hosts.state(machine.name)) == {}
+
+
+def test_the_loader_environment_imports_on_a_host(one_host: Fleet) -> None:
+    python = "/opt/slm-python/bin/python"
+    assert one_host["one"].check(f"{python} -c 'import torch; print(torch.__version__)'").startswith("2.13.0")
