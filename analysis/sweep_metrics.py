@@ -1,0 +1,119 @@
+"""What a sweep compares: each metric's meaning, how two of its values are compared, and in which words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis import units
+
+REFERENCE = "stock"
+CONTROL = "stock-again"
+KINDS = ("cold", "warm")
+DTYPES = {"auto": "as stored", "float32": "cast to float32"}
+"""What the loader is asked for, and how a reader knows it; any other dtype is shown as `cast to DTYPE`."""
+
+
+def dtype_words(dtype: str) -> str:
+    """`as stored` or `cast to float32`."""
+    return DTYPES.get(dtype, f"cast to {dtype}")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One compared figure of a sample.
+
+    A ratio metric is compared on the log scale, arm over stock; what may be 0 is compared as a difference in its own
+    unit. `floor` is the smallest effect worth a word, on the scale of comparison: deterministic counters tell arms
+    apart by a part in ten thousand, which is true and of no use to anybody.
+    """
+
+    name: str
+    title: str
+    value: Callable[[Mapping[str, Any]], float | None]
+    is_ratio: bool
+    floor: float
+    less: str
+    more: str
+    unit: Callable[[float | None], str]
+    is_time: bool = False
+
+    def compared(self, value: float | None) -> float:
+        """The value on the scale of comparison; NaN where there is none, so that its pair drops out."""
+        if value is None or (self.is_ratio and value <= 0):
+            return math.nan
+        return math.log(value) if self.is_ratio else float(value)
+
+    def effect(self, difference: float) -> float:
+        """A difference on the scale of comparison as what a reader knows: arm over stock, or arm minus stock."""
+        return math.exp(difference) if self.is_ratio else difference
+
+
+def _field(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda sample: sample.get(name)
+
+
+def _sum(*names: str) -> Callable[[Mapping[str, Any]], float | None]:
+    def value(sample: Mapping[str, Any]) -> float | None:
+        parts = [sample.get(name) for name in names]
+        known = [part for part in parts if part is not None]
+        return float(sum(known)) if known else None
+
+    return value
+
+
+def _counter(name: str) -> Callable[[Mapping[str, Any]], float | None]:
+    return lambda sample: (sample.get("vmstat") or {}).get(name)
+
+
+_ONE_PERCENT = math.log(1.01)
+_HUGE_PAGE = float(2 << 20)
+
+METRICS = (
+    Metric(
+        "time_to_first_token_s",
+        "time to first token",
+        _field("time_to_first_token_s"),
+        True,
+        _ONE_PERCENT,
+        "faster",
+        "slower",
+        units.seconds,
+        is_time=True,
+    ),
+    Metric(
+        "load_real_s",
+        "load",
+        _field("load_real_s"),
+        True,
+        _ONE_PERCENT,
+        "faster",
+        "slower",
+        units.seconds,
+        is_time=True,
+    ),
+    Metric("minor_faults", "minor faults", _field("minor_faults"), True, _ONE_PERCENT, "fewer", "more", units.count),
+    Metric(
+        "thp_bytes",
+        "THP-backed memory",
+        _sum("anon_huge_bytes", "file_pmd_bytes", "shmem_pmd_bytes"),
+        False,
+        4 * _HUGE_PAGE,
+        "less",
+        "more",
+        units.size,
+    ),
+    Metric("rss_bytes", "RSS", _field("rss_bytes"), True, _ONE_PERCENT, "less", "more", units.size),
+    Metric("pss_bytes", "PSS", _field("pss_bytes"), True, _ONE_PERCENT, "less", "more", units.size),
+    Metric("cpu_s", "CPU time", _sum("cpu_user_s", "cpu_system_s"), True, _ONE_PERCENT, "less", "more", units.seconds),
+    Metric("thp_fault_alloc", "THP faults", _counter("thp_fault_alloc"), False, 8.0, "fewer", "more", units.count),
+    Metric(
+        "thp_fault_fallback", "THP fallbacks", _counter("thp_fault_fallback"), False, 8.0, "fewer", "more", units.count
+    ),
+    Metric("compact_stall", "compaction stalls", _counter("compact_stall"), False, 8.0, "fewer", "more", units.count),
+)
+"""Times come first: they are what the sweep is for; the rest says why."""
+
+TIMES = tuple(metric for metric in METRICS if metric.is_time)
