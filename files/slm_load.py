@@ -1,0 +1,381 @@
+#!/usr/bin/env python3
+"""Load a small language model, make its first tokens, and say when each phase ended.
+
+By hand: `python slm_load.py` prints `loaded MODEL on DEVICE`. Watched by the benchmark, it writes one JSON object a
+line to `--events-fd`, holds the model after the first token until a byte arrives on `--hold-fd`, and goes on.
+
+Every instant is CLOCK_MONOTONIC at the end of its phase, on a GPU after every device has finished. Counters (bytes read
+by this process, page faults, CPU seconds) are totals since the process started; see proc_pid_io(5) and getrusage(2).
+The prompt is decoded greedily with a key-value cache, and every token is read back to the host: that is when a user
+sees it. `transformers` imports a model's own code when it loads the weights, so that time is in `weights`.
+
+Exit status: 0 done, 1 the observer went away or the device gave up, 2 bad arguments or a model that cannot be loaded.
+"""
+
+from __future__ import annotations
+
+import time
+
+_INTERPRETER_NS = time.monotonic_ns()
+
+import argparse  # noqa: E402  the instant above must come before every import that costs something
+import importlib  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+import sys  # noqa: E402
+import warnings  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
+
+MODEL = "Qwen/Qwen2.5-0.5B"
+PROMPT = "The quick brown fox jumps over the lazy dog. What does the dog do next?"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+STOPS = ("loaded", "first_token", "second_token")
+
+
+class LoadError(Exception):
+    """A model or an environment that cannot be used; its text is the one line a person sees."""
+
+
+def parse_read_bytes(io_text: str) -> int | None:
+    """`read_bytes` of /proc/PID/io: what this process caused the disk to read. None where the kernel does not say."""
+    for line in io_text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "read_bytes":
+            return int(value)
+    return None
+
+
+def counters() -> dict[str, Any]:
+    """This process's totals so far: bytes read from disk (None where unknown), faults, CPU seconds."""
+    try:
+        with open("/proc/self/io", encoding="ascii") as stream:
+            read_bytes = parse_read_bytes(stream.read())
+    except OSError:
+        read_bytes = None
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "read_bytes": read_bytes,
+        "minor_faults": usage.ru_minflt,
+        "major_faults": usage.ru_majflt,
+        "cpu_user_s": usage.ru_utime,
+        "cpu_system_s": usage.ru_stime,
+    }
+
+
+class Events:
+    """Writes the event protocol; does nothing, and costs nothing, when nobody watches."""
+
+    def __init__(self, events_fd: int | None, hold_fd: int | None) -> None:
+        self._events_fd = events_fd
+        self._hold_fd = hold_fd
+
+    def at(self, name: str, t_ns: int, **facts: Any) -> None:
+        """One event of an instant already taken."""
+        if self._events_fd is None:
+            return
+        line = json.dumps({"event": name, "t_ns": t_ns, **counters(), **facts}) + "\n"
+        data = line.encode()
+        while data:
+            data = data[os.write(self._events_fd, data) :]
+
+    def now(self, name: str, **facts: Any) -> None:
+        """One event of this instant."""
+        self.at(name, time.monotonic_ns(), **facts)
+
+    @property
+    def watched(self) -> bool:
+        return self._events_fd is not None
+
+    def hold(self) -> None:
+        """Block until the observer has looked; the time spent here belongs to no phase."""
+        if self._hold_fd is not None:
+            if not os.read(self._hold_fd, 1):
+                raise BrokenPipeError("the observer closed the hold descriptor")
+            self.now("resumed")
+
+
+def synchronize(torch: Any) -> None:
+    """Wait until every device has finished: only then has a phase ended."""
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.synchronize(index)
+
+
+def prepare_devices(torch: Any) -> None:
+    """Create every device's context, which `device_map="auto"` would otherwise do inside the weights phase."""
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            torch.empty(1, device=f"cuda:{index}")
+
+
+def silence() -> None:
+    """Keep progress bars, advice and telemetry of the libraries out of the output and off the clock."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def import_package(name: str) -> Any:
+    """Import a package of the host's environment, or say in one line that this Python lacks it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise LoadError(f"{sys.executable} cannot import {name}: {one_line(error)}") from error
+
+
+def is_offline(model: str, environment: dict[str, str]) -> bool:
+    """True where nothing may be fetched: a local folder, or an environment that says so."""
+    asked = (environment.get(name, "").upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return os.path.isdir(model) or any(value in {"1", "ON", "YES", "TRUE"} for value in asked)
+
+
+def device_names(placement: Any) -> str:
+    """`cpu` or `cuda:0,cuda:1`: the distinct devices of a placement, in the order first used.
+
+    `placement` yields what accelerate's device map holds: an index, a name or a torch device.
+    """
+    names: list[str] = []
+    for place in placement:
+        name = f"cuda:{place}" if isinstance(place, int) else str(place)
+        name = "cuda:0" if name == "cuda" else name
+        if name not in names:
+            names.append(name)
+    return ",".join(names)
+
+
+def device_of(model: Any) -> str:
+    """Where a model's weights are."""
+    device_map = getattr(model, "hf_device_map", None)
+    return device_names(device_map.values() if device_map else (p.device for p in model.parameters()))
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, bounded, or its type where it has none."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[0].strip()[:300] or type(error).__name__
+
+
+def load_tokenizer(transformers: Any, options: argparse.Namespace) -> Any:
+    """The model's tokenizer; LoadError where there is none that works."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            options.model,
+            revision=options.revision,
+            trust_remote_code=False,
+            local_files_only=is_offline(options.model, dict(os.environ)),
+        )
+    # A damaged file can make the parsers behind this raise anything.
+    except Exception as error:
+        raise LoadError(f"the tokenizer of {options.model!r} cannot be loaded: {one_line(error)}") from error
+
+
+def load_model(torch: Any, transformers: Any, options: argparse.Namespace) -> Any:
+    """The model on its devices; LoadError for files that are missing, unreadable, damaged or incomplete."""
+    try:
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            options.model,
+            revision=options.revision,
+            dtype=options.dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+            device_map=options.device_map,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=is_offline(options.model, dict(os.environ)),
+            output_loading_info=True,
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise LoadError(f"{options.model!r} cannot be loaded: {one_line(error)}") from error
+    missing = sorted(info["missing_keys"])
+    # transformers makes up weights that the files lack, and only warns: such a run would measure another model.
+    if missing:
+        raise LoadError(f"{options.model!r} lacks {len(missing)} of its weights, {missing[0]!r} among them")
+    return model
+
+
+class Decoder:
+    """Greedy decoding with a key-value cache, one token a step, each read back to the host."""
+
+    def __init__(self, torch: Any, model: Any) -> None:
+        self._torch = torch
+        self._model = model
+        self._cache: Any = None
+
+    def step(self, token_ids: Any) -> int:
+        """The id of the token after `token_ids` (shape 1 x n) and everything fed before them."""
+        with self._torch.inference_mode():
+            output = self._model(input_ids=token_ids, past_key_values=self._cache, use_cache=True)
+            self._cache = output.past_key_values
+            return int(output.logits[0, -1].argmax().item())
+
+
+def gpu_facts(torch: Any) -> list[dict[str, Any]] | None:
+    """What torch knows of every CUDA device, or None where there is none."""
+    if not torch.cuda.is_available():
+        return None
+    facts = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        facts.append(
+            {
+                "index": index,
+                "name": properties.name,
+                "uuid": str(getattr(properties, "uuid", "")) or None,
+                "capability": f"{properties.major}.{properties.minor}",
+                "total_bytes": properties.total_memory,
+                "allocated_bytes": torch.cuda.memory_allocated(index),
+                "reserved_bytes": torch.cuda.memory_reserved(index),
+                "peak_allocated_bytes": torch.cuda.max_memory_allocated(index),
+                "cuda": torch.version.cuda,
+            }
+        )
+    return facts
+
+
+def memory_facts() -> dict[str, int]:
+    """This process's memory as psutil reads it from /proc/self/smaps_rollup or smaps, bytes."""
+    memory = import_package("psutil").Process().memory_full_info()
+    return {"rss_bytes": memory.rss, "vsz_bytes": memory.vms, "uss_bytes": memory.uss, "pss_bytes": memory.pss}
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of Python and of every package that takes part."""
+    packages = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "psutil")
+    versions = {name: str(getattr(import_package(name), "__version__", "unknown")) for name in packages}
+    return {"python": sys.version.split()[0], **versions}
+
+
+def held_facts(torch: Any, model: Any) -> dict[str, Any]:
+    """Everything about the held model; taken off the clock. Memory first: the rest allocates some."""
+    return {
+        "memory": memory_facts(),
+        "device": device_of(model),
+        "dtype": str(model.dtype).replace("torch.", ""),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "gpu": gpu_facts(torch),
+        "software": software_versions(),
+    }
+
+
+def finish() -> NoReturn:
+    """Leave at once: tearing down the interpreter and the device is not part of a load."""
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def run(options: argparse.Namespace, events: Events) -> None:
+    """Every phase in order, up to `options.until`. Raises LoadError for what a user can put right."""
+    silence()
+    torch = import_package("torch")
+    events.now("import_torch")
+    transformers = import_package("transformers")
+    # The package is a lazy shell until a name is taken from it; untouched, the later phases would pay for its import.
+    for name in ("AutoTokenizer", "AutoModelForCausalLM"):
+        getattr(transformers, name)
+    events.now("import_transformers")
+
+    prepare_devices(torch)
+    synchronize(torch)
+    events.now("device_ready")
+
+    tokenizer = load_tokenizer(transformers, options)
+    events.now("tokenizer")
+
+    model = load_model(torch, transformers, options)
+    synchronize(torch)
+    loaded_ns = time.monotonic_ns()
+    print(f"loaded {options.model} on {device_of(model)}", flush=True)
+    events.at("weights", loaded_ns)
+    if options.until == "loaded":
+        finish()
+
+    decoder = Decoder(torch, model)
+    device = model.get_input_embeddings().weight.device
+    prompt_ids = tokenizer(options.prompt, return_tensors="pt")["input_ids"]
+    if prompt_ids.shape[-1] == 0:
+        raise LoadError(f"the prompt {options.prompt!r} has no tokens")
+    token = decoder.step(prompt_ids.to(device))
+    synchronize(torch)
+    events.now("first_token")
+    if events.watched:
+        held_ns, held = time.monotonic_ns(), counters()
+        events.at("held", held_ns, **held_facts(torch, model), **held)
+    events.hold()
+
+    if options.until == "second_token":
+        for step in range(1, options.new_tokens):
+            token = decoder.step(torch.tensor([[token]], device=device))
+            synchronize(torch)
+            if step == 1:
+                events.now("second_token")
+    events.now("done")
+    finish()
+
+
+def descriptor(text: str) -> int:
+    """An open descriptor given by number."""
+    number = int(text)
+    try:
+        os.fstat(number)
+    except (OSError, OverflowError) as error:
+        raise ValueError(text) from error
+    return number
+
+
+def whole_number_from_two(text: str) -> int:
+    number = int(text)
+    if number < 2:
+        raise ValueError(text)
+    return number
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with the command line without repeating its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"slm_load: {message}\n")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; exits with status 2 and one line for a bad one."""
+    parser = OneLineParser(description="Load a small language model and make its first tokens.")
+    parser.add_argument("--model", default=MODEL, help="hub id or folder (default: %(default)s)")
+    parser.add_argument("--revision", default=None, help="branch, tag or commit of a hub id")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="auto keeps the stored one")
+    parser.add_argument("--device-map", default="auto", help="as in transformers (default: %(default)s)")
+    parser.add_argument("--until", choices=STOPS, default="second_token", help="where to stop (default: %(default)s)")
+    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--new-tokens", type=whole_number_from_two, default=2, metavar="N", help="tokens to make, 2 up")
+    parser.add_argument("--events-fd", type=descriptor, metavar="N", help="open descriptor for events")
+    parser.add_argument("--hold-fd", type=descriptor, metavar="M", help="open descriptor to wait on after the hold")
+    options = parser.parse_args(arguments)
+    if not options.model or "\0" in options.model:
+        parser.error("--model must name a hub id or a folder")
+    if options.model.startswith(("/", "./", "../")) and not os.path.isdir(options.model):
+        parser.error(f"--model {options.model!r} is not a folder that can be read")
+    return options
+
+
+def main() -> int:
+    options = parse_arguments()
+    events = Events(options.events_fd, options.hold_fd)
+    events.at("interpreter", _INTERPRETER_NS)
+    try:
+        run(options, events)
+    except LoadError as error:
+        print(f"slm_load: {error}", file=sys.stderr)
+        return 2
+    # A device out of memory or in a bad state is a RuntimeError of torch.
+    except (BrokenPipeError, MemoryError, RuntimeError) as error:
+        print(f"slm_load: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
