@@ -6,7 +6,18 @@ import sys
 from pathlib import Path
 
 import ansible.module_utils
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(REPOSITORY / "module_utils"))
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "files")]
+
+from ansible.module_utils.slm_baseline.hostfs import Host  # noqa: E402 - needs the path above
+
+from tests.fakes import build_host  # noqa: E402 - needs the path above
+
+
+@pytest.fixture
+def fake_host(tmp_path: Path) -> Host:
+    """A host under a temporary folder; see fakes.py for what is on it."""
+    return Host(build_host(tmp_path / "host"))

@@ -1,0 +1,99 @@
+#!/usr/bin/python
+"""Set huge page pools, now and at boot, and prove that the kernel gave every page."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hugepages
+short_description: Set huge page pools, now and at boot, verified
+description:
+  - Sets pools of huge pages by page size and, where asked, by NUMA node, reads back what the kernel granted, and keeps
+    them over reboots with a C(tmpfiles.d) drop-in of its own.
+  - A pool that the kernel grants only in part is a failure that says what was asked and what was got, and the earlier
+    value is put back.
+  - A size that is left out stays untouched; one that an earlier run set returns to its value in the snapshot.
+author: slm-baseline maintainers
+options:
+  pools:
+    description: "The pools: a list of C({size, count, node}). Sizes are such as C(2M) or C(1G), counts are pages."
+    type: raw
+    required: true
+  compact:
+    description: Whether one memory compaction may be tried when pages are short. It can stall the host for a while.
+    type: bool
+    default: false
+  run:
+    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    type: dict
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Predicts exactly the changes of the real run.}
+  diff_mode: {support: full, description: Shows each pool and the drop-in before and after.}
+"""
+
+EXAMPLES = r"""
+- name: Two gigabytes of 2 MiB pages
+  hugepages:
+    pools:
+      - {size: 2M, count: 1024}
+
+- name: The same on each of two nodes
+  hugepages:
+    pools:
+      - {size: 2M, count: 512, node: 0}
+      - {size: 2M, count: 512, node: 1}
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be in check mode; pools in pages.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{knob: hugepages.2M, before: "0", after: "1024"}]
+verified:
+  description: Every page asked for was read back from the kernel.
+  returned: success, not in check mode
+  type: bool
+reboot_required:
+  description: The pages can be had at boot only; C(boot_arguments) holds what to add to the kernel command line.
+  returned: when a pool of 1 GiB pages is short
+  type: bool
+problem:
+  description: The error in parts (knob, wanted, found, why, next_step).
+  returned: failure
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, set_up
+from ansible.module_utils.slm_baseline.pools import parse_pools
+from ansible.module_utils.slm_baseline.tuning import plan_all_pools
+
+
+def main() -> None:
+    module = AnsibleModule(
+        {
+            "pools": {"type": "raw", "required": True},
+            "compact": {"type": "bool", "default": False},
+            **SETTER_ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+
+    def work(host: Host) -> dict[str, Any]:
+        wanted = parse_pools(module.params["pools"])
+        compact = module.params["compact"]
+        return set_up(module, host, "hugepages", lambda prior: plan_all_pools(host, wanted, prior, compact))
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+#!/usr/bin/python
+"""Mount hugetlbfs, now and at boot, and prove that the mount is the one asked for."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: hugetlbfs
+short_description: Mount hugetlbfs, now and at boot, verified
+description:
+  - Mounts hugetlbfs with nosuid and nodev, reads the options back from C(mountinfo), and keeps the mount over reboots
+    with a systemd mount unit of its own.
+  - Options are changed by unmounting and mounting, since the kernel ignores a remount without saying so. A busy mount
+    is refused, and who uses it is named.
+  - A mount that an earlier run made and that is left out now is unmounted.
+author: slm-baseline maintainers
+options:
+  mounts:
+    description:
+      - "The mounts: a list of C({path, page_size, size, mode, owner, group}). Owner and group are names on the host."
+    type: raw
+    required: true
+  run:
+    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    type: dict
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Predicts exactly the changes of the real run.}
+  diff_mode: {support: full, description: Shows each mount and unit before and after.}
+"""
+
+EXAMPLES = r"""
+- name: A mount for the group that serves models
+  hugetlbfs:
+    mounts:
+      - {path: /mnt/huge, page_size: 2M, mode: "0770", group: serving}
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{knob: hugetlbfs./mnt/huge, before: not mounted, after: "pagesize=2M,mode=0770,uid=0,gid=0"}]
+verified:
+  description: Exactly one hugetlbfs stands on each path, with the options asked for.
+  returned: success, not in check mode
+  type: bool
+problem:
+  description: The error in parts (knob, wanted, found, why, next_step).
+  returned: failure
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, set_up
+from ansible.module_utils.slm_baseline.mounts import parse_mounts
+from ansible.module_utils.slm_baseline.tuning import plan_mounts
+
+
+def main() -> None:
+    module = AnsibleModule({"mounts": {"type": "raw", "required": True}, **SETTER_ARGUMENTS}, supports_check_mode=True)
+
+    def work(host: Host) -> dict[str, Any]:
+        wanted = parse_mounts(host, module.params["mounts"])
+        paths = [mount.path for mount in wanted]
+        return set_up(module, host, "hugetlbfs", lambda prior: plan_mounts(host, wanted, prior), paths)
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()

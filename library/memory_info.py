@@ -1,0 +1,129 @@
+#!/usr/bin/python
+"""Read everything about a host's huge-page memory, and judge a wanted tuning against it. Changes nothing."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: memory_info
+short_description: Read a host's huge-page memory and judge a wanted tuning against it
+description:
+  - Gathers THP knobs, pools by size and node, hugetlbfs mounts, who uses pool pages, meminfo, NUMA nodes, what is
+    persisted in which file, and the kernel command line, in one call.
+  - Given a wanted tuning, compares each knob's wanted, runtime, persisted and boot values (C(rows)) and names other
+    writers of the same knobs with file and line (C(competitors)).
+  - Never changes anything.
+author: slm-baseline maintainers
+options:
+  thp:
+    description: The wanted THP settings, in the form of M(thp)'s options.
+    type: raw
+  pools:
+    description: The wanted pools, in the form of M(hugepages)'s option.
+    type: raw
+  mounts:
+    description: The wanted mounts, in the form of M(hugetlbfs)'s option.
+    type: raw
+  preflight:
+    description: Whether to fail, with the reason, when the wanted tuning cannot or must not be applied to this host.
+    type: bool
+    default: false
+  model:
+    description: The model that must fit beside the pools, for the memory guard.
+    type: str
+  margin:
+    description: Memory to keep available beside pools and model, for the memory guard.
+    type: raw
+    default: 1G
+  max_share:
+    description: The largest share of RAM that pools may take, for the memory guard.
+    type: float
+    default: 0.5
+  tolerate_competitors:
+    description: Whether other writers of the same knobs are only reported.
+    type: bool
+    default: false
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Reads only.}
+  diff_mode: {support: none, description: Changes nothing.}
+"""
+
+EXAMPLES = r"""
+- name: What is this host's memory set to?
+  memory_info:
+  register: memory
+
+- name: Would this pool be granted?
+  memory_info:
+    pools: [{size: 2M, count: 1024}]
+    preflight: true
+"""
+
+RETURN = r"""
+memory:
+  description: The facts. C(thp), C(pools), C(pool_users), C(mounts), C(meminfo), C(numa), C(values), C(persisted), ...
+  returned: always
+  type: dict
+rows:
+  description: One row a wanted knob, and one for each knob that a drop-in of ours still sets though nobody wants it.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {knob: thp.enabled, desired: madvise, runtime: always, persisted: madvise, boot: null,
+       source: "/etc/tmpfiles.d/slm-baseline-thp.conf:2", verdict: drift,
+       detail: "thp.enabled is always, should be madvise"}
+competitors:
+  description: Other writers that want another value (C(path), C(line), C(knob), C(value), C(kind), C(detail)).
+  returned: always
+  type: list
+  elements: dict
+problem:
+  description: The error in parts (knob, wanted, found, why, next_step).
+  returned: failure
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.memory_info import gather, judge, preflight
+from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, require_root
+from ansible.module_utils.slm_baseline.sizes import parse_size
+from ansible.module_utils.slm_baseline.tuning import parse_wanted
+
+
+def main() -> None:
+    module = AnsibleModule(
+        {
+            "thp": {"type": "raw"},
+            "pools": {"type": "raw"},
+            "mounts": {"type": "raw"},
+            "preflight": {"type": "bool", "default": False},
+            "model": {"type": "str"},
+            "margin": {"type": "raw", "default": "1G"},
+            "max_share": {"type": "float", "default": 0.5},
+            "tolerate_competitors": {"type": "bool", "default": False},
+            **ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+
+    def work(host: Host) -> dict[str, Any]:
+        given = module.params
+        wanted = parse_wanted(host, given["thp"], given["pools"], given["mounts"])
+        if given["preflight"]:
+            require_root(host, "memory tuning")
+            keep_bytes = parse_size(given["margin"], "hugepages_margin")
+            preflight(host, wanted, keep_bytes, given["max_share"], given["tolerate_competitors"])
+        return {"changed": False, "memory": gather(host), "desired": wanted.values(), **judge(host, wanted)}
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()

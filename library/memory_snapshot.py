@@ -1,0 +1,148 @@
+#!/usr/bin/python
+"""Record a host's memory settings before they are changed, and restore them exactly."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: memory_snapshot
+short_description: Record a host's memory settings before the first change, and restore them exactly
+description:
+  - C(present) records every knob, pool, mount, file and folder that the tuning could touch, durably, once. It never
+    records values of this project's own.
+  - C(restored) puts all of it back, verifies by reading back, moves the snapshot into an archive, and says so when
+    there is nothing to restore. What cannot be restored is named and the snapshot is kept, so that it can be repeated.
+author: slm-baseline maintainers
+options:
+  state:
+    description: Whether to record or to restore.
+    type: str
+    choices: [present, restored]
+    default: present
+  mounts:
+    description: The wanted mounts, in the form of M(hugetlbfs)'s option; their paths are recorded too.
+    type: raw
+  run:
+    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    type: dict
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Says what would be recorded or restored.}
+  diff_mode: {support: full, description: Shows what a restore puts back.}
+"""
+
+EXAMPLES = r"""
+- name: Remember how the host is
+  memory_snapshot:
+    mounts: "{{ hugetlbfs_mounts }}"
+
+- name: Put the host back
+  memory_snapshot:
+    state: restored
+"""
+
+RETURN = r"""
+status:
+  description: C(recorded), C(kept), C(restored), C(nothing) to restore, or C(incomplete).
+  returned: always
+  type: str
+before:
+  description: The prior values by knob name.
+  returned: always, empty where there is no snapshot
+  type: dict
+changes:
+  description: What a restore put back, or would.
+  returned: when state is restored
+  type: list
+  elements: dict
+archive:
+  description: Where the snapshot of a complete restore was moved.
+  returned: after a complete restore
+  type: str
+problems:
+  description: What could not be restored, one error in parts each.
+  returned: when a restore is incomplete
+  type: list
+  elements: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline import lease
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, now, require_root, run_of
+from ansible.module_utils.slm_baseline.mounts import parse_mounts
+from ansible.module_utils.slm_baseline.rollback import Outcome, roll_back
+from ansible.module_utils.slm_baseline.snapshot import ensure, extended, load, take
+
+
+def record(module: AnsibleModule, host: Host) -> dict[str, Any]:
+    """Take or extend the snapshot, or say in check mode that it would be."""
+    paths = [mount.path for mount in parse_mounts(host, module.params["mounts"])]
+    if module.check_mode:
+        stored = load(host)
+        snapshot = extended(host, stored, paths) if stored else take(host, paths, now(), "check")
+        changed = snapshot is not stored
+    else:
+        with lease.held(host, run_of(module)):
+            snapshot, changed = ensure(host, paths, now(), run_of(module)["id"])
+    return {
+        "changed": changed,
+        "status": "recorded" if changed else "kept",
+        "before": snapshot.values(),
+        "taken_at": snapshot.taken_at,
+    }
+
+
+def put_back(module: AnsibleModule, host: Host) -> dict[str, Any]:
+    """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
+    if module.check_mode:
+        done = roll_back(host, dry_run=True)
+    else:
+        with lease.held(host, run_of(module)):
+            done = roll_back(host)
+        lease.release(host, run_of(module)["id"])
+    result = _told(done)
+    if done.status == "incomplete":
+        reasons = " / ".join(str(problem) for problem in done.problems)
+        module.fail_json(msg=f"rollback incomplete: {reasons}", **result)
+    return result
+
+
+def _told(done: Outcome) -> dict[str, Any]:
+    def text(side: str) -> str:
+        return "".join(f"{change['knob']}: {change[side]}\n" for change in done.changes)
+
+    return {
+        "changed": bool(done.changes),
+        "status": done.status,
+        "before": done.before,
+        "changes": done.changes,
+        "archive": done.archive,
+        "problems": [problem.as_dict() for problem in done.problems],
+        "diff": {"before": text("before"), "after": text("after")},
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        {
+            "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
+            "mounts": {"type": "raw"},
+            **SETTER_ARGUMENTS,
+        },
+        supports_check_mode=True,
+    )
+
+    def work(host: Host) -> dict[str, Any]:
+        require_root(host, "memory snapshot")
+        return put_back(module, host) if module.params["state"] == "restored" else record(module, host)
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+#!/usr/bin/python
+"""Give a host back at the end of a run."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: run_lease
+short_description: Give a host back at the end of a run
+description:
+  - Every changing task of this project renews a lease in C(/run/slm-baseline), so that a second run that starts
+    meanwhile is refused by name. This module ends the lease, so that the next run needs not wait.
+author: slm-baseline maintainers
+options:
+  run:
+    description: The run that ends, as the playbooks of this project pass it.
+    type: dict
+    required: true
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Does nothing.}
+  diff_mode: {support: none, description: There is nothing to show.}
+"""
+
+EXAMPLES = r"""
+- name: Let the next run in
+  run_lease:
+    run: "{{ slm_run }}"
+"""
+
+RETURN = r"""
+released:
+  description: Whether this run held the host.
+  returned: always
+  type: bool
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline import lease
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish
+
+
+def main() -> None:
+    module = AnsibleModule({**ARGUMENTS, "run": {"type": "dict", "required": True}}, supports_check_mode=True)
+
+    def work(host: Host) -> dict[str, Any]:
+        released = not module.check_mode and lease.release(host, module.params["run"]["id"])
+        return {"changed": False, "released": released}
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()

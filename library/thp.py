@@ -1,0 +1,92 @@
+#!/usr/bin/python
+"""Set transparent huge pages, now and at boot, and prove that the kernel took it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: thp
+short_description: Set transparent huge pages (THP), now and at boot, verified
+description:
+  - Sets the THP knobs of a host at run time, reads each back, and keeps them over reboots with a C(tmpfiles.d) drop-in
+    of its own.
+  - A knob that is left out stays untouched. One that an earlier run set and that is now left out returns to its value
+    in the snapshot.
+  - Either all changes take or none stay. Before the first one the host's prior state is recorded (see
+    M(memory_snapshot)).
+  - THP settings touch only memory mapped later; processes that run already keep what they have.
+author: slm-baseline maintainers
+options:
+  enabled:
+    description: When anonymous memory gets THP. Legal values are what the kernel's file offers.
+    type: raw
+  defrag:
+    description: What a page fault does when no huge page is free.
+    type: raw
+  shmem_enabled:
+    description: THP for shared memory and tmpfs.
+    type: raw
+  khugepaged:
+    description: Whole numbers for files in C(transparent_hugepage/khugepaged).
+    type: raw
+  sizes:
+    description: Per-size (mTHP) policy, by size, for example C({64K\: madvise}).
+    type: raw
+  run:
+    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    type: dict
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Predicts exactly the changes of the real run.}
+  diff_mode: {support: full, description: Shows each knob and drop-in before and after.}
+"""
+
+EXAMPLES = r"""
+- name: THP only for who asks for it, and no stalls on a fault
+  thp:
+    enabled: madvise
+    defrag: never
+"""
+
+RETURN = r"""
+changes:
+  description: What was changed, or would be in check mode.
+  returned: success
+  type: list
+  elements: dict
+  sample: [{knob: thp.enabled, before: always, after: madvise}]
+verified:
+  description: Every wanted value was read back from the kernel.
+  returned: success, not in check mode
+  type: bool
+problem:
+  description: The error in parts (knob, wanted, found, why, next_step).
+  returned: failure
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, set_up
+from ansible.module_utils.slm_baseline.thp import parse_thp
+from ansible.module_utils.slm_baseline.tuning import plan_thp
+
+KEYS = ("enabled", "defrag", "shmem_enabled", "khugepaged", "sizes")
+
+
+def main() -> None:
+    module = AnsibleModule({**{key: {"type": "raw"} for key in KEYS}, **SETTER_ARGUMENTS}, supports_check_mode=True)
+
+    def work(host: Host) -> dict[str, Any]:
+        wanted = parse_thp({key: module.params[key] for key in KEYS})
+        return set_up(module, host, "thp", lambda prior: plan_thp(host, wanted, prior))
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()

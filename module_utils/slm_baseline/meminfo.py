@@ -1,0 +1,65 @@
+"""/proc/meminfo, and the guard that keeps a pool from starving the host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .errors import ParseError, SettingError
+from .hostfs import Host
+from .pools import PoolSpec, read_pool
+
+_LINE = re.compile(r"(?P<name>[^:\s][^:]*):\s+(?P<number>[0-9]+)(?P<unit> kB)?")
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """Fields of /proc/meminfo: bytes where the kernel prints kB (KiB in truth), counts where it prints no unit."""
+    fields = {}
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line.strip())
+        if not match:
+            raise ParseError("/proc/meminfo", "`Name: number kB`", line)
+        fields[match["name"]] = int(match["number"]) * (1024 if match["unit"] else 1)
+    return fields
+
+
+def read_meminfo(host: Host) -> dict[str, int]:
+    """The host's memory now."""
+    return parse_meminfo(host.read("/proc/meminfo"))
+
+
+def check_guard(host: Host, wanted: Sequence[PoolSpec], keep_bytes: int, max_share: float) -> None:
+    """Refuse pools that would take more than `max_share` of RAM or leave less than `keep_bytes` available.
+
+    `keep_bytes` is the model plus a margin. Only growth is refused: a host that is already short may shrink its pools.
+    """
+    growth = sum(
+        (spec.count - read_pool(host, spec.size_bytes, spec.node).persistent) * spec.size_bytes for spec in wanted
+    )
+    if growth <= 0:
+        return
+    memory = read_meminfo(host)
+    total, available = memory["MemTotal"], memory["MemAvailable"]
+    pools = sum(spec.count * spec.size_bytes for spec in wanted)
+    names = ", ".join(f"{spec.name}={spec.count}" for spec in wanted)
+    wanted_text = f"{names} ({_gib(pools)}, {_gib(growth)} more than now)"
+    if pools > total * max_share:
+        raise SettingError(
+            "hugepages_pools",
+            wanted_text,
+            f"{_gib(total)} of memory, {max_share:.0%} of which is {_gib(int(total * max_share))}",
+            "The pools would take more of the memory than hugepages_max_share allows.",
+            "ask for fewer pages, or raise hugepages_max_share.",
+        )
+    if available - growth < keep_bytes:
+        raise SettingError(
+            "hugepages_pools",
+            wanted_text,
+            f"{_gib(available)} available, which would leave {_gib(available - growth)}",
+            f"The model and its margin need {_gib(keep_bytes)} outside the pools.",
+            "ask for fewer pages, or lower hugepages_margin.",
+        )
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"

@@ -1,0 +1,105 @@
+"""Everything about a host's huge-page memory in one reading: what modules, audit and report start from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from . import meminfo
+from .competitors import find_competitors
+from .drift import compare, persisted_values, runtime_values
+from .errors import SettingError
+from .hostfs import Host
+from .knobs import effective_size_policy, pmd_size_bytes, thp_knobs
+from .mounts import check_mounts, default_page_bytes, hugetlbfs_mounts, mounted_at, read_mountinfo
+from .persistence import our_files, systemd_runs
+from .pools import NODES, check_pools, pool_nodes, read_pools
+from .snapshot import SNAPSHOT, SWEEP_PRIOR, load, pool_users
+from .thp import check_thp
+from .tuning import Wanted, ours_to_mount
+
+
+def gather(host: Host) -> dict[str, Any]:
+    """Facts of a host, JSON-ready. Needs no root; what only root may see (others' processes) is then missing."""
+    pools = read_pools(host)
+    return {
+        "thp": _thp(host),
+        "pools": [pool.as_dict() for pool in pools],
+        "pool_users": pool_users(host) if any(pool.total > pool.free for pool in pools) else [],
+        "mounts": [
+            {**asdict(mount), "options": mount.options, "stacked": len(mounted_at(read_mountinfo(host), mount.path))}
+            for mount in hugetlbfs_mounts(host)
+        ],
+        "meminfo": meminfo.read_meminfo(host),
+        "numa": _numa(host),
+        "values": {
+            **runtime_values(host),
+            **{mount.name: mount.options for mount in hugetlbfs_mounts(host)},
+        },
+        "persisted": {
+            knob: {"value": value, "source": source} for knob, (value, source) in persisted_values(host).items()
+        },
+        "our_files": our_files(host),
+        "systemd": systemd_runs(host),
+        "cmdline": (host.read_or_none("/proc/cmdline") or "").strip(),
+        "snapshot": host.exists(SNAPSHOT),
+        "unfinished_sweep": host.exists(SWEEP_PRIOR),
+    }
+
+
+def _thp(host: Host) -> dict[str, Any]:
+    knobs = thp_knobs(host)
+    enabled = knobs.get("thp.enabled")
+    sizes = {
+        name.split(".")[2]: {
+            "enabled": knob.value,
+            "effective": effective_size_policy(enabled.value if enabled else "never", knob.value),
+        }
+        for name, knob in knobs.items()
+        if name.startswith("thp.sizes.") and name.endswith(".enabled")
+    }
+    return {
+        "supported": enabled is not None,
+        "pmd_size_bytes": pmd_size_bytes(host),
+        "knobs": {name: {"value": knob.value, "choices": list(knob.choices)} for name, knob in knobs.items()},
+        "sizes": sizes,
+    }
+
+
+def _numa(host: Host) -> list[dict[str, Any]]:
+    """Memory of each node in bytes, from nodeN/meminfo."""
+    nodes = []
+    for node in pool_nodes(host):
+        text = host.read_or_none(f"{NODES}/node{node}/meminfo") or ""
+        fields = meminfo.parse_meminfo("\n".join(line.partition(f"Node {node} ")[2] for line in text.splitlines()))
+        nodes.append({"node": node, "total_bytes": fields.get("MemTotal", 0), "free_bytes": fields.get("MemFree", 0)})
+    return nodes
+
+
+def judge(host: Host, wanted: Wanted) -> dict[str, Any]:
+    """The wanted tuning against this host: `rows` and `competitors`, JSON-ready."""
+    competitors = find_competitors(host, wanted.values(), default_page_bytes(host))
+    return {
+        "rows": [asdict(row) for row in compare(host, wanted)],
+        "competitors": [writer.as_dict() for writer in competitors],
+    }
+
+
+def preflight(host: Host, wanted: Wanted, keep_bytes: int, max_share: float, tolerate_competitors: bool) -> None:
+    """Raise the first reason why the wanted tuning cannot or must not be applied. Reads only."""
+    prior = load(host)
+    check_thp(host, wanted.thp)
+    check_pools(host, wanted.pools)
+    check_mounts(host, wanted.mounts, ours_to_mount(host, prior))
+    meminfo.check_guard(host, wanted.pools, keep_bytes, max_share)
+    competitors = find_competitors(host, wanted.values(), default_page_bytes(host))
+    if competitors and not tolerate_competitors:
+        first = competitors[0]
+        raise SettingError(
+            first.knob,
+            wanted.values().get(first.knob, "one writer"),
+            "; ".join(map(str, competitors)),
+            "Two writers of one knob would flip-flop: whichever runs last wins.",
+            "remove that setting (for TuneD: switch the profile or override it there), or, if you know that ours runs "
+            "last, set tuning_tolerate_competitors: true.",
+        )

@@ -1,0 +1,80 @@
+"""What every module of this project does around its work: root, lease, snapshot, apply, one readable error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+
+from . import lease
+from .changes import Change, apply_all, os_problem, outcome
+from .errors import SettingError
+from .hostfs import Host
+from .persistence import UNITS, reload_units
+from .snapshot import Snapshot, ensure, load, recover_sweep, take
+
+ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
+SETTER_ARGUMENTS: dict[str, Any] = {**ARGUMENTS, "run": {"type": "dict"}}
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoReturn:
+    """Run the work and end the module: with its result, or with one error that says what to do."""
+    try:
+        result = work(Host(Path(module.params["root"])))
+    except SettingError as error:
+        module.fail_json(msg=str(error), problem=error.as_dict())
+    except OSError as error:
+        problem = os_problem(str(error.filename or "the host"), "to work", error)
+        module.fail_json(msg=str(problem), problem=problem.as_dict())
+    module.exit_json(**result)
+
+
+def require_root(host: Host, what: str) -> None:
+    """SettingError unless this process is root; a test's tree needs none."""
+    if host.is_live and os.geteuid() != 0:
+        raise SettingError(
+            what,
+            "root",
+            f"user id {os.geteuid()}",
+            "The kernel takes these settings from root alone.",
+            "connect as root, or give become a way to it (--become, --ask-become-pass).",
+        )
+
+
+def run_of(module: AnsibleModule) -> dict[str, Any]:
+    """The run this module belongs to; a module used on its own is a run of one task."""
+    return module.params["run"] or {"id": f"adhoc-{os.getpid()}"}
+
+
+def set_up(
+    module: AnsibleModule,
+    host: Host,
+    what: str,
+    plan: Callable[[Snapshot | None], Sequence[Change]],
+    mount_paths: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
+    require_root(host, what)
+    if module.check_mode:
+        return outcome(plan(load(host) or take(host, mount_paths, now(), "check")))
+    run = run_of(module)
+    with lease.held(host, run):
+        recover_sweep(host)
+        changes = plan(load(host))
+        if changes:
+            ensure(host, mount_paths, now(), run["id"])
+            apply_all(host, changes)
+            if any(change.name.startswith(UNITS) for change in changes):
+                reload_units(host)
+    if module.params["run"] is None:
+        lease.release(host, run["id"])
+    return outcome(changes, verified=True)

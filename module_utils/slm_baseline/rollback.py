@@ -1,0 +1,52 @@
+"""The whole rollback of a host: restore, verify, archive; repeatable until nothing is left to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .errors import SettingError
+from .hostfs import Host
+from .persistence import UNITS, our_files, reload_units
+from .snapshot import SNAPSHOT, SWEEP_PRIOR, archive, load, restore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`status` is `restored`, `nothing` or `incomplete`; `archive` is the snapshot's path after a complete restore."""
+
+    status: str
+    changes: list[dict[str, str]] = field(default_factory=list)
+    problems: list[SettingError] = field(default_factory=list)
+    before: dict[str, str] = field(default_factory=dict)
+    archive: str | None = None
+
+
+def roll_back(host: Host, dry_run: bool = False) -> Outcome:
+    """Restore the snapshot, or what an unfinished sweep left where the host was never tuned.
+
+    The tuning's snapshot is older than a sweep's prior state and holds all that it holds, so it alone counts where
+    both are there.
+    """
+    snapshot, sweep = load(host), load(host, SWEEP_PRIOR)
+    prior = snapshot or sweep
+    if prior is None:
+        ours = our_files(host)
+        if ours:
+            raise SettingError(
+                SNAPSHOT,
+                "the state before slm-baseline",
+                f"no snapshot, but files of ours: {', '.join(ours)}",
+                "Without the snapshot the prior values are not known.",
+                "put the snapshot back from a copy, or remove these files and reboot.",
+            )
+        return Outcome("nothing")
+    restored = restore(host, prior, dry_run)
+    if not dry_run and any(change["knob"].startswith(UNITS) for change in restored.changes):
+        reload_units(host)
+    if restored.incomplete:
+        return Outcome("incomplete", restored.changes, restored.incomplete, prior.values())
+    path = None
+    if not dry_run:
+        host.remove_durably(SWEEP_PRIOR)
+        path = archive(host, snapshot) if snapshot else None
+    return Outcome("restored", restored.changes, [], prior.values(), path)

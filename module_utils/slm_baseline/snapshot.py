@@ -1,0 +1,444 @@
+"""The host's prior state, durable before the first change, and its exact restore.
+
+The document holds every knob this project could ever write, every pool by node, and each mount path, file and folder
+that the tuning names. It is written once; it only grows, when the tuning names a new mount path.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .changes import WriteKnob, os_problem
+from .errors import SettingError
+from .hostfs import Host, temporary_name
+from .knobs import MIN_FREE, read_knob, thp_knobs
+from .mounts import ChangeMount, MountSpec, found_mount, holders, hugetlbfs_mounts, missing_folders
+from .persistence import POOLS_DROPIN, THP_DROPIN, TMPFILES, UNITS, WANTS, our_files, unit_path, wants_path
+from .pools import pool_name, pool_sizes, pool_spread, read_pool, restore_spread
+
+STATE = "/var/lib/slm-baseline"
+SNAPSHOT = f"{STATE}/snapshot.json"
+SWEEP_PRIOR = f"{STATE}/sweep-prior.json"
+"""What a sweep found before its arms changed anything; the same document, and gone when the sweep has restored it."""
+ARCHIVE = f"{STATE}/archive"
+SCHEMA_VERSION = 1
+
+_MIN_FREE_KNOB = "vm.min_free_kbytes"
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """A pool's persistent pages, as a whole and by node."""
+
+    persistent: int
+    nodes: dict[int, int]
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A file's bytes and ownership, or a symlink's target."""
+
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    content: bytes = b""
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Prior state. `mounts` and `files` hold None for what was not there; `missing_folders` did not exist either."""
+
+    taken_at: str
+    run_id: str
+    knobs: dict[str, str]
+    paths: dict[str, str]
+    pools: dict[int, PoolState]
+    mounts: dict[str, MountSpec | None]
+    files: dict[str, FileState | None]
+    missing_folders: list[str] = field(default_factory=list)
+
+    def to_json(self) -> bytes:
+        document: dict[str, Any] = asdict(self)
+        for state in document["files"].values():
+            if state is not None:
+                state["content"] = base64.b64encode(state["content"]).decode()
+        return json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=1, sort_keys=True).encode() + b"\n"
+
+    def values(self) -> dict[str, str]:
+        """Knob names and prior values as text, for reports."""
+        pools: dict[str, str] = {}
+        for size, pool in self.pools.items():
+            pools[pool_name(size)] = str(pool.persistent)
+            pools |= {pool_name(size, node): str(count) for node, count in pool.nodes.items()}
+        mounts = {f"hugetlbfs.{path}": spec.options if spec else "not mounted" for path, spec in self.mounts.items()}
+        return {**self.knobs, **pools, **mounts}
+
+
+def parse_snapshot(source: str, text: bytes) -> Snapshot:
+    """A stored snapshot, or one SettingError: corrupt and newer ones are never overwritten and never half restored."""
+
+    def corrupt(found: str) -> SettingError:
+        return SettingError(
+            source,
+            f"a snapshot of schema version {SCHEMA_VERSION}",
+            found,
+            "Without it the prior state is not known, so nothing is changed or restored.",
+            f"look at the file; a copy may be in {ARCHIVE}. Move it away only if this host's prior state may be lost.",
+        )
+
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise corrupt(f"a file that is not JSON ({type(error).__name__})") from error
+    if not isinstance(document, dict):
+        raise corrupt("JSON that is no object")
+    version = document.pop("schema_version", None)
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise corrupt(f"schema version {version!r}"[:80])
+    try:
+        return _typed(document)
+    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+        raise corrupt(f"a damaged document ({type(error).__name__}: {error})"[:200]) from error
+
+
+def _typed(document: dict[str, Any]) -> Snapshot:
+    """Field by field, since a wrong type found half-way through a restore would be too late."""
+
+    def text(value: object) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
+        return value
+
+    def whole(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise TypeError(f"{value!r} is no whole number")
+        return value
+
+    def absolute(value: object) -> str:
+        if not os.path.isabs(text(value)) or os.path.normpath(text(value)) != value or "\0" in text(value):
+            raise ValueError(f"{value!r} is no absolute path")
+        return text(value)
+
+    def mount(path: str, value: Any) -> MountSpec | None:
+        if value is None:
+            return None
+        size = value["size_bytes"]
+        return MountSpec(
+            absolute(path),
+            whole(value["page_size_bytes"]),
+            None if size is None else whole(size),
+            whole(value["mode"]),
+            whole(value["uid"]),
+            whole(value["gid"]),
+        )
+
+    def file(value: Any) -> FileState | None:
+        if value is None:
+            return None
+        content = base64.b64decode(text(value["content"]), validate=True)
+        link = None if value["link"] is None else text(value["link"])
+        return FileState(whole(value["mode"]), whole(value["uid"]), whole(value["gid"]), content, link)
+
+    if set(document["knobs"]) != set(document["paths"]):
+        raise ValueError("knobs and paths differ")
+    return Snapshot(
+        taken_at=text(document["taken_at"]),
+        run_id=text(document["run_id"]),
+        knobs={text(name): text(value) for name, value in document["knobs"].items()},
+        paths={text(name): absolute(value) for name, value in document["paths"].items()},
+        pools={
+            int(size): PoolState(
+                whole(pool["persistent"]), {int(node): whole(count) for node, count in pool["nodes"].items()}
+            )
+            for size, pool in document["pools"].items()
+        },
+        mounts={absolute(path): mount(path, value) for path, value in document["mounts"].items()},
+        files={absolute(path): file(value) for path, value in document["files"].items()},
+        missing_folders=[absolute(path) for path in document["missing_folders"]],
+    )
+
+
+def load(host: Host, path: str = SNAPSHOT) -> Snapshot | None:
+    """The stored snapshot, None where there is none; SettingError where it cannot be trusted."""
+    try:
+        text = host.path(path).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_problem(path, "a readable snapshot", error) from error
+    return parse_snapshot(path, text)
+
+
+def take(host: Host, mount_paths: Iterable[str], taken_at: str, run_id: str) -> Snapshot:
+    """The host's state now. Reads only."""
+    knobs = thp_knobs(host)
+    if host.exists(MIN_FREE):
+        knobs[_MIN_FREE_KNOB] = read_knob(host, _MIN_FREE_KNOB, MIN_FREE)
+    empty = Snapshot(
+        taken_at=taken_at,
+        run_id=run_id,
+        knobs={name: knob.value for name, knob in knobs.items()},
+        paths={name: knob.path for name, knob in knobs.items()},
+        pools={size: PoolState(read_pool(host, size).persistent, pool_spread(host, size)) for size in pool_sizes(host)},
+        mounts={},
+        files={path: _file_state(host, path) for path in (THP_DROPIN, POOLS_DROPIN)},
+        missing_folders=missing_folders(host, TMPFILES) + missing_folders(host, STATE),
+    )
+    return extended(host, empty, mount_paths)
+
+
+def extended(host: Host, snapshot: Snapshot, mount_paths: Iterable[str]) -> Snapshot:
+    """The snapshot with the state of mount paths it does not know yet; the same object where it knows them all."""
+    new = [path for path in mount_paths if path not in snapshot.mounts]
+    if not new:
+        return snapshot
+    mounts, files, folders = dict(snapshot.mounts), dict(snapshot.files), list(snapshot.missing_folders)
+    for path in new:
+        mounts[path] = found_mount(host, path)
+        files |= {file: _file_state(host, file) for file in (unit_path(path), wants_path(path))}
+        for folder in (path, UNITS, WANTS):
+            folders += [missing for missing in missing_folders(host, folder) if missing not in folders]
+    return Snapshot(
+        snapshot.taken_at, snapshot.run_id, snapshot.knobs, snapshot.paths, snapshot.pools, mounts, files, folders
+    )
+
+
+def ensure(host: Host, mount_paths: Iterable[str], taken_at: str, run_id: str) -> tuple[Snapshot, bool]:
+    """The durable snapshot, taken or extended now where needed, and whether that wrote it.
+
+    Values of our own are never taken for prior state: an unfinished sweep is restored first, and drop-ins of ours with
+    no snapshot beside them are an error.
+    """
+    recover_sweep(host)
+    stored = load(host)
+    if stored is None:
+        ours = our_files(host)
+        if ours:
+            raise SettingError(
+                SNAPSHOT,
+                "the state before slm-baseline",
+                f"no snapshot, but files of ours: {', '.join(ours)}",
+                "The values in force may be our own, so they must not be recorded as the host's.",
+                f"put the snapshot back (see {ARCHIVE}), or remove these files and reboot.",
+            )
+        wanted = take(host, mount_paths, taken_at, run_id)
+    else:
+        wanted = extended(host, stored, mount_paths)
+    if wanted is not stored:
+        save(host, wanted)
+    return wanted, wanted is not stored
+
+
+def save(host: Host, snapshot: Snapshot, path: str = SNAPSHOT) -> None:
+    """Write a snapshot durably, root's alone; SettingError where the disk will not take it."""
+    try:
+        os.makedirs(host.path(STATE), mode=0o755, exist_ok=True)
+        host.sync_folder(host.path(STATE).parent)
+        host.write_durably(path, snapshot.to_json(), mode=0o600)
+    except OSError as error:
+        raise os_problem(path, "a durable snapshot before the first change", error) from error
+
+
+def recover_sweep(host: Host) -> bool:
+    """Restore what an interrupted sweep left behind; True where there was something."""
+    prior = load(host, SWEEP_PRIOR)
+    if prior is None:
+        return False
+    incomplete = restore(host, prior).incomplete
+    if incomplete:
+        raise incomplete[0]
+    host.remove_durably(SWEEP_PRIOR)
+    return True
+
+
+def _file_state(host: Host, path: str) -> FileState | None:
+    target = host.path(path)
+    try:
+        status = os.lstat(target)
+    except FileNotFoundError:
+        return None
+    mode = stat.S_IMODE(status.st_mode)
+    if stat.S_ISLNK(status.st_mode):
+        return FileState(mode, status.st_uid, status.st_gid, b"", os.readlink(target))
+    return FileState(mode, status.st_uid, status.st_gid, target.read_bytes())
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore did (`knob, before, after`) and what it could not, one typed error each."""
+
+    changes: list[dict[str, str]]
+    incomplete: list[SettingError]
+
+
+def restore(host: Host, snapshot: Snapshot, dry_run: bool = False) -> Restored:
+    """Put back everything the snapshot holds and prove it by reading back. Writes only what differs; safe to repeat.
+
+    Mounts go first, since they hold pages; knobs follow in the order of the kernel's side effects; min_free_kbytes is
+    last, since khugepaged moves it. One item that fails does not keep the others from being restored.
+    """
+    work = _Restore(host, dry_run)
+    for path, mount in snapshot.mounts.items():
+        work.mount(path, mount)
+    for path, state in sorted(snapshot.files.items(), key=lambda item: item[0].startswith(UNITS + "/")):
+        work.file(path, state)
+    for folder in sorted(snapshot.missing_folders, key=len, reverse=True):
+        work.folder(folder)
+    for name in thp_knobs(host):
+        if name in snapshot.knobs:
+            work.knob(name, snapshot.paths[name], snapshot.knobs[name])
+    for size, pool in snapshot.pools.items():
+        work.pool(size, pool)
+    if _MIN_FREE_KNOB in snapshot.knobs:
+        work.knob(_MIN_FREE_KNOB, snapshot.paths[_MIN_FREE_KNOB], snapshot.knobs[_MIN_FREE_KNOB])
+    return Restored(work.changes, work.incomplete)
+
+
+class _Restore:
+    """One restore in progress: collects what changed and what failed."""
+
+    def __init__(self, host: Host, dry_run: bool) -> None:
+        self.host = host
+        self.dry_run = dry_run
+        self.changes: list[dict[str, str]] = []
+        self.incomplete: list[SettingError] = []
+
+    @contextlib.contextmanager
+    def _item(self, name: str, before: str, after: str) -> Any:
+        self.changes.append({"knob": name, "before": before, "after": after})
+        try:
+            yield
+        except SettingError as error:
+            self.incomplete.append(error)
+        except OSError as error:
+            self.incomplete.append(os_problem(name, after, error))
+
+    def mount(self, path: str, wanted: MountSpec | None) -> None:
+        try:
+            found = found_mount(self.host, path)
+        except SettingError as error:
+            self.incomplete.append(error)
+            return
+        if found == wanted:
+            return
+        change = ChangeMount(path, found, wanted)
+        with self._item(change.name, change.before, change.after):
+            if not self.dry_run:
+                change.apply(self.host)
+
+    def file(self, path: str, wanted: FileState | None) -> None:
+        if not self.dry_run:
+            with contextlib.suppress(FileNotFoundError):
+                self.host.path(temporary_name(path)).unlink()
+        found = _file_state(self.host, path)
+        if found == wanted:
+            return
+        with self._item(path, _told(found), _told(wanted)):
+            if self.dry_run:
+                return
+            if wanted is None:
+                self.host.remove_durably(path)
+            elif wanted.link is not None:
+                self.host.remove_durably(path)
+                os.symlink(wanted.link, self.host.path(path))
+            else:
+                self.host.write_durably(path, wanted.content, wanted.mode, wanted.uid, wanted.gid)
+
+    def folder(self, path: str) -> None:
+        target = self.host.path(path)
+        if path == STATE or not target.is_dir() or (os.listdir(target) and not self.dry_run):
+            return  # The state folder keeps the archive; a folder somebody else uses by now stays theirs.
+        with self._item(path, "folder", "absent"):
+            if not self.dry_run:
+                target.rmdir()
+
+    def knob(self, name: str, path: str, wanted: str) -> None:
+        try:
+            knob = read_knob(self.host, name, path)
+        except SettingError as error:
+            self.incomplete.append(error)
+            return
+        if knob.value == wanted:
+            return
+        with self._item(name, knob.value, wanted):
+            if not self.dry_run:
+                WriteKnob(knob, wanted).apply(self.host)
+
+    def pool(self, size: int, wanted: PoolState) -> None:
+        name = pool_name(size)
+        try:
+            before = read_pool(self.host, size)
+            spread = pool_spread(self.host, size)
+        except OSError as error:
+            self.incomplete.append(os_problem(name, f"{wanted.persistent} pages", error))
+            return
+        if (before.persistent, spread) != (wanted.persistent, wanted.nodes) and not (
+            before.persistent == wanted.persistent and not wanted.nodes
+        ):
+            with self._item(name, str(before.persistent), str(wanted.persistent)):
+                if not self.dry_run:
+                    restore_spread(self.host, size, wanted.nodes, wanted.persistent)
+        if self.dry_run:
+            return
+        after = read_pool(self.host, size)
+        # Surplus that was there before is somebody else's; what a shrink leaves is memory that did not come back.
+        left = after.surplus - before.surplus if before.persistent <= wanted.persistent else after.surplus
+        if after.persistent != wanted.persistent or left > 0:
+            self.incomplete.append(self._pages_held(name, wanted.persistent, after.persistent, left))
+
+    def _pages_held(self, name: str, wanted: int, persistent: int, surplus: int) -> SettingError:
+        users = [f"{user['name']} (pid {user['pid']})" for user in pool_users(self.host)] + [
+            f"files on {mount.path}"
+            for mount in hugetlbfs_mounts(self.host)
+            if self.host.names(mount.path) or holders(self.host, mount.path, most=1)
+        ]
+        return SettingError(
+            name,
+            f"{wanted} pages",
+            f"{persistent} pages and {surplus} surplus pages still in use",
+            f"Held by {', '.join(users) or 'a user that cannot be seen from here'}; they are freed when it lets go.",
+            "stop it or remove its files, then run the rollback again: the snapshot is kept until then.",
+        )
+
+
+def _told(state: FileState | None) -> str:
+    if state is None:
+        return "absent"
+    return f"-> {state.link}" if state.link is not None else f"{len(state.content)} bytes, mode {state.mode:04o}"
+
+
+def pool_users(host: Host) -> list[dict[str, Any]]:
+    """Processes with huge pages mapped: pid, name, bytes (HugetlbPages of /proc/PID/status), largest first."""
+    users = []
+    for pid in filter(str.isdigit, host.names("/proc")):
+        status = host.read_or_none(f"/proc/{pid}/status") or ""
+        fields: Mapping[str, str] = dict(line.partition(":")[::2] for line in status.splitlines())
+        pages = fields.get("HugetlbPages", "0").split()
+        if pages and pages[0].isdigit() and int(pages[0]) > 0:
+            users.append({"pid": int(pid), "name": fields.get("Name", "?").strip(), "bytes": int(pages[0]) * 1024})
+    return sorted(users, key=lambda user: -int(user["bytes"]))
+
+
+def archive(host: Host, snapshot: Snapshot) -> str:
+    """Move the snapshot of a complete restore into the archive; its path there."""
+    folder = host.path(ARCHIVE)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    stamp = "".join(char if char.isalnum() else "-" for char in snapshot.taken_at)
+    path = f"{ARCHIVE}/snapshot-{stamp}.json"
+    number = 1
+    while host.exists(path):
+        number += 1
+        path = f"{ARCHIVE}/snapshot-{stamp}-{number}.json"
+    os.rename(host.path(SNAPSHOT), host.path(path))
+    host.sync_folder(folder)
+    host.sync_folder(host.path(STATE))
+    return path
