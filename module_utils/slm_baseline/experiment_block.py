@@ -1,0 +1,111 @@
+"""One block of a sweep on the live host: every cell in random order, and the host put back whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .changes import Change, WriteKnob, apply_all
+from .errors import SettingError
+from .experiment import WANTED, Arm, Cell
+from .hostfs import Host
+from .pools import plan_pools
+from .snapshot import SWEEP_PRIOR, Snapshot, recover_sweep, restore, save, take
+from .thp import check_thp
+
+Measure = Callable[[Arm, str, str], dict[str, Any]]
+"""Runs the loader once: arm, dtype and `cold` or `warm` in, a sample out."""
+
+
+def run_block(
+    host: Host,
+    arms: Sequence[Arm],
+    ordered: Sequence[Cell],
+    measure: Measure,
+    failed: Callable[[str, str], dict[str, Any]],
+    record: Callable[[Mapping[str, Any]], None],
+    taken_at: str,
+    run_id: str,
+) -> None:
+    """Measure the cells in the given order, cold then warm, under each arm's settings; `record` keeps each sample.
+
+    The prior state is durable before the first change and restored at the end, also after an error or a signal. An arm
+    whose settings the kernel refuses yields samples made by `failed(wanted, reason)`, and the block goes on. Raises
+    SettingError where the host could not be put back.
+    """
+    by_name = {arm.name: arm for arm in arms}
+    with _restored(host, taken_at, run_id) as prior:
+        began = time.monotonic()
+        for position, cell in enumerate(ordered):
+            arm = by_name[cell.arm]
+            refused = _enter(host, prior, arm)
+            for wanted in WANTED:
+                sample = failed(wanted, refused) if refused else measure(arm, cell.dtype, wanted)
+                record(
+                    {
+                        **sample,
+                        "arm": arm.name,
+                        "dtype_asked": cell.dtype,
+                        "order": position,
+                        "settings": arm.settings(),
+                        "env": dict(arm.env),
+                        "elapsed_s": round(time.monotonic() - began, 3),
+                    }
+                )
+
+
+def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
+    """Bring the host from whatever arm was before to this one; the reason in words where the kernel refuses."""
+    _put_back(host, prior)
+    try:
+        knobs = check_thp(host, arm.thp)
+        changes: list[Change] = [
+            WriteKnob(knob, arm.thp[name])
+            for name, knob in knobs.items()
+            if arm.thp.get(name, knob.value) != knob.value
+        ]
+        apply_all(host, [*changes, *plan_pools(host, arm.pools)])
+    except SettingError as error:
+        return str(error)
+    return None
+
+
+def _put_back(host: Host, prior: Snapshot) -> None:
+    incomplete = restore(host, prior).incomplete
+    if incomplete:
+        raise incomplete[0]
+
+
+@contextlib.contextmanager
+def _restored(host: Host, taken_at: str, run_id: str) -> Iterator[Snapshot]:
+    """The host's state now, stored durably; restored and forgotten at the end, also when told to terminate."""
+    recover_sweep(host)
+    prior = take(host, [], taken_at, run_id)
+    save(host, prior, SWEEP_PRIOR)
+    with _termination_as_exception():
+        try:
+            yield prior
+        finally:
+            _put_back(host, prior)
+            host.remove_durably(SWEEP_PRIOR)
+
+
+@contextlib.contextmanager
+def _termination_as_exception() -> Iterator[None]:
+    """SIGTERM and SIGHUP (a lost connection) unwind the stack, as Ctrl-C does, so that the host is put back first."""
+
+    def stop(number: int, _frame: object) -> None:
+        # Once is enough: a second signal must not cut the restore short.
+        for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

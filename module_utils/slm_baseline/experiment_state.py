@@ -1,0 +1,133 @@
+"""A sweep on the host's disk: its plan, which blocks are finished, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .changes import os_problem
+from .errors import ParseError, SettingError
+from .experiment import WANTED, Cell
+from .hostfs import Host
+from .snapshot import STATE
+
+PLAN = f"{STATE}/sweep.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What makes samples comparable: a run that resumes must have all of it unchanged.
+
+    `subject` says what is measured and how (model, interpreter, cold scope); its content is opaque here.
+    """
+
+    run_id: str
+    seed: int
+    started_at: str
+    arms: list[dict[str, Any]]
+    left_out: list[dict[str, str]]
+    dtypes: list[str]
+    subject: dict[str, Any]
+    is_finished: bool = False
+
+    def cells(self) -> list[Cell]:
+        return [Cell(arm["name"], dtype) for arm in self.arms for dtype in self.dtypes]
+
+
+def load_plan(host: Host) -> Plan | None:
+    """The host's latest sweep, None where there was none; SettingError where its file is damaged."""
+    try:
+        text = host.read(PLAN)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_problem(PLAN, "a readable plan", error) from error
+    try:
+        return Plan(**json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ParseError(PLAN, "the plan of a sweep", text, "set sweep_new=true to begin a new sweep.") from error
+
+
+def save_plan(host: Host, plan: Plan) -> None:
+    """Make the plan durable before anything is measured under it."""
+    try:
+        host.path(STATE).mkdir(mode=0o755, parents=True, exist_ok=True)
+        host.write_durably(PLAN, json.dumps(asdict(plan), indent=1).encode() + b"\n", mode=0o600)
+    except OSError as error:
+        raise os_problem(PLAN, "a durable plan", error) from error
+
+
+def resumed(stored: Plan | None, wanted: Plan, is_new: bool) -> Plan:
+    """The plan to go on with: the stored one while it is unfinished and asks the same, else the wanted one.
+
+    Raises SettingError where an unfinished sweep asks something else: its blocks could not be compared with new ones.
+    """
+    if is_new or stored is None or stored.is_finished:
+        return wanted
+    for name in ("arms", "dtypes", "subject"):
+        before, now = getattr(stored, name), getattr(wanted, name)
+        if before != now:
+            raise SettingError(
+                f"sweep {name}",
+                _shown(name, before),
+                _shown(name, now),
+                f"Sweep {stored.run_id} is unfinished and was planned otherwise; blocks of both cannot be compared.",
+                "go back to those settings to finish it, or begin anew with -e sweep_new=true.",
+            )
+    return stored
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "arms":
+        return ", ".join(f"{arm['name']} {json.dumps({**arm['settings'], **arm['env']})}" for arm in value)
+    return json.dumps(value, sort_keys=True)
+
+
+def attempts(samples: Sequence[Mapping[str, Any]], block: int) -> int:
+    """How many times a block has been begun."""
+    return max((sample["attempt"] for sample in samples if sample["block"] == block), default=0)
+
+
+def finished_blocks(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dict[int, int]:
+    """Finished blocks and the attempt that finished each: every cell has a sample of each kind that was wanted.
+
+    A failed sample is a sample: a cell that cannot be measured must not make the block repeat for ever.
+    """
+    whole = {(cell.arm, cell.dtype, wanted) for cell in cells for wanted in WANTED}
+    found: dict[tuple[int, int], set[tuple[str, str, str]]] = {}
+    for sample in samples:
+        key = (sample["block"], sample["attempt"])
+        found.setdefault(key, set()).add((sample["arm"], sample["dtype_asked"], sample["wanted"]))
+    return {block: attempt for (block, attempt), have in sorted(found.items()) if have >= whole}
+
+
+def spent_s(samples: Sequence[Mapping[str, Any]], finished: Mapping[int, int]) -> float:
+    """Seconds that the finished blocks took, cold preparation and settings included."""
+    ends: dict[int, float] = {}
+    for sample in samples:
+        if finished.get(sample["block"]) == sample["attempt"]:
+            ends[sample["block"]] = max(ends.get(sample["block"], 0.0), sample["elapsed_s"])
+    return sum(ends.values())
+
+
+def progress(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dict[str, Any]:
+    """What the control node needs to decide on another block, and no more: this is sent back after each.
+
+    `times` holds the valid samples of finished blocks.
+    """
+    finished = finished_blocks(samples, cells)
+    return {
+        "done": len(finished),
+        "next_block": next(block for block in range(1, len(finished) + 2) if block not in finished),
+        "spent_s": round(spent_s(samples, finished), 3),
+        "times": [
+            {
+                name: sample[name]
+                for name in ("block", "arm", "dtype_asked", "kind", "load_real_s", "time_to_first_token_s")
+            }
+            for sample in samples
+            if finished.get(sample["block"]) == sample["attempt"] and sample["kind"] == sample["wanted"]
+        ],
+    }

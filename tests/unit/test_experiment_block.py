@@ -1,0 +1,126 @@
+"""A block on a host made of files: settings per arm, and the host put back whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.errors import SettingError
+from ansible.module_utils.slm_baseline.experiment import Arm, Cell
+from ansible.module_utils.slm_baseline.experiment_block import run_block
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.snapshot import SWEEP_PRIOR, load, save, take
+
+ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
+ARMS = [Arm("stock"), Arm("always", thp={"thp.enabled": "always"}, env={"A": "1"})]
+ORDER = [Cell("always", "auto"), Cell("stock", "auto")]
+
+
+class SelectorHost(Host):
+    """A host whose `enabled` file answers as the kernel does."""
+
+    def write_kernel(self, path: str | Path, value: str) -> None:
+        words = [word.strip("[]") for word in self.read(path).split()]
+        self.path(path).write_text(" ".join(f"[{word}]" if word == value else word for word in words) + "\n")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    target = tmp_path / ENABLED[1:]
+    target.parent.mkdir(parents=True)
+    target.write_text("always [madvise] never\n")
+    return SelectorHost(tmp_path)
+
+
+class Bench:
+    """Stands in for the loader: remembers what was set when each sample ran."""
+
+    def __init__(self, host: Host, fail_at: int | None = None, error: BaseException | None = None) -> None:
+        self.host, self.fail_at, self.error = host, fail_at, error
+        self.seen: list[tuple[str, str, str]] = []
+        self.records: list[Mapping[str, Any]] = []
+        self.prior_was_stored: list[bool] = []
+
+    def measure(self, arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        enabled = next(word[1:-1] for word in self.host.read(ENABLED).split() if word[0] == "[")
+        self.seen.append((arm.name, wanted, enabled))
+        self.prior_was_stored.append(load(self.host, SWEEP_PRIOR) is not None)
+        if len(self.seen) == self.fail_at:
+            if self.error is not None:
+                raise self.error
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"wanted": wanted, "kind": wanted}
+
+    def failed(self, wanted: str, reason: str) -> dict[str, Any]:
+        return {"wanted": wanted, "kind": "failed", "reason": reason}
+
+    def run(self, arms: list[Arm] = ARMS) -> None:
+        run_block(self.host, arms, ORDER, self.measure, self.failed, self.records.append, "2026-01-01T00:00:00Z", "run")
+
+
+def test_each_arm_runs_under_its_own_settings_cold_then_warm(host: Host) -> None:
+    bench = Bench(host)
+    bench.run()
+    assert bench.seen == [
+        ("always", "cold", "always"),
+        ("always", "warm", "always"),
+        ("stock", "cold", "madvise"),
+        ("stock", "warm", "madvise"),
+    ]
+    assert [record["order"] for record in bench.records] == [0, 0, 1, 1]
+    assert bench.records[0]["settings"] == {"thp.enabled": "always"}
+    assert bench.records[0]["env"] == {"A": "1"}
+    assert all(bench.prior_was_stored)
+
+
+def test_the_host_is_as_before_after_a_block(host: Host) -> None:
+    Bench(host).run()
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    assert load(host, SWEEP_PRIOR) is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), None])
+def test_the_host_is_as_before_after_an_error_or_a_signal(host: Host, error: BaseException | None) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    bench = Bench(host, fail_at=2, error=error)
+    with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)):
+        bench.run()
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    assert load(host, SWEEP_PRIOR) is None
+    assert len(bench.records) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_a_killed_block_left_is_restored_by_the_next_one(host: Host) -> None:
+    # As SIGKILL leaves it: the arm's value in force, the prior state on disk.
+    save(host, take(host, [], "2026-01-01T00:00:00Z", "run"), SWEEP_PRIOR)
+    host.write_kernel(ENABLED, "always")
+    bench = Bench(host)
+    bench.run()
+    assert bench.seen[-1] == ("stock", "warm", "madvise")
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    assert not host.exists(SWEEP_PRIOR)
+
+
+def test_an_arm_that_the_kernel_refuses_fails_alone(host: Host) -> None:
+    bench = Bench(host)
+    bench.run([Arm("stock"), Arm("always", thp={"thp.enabled": "sometimes"})])
+    assert [record["kind"] for record in bench.records] == ["failed", "failed", "cold", "warm"]
+    assert "sometimes" in bench.records[0]["reason"]
+    assert host.read(ENABLED) == "always [madvise] never\n"
+
+
+def test_a_host_that_cannot_be_put_back_says_so_and_keeps_the_prior_state(host: Host) -> None:
+    class Stuck(SelectorHost):
+        def write_kernel(self, path: str | Path, value: str) -> None:
+            if value != "madvise":
+                super().write_kernel(path, value)
+
+    bench = Bench(Stuck(host.root))
+    with pytest.raises(SettingError, match=r"thp\.enabled"):
+        bench.run()
+    assert load(host, SWEEP_PRIOR) is not None
