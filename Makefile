@@ -1,0 +1,85 @@
+# Two commands do all the set-up: `make baseline` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+PLAYBOOK := $(BIN)/ansible-playbook
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A user's own settings must not change what the targets do.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+LINTED := analysis action_plugins benchmarks callback_plugins filter_plugins files library lookup_plugins module_utils tests
+TYPED := typings/ansible/module_utils analysis library files tests filter_plugins lookup_plugins benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-live bench fuzz lock clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "slm-baseline: wanted Python 3.11 or later; found $$($(PYTHON) -V). Next: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/control: requirements/control.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/control.txt
+	@touch $@
+
+.venv/dev: requirements/dev.txt .venv/control
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+baseline: .venv/control ## tune, verify, measure and report on gpu-hosts (as shipped: this machine)
+	$(PLAYBOOK) baseline.yml -l gpu-hosts $(ARGS)
+
+audit: .venv/control ## compare the fleet with its wanted tuning; changes nothing
+	$(PLAYBOOK) audit.yml $(ARGS)
+
+rollback: .venv/control ## put gpu-hosts back exactly as they were
+	$(PLAYBOOK) rollback.yml -l gpu-hosts $(ARGS)
+
+sweep: .venv/control ## what do the settings do to load and first token? (HOST=name)
+	$(PLAYBOOK) sweep.yml -l $(or $(HOST),gpu-hosts) $(ARGS)
+
+test: lint types syntax docs-check unit ## everything that is safe on any laptop: no root, no kernel setting touched
+
+lint: .venv/dev
+	$(BIN)/ruff check $(wildcard $(LINTED))
+	$(BIN)/ruff format --check $(wildcard $(LINTED))
+	$(BIN)/yamllint --strict .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --quiet
+
+types: .venv/dev
+	$(BIN)/mypy $(wildcard $(TYPED))
+
+syntax: .venv/dev
+	$(PLAYBOOK) --syntax-check $(wildcard baseline.yml audit.yml rollback.yml sweep.yml)
+
+docs-check: .venv/dev
+	$(BIN)/ansible-doc -t module $(patsubst library/%.py,%,$(wildcard library/*.py)) > /dev/null
+
+unit: .venv/dev
+	$(BIN)/pytest tests/unit tests/module
+
+test-vm: .venv/dev ## real virtual machines: reboots, drift, faults, power loss (plain emulation will do; see docs/testing.md)
+	$(BIN)/pytest tests/vm
+
+test-faults: .venv/dev ## kill and fail every changing system call of the setters (root; private mount namespace)
+	$(BIN)/pytest tests/faults
+
+test-live: .venv/dev ## bad input against this machine's real kernel (root; leaves it as it was)
+	$(BIN)/pytest tests/bad_input
+
+bench: .venv/dev ## what the observer costs: its load time against the same loader by hand
+	$(BIN)/python benchmarks/fidelity.py $(ARGS)
+
+fuzz: .venv/dev ## a coverage-guided minute over every parser
+	$(BIN)/pip install --quiet --requirement requirements/fuzz.txt
+	$(BIN)/python tests/fuzz/fuzz_parsers.py $(ARGS)
+
+lock: ## renew the locked requirements from their .in files (needs uv)
+	for name in control dev; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
+
+clean: ## remove the environment and caches of this folder; results and reports stay
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
