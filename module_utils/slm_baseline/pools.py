@@ -81,6 +81,12 @@ def pool_name(size_bytes: int, node: int | None = None) -> str:
     return f"hugepages.{'' if node is None else f'node{node}.'}{format_size(size_bytes)}"
 
 
+def parse_pool_name(name: str, count: int) -> PoolSpec:
+    """The pool that a name of `pool_name`'s form means, with a count."""
+    _, *node, size = name.split(".")
+    return PoolSpec(parse_size(size), count, int(node[0][len("node") :]) if node else None)
+
+
 def pool_folder(size_bytes: int, node: int | None = None) -> str:
     """The pool's sysfs folder."""
     base = HUGEPAGES if node is None else f"{NODES}/node{node}/hugepages"

@@ -24,7 +24,7 @@ from .persistence import (
     pools_file,
     thp_file,
 )
-from .pools import PoolSpec, check_pools, parse_pools, plan_pools, pool_name
+from .pools import PoolSpec, check_pools, parse_pool_name, parse_pools, plan_pools
 from .snapshot import Snapshot
 from .thp import check_thp, parse_thp
 
@@ -82,16 +82,12 @@ def plan_all_pools(
 ) -> list[Change]:
     """Pools first, then their drop-in."""
     check_pools(host, wanted)
-    before = {pool_name(size): str(pool.persistent) for size, pool in prior.pools.items()} if prior else {}
     sizes = {pool.size_bytes for pool in wanted}
     dropped = _dropped(
         our_lines(host, POOLS_DROPIN), {pool.name: "" for pool in wanted}, prior.values() if prior else {}
     )
-    returned = [
-        PoolSpec(size, int(before[pool_name(size)]))
-        for size in (prior.pools if prior else {})
-        if size not in sizes and any(name.endswith(f".{pool_name(size).rpartition('.')[2]}") for name in dropped)
-    ]
+    returned = [parse_pool_name(name, int(count)) for name, count in dropped.items()]
+    returned = [pool for pool in returned if pool.size_bytes not in sizes]
     changes: list[Change] = [*plan_pools(host, [*wanted, *returned], compact)]
     if persist:
         changes += plan_files(host, pools_file(wanted))
