@@ -116,7 +116,7 @@ def _control(metric: Metric, judged: Judgement, blocks: int) -> dict[str, Any]:
         verdict = "moved"
         words = f"the two stock arms differ, {effect_words(metric, mean, low, high)}: nothing can be claimed here"
     else:
-        verdict, words = "none", no_effect_words(metric, low, high)
+        verdict, words = "none", no_effect_words(metric, min(low, -metric.floor), max(high, metric.floor))
     return _figures(metric, CONTROL, n, blocks, mean, low, high) | {"verdict": verdict, "words": words}
 
 
@@ -201,7 +201,7 @@ def stop_reason(progress: Mapping[str, Any], protocol: Mapping[str, Any]) -> str
     if done and spent + spent / done > protocol["budget_s"]:
         return f"another block would not fit the budget of {protocol['budget_s'] / 60:.0f} minutes"
     if _intervals_are_tight(progress["times"], protocol["precision"]):
-        return f"every interval of the times is within ±{protocol['precision']:.0%}"
+        return f"every interval of the times is within ±{protocol['precision'] * 100:.0f} %"
     return None
 
 

@@ -1,0 +1,79 @@
+"""The document of one sweep of one host: put together from what the host kept, analysed, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis import results, schema
+from analysis.sweep import analyse
+from analysis.sweep_advice import advise
+
+SCHEMA_VERSION = 1
+_OF_MEASUREMENT = ("arm", "dtype_asked", "attempt", "elapsed_s")
+
+
+def document(
+    finished: Mapping[str, Any],
+    *,
+    name: str,
+    finished_at: str,
+    facts: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    protocol: Mapping[str, Any],
+    stopped: str,
+) -> dict[str, Any]:
+    """The sweep's document; SettingError where it breaks schemas/sweep.schema.json.
+
+    `finished` is what `slm_sweep` returned at the end (plan, stock, samples, progress, host, model, software...),
+    `name` the inventory name, `facts` Ansible's ansible_facts, `memory` what `memory_info` returned, `protocol` the
+    stopping rules (blocks, budget_s, precision), `stopped` why it stopped, in words.
+    """
+    plan = finished["plan"]
+    whole = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": plan["run_id"],
+        "kind": "sweep",
+        "started_at": plan["started_at"],
+        "finished_at": finished_at,
+        "host": results._host(name, facts, memory["memory"], finished.get("host") or {}),
+        "model": finished["model"],
+        "software": finished["software"],
+        "protocol": {**finished["protocol"], **protocol, "seed": plan["seed"], "dtypes": plan["dtypes"]},
+        "stock": finished["stock"],
+        "arms": plan["arms"],
+        "left_out": plan["left_out"],
+        "stopped": {
+            "reason": stopped,
+            "blocks": finished["progress"]["done"],
+            "spent_s": finished["progress"]["spent_s"],
+        },
+        "measurements": measurements(finished["samples"], finished["finished_blocks"]),
+    }
+    return analysed(json.loads(results.as_json(whole)))
+
+
+def measurements(samples: Sequence[Mapping[str, Any]], finished_blocks: Mapping[Any, int]) -> list[dict[str, Any]]:
+    """Samples as the host keeps them, each with what the sweep knows of it set apart.
+
+    `finished_blocks` maps a block to the attempt that finished it; its keys are text where JSON carried them.
+    """
+    attempts = {int(block): attempt for block, attempt in finished_blocks.items()}
+    return [
+        {
+            **{name: sample[name] for name in _OF_MEASUREMENT},
+            "abandoned": attempts.get(sample["block"]) != sample["attempt"],
+            "sample": {name: value for name, value in sample.items() if name not in _OF_MEASUREMENT[1:]},
+        }
+        for sample in samples
+    ]
+
+
+def analysed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its analysis made anew, as a re-rendering of stored samples does; checked."""
+    analysis = analyse(document)
+    whole = {**document, "analysis": {**analysis, "advice": advise(document, analysis["groups"])}}
+    plain: dict[str, Any] = json.loads(results.as_json(whole))
+    schema.validate(plain, "sweep")
+    return plain

@@ -1,0 +1,228 @@
+"""The report of a sweep, rendered from its document: the answer first, then the figures it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from analysis import units
+from analysis.markdown import Markdown, bullets, code, fenced, md, table
+from analysis.sweep_advice import group_vars
+from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words
+
+_TOKEN = TIMES[0].name
+PICTURES = {
+    "sweep-first-token.svg": "Time to first token of each arm against stock, with intervals and the noise band",
+    "sweep-load.svg": "Load time of each arm against stock, with intervals and the noise band",
+    "sweep-phases.svg": "Phases up to the first token for each arm",
+    "sweep-memory.svg": "What backs the memory of each arm",
+}
+"""Files beside the report, and what each shows."""
+
+
+def report(document: Mapping[str, Any]) -> str:
+    """`sweep.md` as text. Whatever came from outside is escaped; the text depends on the document alone."""
+    sections = [
+        _answer(document),
+        _pictures(["sweep-first-token.svg", "sweep-load.svg"]),
+        Markdown("## Verdicts"),
+        Markdown(_HOW_TO_READ),
+        *(_verdicts(document, metric.name) for metric in METRICS if metric.is_time),
+        Markdown("## Where the time goes"),
+        _pictures(["sweep-phases.svg"]),
+        Markdown("## What backs the memory"),
+        _pictures(["sweep-memory.svg"]),
+        *(_verdicts(document, metric.name) for metric in METRICS if not metric.is_time),
+        Markdown("## How it was measured"),
+        _protocol(document),
+        _arms(document),
+        Markdown("## What to do with it"),
+        *_advice(document),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+_HOW_TO_READ = """Ratios are arm over stock within the same block, so that drift between blocks cancels; times are
+told as speed-ups. The intervals of one metric hold jointly with 95 %. An effect is claimed only where its interval lies
+outside of the noise band, which is what stock shows against itself; "±4 %" is the largest effect, either way, that the
+data leaves possible."""
+
+
+def _answer(document: Mapping[str, Any]) -> Markdown:
+    """Five lines: title, blank, one line for each dtype, and what it rests on."""
+    lines = [
+        f"# What huge pages do to loading {md(document['model']['id'])} on {md(document['host']['name'])}",
+        "",
+        *(f"- **{dtype_words(dtype).capitalize()}**: {_sentence(document, dtype)}" for dtype in _dtypes(document)),
+        f"- {_basis(document)}",
+    ]
+    return Markdown("\n".join(lines))
+
+
+def _sentence(document: Mapping[str, Any], dtype: str) -> Markdown:
+    groups = [_group(document, _TOKEN, dtype, kind) for kind in KINDS]
+    if any(group["control"]["verdict"] == "too_few" for group in groups):
+        return Markdown("too few blocks to say.")
+    parts = [_kind_sentence(group) for group in groups]
+    if all(result["verdict"] == "none" for group in groups for result in group["arms"]):
+        bounds = " and ".join(f"±{_bound(group)} {group['kind']}" for group in groups)
+        return Markdown(f"no arm changes the time to first token beyond noise ({bounds}).")
+    return Markdown(f"first token {'; '.join(parts)}.")
+
+
+def _kind_sentence(group: Mapping[str, Any]) -> str:
+    if group["control_moved"]:
+        return f"{group['kind']}: nothing can be said, stock differs from itself"
+    claimed = sorted(
+        (result for result in group["arms"] if result["verdict"] in ("less", "more")), key=lambda each: each["estimate"]
+    )
+    if not claimed:
+        return f"{group['kind']}: no effect beyond noise (±{_bound(group)})"
+    return f"{group['kind']}: " + ", ".join(f"{code(result['arm'])} {result['words']}" for result in claimed)
+
+
+def _bound(group: Mapping[str, Any]) -> str:
+    """The largest of the arms' bounds: what is in the brackets of the least certain verdict."""
+    ends = [value for result in group["arms"] for value in (result["low"], result["high"]) if value is not None]
+    ends += [value for value in group["band"].values() if value is not None]
+    return f"{max((abs(end - 1) for end in ends), default=0.0) * 100:.0f} %"
+
+
+def _basis(document: Mapping[str, Any]) -> Markdown:
+    analysis, counts = document["analysis"], document["analysis"]["counts"]
+    moved = [
+        f"{group['kind']} {dtype_words(group['dtype'])}"
+        for group in analysis["groups"]
+        if group["metric"] == _TOKEN and group["control_moved"]
+    ]
+    control = f"differ: {', '.join(moved)}" if moved else "show no effect, as they must"
+    if analysis["blocks"] < analysis["rule"]["fewest_pairs"]:
+        control = f"need {analysis['rule']['fewest_pairs']} blocks to be compared"
+    return Markdown(
+        f"{analysis['blocks']} blocks of {len(document['arms'])} arms in random order, "
+        f"{counts['cold']} cold and {counts['warm']} warm samples; the two stock arms {control}."
+    )
+
+
+def _pictures(names: Iterable[str]) -> Markdown:
+    return Markdown("\n\n".join(f"![{PICTURES[name]}]({name})" for name in names))
+
+
+def _dtypes(document: Mapping[str, Any]) -> list[str]:
+    return list(document["protocol"]["dtypes"])
+
+
+def _group(document: Mapping[str, Any], metric: str, dtype: str, kind: str) -> Mapping[str, Any]:
+    wanted = (metric, dtype, kind)
+    found: Mapping[str, Any] = next(
+        group for group in document["analysis"]["groups"] if (group["metric"], group["dtype"], group["kind"]) == wanted
+    )
+    return found
+
+
+def _verdicts(document: Mapping[str, Any], name: str) -> Markdown:
+    """One metric: a row an arm, a column a dtype and kind, stock's median on top; one line where nothing differs."""
+    metric = next(each for each in METRICS if each.name == name)
+    title = metric.title[0].upper() + metric.title[1:]
+    groups = [_group(document, name, dtype, kind) for dtype in _dtypes(document) for kind in KINDS]
+    stock = [Markdown(metric.unit(group["stock_median"])) for group in groups]
+    columns = [f"{dtype_words(group['dtype'])}, {group['kind']}" for group in groups]
+    if not metric.is_time and all(
+        result["verdict"] == "none" for group in groups for result in (group["control"], *group["arms"])
+    ):
+        medians = ", ".join(f"{value} {column}" for value, column in zip(stock, columns, strict=True))
+        return Markdown(f"**{title}**: no arm has an effect beyond noise. Stock: {medians}.")
+    rows: list[list[object]] = [[code(REFERENCE), *stock]]
+    rows.append([code(CONTROL), *(_verdict(group["control"]) for group in groups)])
+    for index, result in enumerate(groups[0]["arms"]):
+        rows.append([code(result["arm"]), *(_verdict(group["arms"][index]) for group in groups)])
+    return Markdown(f"**{title}**\n\n{table(['arm', *columns], rows)}")
+
+
+def _verdict(result: Mapping[str, Any]) -> Markdown:
+    words = result["words"]
+    if result["dropped"] and result["verdict"] != "too_few":
+        words = f"{words}; {result['dropped']} {_plural('block', result['dropped'])} without a pair"
+    return Markdown(f"**{words}**" if result["verdict"] in ("less", "more", "moved") else words)
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _protocol(document: Mapping[str, Any]) -> Markdown:
+    host, protocol, counts = document["host"], document["protocol"], document["analysis"]["counts"]
+    rule, stopped = document["analysis"]["rule"], document["stopped"]
+    shown = [
+        f"Host: {md(host['cpu_model'])}, {host['cpus']} CPUs, {units.size(host['memory_bytes'])}, Linux "
+        f"{md(host['kernel'])}, {md(host['distribution'])}.",
+        f"Model: {md(document['model']['id'])}, {units.size(document['model']['bytes'])}; "
+        + ", ".join(f"{md(name)} {md(version)}" for name, version in sorted(document["software"].items()) if version)
+        + ".",
+        f"Cold means: {_COLD[protocol['cold_scope']]}. Warm runs follow the cold run of their own arm.",
+        f"Stopped because {md(stopped['reason'])}, after {units.seconds(stopped['spent_s'])} of measuring.",
+        f"Order drawn from seed {protocol['seed']} for each block anew.",
+        f"Student intervals of paired differences; {rule['comparisons']} comparisons a metric, each at the level "
+        f"1 - 0.05/{rule['comparisons']} (Bonferroni). At least {rule['fewest_pairs']} pairs for any claim.",
+    ]
+    odd = [
+        (counts["lukewarm"], "lukewarm: neither cold nor warm when verified"),
+        (counts["failed"], "failed"),
+        (counts["abandoned"], "from blocks that were cut short"),
+    ]
+    left = "; ".join(f"{number} {words}" for number, words in odd if number)
+    shown.append(f"Samples that were kept and left out of every figure: {left or 'none'}.")
+    if counts["noisy"]:
+        shown.append(f"{counts['noisy']} samples met other work on the host; they are in the figures.")
+    return bullets(Markdown(line) for line in shown)
+
+
+_COLD = {
+    "host": "the whole page cache was dropped before the run",
+    "app": "interpreter, libraries and model were evicted from the page cache before the run",
+    "weights": "the model's files were evicted from the page cache before the run",
+}
+
+
+def _arms(document: Mapping[str, Any]) -> Markdown:
+    rows = [
+        [code(arm["name"]), md(arm["about"] or None), _listed(arm["settings"]), _listed(arm["env"])]
+        for arm in document["arms"]
+    ]
+    found = table(["arm", "what it is", "settings", "environment"], rows)
+    if not document["left_out"]:
+        return found
+    left = bullets(
+        Markdown(f"{code(each['arm'])} was left out. {md(each['why'], 600)}") for each in document["left_out"]
+    )
+    return Markdown(f"{found}\n\nArms that this host cannot do:\n\n{left}")
+
+
+def _listed(values: Mapping[str, str]) -> Markdown:
+    return Markdown(", ".join(code(f"{name}={value}") for name, value in values.items()) or md(None))
+
+
+def _advice(document: Mapping[str, Any]) -> Sequence[Markdown]:
+    return [_advice_for(document, advice) for advice in document["analysis"]["advice"]]
+
+
+def _advice_for(document: Mapping[str, Any], advice: Mapping[str, Any]) -> Markdown:
+    head = f"**{dtype_words(advice['dtype']).capitalize()}**: "
+    if document["analysis"]["blocks"] < document["analysis"]["rule"]["fewest_pairs"]:
+        return Markdown(f"{head}too few blocks to say.")
+    if advice["arm"] is None:
+        return Markdown(f"{head}nothing. This host's data supports no change of huge-page settings for speed.")
+    lines = [f"{head}the smallest set of settings that this host's data supports is {code(advice['arm'])}."]
+    variables = group_vars(advice["settings"])
+    if variables:
+        already = [name for name, value in advice["settings"].items() if document["stock"].get(name) == value]
+        note = f" ({', '.join(code(name) for name in already)} was so already)" if already else ""
+        lines.append(f"In `inventory/group_vars`{note}:\n\n{_yaml(variables)}")
+    if advice["env"]:
+        values = "\n".join(f"{name}={value}" for name, value in advice["env"].items())
+        lines.append(f"In the environment of the serving process:\n\n{fenced(values)}")
+    return Markdown("\n\n".join(lines))
+
+
+def _yaml(text: str) -> Markdown:
+    return Markdown(fenced(text).replace("```text", "```yaml", 1))
