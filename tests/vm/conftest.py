@@ -17,8 +17,17 @@ from tests.vm.machine import Machine, Shape
 from tests.vm.tools import VmTestError
 
 SHAPES = {"one": Shape(cpus=1), "two": Shape(cpus=2, numa_nodes=2)}
-# Small enough for machines of 1 GiB, large enough to tell apart from none.
-TUNING: dict[str, object] = {"hugepages_pools": [{"size": "2M", "count": 32}]}
+TUNING: dict[str, object] = {
+    "thp_enabled": "madvise",
+    "thp_defrag": "never",
+    # Small enough for machines of 1 GiB, large enough to tell apart from none.
+    "hugepages_pools": [{"size": "2M", "count": 32}],
+    "hugepages_margin": "100M",
+    "hugetlbfs_mounts": [{"path": "/mnt/huge", "page_size": "2M", "mode": "0770"}],
+    "slm_benchmark_model": "tiny",
+    "slm_benchmark_python": "/opt/slm-python/bin/python",
+    "slm_benchmark_runs": 1,
+}
 
 
 @pytest.fixture(scope="session")

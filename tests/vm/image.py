@@ -155,7 +155,8 @@ def _configure(root: Path, folder: Path, sudo: list[str], log: Path) -> None:
     key = folder / "id_ed25519"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "slm-baseline-tests", "-f", key], log)
     chroot: Command = [*sudo, "chroot", root]
-    run([*chroot, "useradd", "--create-home", "--shell", "/bin/bash", OPERATOR], log)
+    # No password, yet not locked: without PAM sshd turns locked accounts away.
+    run([*chroot, "useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", OPERATOR], log)
     for home, owner in (("root", "root"), (f"home/{OPERATOR}", OPERATOR)):
         run([*chroot, "install", "-d", "-m", "700", "-o", owner, "-g", owner, f"/{home}/.ssh"], log)
         run([*sudo, "cp", key.with_suffix(".pub"), root / home / ".ssh/authorized_keys"], log)

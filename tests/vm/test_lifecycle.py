@@ -1,0 +1,52 @@
+"""The life of a tuned host: tune, tune again, reboot, measure, put back."""
+
+from __future__ import annotations
+
+from tests.vm.fleet import Fleet, differences
+from tests.vm.machine import Machine
+from tests.vm.probes import mounts_at, pages, selected
+
+
+def assert_tuned(machine: Machine) -> None:
+    assert selected(machine, "enabled") == "madvise"
+    assert selected(machine, "defrag") == "never"
+    assert pages(machine) == 32
+    (options,) = mounts_at(machine)
+    assert {"pagesize=2M", "mode=770"} <= options
+
+
+def test_tuning_survives_a_reboot_and_rollback_leaves_nothing(two_hosts: Fleet) -> None:
+    pristine = {machine.name: two_hosts.state(machine.name) for machine in two_hosts}
+
+    first = two_hosts.playbook("baseline.yml", "--tags", "tune").expect(0)
+    second = two_hosts.playbook("baseline.yml", "--tags", "tune").expect(0)
+    for machine in two_hosts:
+        assert_tuned(machine)
+        assert first.count(machine.name, "changed") > 0
+        assert second.count(machine.name, "changed") == 0
+
+    two_hosts.reboot()
+    for machine in two_hosts:
+        assert_tuned(machine)
+    third = two_hosts.playbook("baseline.yml", "--tags", "tune").expect(0)
+    assert [third.count(machine.name, "changed") for machine in two_hosts] == [0, 0]
+
+    two_hosts.playbook("rollback.yml").expect(0)
+    for machine in two_hosts:
+        assert differences(pristine[machine.name], two_hosts.state(machine.name)) == {}
+    again = two_hosts.playbook("rollback.yml").expect(0)
+    assert [again.count(machine.name, "changed") for machine in two_hosts] == [0, 0]
+
+    two_hosts.reboot()
+    for machine in two_hosts:
+        assert differences(pristine[machine.name], two_hosts.state(machine.name)) == {}
+
+
+def test_check_mode_predicts_the_changes_and_makes_none(two_hosts: Fleet) -> None:
+    pristine = {machine.name: two_hosts.state(machine.name) for machine in two_hosts}
+    predicted = two_hosts.playbook("baseline.yml", "--tags", "tune", "--check", "--diff").expect(0)
+    for machine in two_hosts:
+        assert differences(pristine[machine.name], two_hosts.state(machine.name)) == {}
+    done = two_hosts.playbook("baseline.yml", "--tags", "tune", "--diff").expect(0)
+    for machine in two_hosts:
+        assert predicted.count(machine.name, "changed") == done.count(machine.name, "changed")
