@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 # Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
@@ -35,11 +36,13 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         arguments = self._task.args
         folder = Path(arguments["folder"])
-        answers = {
-            str(name): variables["hostvars"].raw_get(name).get(arguments["answer"])
-            for name in variables["ansible_play_hosts_all"]
-        }
-        fleet = audit(answers, str(arguments["started_at"]), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+        names = [str(name) for name in variables["ansible_play_hosts_all"]]
+        hosts = variables["hostvars"]
+        # What was registered is data and is taken as it is; a setting may be a template.
+        answers = {name: hosts.raw_get(name).get(arguments["answer"]) for name in names}
+        tolerant = {name for name in names if boolean(hosts[name].get("tuning_tolerate_competitors", False))}
+        finished_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        fleet = audit(answers, str(arguments["started_at"]), finished_at, tolerant)
         try:
             write_files(folder, audit_files(fleet))
         except OSError as error:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 # Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
@@ -20,15 +21,16 @@ _OUTCOMES = {"clean": {}, "drift": {"failed": True}, "error": {"failed": True}, 
 
 
 class ActionModule(ActionBase):
-    """`audit_verdict: {answer: VARIABLE}`, the variable that memory_info's result was registered in."""
+    """`audit_verdict: {answer: VARIABLE, tolerate_competitors: BOOL}`; VARIABLE is where memory_info was registered."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        from analysis.audit import judge
+        from analysis.audit_answer import judge
 
         super().run(tmp, task_vars)
-        host = judge((task_vars or {}).get(self._task.args["answer"]))
+        arguments = self._task.args
+        host = judge((task_vars or {}).get(arguments["answer"]), boolean(arguments["tolerate_competitors"]))
         return {"changed": False, "status": host.status, "msg": str(host), **_OUTCOMES[host.status]}

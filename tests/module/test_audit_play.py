@@ -26,8 +26,10 @@ if thp["enabled"] == "hung":
 drifted = thp["enabled"] == "drifted"
 row = {"knob": "thp.enabled", "desired": "madvise", "runtime": "always" if drifted else "madvise", "persisted": None,
        "boot": None, "source": None, "verdict": "drift" if drifted else "clean",
-       "detail": "%s; asked for %s" % (thp["enabled"], sorted(thp))}
-module.exit_json(changed=False, rows=[row], competitors=[])
+       "detail": "%s; asked for %s and %s" % (thp["enabled"], thp["defrag"], thp["sizes"])}
+writer = {"path": "/etc/rc.local", "line": 1, "knob": "thp.enabled", "value": None, "kind": "a script", "detail": "rc"}
+competitors = [writer] if thp["enabled"] == "contested" else []
+module.exit_json(changed=False, rows=[row], competitors=competitors)
 """
 
 INVENTORY = """
@@ -37,6 +39,8 @@ gpu-hosts:
     clean: {thp_enabled: madvise}
     drifted: {thp_enabled: drifted, thp_defrag: never}
     broken: {thp_enabled: broken}
+    contested: {thp_enabled: contested}
+    tolerated: {thp_enabled: contested, tolerant: true, tuning_tolerate_competitors: "{{ tolerant }}"}
     hung: {thp_enabled: hung, audit_timeout_s: 1}
     down: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}
     down-too: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}
@@ -50,7 +54,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     for name in ("library", "playbooks"):
         (folder / name).mkdir()
-    (folder / "playbooks" / "audit.yml").symlink_to(ROOT / "playbooks" / "audit.yml")
+    for name in ("audit.yml", "vars"):
+        (folder / "playbooks" / name).symlink_to(ROOT / "playbooks" / name)
     (folder / "library" / "memory_info.py").write_text(MEMORY_INFO)
     (folder / "hosts.yml").write_text(INVENTORY)
     (folder / "ansible.cfg").write_text("[defaults]\ninventory = hosts.yml\nroles_path = roles\n")
@@ -75,7 +80,7 @@ def run(project: Path, reports: Path, *arguments: str) -> tuple[int, dict[str, s
 @pytest.mark.parametrize(
     ("limit", "code", "statuses"),
     [
-        ("clean", 0, {"clean": "clean"}),
+        ("clean,tolerated", 0, {"clean": "clean", "tolerated": "clean"}),
         ("clean,drifted", 2, {"clean": "clean", "drifted": "drift"}),
         ("broken,hung", 2, {"broken": "error", "hung": "error"}),
         ("down,down-too", 4, {"down": "unreachable", "down-too": "unreachable"}),
@@ -87,6 +92,8 @@ def test_exit_codes(project: Path, tmp_path: Path, limit: str, code: int, status
     everything = {
         "broken": "error",
         "clean": "clean",
+        "contested": "drift",
+        "tolerated": "clean",
         "down": "unreachable",
         "down-too": "unreachable",
         "drifted": "drift",
@@ -98,8 +105,8 @@ def test_exit_codes(project: Path, tmp_path: Path, limit: str, code: int, status
 def test_check_mode_reports_as_well(project: Path, tmp_path: Path) -> None:
     code, statuses, printed = run(project, tmp_path, "--check", "-l", "drifted")
     assert (code, statuses) == (2, {"drifted": "drift"})
-    # Settings that the inventory leaves out reach the module as not given at all.
-    assert "drifted; asked for ['defrag', 'enabled']" in printed
+    # Settings that the inventory leaves out reach the module as null.
+    assert "drifted; asked for never and None" in printed
     assert "changed=0" in printed
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == [
         "_fleet.prom",

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.audit import Audit, audit, group, hosts_of, judge
+from analysis.audit import Audit, audit, group, hosts_of
+from analysis.audit_answer import judge
 from analysis.audit_files import audit_files, write_files
 from analysis.audit_junit import junit
 from analysis.audit_markdown import markdown
@@ -117,6 +118,15 @@ def test_judgement(found: object, status: str, says: str) -> None:
     host = judge(found)
     assert host.status == status
     assert says in str(host)
+
+
+def test_a_tolerated_competitor_is_reported_and_no_drift() -> None:
+    answers = {"h": answer(ROW, competitors=(WRITER,))}
+    fleet = audit(answers, "2026-03-14T09:20:00Z", "2026-03-14T09:20:07Z", tolerant={"h"})
+    assert fleet.hosts["h"].status == "clean"
+    assert fleet.document()["hosts"]["h"]["competitors"] == [WRITER]
+    assert "## Competing writers" in markdown(fleet)
+    assert ElementTree.fromstring(junit(fleet)).get("failures") == "0"
 
 
 def test_a_long_problem_is_cut() -> None:
