@@ -5,23 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis import statistics
-from analysis.schema import validate
+from analysis import schema, statistics
 
 SCHEMA_VERSION = 1
 
 
 def document(
-    benchmark: Mapping[str, Any], *, run: Mapping[str, str], host: Mapping[str, Any], tuning: Mapping[str, Any]
+    benchmark: Mapping[str, Any],
+    *,
+    name: str,
+    run: Mapping[str, str],
+    facts: Mapping[str, Any],
+    memory: Mapping[str, Any],
+    before: Mapping[str, str],
 ) -> dict[str, Any]:
     """The document of docs/architecture.md from what a run registered; SettingError where it breaks its schema.
 
-    `benchmark` has model, software, protocol, ceiling, samples and host (disk, filesystem, gpus, gpu_driver) as
-    `slm_benchmark` returns them; `run` has run_id, started_at, finished_at; `host` and `tuning` come from
-    `host_section` and `tuning_section`.
+    `benchmark` is what `slm_benchmark` returned (model, software, protocol, ceiling, samples, host), `name` the
+    inventory name, `run` has run_id, started_at and finished_at, `facts` is Ansible's ansible_facts, `memory` what
+    `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's values, empty
+    where there is none.
     """
     samples = list(benchmark["samples"])
     result = {
@@ -30,19 +36,71 @@ def document(
         "kind": "baseline",
         "started_at": run["started_at"],
         "finished_at": run["finished_at"],
-        "host": dict(host),
+        "host": _host(name, facts, memory["memory"], benchmark.get("host") or {}),
         "model": benchmark["model"],
         "software": benchmark["software"],
         "protocol": benchmark["protocol"],
-        "tuning": dict(tuning),
+        "tuning": _tuning(memory, before),
         "ceiling": benchmark.get("ceiling"),
         "samples": samples,
         "summary": statistics.summarise(samples),
     }
     # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is refused.
     plain: dict[str, Any] = json.loads(as_json(result))
-    validate(plain, "result")
+    validate(plain)
     return plain
+
+
+def validate(document: object) -> None:
+    """Raise one readable SettingError where the document breaks schemas/result.schema.json."""
+    schema.validate(document, "result")
+
+
+def _host(
+    name: str, facts: Mapping[str, Any], memory: Mapping[str, Any], measured: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Ansible's facts, overlaid with what the measurement saw itself: where the model lies, and the GPUs."""
+    return {
+        "name": name,
+        "kernel": facts["kernel"],
+        "arch": facts["architecture"],
+        "distribution": f"{facts.get('distribution', 'unknown')} {facts.get('distribution_version', '')}".strip(),
+        "cpu_model": _cpu_model(facts.get("processor") or []),
+        "cpus": facts.get("processor_nproc") or facts["processor_vcpus"],
+        "numa_nodes": max(1, len(memory["numa"])),
+        "memory_bytes": memory["meminfo"]["MemTotal"],
+        "page_size_bytes": None,
+        "systemd": memory["systemd"],
+        "psi": None,
+        "disk": None,
+        "filesystem": None,
+        "gpus": [],
+        "gpu_driver": None,
+        **measured,
+    }
+
+
+def _cpu_model(processor: Sequence[str]) -> str | None:
+    """The model among Ansible's flat list, which repeats number, vendor and model (or only some) for every CPU."""
+    return max(processor[:3], key=len, default=None)
+
+
+def _tuning(memory: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, Any]:
+    facts = memory["memory"]
+    notes = [writer["detail"] for writer in memory["competitors"]]
+    if facts.get("unfinished_sweep"):
+        notes.append("a sweep on this host did not finish restoring its settings: run the rollback or the sweep again")
+    return {
+        "before": before,
+        "desired": memory["desired"],
+        "runtime": facts["values"],
+        "persisted": {knob: kept["value"] for knob, kept in facts["persisted"].items()},
+        "rows": memory["rows"],
+        "pools": facts["pools"],
+        "pool_users": facts["pool_users"],
+        "mounts": facts["mounts"],
+        "notes": notes,
+    }
 
 
 def as_json(value: object) -> str:
@@ -51,7 +109,7 @@ def as_json(value: object) -> str:
 
 
 def folder_name(host: str) -> str:
-    """A folder name for an inventory name: itself where it is harmless, else a cleaned one with a digest of the true one.
+    """A folder name for an inventory name: itself where it is harmless, else a cleaned one with the true one's digest.
 
     Harmless is up to 100 letters, digits, dots, dashes and underscores, starting with a letter or digit. Two different
     hosts never share a folder.

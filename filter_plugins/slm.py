@@ -17,6 +17,7 @@ FILTERS = {
     "slm_document": "analysis.results:document",
     "slm_readme": "analysis.report:readme",
     "slm_phases_svg": "analysis.figures:phases_svg",
+    "slm_json": "analysis.results:as_json",
     "slm_folder": "analysis.results:folder_name",
     "slm_md": "analysis.markdown:md",
 }

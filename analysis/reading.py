@@ -1,0 +1,53 @@
+"""What notes and report read from a result: medians, valid samples, rates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from analysis import statistics
+
+Document = Mapping[str, Any]
+
+
+def median(document: Document, key: str) -> float | None:
+    """The median of one figure of the summary; None where nothing was measured."""
+    figure = document["summary"].get(key)
+    return figure["median"] if figure else None
+
+
+def valid(document: Document) -> list[Mapping[str, Any]]:
+    """The samples that enter figures."""
+    return [sample for sample in document["samples"] if sample["kind"] in statistics.MEASURED_KINDS]
+
+
+def on_cpu(sample: Mapping[str, Any]) -> bool:
+    """Whether a sample ran without a GPU."""
+    return (sample.get("device") or "cpu") == "cpu"
+
+
+def overlap(document: Document) -> bool:
+    """Whether the intervals of the cold and the warm load meet; False where either has none."""
+    cold, warm = (document["summary"][f"{kind}_load_real_s"] for kind in statistics.MEASURED_KINDS)
+    if cold["ci_low"] is None or warm["ci_low"] is None:
+        return False
+    return bool(cold["ci_low"] <= warm["ci_high"] and warm["ci_low"] <= cold["ci_high"])
+
+
+def whole_pools(document: Document) -> list[Mapping[str, Any]]:
+    """Pools that hold pages, each size once."""
+    return [pool for pool in document["tuning"]["pools"] if pool["node"] is None and pool["total"]]
+
+
+def weights_rate(document: Document, kind: str) -> float | None:
+    """The model's bytes over the weights phase, in bytes a second, of loads to a GPU."""
+    seconds = median(document, f"{kind}_phase_weights_s")
+    on_gpu = any(not on_cpu(sample) for sample in valid(document))
+    return document["model"]["bytes"] / seconds if seconds and on_gpu else None
+
+
+def host_to_device(document: Document, way: str) -> float | None:
+    """The `pinned` or `pageable` copy rate to all devices in turn, equal parts to each, in bytes a second."""
+    copies = (document["ceiling"] or {}).get("host_to_device") or []
+    rates = [copy[f"{way}_bytes_per_s"] for copy in copies if copy[f"{way}_bytes_per_s"]]
+    return len(rates) / sum(1 / rate for rate in rates) if rates else None
