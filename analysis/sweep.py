@@ -1,16 +1,16 @@
-"""The analysis of a sweep: pairs of samples in, verdicts in words out; and when a sweep has measured enough."""
+"""The analysis of a sweep: pairs of samples in, verdicts in words out."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, Metric
-from analysis.sweep_rule import CONFIDENCE, FEWEST_PAIRS, Array, Judgement, is_tight, judge
+from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, Metric
+from analysis.sweep_rule import CONFIDENCE, FEWEST_PAIRS, Array, Judgement, judge
 
 _Cell = tuple[str, str, str, int]
 
@@ -186,48 +186,3 @@ def no_effect_words(metric: Metric, low: float, high: float) -> str:
         # Rounded up: the claim must not be narrower than the data.
         return f"no effect beyond noise (±{math.ceil(round(furthest, 6))} %)"
     return f"no effect beyond noise (±{metric.unit(max(abs(low), abs(high)))})"
-
-
-def stop_reason(progress: Mapping[str, Any], protocol: Mapping[str, Any]) -> str | None:
-    """Why a sweep should not start another block, or None where it should.
-
-    `progress` is what `slm_sweep` returns after a block: `done` (finished blocks), `spent_s` (time measured so far),
-    `times` (rows of block, arm, dtype, kind and the two times). `protocol` has `blocks`, `budget_s`, `precision` (half
-    the width of an interval, as a share) and `dtypes`.
-    """
-    done, spent = progress["done"], progress["spent_s"]
-    if done >= protocol["blocks"]:
-        return f"all {protocol['blocks']} blocks are measured"
-    if done and spent + spent / done > protocol["budget_s"]:
-        return f"another block would not fit the budget of {protocol['budget_s'] / 60:.0f} minutes"
-    if _intervals_are_tight(progress["times"], protocol["precision"]):
-        return f"every interval of the times is within ±{protocol['precision'] * 100:.0f} %"
-    return None
-
-
-def _intervals_are_tight(rows: Iterable[Mapping[str, Any]], precision: float) -> bool:
-    """Whether width alone allows an end; where the intervals lie must not matter, or chance could pick the moment."""
-    cells: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault((row["arm"], row["dtype_asked"], row["kind"]), {})[row["block"]] = row
-    blocks = sorted({block for found in cells.values() for block in found})
-    arms = sorted({arm for arm, _, _ in cells} - {REFERENCE, CONTROL})
-    groups = sorted({(dtype, kind) for _, dtype, kind in cells})
-    if not arms:
-        return False
-
-    def values(metric: Metric, arm: str, dtype: str, kind: str) -> Array:
-        found = cells.get((arm, dtype, kind), {})
-        return np.array([metric.compared(found.get(block, {}).get(metric.name)) for block in blocks], dtype=float)
-
-    return all(
-        bool(
-            is_tight(
-                np.array([values(metric, arm, *group) - values(metric, REFERENCE, *group) for arm in arms]),
-                len(arms) * len(groups),
-                math.log1p(precision),
-            )
-        )
-        for metric in TIMES
-        for group in groups
-    )

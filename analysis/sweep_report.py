@@ -8,6 +8,7 @@ from typing import Any
 from analysis import units
 from analysis.markdown import Markdown, bullets, code, fenced, md, table
 from analysis.sweep_advice import group_vars
+from analysis.sweep_figures import forest_svg, memory_svg, phases_svg
 from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words
 
 _TOKEN = TIMES[0].name
@@ -18,6 +19,20 @@ PICTURES = {
     "sweep-memory.svg": "What backs the memory of each arm",
 }
 """Files beside the report, and what each shows."""
+
+
+FILES = ("sweep.md", *PICTURES)
+
+
+def file(document: Mapping[str, Any], name: str) -> str:
+    """The text of one of FILES."""
+    pictures = {
+        "sweep-first-token.svg": lambda: forest_svg(document, "time_to_first_token_s"),
+        "sweep-load.svg": lambda: forest_svg(document, "load_real_s"),
+        "sweep-phases.svg": lambda: phases_svg(document),
+        "sweep-memory.svg": lambda: memory_svg(document),
+    }
+    return pictures[name]() if name in pictures else report(document)
 
 
 def report(document: Mapping[str, Any]) -> str:
@@ -39,7 +54,8 @@ def report(document: Mapping[str, Any]) -> str:
         Markdown("## What to do with it"),
         *_advice(document),
     ]
-    return "\n\n".join(sections) + "\n"
+    # Plain text for Ansible, which knows no subclass of it.
+    return str.__str__("\n\n".join(sections) + "\n")
 
 
 _HOW_TO_READ = """Ratios are arm over stock within the same block, so that drift between blocks cancels; times are

@@ -13,6 +13,7 @@ from .errors import SettingError
 from .hostfs import Host
 from .meminfo import check_guard
 from .pools import PoolSpec, check_pools, parse_pools
+from .sizes import parse_size
 from .thp import check_thp, parse_thp
 
 REFERENCE = "stock"
@@ -22,6 +23,7 @@ WANTED = ("cold", "warm")
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
+_POOL_PREFIX = "hugepages."
 _KEYS = ("name", "about", "thp", "pool", "env")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
@@ -46,7 +48,7 @@ class Arm:
     name: str
     about: str = ""
     thp: Mapping[str, str] = field(default_factory=dict)
-    pools: Sequence[PoolSpec] = ()
+    pools: list[PoolSpec] = field(default_factory=list)
     env: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> dict[str, str]:
@@ -55,6 +57,19 @@ class Arm:
 
     def as_dict(self) -> dict[str, Any]:
         return {"name": self.name, "about": self.about, "settings": self.settings(), "env": dict(self.env)}
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> Arm:
+        """The arm that `as_dict` told; ValueError, KeyError or SettingError for anything else."""
+        pools = [_pool(name, count) for name, count in stored["settings"].items() if name.startswith(_POOL_PREFIX)]
+        thp = {name: value for name, value in stored["settings"].items() if not name.startswith(_POOL_PREFIX)}
+        return Arm(stored["name"], stored["about"], thp, pools, stored["env"])
+
+
+def _pool(name: str, count: str) -> PoolSpec:
+    """The pool of a flat name such as `hugepages.node1.2M`."""
+    *place, size = name[len(_POOL_PREFIX) :].split(".")
+    return PoolSpec(parse_size(size, name), int(count), int(place[0][len("node") :]) if place else None)
 
 
 def parse_arms(settings: object) -> list[Arm]:

@@ -20,7 +20,8 @@ PLAN = f"{STATE}/sweep.json"
 class Plan:
     """What makes samples comparable: a run that resumes must have all of it unchanged.
 
-    `subject` says what is measured and how (model, interpreter, cold scope); its content is opaque here.
+    `stock` maps knob names to the host's own values, `subject` says what is measured and how (model, interpreter, cold
+    scope); its content is opaque here.
     """
 
     run_id: str
@@ -29,6 +30,7 @@ class Plan:
     arms: list[dict[str, Any]]
     left_out: list[dict[str, str]]
     dtypes: list[str]
+    stock: dict[str, str]
     subject: dict[str, Any]
     is_finished: bool = False
 
@@ -66,7 +68,7 @@ def resumed(stored: Plan | None, wanted: Plan, is_new: bool) -> Plan:
     """
     if is_new or stored is None or stored.is_finished:
         return wanted
-    for name in ("arms", "dtypes", "subject"):
+    for name in ("arms", "dtypes", "stock", "subject"):
         before, now = getattr(stored, name), getattr(wanted, name)
         if before != now:
             raise SettingError(
@@ -120,6 +122,7 @@ def progress(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dic
     finished = finished_blocks(samples, cells)
     return {
         "done": len(finished),
+        "last_block": max(finished, default=0),
         "next_block": next(block for block in range(1, len(finished) + 2) if block not in finished),
         "spent_s": round(spent_s(samples, finished), 3),
         "times": [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.errors import SettingError
 from ansible.module_utils.slm_baseline.experiment import (
+    Arm,
     Cell,
     cells,
     fitting,
@@ -86,6 +87,15 @@ def test_a_bad_arm_is_one_readable_error(arms: object, named: str) -> None:
     with pytest.raises(SettingError) as error:
         parse_arms(arms)
     assert named in str(error.value)
+
+
+def test_an_arm_survives_its_document() -> None:
+    pools = [{"size": "2M", "count": 7}, {"size": "1G", "count": 1, "node": 3}]
+    for pool in pools:
+        (*_, arm) = parse_arms(
+            [*STOCK, {"name": "a", "about": "b", "thp": {"defrag": "never"}, "pool": pool, "env": {"X": "1"}}]
+        )
+        assert Arm.from_dict(arm.as_dict()) == arm
 
 
 @pytest.mark.parametrize("value", ["auto", [], ["auto", "int8"], None, [True]])

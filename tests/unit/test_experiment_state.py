@@ -29,6 +29,7 @@ WANTED_PLAN = Plan(
     arms=[{"name": "stock", "about": "", "settings": {}, "env": {}}],
     left_out=[],
     dtypes=["auto"],
+    stock={"thp.enabled": "madvise"},
     subject={"model": "tiny"},
 )
 
@@ -78,7 +79,9 @@ def test_an_unfinished_sweep_that_asks_the_same_goes_on() -> None:
     assert resumed(None, WANTED_PLAN, is_new=False) is WANTED_PLAN
 
 
-@pytest.mark.parametrize("change", [{"arms": []}, {"dtypes": ["float32"]}, {"subject": {"model": "other"}}])
+@pytest.mark.parametrize(
+    "change", [{"arms": []}, {"dtypes": ["float32"]}, {"stock": {}}, {"subject": {"model": "other"}}]
+)
 def test_an_unfinished_sweep_that_asks_something_else_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="sweep_new=true"):
         resumed(replace(WANTED_PLAN, **change), WANTED_PLAN, is_new=False)
@@ -104,4 +107,4 @@ def test_progress_counts_finished_blocks_alone() -> None:
     found = progress([*_block(1, 1, 10.0), *_block(2, 1)[:2], *_block(2, 2, 30.0)], CELLS)
     assert (found["done"], found["next_block"], found["spent_s"]) == (2, 3, 40.0)
     assert len(found["times"]) == 8
-    assert progress([], CELLS) == {"done": 0, "next_block": 1, "spent_s": 0, "times": []}
+    assert progress([], CELLS) == {"done": 0, "last_block": 0, "next_block": 1, "spent_s": 0, "times": []}

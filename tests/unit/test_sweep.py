@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from analysis.sweep import analyse, stop_reason
+from analysis.sweep import analyse
 from analysis.sweep_advice import group_vars
 from analysis.sweep_document import analysed, measurements
 from analysis.sweep_figures import forest_svg, memory_svg, phases_svg
 from analysis.sweep_metrics import METRICS
+from analysis.sweep_progress import line, outlook, stop_reason
 from analysis.sweep_report import PICTURES, report
 from module_utils.slm_baseline.errors import SettingError
 from tests.unit.sweep_samples import ARMS, document
@@ -212,7 +213,7 @@ def _progress(done: int, spent_s: float, noise: float = 0.03) -> dict[str, Any]:
         }
         for each in document(blocks=done, noise=noise)["measurements"]
     ]
-    return {"done": done, "spent_s": spent_s, "times": rows}
+    return {"done": done, "last_block": done, "spent_s": spent_s, "times": rows}
 
 
 def test_a_sweep_stops_at_its_blocks_its_budget_or_its_precision() -> None:
@@ -228,3 +229,24 @@ def test_a_missing_sample_keeps_a_sweep_from_being_called_tight() -> None:
     progress = _progress(6, 600.0, noise=0.001)
     progress["times"] = [row for row in progress["times"] if (row["arm"], row["block"]) != ("never", 3)]
     assert stop_reason(progress, PROTOCOL) is None
+
+
+def test_a_block_says_how_far_it_is_and_why_it_was_the_last() -> None:
+    assert line(_progress(0, 0.0), PROTOCOL) == "block 0 of 8"
+    told = line(_progress(3, 900.0), PROTOCOL)
+    assert re.fullmatch(r"block 3 of 8: stock's first token \S+ s cold, \S+ s warm; about 25 min 0 s left", told)
+    assert line(_progress(8, 1600.0), PROTOCOL).endswith("; all 8 blocks are measured")
+
+
+def test_the_outlook_names_arms_and_what_is_left_out() -> None:
+    plan = {
+        "run_id": "20260101T000000Z",
+        "arms": ARMS,
+        "dtypes": ["auto"],
+        "seed": 7,
+        "left_out": [{"arm": "mthp-64k", "why": "no such knob."}],
+    }
+    planned = {"plan": plan, "restored": True, "is_resumed": True, "progress": {"done": 2}}
+    told = " ".join(outlook(planned, {**PROTOCOL, "blocks": 3}))
+    for words in ("stock-again", "seed 7", "cut short", "2 of whose blocks", "mthp-64k is left out", "fewer than 6"):
+        assert words in told

@@ -1,0 +1,127 @@
+"""A sweep's life on a host: planned or resumed, a block at a time, finished. Each is one call of the module."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .errors import SettingError
+from .experiment import Arm, fitting, order
+from .experiment_block import Measure, run_block
+from .experiment_state import Plan, attempts, finished_blocks, load_plan, progress, resumed, save_plan
+from .hostfs import Host
+from .samples import append_sample, read_samples
+from .snapshot import recover_sweep, take
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. `subject` says what is measured and how; a resumed sweep must have the same."""
+
+    arms: list[Arm]
+    dtypes: list[str]
+    seed: int
+    run_id: str
+    started_at: str
+    subject: Mapping[str, Any]
+    keep_bytes: int
+    max_share: float
+    is_new: bool = False
+
+
+def parse_seed(value: object, run_id: str) -> int:
+    """The user's `sweep_seed`, or one drawn from the run's id; SettingError for what is no whole number."""
+    if value is None or value == "":
+        return zlib.crc32(run_id.encode())
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise SettingError(
+            "sweep_seed", "a whole number from 0", repr(value)[:80], "It decides the order of arms.", "correct it."
+        )
+    return int(text)
+
+
+def plan(host: Host, request: Request, dry_run: bool = False) -> dict[str, Any]:
+    """Make or resume the plan: `plan`, `is_resumed`, `restored` (what an interrupted block had left), `progress`."""
+    restored = False if dry_run else recover_sweep(host)
+    possible, left_out = fitting(host, request.arms, request.keep_bytes, request.max_share)
+    wanted = Plan(
+        run_id=request.run_id,
+        seed=request.seed,
+        started_at=request.started_at,
+        arms=[arm.as_dict() for arm in possible],
+        left_out=left_out,
+        dtypes=request.dtypes,
+        stock=take(host, [], request.started_at, request.run_id).values(),
+        subject=dict(request.subject),
+    )
+    chosen = resumed(load_plan(host), wanted, request.is_new)
+    if chosen is wanted and not dry_run:
+        save_plan(host, chosen)
+    return {
+        "plan": _plan_dict(chosen),
+        "is_resumed": chosen is not wanted,
+        "restored": restored,
+        "progress": progress(read_samples(host, chosen.run_id), chosen.cells()),
+    }
+
+
+def block(
+    host: Host,
+    measure: Callable[[int], Measure],
+    failed: Callable[[int], Callable[[str, str], dict[str, Any]]],
+    taken_at: str,
+) -> dict[str, Any]:
+    """Measure the next block of the host's plan; its `block` number and the sweep's `progress` after it.
+
+    `measure` and `failed` make, for a block's number, what run_block takes.
+    """
+    current = _current(host)
+    before = read_samples(host, current.run_id)
+    number = int(progress(before, current.cells())["next_block"])
+    attempt = attempts(before, number) + 1
+
+    def record(sample: Mapping[str, Any]) -> None:
+        append_sample(host, current.run_id, {**sample, "attempt": attempt})
+
+    ordered = order(current.seed, number, current.cells())
+    run_block(
+        host,
+        [Arm.from_dict(arm) for arm in current.arms],
+        ordered,
+        measure(number),
+        failed(number),
+        record,
+        taken_at,
+        current.run_id,
+    )
+    return {"block": number, "progress": progress(read_samples(host, current.run_id), current.cells())}
+
+
+def finish(host: Host) -> dict[str, Any]:
+    """Close the host's sweep; its plan, samples and finished blocks. The next sweep begins anew."""
+    current = _current(host)
+    samples = read_samples(host, current.run_id)
+    if not current.is_finished:
+        save_plan(host, replace(current, is_finished=True))
+    return {
+        "plan": _plan_dict(current),
+        "samples": samples,
+        "finished_blocks": {str(number): tried for number, tried in finished_blocks(samples, current.cells()).items()},
+        "progress": progress(samples, current.cells()),
+    }
+
+
+def _current(host: Host) -> Plan:
+    current = load_plan(host)
+    if current is None:
+        raise SettingError(
+            "sweep", "a planned sweep", "none", "A block belongs to a plan.", "call slm_sweep with state=planned first."
+        )
+    return current
+
+
+def _plan_dict(current: Plan) -> dict[str, Any]:
+    return {name: value for name, value in vars(current).items() if name != "is_finished"}
