@@ -9,6 +9,7 @@ from typing import Any
 from analysis import results, schema
 from analysis.sweep import analyse
 from analysis.sweep_advice import advise
+from analysis.sweep_progress import stop_reason
 
 SCHEMA_VERSION = 1
 _OF_MEASUREMENT = ("arm", "dtype_asked", "attempt", "elapsed_s")
@@ -21,16 +22,15 @@ def document(
     finished_at: str,
     facts: Mapping[str, Any],
     memory: Mapping[str, Any],
-    protocol: Mapping[str, Any],
-    stopped: str,
+    stopping: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The sweep's document; SettingError where it breaks schemas/sweep.schema.json.
 
-    `finished` is what `slm_sweep` returned at the end (plan, stock, samples, progress, host, model, software...),
-    `name` the inventory name, `facts` Ansible's ansible_facts, `memory` what `memory_info` returned, `protocol` the
-    stopping rules (blocks, budget_s, precision), `stopped` why it stopped, in words.
+    `finished` is what `slm_sweep` returned at the end (plan, samples, finished_blocks, progress, and of the benchmark
+    host, model, software and protocol), `name` the inventory name, `facts` Ansible's ansible_facts, `memory` what
+    `memory_info` returned, `stopping` the rules by which it stops (blocks, budget_s, precision).
     """
-    plan = finished["plan"]
+    plan, progress = finished["plan"], finished["progress"]
     whole = {
         "schema_version": SCHEMA_VERSION,
         "run_id": plan["run_id"],
@@ -40,14 +40,14 @@ def document(
         "host": results._host(name, facts, memory["memory"], finished.get("host") or {}),
         "model": finished["model"],
         "software": finished["software"],
-        "protocol": {**finished["protocol"], **protocol, "seed": plan["seed"], "dtypes": plan["dtypes"]},
-        "stock": finished["stock"],
+        "protocol": {**finished["protocol"], **stopping, "seed": plan["seed"], "dtypes": plan["dtypes"]},
+        "stock": plan["stock"],
         "arms": plan["arms"],
         "left_out": plan["left_out"],
         "stopped": {
-            "reason": stopped,
-            "blocks": finished["progress"]["done"],
-            "spent_s": finished["progress"]["spent_s"],
+            "reason": stop_reason(progress, stopping) or "it was told to",
+            "blocks": progress["done"],
+            "spent_s": progress["spent_s"],
         },
         "measurements": measurements(finished["samples"], finished["finished_blocks"]),
     }
