@@ -20,6 +20,12 @@ FILTERS = {
     "slm_json": "analysis.results:as_json",
     "slm_folder": "analysis.results:folder_name",
     "slm_md": "analysis.markdown:md",
+    "slm_sweep_outlook": "analysis.sweep_progress:outlook",
+    "slm_sweep_line": "analysis.sweep_progress:line",
+    "slm_sweep_stop": "analysis.sweep_progress:stop_reason",
+    "slm_sweep_document": "analysis.sweep_document:document",
+    "slm_sweep_analysed": "analysis.sweep_document:analysed",
+    "slm_sweep_file": "analysis.sweep_report:file",
 }
 
 
