@@ -343,47 +343,43 @@ def byte_symbols() -> list[str]:
 
 
 def vocabulary(spec: Tokenizer) -> tuple[dict[str, int], list[str]]:
-    """Token ids and merges ("left right") of a vocabulary: common words, then random but fixed ones."""
+    """Token ids and merges ("left right") of a vocabulary: common words, then pieces of random but fixed ones."""
     symbols = byte_symbols()
-    space = symbols[0x20]
     ids = {token: index for index, token in enumerate([*spec.leading, *symbols])}
-    fresh = spec.size - len(ids)
-    again = spec.merges - fresh
     merges: dict[str, None] = {}
-    for common in _COMMON.split():
-        token = space
-        for letter in common:
-            merge, token = f"{token} {letter}", token + letter
-            if merge not in merges:
-                fresh -= 1
-                ids[token] = len(ids)
-                merges[merge] = None
-    # A leading space and the letters, the frequent ones more often, so that merges fire on ordinary text.
-    pool = [symbols[ord(letter)] for letter in " eeeettttaaaooooiiinnnsssrrrhhllddccuummffppggwwyybvkxjqz"]
-    for word in raw_words(philox(0, f"vocabulary/{spec.size}/{spec.merges}")):
-        if not fresh and not again:
-            break
-        left, right = pool[(word >> 32) % len(pool)], pool[(word & 0xFFFFFFFF) % len(pool)]
-        merge, token = f"{left} {right}", left + right
-        # A space only begins a word, and a token of more than twelve letters would never be met.
-        if merge in merges or right.startswith(space) or len(token) > 12:
+    again = spec.merges - (spec.size - len(ids))
+
+    for left, right in merge_candidates(symbols[0x20]):
+        token, merge = left + right, f"{left} {right}"
+        if merge in merges or left not in ids or right not in ids:
             continue
-        if token in ids and again:
-            again -= 1
-        elif token not in ids and fresh:
-            fresh -= 1
+        if token not in ids and len(ids) < spec.size:
             ids[token] = len(ids)
-            pool.append(token)
+        elif token in ids and again:
+            again -= 1
         else:
             continue
         merges[merge] = None
+        if len(merges) == spec.merges:
+            break
     return ids, list(merges)
 
 
-def raw_words(stream: np.random.Philox) -> Iterator[int]:
-    """The endless raw 64-bit stream of a generator."""
+def merge_candidates(space: str) -> Iterator[tuple[str, str]]:
+    """Endless pairs of neighbouring pieces, shorter ones first within a word; a space only begins a word."""
+    for word in _COMMON.split():
+        for length in range(1, len(word) + 1):
+            yield space + word[: length - 1], word[length - 1]
+    # The frequent letters more often, so that merges fire on ordinary text.
+    letters = "eeeeeettttttaaaaaooooiiiinnnnssssrrrrhhhhllldddcccuummffppggwwyybvkxjqz"
+    stream = philox(0, "vocabulary")
     while True:
-        yield from stream.random_raw(1 << 14).tolist()
+        for raw in stream.random_raw(1 << 12).astype("<u8").view("u1").reshape(-1, 8).tolist():
+            word = space + "".join(letters[byte % len(letters)] for byte in raw)
+            for length in range(2, len(word) + 1):
+                for start in range(len(word) - length + 1):
+                    piece = word[start : start + length]
+                    yield from ((piece[:cut], piece[cut:]) for cut in range(1, length))
 
 
 def tokenizer_json(spec: Tokenizer) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def silence() -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -319,19 +320,19 @@ def run(options: argparse.Namespace, events: Events) -> None:
 
 def descriptor(text: str) -> int:
     """An open descriptor given by number."""
-    number = int(text)
     try:
+        number = int(text)
         os.fstat(number)
-    except (OSError, OverflowError) as error:
-        raise ValueError(text) from error
+    except (ValueError, OSError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an open descriptor") from error
     return number
 
 
-def whole_number_from_two(text: str) -> int:
-    number = int(text)
-    if number < 2:
-        raise ValueError(text)
-    return number
+def token_count(text: str) -> int:
+    """A whole number from 2 up: a first token and a second."""
+    if not text.isascii() or not text.isdecimal() or not 2 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 2 to 100000, not {text!r}")
+    return int(text)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -350,7 +351,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device-map", default="auto", help="as in transformers (default: %(default)s)")
     parser.add_argument("--until", choices=STOPS, default="second_token", help="where to stop (default: %(default)s)")
     parser.add_argument("--prompt", default=PROMPT)
-    parser.add_argument("--new-tokens", type=whole_number_from_two, default=2, metavar="N", help="tokens to make, 2 up")
+    parser.add_argument("--new-tokens", type=token_count, default=2, metavar="N", help="tokens to make (default: 2)")
     parser.add_argument("--events-fd", type=descriptor, metavar="N", help="open descriptor for events")
     parser.add_argument("--hold-fd", type=descriptor, metavar="M", help="open descriptor to wait on after the hold")
     options = parser.parse_args(arguments)
