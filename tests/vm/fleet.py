@@ -46,6 +46,10 @@ class PlayResult:
         """The output on one line: Ansible folds long messages wherever a space stands."""
         return " ".join(self.output.split())
 
+    def diffs(self) -> list[str]:
+        """The lines that `--diff` shows as removed or added."""
+        return [line for line in self.output.splitlines() if line.startswith(("-", "+"))]
+
     def expect(self, returncode: int) -> PlayResult:
         """Itself, where the exit status is the one expected; AssertionError with the whole output where not."""
         assert self.returncode == returncode, f"exit status {self.returncode}, not {returncode}:\n{self.output}"
