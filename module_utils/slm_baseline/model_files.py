@@ -12,7 +12,7 @@ import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from .errors import SettingError
 from .hostfs import Host
@@ -68,13 +68,13 @@ class Model:
     id: str
     source: str
     path: str
-    revision: Optional[str]
-    files: Tuple[ModelFile, ...]
+    revision: str | None
+    files: tuple[ModelFile, ...]
     dtype: str
     parameters: int
 
     @property
-    def weight_files(self) -> Tuple[ModelFile, ...]:
+    def weight_files(self) -> tuple[ModelFile, ...]:
         return tuple(file for file in self.files if file.kind == "weights")
 
     @property
@@ -85,7 +85,7 @@ class Model:
     def total_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The `model` of a result document: `bytes` and `files` are those of the weights."""
         return {
             "id": self.id,
@@ -105,7 +105,7 @@ class Reader:
 
     name: str
     uid: int
-    gids: Tuple[int, ...]
+    gids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class _Place:
     id: str
     source: str
     path: str
-    revision: Optional[str]
+    revision: str | None
     next_step: str
 
     def error(self, wanted: str, found: str, why: str) -> SettingError:
@@ -132,11 +132,11 @@ def embedded_model_bytes(shape: str) -> int:
 def resolve_model(
     host: Host,
     model: str,
-    revision: Optional[str],
+    revision: str | None,
     hf_home: str,
     embedded_root: str,
     offline: bool,
-    reader: Optional[Reader] = None,
+    reader: Reader | None = None,
 ) -> Model:
     """The model that `slm_benchmark_model` names, every file found and checked.
 
@@ -175,9 +175,7 @@ def resolve_model(
 _DAMAGED = "The model's files do not belong together."
 
 
-def _locate(
-    host: Host, model: object, revision: Optional[str], hf_home: str, embedded_root: str, offline: bool
-) -> _Place:
+def _locate(host: Host, model: object, revision: str | None, hf_home: str, embedded_root: str, offline: bool) -> _Place:
     if not isinstance(model, str) or not model.isprintable():
         raise _unknown_model(model)
     is_hub = _HUB_ID.fullmatch(model) is not None and ".." not in model and "--" not in model
@@ -203,7 +201,7 @@ def _locate(
 def _locate_snapshot(host: Host, model: str, revision: str, hf_home: str, offline: bool) -> _Place:
     """The cached snapshot of a hub id.
 
-    Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache (refs name commits, snapshots link to blobs).
+    Layout: huggingface_hub's guide "manage-cache"; refs name commits, snapshots link to blobs.
     """
     if not isinstance(revision, str) or not _REVISION.fullmatch(revision) or ".." in revision:
         raise SettingError(
@@ -237,7 +235,7 @@ def _unknown_model(model: object) -> SettingError:
     )
 
 
-def _folder_names(host: Host, place: _Place) -> List[str]:
+def _folder_names(host: Host, place: _Place) -> list[str]:
     """The names in the model's folder, as far as they can be spelled."""
     try:
         names = sorted(os.listdir(host.path(place.path)))
@@ -248,8 +246,8 @@ def _folder_names(host: Host, place: _Place) -> List[str]:
     return names
 
 
-def _weight_names(host: Host, place: _Place, names: List[str]) -> Tuple[List[str], Dict[str, str]]:
-    """The weight files, and for a sharded model the shard of each tensor. A single file goes first, as in transformers."""
+def _weight_names(host: Host, place: _Place, names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The weight files, and for a sharded model each tensor's shard. A single file goes first, as in transformers."""
     if _SINGLE in names:
         return [_SINGLE], {}
     if _INDEX not in names:
@@ -271,7 +269,7 @@ def _weight_names(host: Host, place: _Place, names: List[str]) -> Tuple[List[str
     return shards, weight_map
 
 
-def _read_json(host: Host, place: _Place, name: str) -> Dict[str, Any]:
+def _read_json(host: Host, place: _Place, name: str) -> dict[str, Any]:
     path = host.path(f"{place.path}/{name}")
     try:
         if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
@@ -286,7 +284,7 @@ def _read_json(host: Host, place: _Place, name: str) -> Dict[str, Any]:
     return document
 
 
-def _file(host: Host, place: _Place, name: str, kind: str, reader: Optional[Reader]) -> ModelFile:
+def _file(host: Host, place: _Place, name: str, kind: str, reader: Reader | None) -> ModelFile:
     """One file with its links resolved: eviction and residency need the file that the kernel caches."""
     real = Path(os.path.realpath(host.path(f"{place.path}/{name}")))
     try:
@@ -310,8 +308,8 @@ def _file(host: Host, place: _Place, name: str, kind: str, reader: Optional[Read
     return ModelFile(name, f"/{inside}" if inside else str(real), status.st_size, kind)
 
 
-def _barrier(real: Path, reader: Reader) -> Optional[Path]:
-    """The first component of a link-free path that keeps this user out by owner, group and mode; None where none does."""
+def _barrier(real: Path, reader: Reader) -> Path | None:
+    """The first component of a link-free path that keeps this user out by owner, group and mode, or None."""
     if reader.uid == 0:
         return None
     for component in [*reversed(real.parents), real]:
@@ -333,16 +331,16 @@ def _read_header(host: Host, place: _Place, file: ModelFile) -> Header:
         raise place.error(f"a readable {file.name}", str(error.strerror), f"{source} cannot be read.") from error
 
 
-def _totals(headers: List[Header]) -> Tuple[str, int]:
+def _totals(headers: list[Header]) -> tuple[str, int]:
     """The most frequent dtype by elements, and all elements."""
-    by_dtype: Dict[str, int] = {}
+    by_dtype: dict[str, int] = {}
     for header in headers:
         for dtype, count in header.elements_by_dtype.items():
             by_dtype[dtype] = by_dtype.get(dtype, 0) + count
     return max(by_dtype, key=lambda dtype: by_dtype[dtype], default=""), sum(by_dtype.values())
 
 
-def _some(names: List[str]) -> str:
+def _some(names: list[str]) -> str:
     """A few names for an error."""
     shown = ", ".join(repr(name) for name in names[:3])
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from .errors import ParseError
 
@@ -30,8 +30,8 @@ _DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 class Header:
     """What a header says: elements by tensor name, elements by dtype (in torch's spelling), and the data's bytes."""
 
-    elements: Dict[str, int]
-    elements_by_dtype: Dict[str, int]
+    elements: dict[str, int]
+    elements_by_dtype: dict[str, int]
     data_bytes: int
 
 
@@ -57,18 +57,17 @@ def parse_header(text: bytes, file_bytes: int, source: str) -> Header:
     if not isinstance(document, dict):
         raise _bad(source, "a JSON object as header", text[:60].decode("latin-1"))
     document.pop("__metadata__", None)
-    spans: List[Tuple[int, int]] = []
-    elements: Dict[str, int] = {}
-    by_dtype: Dict[str, int] = {}
+    spans: list[tuple[int, int]] = []
+    elements: dict[str, int] = {}
+    by_dtype: dict[str, int] = {}
     for name, entry in document.items():
         dtype, count, begin, end = _tensor(name, entry, source)
         if (end - begin) * 8 != count * _DTYPE_BITS[dtype]:
             raise _bad(source, f"{count} elements of {dtype} in tensor {name!r}", f"{end - begin} bytes")
         spans.append((begin, end))
         elements[name] = count
-        by_dtype[_DTYPE_NAMES.get(dtype, dtype.lower())] = (
-            by_dtype.get(_DTYPE_NAMES.get(dtype, dtype.lower()), 0) + count
-        )
+        spelled = _DTYPE_NAMES.get(dtype, dtype.lower())
+        by_dtype[spelled] = by_dtype.get(spelled, 0) + count
     reached = 0
     for begin, end in sorted(spans):
         if begin != reached:
@@ -80,15 +79,16 @@ def parse_header(text: bytes, file_bytes: int, source: str) -> Header:
     return Header(elements, by_dtype, data_bytes)
 
 
-def _tensor(name: str, entry: object, source: str) -> Tuple[str, int, int, int]:
+def _tensor(name: str, entry: object, source: str) -> tuple[str, int, int, int]:
     """One entry's dtype, elements, and span of the data."""
     if not isinstance(entry, dict):
         raise _bad(source, f"an object for tensor {name!r}", repr(entry))
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype = entry.get("dtype")
+    shape, offsets = _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
     if not isinstance(dtype, str) or dtype not in _DTYPE_BITS:
         raise _bad(source, f"a known dtype for tensor {name!r}", repr(dtype))
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _bad(source, f"a shape and two offsets for tensor {name!r}", f"{shape!r}, {offsets!r}")
+    if shape is None or offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise _bad(source, f"a shape and two offsets for tensor {name!r}", repr(entry))
     count = 1
     for size in shape:
         count *= size
@@ -98,11 +98,14 @@ def _tensor(name: str, entry: object, source: str) -> Tuple[str, int, int, int]:
     return dtype, count, offsets[0], offsets[1]
 
 
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+def _sizes(value: object) -> list[int] | None:
+    """A list of whole numbers that a file could have, or None."""
+    if isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value):
+        return value
+    return None
 
 
-def _without_twins(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
         raise ValueError("a name occurs twice")
