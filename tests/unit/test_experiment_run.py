@@ -1,0 +1,130 @@
+"""A sweep's life on a host made of files: planned, measured, interrupted, resumed, finished."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline import experiment_run
+from ansible.module_utils.slm_baseline.errors import SettingError
+from ansible.module_utils.slm_baseline.experiment import Arm, order, parse_arms
+from ansible.module_utils.slm_baseline.experiment_block import Measure
+from ansible.module_utils.slm_baseline.experiment_run import Request, parse_seed
+from ansible.module_utils.slm_baseline.experiment_state import load_plan
+from ansible.module_utils.slm_baseline.hostfs import Host
+
+ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
+REQUEST = Request(
+    arms=parse_arms([{"name": "stock"}, {"name": "stock-again"}, {"name": "always", "thp": {"enabled": "always"}}]),
+    dtypes=["auto"],
+    seed=7,
+    run_id="20260101T000000Z",
+    started_at="2026-01-01T00:00:00Z",
+    subject={"model": "tiny"},
+    keep_bytes=0,
+    max_share=0.5,
+)
+
+
+class SelectorHost(Host):
+    """A host whose `enabled` file answers as the kernel does."""
+
+    def write_kernel(self, path: str | Path, value: str) -> None:
+        words = [word.strip("[]") for word in self.read(path).split()]
+        self.path(path).write_text(" ".join(f"[{word}]" if word == value else word for word in words) + "\n")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    target = tmp_path / ENABLED[1:]
+    target.parent.mkdir(parents=True)
+    target.write_text("always [madvise] never\n")
+    return SelectorHost(tmp_path)
+
+
+class Bench:
+    """Stands in for the loader; raises at its sample number `fail_at`."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.fail_at = fail_at
+        self.arms: list[str] = []
+
+    def measure(self, block: int) -> Measure:
+        def once(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+            self.arms.append(arm.name)
+            if len(self.arms) == self.fail_at:
+                raise KeyboardInterrupt
+            return {
+                "block": block,
+                "wanted": wanted,
+                "kind": wanted,
+                "load_real_s": 1.0,
+                "time_to_first_token_s": 2.0,
+            }
+
+        return once
+
+    def failed(self, block: int) -> Any:
+        return lambda wanted, reason: {"block": block, "wanted": wanted, "kind": "failed", "reason": reason}
+
+    def block(self, host: Host) -> dict[str, Any]:
+        return experiment_run.block(host, self.measure, self.failed, "2026-01-01T00:00:00Z")
+
+
+def test_a_sweep_is_planned_measured_and_finished(host: Host) -> None:
+    planned = experiment_run.plan(host, REQUEST)
+    assert (planned["is_resumed"], planned["progress"]["done"]) == (False, 0)
+    assert [Bench().block(host)["block"] for _ in range(2)] == [1, 2]
+    finished = experiment_run.finish(host)
+    assert finished["finished_blocks"] == {"1": 1, "2": 1}
+    assert len(finished["samples"]) == 2 * 3 * 2
+    assert finished["plan"]["stock"]["thp.enabled"] == "madvise"
+    assert not experiment_run.plan(host, replace(REQUEST, run_id="20260102T000000Z"))["is_resumed"]
+
+
+def test_an_interrupted_block_is_measured_again_in_the_same_order(host: Host) -> None:
+    experiment_run.plan(host, REQUEST)
+    Bench().block(host)
+    with pytest.raises(KeyboardInterrupt):
+        Bench(fail_at=4).block(host)
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    later = replace(REQUEST, run_id="20260102T000000Z", seed=8)
+    planned = experiment_run.plan(host, later)
+    assert (planned["is_resumed"], planned["progress"]["done"], planned["plan"]["seed"]) == (True, 1, 7)
+    bench = Bench()
+    assert bench.block(host)["block"] == 2
+    stored = load_plan(host)
+    assert stored is not None
+    assert bench.arms[::2] == [cell.arm for cell in order(7, 2, stored.cells())]
+    finished = experiment_run.finish(host)
+    assert finished["finished_blocks"] == {"1": 1, "2": 2}
+    # The three samples of the block that was hit are kept.
+    assert len(finished["samples"]) == 2 * 6 + 3
+
+
+def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: Host) -> None:
+    experiment_run.plan(host, REQUEST)
+    host.write_kernel(ENABLED, "never")
+    with pytest.raises(SettingError, match="sweep stock"):
+        experiment_run.plan(host, REQUEST)
+    assert not experiment_run.plan(host, replace(REQUEST, is_new=True))["is_resumed"]
+
+
+def test_a_dry_run_keeps_no_plan(host: Host) -> None:
+    assert experiment_run.plan(host, REQUEST, dry_run=True)["progress"]["done"] == 0
+    assert load_plan(host) is None
+
+
+def test_a_block_without_a_plan_is_refused(host: Host) -> None:
+    with pytest.raises(SettingError, match="state=planned"):
+        Bench().block(host)
+
+
+def test_a_seed_is_a_whole_number_or_follows_the_run() -> None:
+    assert parse_seed(7, "a") == parse_seed("7", "b") == 7
+    assert parse_seed(None, "a") == parse_seed("", "a") != parse_seed(None, "b")
+    for bad in (True, -1, 1.5, "x", [1]):
+        with pytest.raises(SettingError, match="sweep_seed"):
+            parse_seed(bad, "a")
