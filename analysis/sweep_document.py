@@ -20,15 +20,12 @@ def document(
     *,
     name: str,
     finished_at: str,
-    facts: Mapping[str, Any],
-    memory: Mapping[str, Any],
     stopping: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The sweep's document; SettingError where it breaks schemas/sweep.schema.json.
 
-    `finished` is what `slm_sweep` returned at the end (plan, samples, finished_blocks, progress, and of the benchmark
-    host, model, software and protocol), `name` the inventory name, `facts` Ansible's ansible_facts, `memory` what
-    `memory_info` returned, `stopping` the rules by which it stops (blocks, budget_s, precision).
+    `finished` is what `slm_sweep` returned at the end (plan, samples, finished_blocks, progress, host, model, software
+    and protocol), `name` the inventory name, `stopping` the rules by which it stops (blocks, budget_s, precision).
     """
     plan, progress = finished["plan"], finished["progress"]
     whole = {
@@ -37,7 +34,7 @@ def document(
         "kind": "sweep",
         "started_at": plan["started_at"],
         "finished_at": finished_at,
-        "host": results._host(name, facts, memory["memory"], finished.get("host") or {}),
+        "host": {"name": name, **finished["host"]},
         "model": finished["model"],
         "software": finished["software"],
         "protocol": {**finished["protocol"], **stopping, "seed": plan["seed"], "dtypes": plan["dtypes"]},

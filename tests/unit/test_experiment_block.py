@@ -12,34 +12,26 @@ import pytest
 from ansible.module_utils.slm_baseline.errors import SettingError
 from ansible.module_utils.slm_baseline.experiment import Arm, Cell
 from ansible.module_utils.slm_baseline.experiment_block import run_block
-from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.pools import PoolSpec
 from ansible.module_utils.slm_baseline.snapshot import SWEEP_PRIOR, load, save, take
+
+from tests.fake_kernel import FakeKernel
+from tests.fakes import build_host
 
 ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
 ARMS = [Arm("stock"), Arm("always", thp={"thp.enabled": "always"}, env={"A": "1"})]
 ORDER = [Cell("always", "auto"), Cell("stock", "auto")]
 
 
-class SelectorHost(Host):
-    """A host whose `enabled` file answers as the kernel does."""
-
-    def write_kernel(self, path: str | Path, value: str) -> None:
-        words = [word.strip("[]") for word in self.read(path).split()]
-        self.path(path).write_text(" ".join(f"[{word}]" if word == value else word for word in words) + "\n")
-
-
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    target = tmp_path / ENABLED[1:]
-    target.parent.mkdir(parents=True)
-    target.write_text("always [madvise] never\n")
-    return SelectorHost(tmp_path)
+def host(tmp_path: Path) -> FakeKernel:
+    return FakeKernel(build_host(tmp_path))
 
 
 class Bench:
     """Stands in for the loader: remembers what was set when each sample ran."""
 
-    def __init__(self, host: Host, fail_at: int | None = None, error: BaseException | None = None) -> None:
+    def __init__(self, host: FakeKernel, fail_at: int | None = None, error: BaseException | None = None) -> None:
         self.host, self.fail_at, self.error = host, fail_at, error
         self.seen: list[tuple[str, str, str]] = []
         self.records: list[Mapping[str, Any]] = []
@@ -62,7 +54,7 @@ class Bench:
         run_block(self.host, arms, ORDER, self.measure, self.failed, self.records.append, "2026-01-01T00:00:00Z", "run")
 
 
-def test_each_arm_runs_under_its_own_settings_cold_then_warm(host: Host) -> None:
+def test_each_arm_runs_under_its_own_settings_cold_then_warm(host: FakeKernel) -> None:
     bench = Bench(host)
     bench.run()
     assert bench.seen == [
@@ -77,14 +69,14 @@ def test_each_arm_runs_under_its_own_settings_cold_then_warm(host: Host) -> None
     assert all(bench.prior_was_stored)
 
 
-def test_the_host_is_as_before_after_a_block(host: Host) -> None:
+def test_the_host_is_as_before_after_a_block(host: FakeKernel) -> None:
     Bench(host).run()
     assert host.read(ENABLED) == "always [madvise] never\n"
     assert load(host, SWEEP_PRIOR) is None
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), None])
-def test_the_host_is_as_before_after_an_error_or_a_signal(host: Host, error: BaseException | None) -> None:
+def test_the_host_is_as_before_after_an_error_or_a_signal(host: FakeKernel, error: BaseException | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
     bench = Bench(host, fail_at=2, error=error)
     with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)):
@@ -95,7 +87,7 @@ def test_the_host_is_as_before_after_an_error_or_a_signal(host: Host, error: Bas
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_what_a_killed_block_left_is_restored_by_the_next_one(host: Host) -> None:
+def test_what_a_killed_block_left_is_restored_by_the_next_one(host: FakeKernel) -> None:
     # As SIGKILL leaves it: the arm's value in force, the prior state on disk.
     save(host, take(host, [], "2026-01-01T00:00:00Z", "run"), SWEEP_PRIOR)
     host.write_kernel(ENABLED, "always")
@@ -106,7 +98,7 @@ def test_what_a_killed_block_left_is_restored_by_the_next_one(host: Host) -> Non
     assert not host.exists(SWEEP_PRIOR)
 
 
-def test_an_arm_that_the_kernel_refuses_fails_alone(host: Host) -> None:
+def test_an_arm_that_the_kernel_refuses_fails_alone(host: FakeKernel) -> None:
     bench = Bench(host)
     bench.run([Arm("stock"), Arm("always", thp={"thp.enabled": "sometimes"})])
     assert [record["kind"] for record in bench.records] == ["failed", "failed", "cold", "warm"]
@@ -114,13 +106,35 @@ def test_an_arm_that_the_kernel_refuses_fails_alone(host: Host) -> None:
     assert host.read(ENABLED) == "always [madvise] never\n"
 
 
-def test_a_host_that_cannot_be_put_back_says_so_and_keeps_the_prior_state(host: Host) -> None:
-    class Stuck(SelectorHost):
-        def write_kernel(self, path: str | Path, value: str) -> None:
-            if value != "madvise":
-                super().write_kernel(path, value)
+def test_a_host_that_cannot_be_put_back_says_so_and_keeps_the_prior_state(host: FakeKernel) -> None:
+    bench = Bench(host)
 
-    bench = Bench(Stuck(host.root))
+    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        host.stuck.add(ENABLED)
+        return bench.measure(arm, dtype, wanted)
+
     with pytest.raises(SettingError, match=r"thp\.enabled"):
-        bench.run()
+        run_block(host, ARMS, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
     assert load(host, SWEEP_PRIOR) is not None
+
+
+def test_a_pool_arm_gets_its_pages_and_gives_them_back(host: FakeKernel) -> None:
+    seen = []
+
+    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        seen.append((arm.name, host.pages(2 << 20)))
+        return {"wanted": wanted, "kind": wanted}
+
+    arms = [Arm("stock"), Arm("always", pools=[PoolSpec(2 << 20, 64)])]
+    bench = Bench(host)
+    run_block(host, arms, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
+    assert seen == [("always", {0: 64})] * 2 + [("stock", {0: 0})] * 2
+
+
+def test_a_pool_granted_in_part_fails_its_arm_and_is_given_back(host: FakeKernel) -> None:
+    host.room[2 << 20, 0] = 10
+    bench = Bench(host)
+    bench.run([Arm("stock"), Arm("always", pools=[PoolSpec(2 << 20, 64)])])
+    assert [record["kind"] for record in bench.records] == ["failed", "failed", "cold", "warm"]
+    assert "got 10" in bench.records[0]["reason"]
+    assert host.pages(2 << 20) == {0: 0}

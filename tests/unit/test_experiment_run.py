@@ -13,7 +13,9 @@ from ansible.module_utils.slm_baseline.experiment import Arm, order, parse_arms
 from ansible.module_utils.slm_baseline.experiment_block import Measure
 from ansible.module_utils.slm_baseline.experiment_run import Request, parse_seed
 from ansible.module_utils.slm_baseline.experiment_state import load_plan
-from ansible.module_utils.slm_baseline.hostfs import Host
+
+from tests.fake_kernel import FakeKernel
+from tests.fakes import build_host
 
 ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
 REQUEST = Request(
@@ -28,20 +30,9 @@ REQUEST = Request(
 )
 
 
-class SelectorHost(Host):
-    """A host whose `enabled` file answers as the kernel does."""
-
-    def write_kernel(self, path: str | Path, value: str) -> None:
-        words = [word.strip("[]") for word in self.read(path).split()]
-        self.path(path).write_text(" ".join(f"[{word}]" if word == value else word for word in words) + "\n")
-
-
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    target = tmp_path / ENABLED[1:]
-    target.parent.mkdir(parents=True)
-    target.write_text("always [madvise] never\n")
-    return SelectorHost(tmp_path)
+def host(tmp_path: Path) -> FakeKernel:
+    return FakeKernel(build_host(tmp_path))
 
 
 class Bench:
@@ -69,11 +60,11 @@ class Bench:
     def failed(self, block: int) -> Any:
         return lambda wanted, reason: {"block": block, "wanted": wanted, "kind": "failed", "reason": reason}
 
-    def block(self, host: Host) -> dict[str, Any]:
+    def block(self, host: FakeKernel) -> dict[str, Any]:
         return experiment_run.block(host, self.measure, self.failed, "2026-01-01T00:00:00Z")
 
 
-def test_a_sweep_is_planned_measured_and_finished(host: Host) -> None:
+def test_a_sweep_is_planned_measured_and_finished(host: FakeKernel) -> None:
     planned = experiment_run.plan(host, REQUEST)
     assert (planned["is_resumed"], planned["progress"]["done"]) == (False, 0)
     assert [Bench().block(host)["block"] for _ in range(2)] == [1, 2]
@@ -84,7 +75,7 @@ def test_a_sweep_is_planned_measured_and_finished(host: Host) -> None:
     assert not experiment_run.plan(host, replace(REQUEST, run_id="20260102T000000Z"))["is_resumed"]
 
 
-def test_an_interrupted_block_is_measured_again_in_the_same_order(host: Host) -> None:
+def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKernel) -> None:
     experiment_run.plan(host, REQUEST)
     Bench().block(host)
     with pytest.raises(KeyboardInterrupt):
@@ -104,7 +95,7 @@ def test_an_interrupted_block_is_measured_again_in_the_same_order(host: Host) ->
     assert len(finished["samples"]) == 2 * 6 + 3
 
 
-def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: Host) -> None:
+def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: FakeKernel) -> None:
     experiment_run.plan(host, REQUEST)
     host.write_kernel(ENABLED, "never")
     with pytest.raises(SettingError, match="sweep stock"):
@@ -112,12 +103,12 @@ def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: Host) -> Non
     assert not experiment_run.plan(host, replace(REQUEST, is_new=True))["is_resumed"]
 
 
-def test_a_dry_run_keeps_no_plan(host: Host) -> None:
+def test_a_dry_run_keeps_no_plan(host: FakeKernel) -> None:
     assert experiment_run.plan(host, REQUEST, dry_run=True)["progress"]["done"] == 0
     assert load_plan(host) is None
 
 
-def test_a_block_without_a_plan_is_refused(host: Host) -> None:
+def test_a_block_without_a_plan_is_refused(host: FakeKernel) -> None:
     with pytest.raises(SettingError, match="state=planned"):
         Bench().block(host)
 
