@@ -13,8 +13,8 @@ class Markdown(str):
     __slots__ = ()
 
 
-# Colour and cursor sequences of terminals (ECMA-48): CSI ... final byte, OSC ... BEL or ST, two-byte escapes.
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]")
+# Colour and cursor sequences of terminals (ECMA-48): CSI, OSC up to BEL or ST, character sets, the rest.
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]+[0-~]|\x1b[@-_]")
 # Control, format (the bidirectional ones reorder what a reader sees), surrogate, private, line separators.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}

@@ -29,7 +29,9 @@ def document(
     `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's values, empty
     where there is none.
     """
-    samples = list(benchmark["samples"])
+    # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is refused.
+    samples = json.loads(as_json(benchmark["samples"]))
+    schema.validate(samples, "result", part="/properties/samples")
     result = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run["run_id"],
@@ -45,7 +47,6 @@ def document(
         "samples": samples,
         "summary": statistics.summarise(samples),
     }
-    # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is refused.
     plain: dict[str, Any] = json.loads(as_json(result))
     validate(plain)
     return plain

@@ -60,7 +60,7 @@ def imports_dominate(document: Document) -> str | None:
 
 
 def disk_share(document: Document) -> str | None:
-    """On a CPU, the cold read rate as a share of the disk's ceiling: from 80 % it is the limit, under 50 % it is not."""
+    """On a CPU, the cold read rate as a share of the disk's ceiling: the limit from 80 %, not the limit under 50 %."""
     share = median(document, "cold_ceiling_share")
     if share is None or not all(on_cpu(sample) for sample in valid(document)):
         return None

@@ -15,33 +15,36 @@ from module_utils.slm_baseline.errors import SettingError
 FOLDER = Path(__file__).resolve().parents[1] / "schemas"
 
 
-def validate(document: object, schema: str) -> None:
+def validate(document: object, schema: str, part: str = "") -> None:
     """Raise one SettingError that names the place, where `document` breaks `schemas/SCHEMA.schema.json`.
 
+    `part` names a property of the document (`/properties/samples`), to check it before the document is whole.
     Schemas may refer to one another by file name (`result.schema.json#/$defs/sample`).
     """
-    problems = sorted(_validator(schema).iter_errors(document), key=lambda error: (len(error.path), error.json_path))
+    found = _validator(schema, part).iter_errors(document)
+    problems = sorted(found, key=lambda error: (len(error.path), error.json_path))
     if not problems:
         return
     deepest = jsonschema.exceptions.best_match([problems[0]]) or problems[0]
+    place = f"${part.replace('/properties/', '.')}{deepest.json_path[1:]}"
     more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     raise SettingError(
         f"{schema} document",
         f"what schemas/{schema}.schema.json describes",
-        f"{_shortened(deepest.message)} at {deepest.json_path}{more}",
+        f"{_shortened(deepest.message)} at {place}{more}",
         "A document that breaks its schema would mislead whoever reads it.",
         "if this came from a run, report it as a bug and keep the samples on the host; if by hand, correct it there.",
     )
 
 
 @functools.cache
-def _validator(schema: str) -> jsonschema.Draft202012Validator:
+def _validator(schema: str, part: str) -> jsonschema.Draft202012Validator:
     contents = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.schema.json")}
     registry: Registry[Any] = Registry().with_resources(
         (name, Resource.from_contents(content)) for name, content in contents.items()
     )
     return jsonschema.Draft202012Validator(
-        contents[f"{schema}.schema.json"],
+        {"$ref": f"{schema}.schema.json#{part}"},
         registry=registry,
         format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER,
     )

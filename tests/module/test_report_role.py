@@ -1,0 +1,115 @@
+"""The report role through the real ansible-playbook, in folders of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.results import folder_name
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GOLDEN = REPOSITORY / "tests/golden/results"
+HOSTILE = "db|1 <i>x</i> `y`"
+RUN = {"id": "20260314T092000Z-ab12cd", "started_at": "2026-03-14T09:20:00Z"}
+
+
+def pieces(golden: dict[str, Any]) -> dict[str, Any]:
+    """What a run would have registered to end in this document."""
+    tuning, host = golden["tuning"], golden["host"]
+    return {
+        "report_benchmark": {
+            **{key: golden[key] for key in ("model", "software", "protocol", "ceiling", "samples")},
+            "host": {key: host[key] for key in ("disk", "filesystem", "gpus", "gpu_driver", "psi", "page_size_bytes")},
+            "changed": True,
+        },
+        "report_memory": {
+            "memory": {
+                "values": tuning["runtime"],
+                "persisted": {knob: {"value": value, "source": "a:1"} for knob, value in tuning["persisted"].items()},
+                "pools": tuning["pools"],
+                "pool_users": tuning["pool_users"],
+                "mounts": tuning["mounts"],
+                "meminfo": {"MemTotal": host["memory_bytes"]},
+                "numa": [],
+                "systemd": host["systemd"],
+                "unfinished_sweep": False,
+            },
+            "desired": tuning["desired"],
+            "rows": tuning["rows"],
+            "competitors": [],
+        },
+        "report_before": tuning["before"],
+        "report_run": RUN,
+    }
+
+
+def play(folder: Path, host: str, variables: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    connection = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    (folder / "inventory.json").write_text(json.dumps({"gpu-hosts": {"hosts": {host: connection}}}))
+    (folder / "vars.json").write_text(
+        json.dumps(
+            {**variables, "report_results_dir": f"{folder}/results", "report_reports_dir": f"{folder}/reports"},
+        )
+    )
+    (folder / "play.yml").write_text(
+        "- hosts: gpu-hosts\n  gather_facts: false\n  roles: [report]\n  vars_files: [vars.json]\n"
+    )
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"),
+        "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+        "ANSIBLE_NOCOLOR": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    return subprocess.run(
+        ["ansible-playbook", "-i", "inventory.json", "play.yml"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def golden() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((GOLDEN / "troubled.json").read_text())
+    return document
+
+
+def test_a_measured_host_gets_result_picture_and_page_and_can_be_rendered_again(
+    tmp_path: Path, golden: dict[str, Any]
+) -> None:
+    first = play(tmp_path, HOSTILE, pieces(golden))
+    assert first.returncode == 0, first.stdout + first.stderr
+    name = folder_name(HOSTILE)
+    stored = json.loads((tmp_path / f"results/{name}/{RUN['id']}.json").read_text())
+    assert stored["host"]["name"] == HOSTILE
+    assert stored["samples"] == golden["samples"]
+    assert stored["summary"] == golden["summary"]
+    assert stored["tuning"] == {**golden["tuning"], "notes": []}
+    page = tmp_path / f"reports/{name}/README.md"
+    picture = tmp_path / f"reports/{name}/phases.svg"
+    assert "# Huge-page baseline of db\\|1 &lt;i&gt;x&lt;/i&gt; \\`y\\`\n" in page.read_text()
+    assert picture.read_text().startswith("<?xml")
+
+    before = page.read_text()
+    page.unlink()
+    again = play(tmp_path, HOSTILE, {})
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert page.read_text() == before
+    assert "changed=1 " in again.stdout
+
+
+def test_a_host_without_results_is_told_how_to_get_one(tmp_path: Path) -> None:
+    outcome = play(tmp_path, "node-a", {})
+    assert outcome.returncode == 2
+    assert "No result of node-a is stored in" in outcome.stdout + outcome.stderr
+    assert "Traceback" not in outcome.stdout + outcome.stderr
