@@ -71,9 +71,8 @@ problems:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline import lease
 from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, now, require_root, run_of
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, now, require_root
 from ansible.module_utils.slm_baseline.mounts import parse_mounts
 from ansible.module_utils.slm_baseline.rollback import Outcome, roll_back
 from ansible.module_utils.slm_baseline.snapshot import ensure, extended, load, take
@@ -87,8 +86,8 @@ def record(module: AnsibleModule, host: Host) -> dict[str, Any]:
         snapshot = extended(host, stored, paths) if stored else take(host, paths, now(), "check")
         changed = snapshot is not stored
     else:
-        with lease.held(host, run_of(module)):
-            snapshot, changed = ensure(host, paths, now(), run_of(module)["id"])
+        with leased(module, host) as run_id:
+            snapshot, changed = ensure(host, paths, now(), run_id)
     return {
         "changed": changed,
         "status": "recorded" if changed else "kept",
@@ -102,9 +101,8 @@ def put_back(module: AnsibleModule, host: Host) -> dict[str, Any]:
     if module.check_mode:
         done = roll_back(host, dry_run=True)
     else:
-        with lease.held(host, run_of(module)):
+        with leased(module, host, last=True):
             done = roll_back(host)
-        lease.release(host, run_of(module)["id"])
     result = _told(done)
     if done.status == "incomplete":
         reasons = " / ".join(str(problem) for problem in done.problems)

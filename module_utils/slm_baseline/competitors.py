@@ -30,7 +30,10 @@ _THP_FILE = re.compile(rf"{THP}/(?:(?P<daemon>khugepaged)/|hugepages-(?P<size>[0
 _POOL_FILE = re.compile(
     rf"(?:{HUGEPAGES}|{NODES}/node(?P<node>[0-9]+)/hugepages)/hugepages-(?P<size>[0-9]+)kB/nr_hugepages", re.ASCII
 )
-_MENTION = re.compile(r"/transparent_hugepage/(?P<thp>[\w/-]+)|(?P<pool>nr_hugepages)\b")
+_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
+_MENTION = re.compile(r"/(?:sys|proc)/[\w/-]+", re.ASCII)
+_NUMBER = re.compile(r"(?<![\w/.-])[0-9]+(?![\w/.-])", re.ASCII)
+_SYSCTL_POOL = re.compile(r"\bvm[./]nr_hugepages\s*=\s*([0-9]+)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -129,28 +132,33 @@ def _tuned(host: Host, default: int) -> Iterator[Competitor]:
     wants = "/etc/systemd/system/multi-user.target.wants/tuned.service"
     if not (host.path(wants).is_symlink() or host.exists("/run/tuned/tuned.pid")):
         return
-    names = (host.read_or_none("/etc/tuned/active_profile") or "").split()
-    seen: set[str] = set()
-    while names:
-        name = names.pop(0)
-        path = next(
-            (f"{folder}/{name}/tuned.conf" for folder in _TUNED_FOLDERS if host.exists(f"{folder}/{name}/tuned.conf")),
-            None,
-        )
-        if path is None or name in seen or "/" in name:
+    in_force: dict[str, Competitor] = {}
+    for name in (host.read_or_none("/etc/tuned/active_profile") or "").split():
+        in_force |= _tuned_profile(host, name, default, ())
+    yield from in_force.values()
+
+
+def _tuned_profile(host: Host, name: str, default: int, including: tuple[str, ...]) -> dict[str, Competitor]:
+    """What one profile sets, by knob: its own lines win over those of the profiles it includes."""
+    files = [f"{folder}/{name}/tuned.conf" for folder in _TUNED_FOLDERS]
+    path = next((file for file in files if host.exists(file)), None)
+    if path is None or name in including or "/" in name:
+        return {}
+    included: dict[str, Competitor] = {}
+    own: dict[str, Competitor] = {}
+    section = ""
+    for number, text in _lines(host, path):
+        if text.startswith("["):
+            section = text.strip("[]")
             continue
-        seen.add(name)
-        section = ""
-        for number, text in _lines(host, path):
-            if text.startswith("["):
-                section = text.strip("[]")
-                continue
-            key, _, value = (part.strip() for part in text.partition("="))
-            if section == "main" and key == "include":
-                names += re.split(r"[\s,]+", value)
-            knob = _tuned_knob(section, key, default)
-            if knob:
-                yield Competitor(path, number, knob, value, f"TuneD profile {name}")
+        key, _, value = (part.strip() for part in text.partition("="))
+        if section == "main" and key == "include":
+            for parent in re.split(r"[\s,]+", value):
+                included |= _tuned_profile(host, parent, default, (*including, name))
+        knob = _tuned_knob(section, key, default)
+        if knob:
+            own[knob] = Competitor(path, number, knob, value, f"TuneD profile {name}")
+    return included | own
 
 
 def _tuned_knob(section: str, key: str, default: int) -> str | None:
@@ -184,13 +192,23 @@ def boot_values(text: str, default_page_bytes: int) -> dict[str, str]:
         elif key == "hugepages":
             for item in value.split(","):
                 node, colon, count = item.rpartition(":")
-                values[pool_name(size, int(node) if colon and node.isdigit() else None)] = count
+                values[pool_name(size, int(node) if colon and _DIGITS.fullmatch(node) else None)] = count
         elif key == "thp_anon":
             for item in value.split(";"):
                 sizes, _, policy = item.partition(":")
-                for one in sizes.split(","):
-                    values[f"thp.sizes.{_size_or(one, 0) // 1024}kB.enabled"] = policy
+                for size_bytes in _sizes(sizes):
+                    values[f"thp.sizes.{size_bytes // 1024}kB.enabled"] = policy
     return values
+
+
+def _sizes(text: str) -> Iterator[int]:
+    """Bytes of each size in `16K-64K,2M`; a range holds every power of two in it."""
+    for item in text.split(","):
+        first, dash, last = item.partition("-")
+        size, end = _size_or(first, 0), _size_or(last if dash else first, 0)
+        while 0 < size <= end:
+            yield size
+            size *= 2
 
 
 def _size_or(text: str, otherwise: int) -> int:
@@ -208,13 +226,13 @@ def _boot(host: Host, default: int) -> Iterator[Competitor]:
 def _mentioned(text: str, default: int) -> Iterator[tuple[str, str | None]]:
     """Knobs that a shell-like line writes, with the value where one stands plainly before the path."""
     for match in _MENTION.finditer(text):
-        before = text[: match.start()]
-        if match["pool"]:
-            counts = re.findall(r"\b[0-9]+\b", before) or re.findall(r"nr_hugepages\s*=\s*([0-9]+)", text)
-            yield pool_name(default), counts[0] if counts else None
-        else:
-            words = _THP_WORDS.findall(before)
-            yield f"thp.{match['thp'].replace('/', '.')}", words[-1] if words else None
+        knob = knob_of(match[0], default)
+        if knob:
+            selects = knob.startswith("thp.") and not knob.startswith("thp.khugepaged.")
+            words = (_THP_WORDS if selects else _NUMBER).findall(text[: match.start()])
+            yield knob, words[-1] if words else None
+    for match in _SYSCTL_POOL.finditer(text):
+        yield pool_name(default), match[1]
 
 
 def _writes(text: str) -> bool:

@@ -45,18 +45,22 @@ def runtime_values(host: Host) -> dict[str, str]:
 
 
 def persisted_values(host: Host) -> dict[str, tuple[str, str]]:
-    """What the next boot will set: knob -> (value, `path:line`). The last line for a file wins, as at boot."""
+    """What the next boot will set: knob -> (value, `path:line`).
+
+    The first line for a file wins: systemd-tmpfiles ignores a later one as a duplicate (tmpfiles.d(5)).
+    """
     default = default_page_bytes(host)
-    values = {}
+    values: dict[str, tuple[str, str]] = {}
     for line in tmpfiles_lines(host):
         knob = knob_of(line.target, default)
         if knob:
-            values[knob] = (line.value, line.source)
+            values.setdefault(knob, (line.value, line.source))
     for unit in our_units(host):
         text = host.read_or_none(unit) or ""
         mount = parse_unit(text, default)
         if mount and is_enabled(host, mount.path):
-            number = next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith("Options="))
+            lines = enumerate(text.splitlines(), 1)
+            number = next((number for number, line in lines if line.startswith("Options=")), 1)
             values[mount.name] = (mount.options, f"{unit}:{number}")
     return values
 

@@ -28,7 +28,8 @@ class Host:
 
     def read(self, path: str | Path) -> str:
         """The file's text, undecodable bytes kept as surrogates; OSError as the kernel gave it."""
-        return self.path(path).read_text(encoding="utf-8", errors="surrogateescape")
+        # Not read_text(): it would turn a carriage return in a path of mountinfo into the end of a line.
+        return self.path(path).read_bytes().decode("utf-8", errors="surrogateescape")
 
     def read_or_none(self, path: str | Path) -> str | None:
         """The file's text, or None where it is missing or cannot be read by this user."""

@@ -61,7 +61,7 @@ class Knob:
                     f"{self.path} takes nothing else.",
                     f"set {variable} to one of them.",
                 )
-        elif not (wanted.isascii() and wanted.isdigit() and int(wanted) < 2**63):
+        elif not (wanted.isascii() and wanted.isdigit() and len(wanted) < 20 and int(wanted) < 2**63):
             raise SettingError(
                 self.name,
                 wanted,
@@ -121,7 +121,7 @@ def _is_writable(host: Host, path: str) -> bool:
 def pmd_size_bytes(host: Host) -> int | None:
     """Size of a PMD-mapped THP in bytes (2 MiB on x86-64, not everywhere), or None without THP."""
     text = host.read_or_none(f"{THP}/hpage_pmd_size")
-    return int(text) if text and text.strip().isdigit() else None
+    return int(text) if text and text.isascii() and text.strip().isdigit() else None
 
 
 def effective_size_policy(enabled: str, size_enabled: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -88,9 +89,10 @@ def _read(host: Host) -> dict[str, Any] | None:
     """The lease, None where there is none or it is damaged: it protects nothing that lasts, so damage frees it."""
     try:
         lease = json.loads(host.read(LEASE))
-        valid = isinstance(lease["controller"], dict) and isinstance(lease["run_id"], str)
-        return {**lease, "expires": float(lease["expires"]), "boot_id": str(lease["boot_id"])} if valid else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        expires = float(lease["expires"])
+        valid = isinstance(lease["controller"], dict) and isinstance(lease["run_id"], str) and math.isfinite(expires)
+        return {**lease, "expires": expires, "boot_id": str(lease["boot_id"])} if valid else None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -9,7 +9,7 @@ from .errors import ParseError, SettingError
 from .hostfs import Host
 from .pools import PoolSpec, read_pool
 
-_LINE = re.compile(r"(?P<name>[^:\s][^:]*):\s+(?P<number>[0-9]+)(?P<unit> kB)?")
+_LINE = re.compile(r"(?P<name>[^:\s][^:]*):\s+(?P<number>[0-9]{1,19})(?P<unit> kB)?")
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
@@ -33,12 +33,22 @@ def check_guard(host: Host, wanted: Sequence[PoolSpec], keep_bytes: int, max_sha
 
     `keep_bytes` is the model plus a margin. Only growth is refused: a host that is already short may shrink its pools.
     """
+    if not 0 < max_share <= 1:
+        raise SettingError(
+            "hugepages_max_share",
+            "a share of memory above 0 and up to 1",
+            max_share,
+            "Any other number would switch the guard off or refuse every pool.",
+            "give a fraction, such as 0.5 for half of the memory.",
+        )
     growth = sum(
         (spec.count - read_pool(host, spec.size_bytes, spec.node).persistent) * spec.size_bytes for spec in wanted
     )
     if growth <= 0:
         return
     memory = read_meminfo(host)
+    if "MemTotal" not in memory or "MemAvailable" not in memory:
+        raise ParseError("/proc/meminfo", "MemTotal and MemAvailable", ", ".join(memory))
     total, available = memory["MemTotal"], memory["MemAvailable"]
     pools = sum(spec.count * spec.size_bytes for spec in wanted)
     names = ", ".join(f"{spec.name}={spec.count}" for spec in wanted)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
@@ -50,9 +51,19 @@ def require_root(host: Host, what: str) -> None:
         )
 
 
-def run_of(module: AnsibleModule) -> dict[str, Any]:
-    """The run this module belongs to; a module used on its own is a run of one task."""
-    return module.params["run"] or {"id": f"adhoc-{os.getpid()}"}
+@contextlib.contextmanager
+def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[str]:
+    """Work under the lease of the run this module belongs to; its id.
+
+    The `last` task of a run gives the host back whatever happens, and a module used on its own is a run of one task.
+    """
+    run = module.params["run"] or {"id": f"adhoc-{os.getpid()}"}
+    try:
+        with lease.held(host, run):
+            yield run["id"]
+    finally:
+        if last or not module.params["run"]:
+            lease.release(host, run["id"])
 
 
 def set_up(
@@ -66,15 +77,12 @@ def set_up(
     require_root(host, what)
     if module.check_mode:
         return outcome(plan(load(host) or take(host, mount_paths, now(), "check")))
-    run = run_of(module)
-    with lease.held(host, run):
+    with leased(module, host) as run_id:
         recover_sweep(host)
         changes = plan(load(host))
         if changes:
-            ensure(host, mount_paths, now(), run["id"])
+            ensure(host, mount_paths, now(), run_id)
             apply_all(host, changes)
             if any(change.name.startswith(UNITS) for change in changes):
                 reload_units(host)
-    if module.params["run"] is None:
-        lease.release(host, run["id"])
     return outcome(changes, verified=True)

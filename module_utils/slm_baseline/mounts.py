@@ -22,7 +22,7 @@ from .sizes import format_size, parse_size
 
 MOUNTINFO = "/proc/self/mountinfo"
 _KEYS = ("path", "page_size", "size", "mode", "owner", "group")
-_MODE = re.compile(r"0?[0-7]{3,4}")
+_MODE = re.compile(r"0?[01]?[0-7]{3}")
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _MS_NOSUID, _MS_NODEV = 2, 4
 _DEFAULT_MODE = 0o755
@@ -67,15 +67,21 @@ class MountEntry:
 def parse_mountinfo(text: str) -> list[MountEntry]:
     """Parse /proc/PID/mountinfo; ParseError for a line that is not of the documented form."""
     entries = []
-    for line in text.splitlines():
+    # Only newlines end a line: the kernel escapes these in paths, and no other character that splitlines() knows.
+    for line in filter(None, text.split("\n")):
         left, separator, right = line.partition(" - ")
         before, after = left.split(" "), right.split(" ")
-        if not separator or len(before) < 6 or len(after) < 3 or not before[0].isdigit():
+        if not separator or len(before) < 6 or len(after) < 3 or not _is_number(before[0]):
             raise ParseError("mountinfo", "`ID PARENT DEV ROOT PATH OPTIONS ... - TYPE SOURCE OPTIONS`", line)
         entries.append(
             MountEntry(int(before[0]), _unescape(before[4]), after[0], _unescape(after[1]), before[5], after[2])
         )
     return entries
+
+
+def _is_number(text: str) -> bool:
+    """Whether int() takes it as digits: isdigit() alone also likes superscripts."""
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def _unescape(text: str) -> str:
@@ -193,10 +199,11 @@ def _parse_mount(host: Host, item: object) -> MountSpec:
         )
     path = _path(item["path"])
     knob = f"hugetlbfs.{path}"
+    page_size_bytes = parse_size(item["page_size"], f"{knob} page_size")
     return MountSpec(
         path=path,
-        page_size_bytes=parse_size(item["page_size"], f"{knob} page_size"),
-        size_bytes=None if item.get("size") is None else parse_size(item["size"], f"{knob} size"),
+        page_size_bytes=page_size_bytes,
+        size_bytes=None if item.get("size") is None else _limit(f"{knob} size", item["size"], page_size_bytes),
         mode=_mode(knob, item.get("mode", f"{_DEFAULT_MODE:04o}")),
         uid=_id(host, knob, "owner", item.get("owner", "root")),
         gid=_id(host, knob, "group", item.get("group", "root")),
@@ -206,7 +213,7 @@ def _parse_mount(host: Host, item: object) -> MountSpec:
 def _path(value: object) -> str:
     text = str(value)
     plain = isinstance(value, str) and text.startswith("/") and os.path.normpath(text) == text and text.isprintable()
-    if not plain or text == "/" or not text.isascii() or set(text) & set("\\\"'%$,:# "):
+    if not plain or text == "/" or text.startswith("//") or not text.isascii() or set(text) & set("\\\"'%$,:# "):
         raise SettingError(
             "hugetlbfs_mounts.path",
             "an absolute path such as /mnt/huge",
@@ -225,6 +232,20 @@ def _path(value: object) -> str:
     return text
 
 
+def _limit(knob: str, value: object, page_size_bytes: int) -> int:
+    """The mount's size limit in bytes: whole pages, since the kernel rounds anything else down without a word."""
+    size_bytes = parse_size(value, knob)
+    if size_bytes == 0 or page_size_bytes == 0 or size_bytes % page_size_bytes:
+        raise SettingError(
+            knob,
+            f"a multiple of the page size, {format_size(page_size_bytes)}",
+            repr(value),
+            "The kernel counts the limit in whole pages.",
+            "correct the size, or leave it out for no limit.",
+        )
+    return size_bytes
+
+
 def _mode(knob: str, value: object) -> int:
     if isinstance(value, str) and _MODE.fullmatch(value):
         return int(value, 8)
@@ -232,7 +253,9 @@ def _mode(knob: str, value: object) -> int:
         knob,
         'a mode such as "0770"',
         repr(value),
-        "YAML reads an unquoted 0770 as the number 504." if isinstance(value, int) else "It is not an octal mode.",
+        "YAML reads an unquoted 0770 as the number 504."
+        if isinstance(value, int)
+        else "hugetlbfs takes permissions and the sticky bit, and drops any other.",
         "write four octal digits in quotes.",
     )
 
@@ -242,7 +265,7 @@ def _id(host: Host, knob: str, what: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32 - 1:
         return value
     if isinstance(value, str):
-        if value.isascii() and value.isdigit() and int(value) < 2**32 - 1:
+        if _is_number(value) and int(value) < 2**32 - 1:
             return int(value)
         known = _names(host, "/etc/passwd" if what == "owner" else "/etc/group")
         if value in known:
@@ -266,7 +289,7 @@ def _names(host: Host, path: str) -> dict[str, int]:
             return {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
         return {entry.gr_name: entry.gr_gid for entry in grp.getgrall()}
     rows = (line.split(":") for line in (host.read_or_none(path) or "").splitlines())
-    return {row[0]: int(row[2]) for row in rows if len(row) > 2 and row[2].isdigit()}
+    return {row[0]: int(row[2]) for row in rows if len(row) > 2 and _is_number(row[2])}
 
 
 def check_mounts(host: Host, wanted: Sequence[MountSpec], ours: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .changes import os_problem
-from .errors import SettingError
+from .errors import ParseError, SettingError
 from .hostfs import Host
 from .sizes import format_size, parse_size
 
@@ -162,7 +162,10 @@ def read_pool(host: Host, size_bytes: int, node: int | None = None) -> Pool:
     folder = pool_folder(size_bytes, node)
 
     def count(name: str) -> int:
-        return int(host.read(f"{folder}/{name}"))
+        text = host.read(f"{folder}/{name}").strip()
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise ParseError(f"{folder}/{name}", "a whole number", text)
+        return int(text)
 
     whole = node is None
     return Pool(
@@ -267,6 +270,15 @@ class SetPool:
 
     def undo(self, host: Host) -> None:
         restore_spread(host, self.spec.size_bytes, self.spread, self.pool.persistent)
+        got = read_pool(host, self.spec.size_bytes, self.spec.node).persistent
+        if got != self.pool.persistent:
+            raise SettingError(
+                self.name,
+                f"{self.before} pages, as before",
+                f"{got} pages",
+                "The kernel did not give the earlier pages back.",
+                "free memory.",
+            )
 
     def _write(self, host: Host, node: int | None, count: int) -> None:
         try:
@@ -286,7 +298,7 @@ class SetPool:
             self.name,
             f"{self.spec.count} pages of {size}",
             f"{got} pages after {ATTEMPTS} attempts (asked {self.spec.count}, got {got})",
-            f"The kernel could not find enough contiguous memory; the pool is back at {self.before} pages.",
+            f"The kernel could not find enough contiguous memory, so the pool returns to {self.before} pages.",
             next_step,
         )
 

@@ -29,7 +29,12 @@ def parse_thp(settings: object) -> dict[str, str]:
     for name, value in _mapping("thp_khugepaged", given.get("khugepaged")).items():
         wanted[f"thp.khugepaged.{name}"] = _number(f"thp_khugepaged.{name}", value)
     for size, value in _mapping("thp_sizes", given.get("sizes")).items():
-        knob = f"thp.sizes.{parse_size(size, 'thp_sizes') // 1024}kB.enabled"
+        size_bytes = parse_size(size, "thp_sizes")
+        knob = f"thp.sizes.{size_bytes // 1024}kB.enabled"
+        if size_bytes % 1024:
+            raise SettingError(
+                "thp_sizes", "whole kB", repr(size), "The kernel names its sizes in kB.", "correct the size."
+            )
         if knob in wanted:
             raise SettingError(
                 "thp_sizes", "each size once", f"{size} twice", "Two spellings name one size.", "remove one."
@@ -91,10 +96,10 @@ def _word(variable: str, value: object) -> str:
 
 
 def _number(variable: str, value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
         return str(value)
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return str(int(value))
     raise SettingError(
         variable, "a whole number from 0", repr(value), "khugepaged's knobs are whole numbers.", "correct the value."
     )

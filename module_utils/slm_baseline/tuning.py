@@ -6,12 +6,13 @@ returns to its value in the snapshot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
 from .changes import Change, WriteKnob
 from .competitors import knob_of
 from .hostfs import Host
+from .knobs import thp_knobs
 from .mounts import ChangeMount, MountSpec, check_mounts, default_page_bytes, found_mount, parse_mounts
 from .persistence import (
     POOLS_DROPIN,
@@ -66,7 +67,9 @@ def our_mount_paths(host: Host) -> list[str]:
 
 def plan_thp(host: Host, wanted: dict[str, str], prior: Snapshot | None, persist: bool = True) -> list[Change]:
     """Runtime values first, in the kernel's order, then the drop-in that keeps them."""
+    offered = thp_knobs(host)
     dropped = _dropped(our_lines(host, THP_DROPIN), wanted, prior.knobs if prior else {})
+    dropped = {name: value for name, value in dropped.items() if name in offered}
     knobs = check_thp(host, {**dropped, **wanted})
     values = {**dropped, **wanted}
     changes: list[Change] = [
@@ -82,16 +85,31 @@ def plan_all_pools(
 ) -> list[Change]:
     """Pools first, then their drop-in."""
     check_pools(host, wanted)
-    sizes = {pool.size_bytes for pool in wanted}
-    dropped = _dropped(
-        our_lines(host, POOLS_DROPIN), {pool.name: "" for pool in wanted}, prior.values() if prior else {}
-    )
-    returned = [parse_pool_name(name, int(count)) for name, count in dropped.items()]
-    returned = [pool for pool in returned if pool.size_bytes not in sizes]
+    returned = _returned_pools(host, wanted, prior) if prior else []
     changes: list[Change] = [*plan_pools(host, [*wanted, *returned], compact)]
     if persist:
         changes += plan_files(host, pools_file(wanted))
     return changes
+
+
+def _returned_pools(host: Host, wanted: Sequence[PoolSpec], prior: Snapshot) -> list[PoolSpec]:
+    """Pools of our drop-in that are no longer wanted, with their prior counts.
+
+    A size that is wanted as a whole covers its nodes; one wanted by node gives the other nodes their pages back.
+    """
+    kept = {(pool.size_bytes, pool.node) for pool in wanted}
+    sizes = {pool.size_bytes for pool in wanted}
+    returned: dict[tuple[int, int | None], PoolSpec] = {}
+    for name, count in _dropped(our_lines(host, POOLS_DROPIN), {pool.name for pool in wanted}, prior.values()).items():
+        pool = parse_pool_name(name, int(count))
+        pools = [pool]
+        if pool.node is None and pool.size_bytes in sizes:
+            nodes = prior.pools[pool.size_bytes].nodes
+            pools = [PoolSpec(pool.size_bytes, pages, node) for node, pages in nodes.items()]
+        for one in pools:
+            if not kept & {(one.size_bytes, None), (one.size_bytes, one.node)}:
+                returned[one.size_bytes, one.node] = one
+    return list(returned.values())
 
 
 def plan_mounts(host: Host, wanted: Sequence[MountSpec], prior: Snapshot | None) -> list[Change]:
@@ -119,6 +137,6 @@ def ours_to_mount(host: Host, prior: Snapshot | None) -> list[str]:
     return [*unmounted, *our_mount_paths(host)]
 
 
-def _dropped(ours: dict[str, str], wanted: dict[str, str], prior: dict[str, str]) -> dict[str, str]:
+def _dropped(ours: dict[str, str], wanted: Container[str], prior: dict[str, str]) -> dict[str, str]:
     """Knobs of ours that are no longer wanted, with their prior values."""
     return {name: prior[name] for name in ours if name not in wanted and name in prior}
