@@ -24,8 +24,8 @@ def document(
 ) -> dict[str, Any]:
     """The sweep's document; SettingError where it breaks schemas/sweep.schema.json.
 
-    `finished` is what `slm_sweep` returned at the end (plan, samples, finished_blocks, progress, host, model, software
-    and protocol), `name` the inventory name, `stopping` the rules by which it stops (blocks, budget_s, precision).
+    `finished` is what `slm_sweep` returned at the end (plan, samples, finished_blocks, progress, host, model, software,
+    protocol, ceiling), `name` the inventory name, `stopping` the rules by which it stops (blocks, budget_s, precision).
     """
     plan, progress = finished["plan"], finished["progress"]
     whole = {
@@ -46,6 +46,7 @@ def document(
             "blocks": progress["done"],
             "spent_s": progress["spent_s"],
         },
+        "ceiling": finished["ceiling"],
         "measurements": measurements(finished["samples"], finished["finished_blocks"]),
     }
     return analysed(json.loads(results.as_json(whole)))

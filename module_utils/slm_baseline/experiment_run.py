@@ -5,15 +5,23 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from .errors import SettingError
 from .experiment import Arm, fitting, order
-from .experiment_block import Measure, run_block
+from .experiment_block import run_block
 from .experiment_state import Plan, attempts, finished_blocks, load_plan, progress, resumed, save_plan
 from .hostfs import Host
 from .samples import append_sample, read_samples
 from .snapshot import recover_sweep, take
+
+
+class Bench(Protocol):
+    """What measures one block: `measure` and `failed` as run_block takes them, `close` once the block is whole."""
+
+    def measure(self, arm: Arm, dtype: str, wanted: str) -> dict[str, Any]: ...
+    def failed(self, wanted: str, reason: str) -> dict[str, Any]: ...
+    def close(self, run_id: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -68,35 +76,24 @@ def plan(host: Host, request: Request, dry_run: bool = False) -> dict[str, Any]:
     }
 
 
-def block(
-    host: Host,
-    measure: Callable[[int], Measure],
-    failed: Callable[[int], Callable[[str, str], dict[str, Any]]],
-    taken_at: str,
-) -> dict[str, Any]:
+def block(host: Host, bench_of: Callable[[int], Bench], taken_at: str) -> dict[str, Any]:
     """Measure the next block of the host's plan; its `block` number and the sweep's `progress` after it.
 
-    `measure` and `failed` make, for a block's number, what run_block takes.
+    `bench_of` makes what measures the block of that number.
     """
     current = _current(host)
     before = read_samples(host, current.run_id)
     number = int(progress(before, current.cells())["next_block"])
     attempt = attempts(before, number) + 1
+    bench = bench_of(number)
 
     def record(sample: Mapping[str, Any]) -> None:
         append_sample(host, current.run_id, {**sample, "attempt": attempt})
 
+    arms = [Arm.from_dict(arm) for arm in current.arms]
     ordered = order(current.seed, number, current.cells())
-    run_block(
-        host,
-        [Arm.from_dict(arm) for arm in current.arms],
-        ordered,
-        measure(number),
-        failed(number),
-        record,
-        taken_at,
-        current.run_id,
-    )
+    run_block(host, arms, ordered, bench.measure, bench.failed, record, taken_at, current.run_id)
+    bench.close(current.run_id)
     return {"block": number, "progress": progress(read_samples(host, current.run_id), current.cells())}
 
 
@@ -104,12 +101,21 @@ def finish(host: Host) -> dict[str, Any]:
     """Close the host's sweep; its plan, samples and finished blocks. The next sweep begins anew."""
     current = _current(host)
     samples = read_samples(host, current.run_id)
+    finished = finished_blocks(samples, current.cells())
+    if not finished:
+        raise SettingError(
+            "sweep",
+            "a finished block",
+            "none",
+            "Samples of a block that was cut short cannot be compared.",
+            "measure one first.",
+        )
     if not current.is_finished:
         save_plan(host, replace(current, is_finished=True))
     return {
         "plan": _plan_dict(current),
         "samples": samples,
-        "finished_blocks": {str(number): tried for number, tried in finished_blocks(samples, current.cells()).items()},
+        "finished_blocks": {str(number): attempt for number, attempt in finished.items()},
         "progress": progress(samples, current.cells()),
     }
 

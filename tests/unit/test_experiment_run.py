@@ -10,7 +10,6 @@ import pytest
 from ansible.module_utils.slm_baseline import experiment_run
 from ansible.module_utils.slm_baseline.errors import SettingError
 from ansible.module_utils.slm_baseline.experiment import Arm, order, parse_arms
-from ansible.module_utils.slm_baseline.experiment_block import Measure
 from ansible.module_utils.slm_baseline.experiment_run import Request, parse_seed
 from ansible.module_utils.slm_baseline.experiment_state import load_plan
 
@@ -41,27 +40,28 @@ class Bench:
     def __init__(self, fail_at: int | None = None) -> None:
         self.fail_at = fail_at
         self.arms: list[str] = []
+        self.number = 0
+        self.closed = ""
 
-    def measure(self, block: int) -> Measure:
-        def once(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
-            self.arms.append(arm.name)
-            if len(self.arms) == self.fail_at:
-                raise KeyboardInterrupt
-            return {
-                "block": block,
-                "wanted": wanted,
-                "kind": wanted,
-                "load_real_s": 1.0,
-                "time_to_first_token_s": 2.0,
-            }
+    def measure(self, arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        self.arms.append(arm.name)
+        if len(self.arms) == self.fail_at:
+            raise KeyboardInterrupt
+        times = {"load_real_s": 1.0, "time_to_first_token_s": 2.0}
+        return {"block": self.number, "wanted": wanted, "kind": wanted, **times}
 
-        return once
+    def failed(self, wanted: str, reason: str) -> dict[str, Any]:
+        return {"block": self.number, "wanted": wanted, "kind": "failed", "reason": reason}
 
-    def failed(self, block: int) -> Any:
-        return lambda wanted, reason: {"block": block, "wanted": wanted, "kind": "failed", "reason": reason}
+    def close(self, run_id: str) -> None:
+        self.closed = run_id
 
     def block(self, host: FakeKernel) -> dict[str, Any]:
-        return experiment_run.block(host, self.measure, self.failed, "2026-01-01T00:00:00Z")
+        def bench_of(number: int) -> Bench:
+            self.number = number
+            return self
+
+        return experiment_run.block(host, bench_of, "2026-01-01T00:00:00Z")
 
 
 def test_a_sweep_is_planned_measured_and_finished(host: FakeKernel) -> None:
@@ -78,14 +78,17 @@ def test_a_sweep_is_planned_measured_and_finished(host: FakeKernel) -> None:
 def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKernel) -> None:
     experiment_run.plan(host, REQUEST)
     Bench().block(host)
+    hit = Bench(fail_at=4)
     with pytest.raises(KeyboardInterrupt):
-        Bench(fail_at=4).block(host)
+        hit.block(host)
+    assert not hit.closed
     assert host.read(ENABLED) == "always [madvise] never\n"
     later = replace(REQUEST, run_id="20260102T000000Z", seed=8)
     planned = experiment_run.plan(host, later)
     assert (planned["is_resumed"], planned["progress"]["done"], planned["plan"]["seed"]) == (True, 1, 7)
     bench = Bench()
     assert bench.block(host)["block"] == 2
+    assert bench.closed == "20260101T000000Z"
     stored = load_plan(host)
     assert stored is not None
     assert bench.arms[::2] == [cell.arm for cell in order(7, 2, stored.cells())]
@@ -119,3 +122,9 @@ def test_a_seed_is_a_whole_number_or_follows_the_run() -> None:
     for bad in (True, -1, 1.5, "x", [1]):
         with pytest.raises(SettingError, match="sweep_seed"):
             parse_seed(bad, "a")
+
+
+def test_a_sweep_without_a_finished_block_has_nothing_to_tell(host: FakeKernel) -> None:
+    experiment_run.plan(host, REQUEST)
+    with pytest.raises(SettingError, match="a finished block"):
+        experiment_run.finish(host)

@@ -1,0 +1,221 @@
+#!/usr/bin/python
+"""Plan a sweep of huge-page settings on a host, measure it block by block, and close it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slm_sweep
+short_description: Measure what huge-page settings do to loading a model, a randomised block at a time
+description:
+  - O(state=planned) checks the arms against the kernel, draws the seed and keeps the plan on the host, or takes up the
+    plan of an unfinished sweep that asks the same.
+  - O(state=block) measures the next block, every arm with every dtype in random order, cold and then warm. Each sample
+    is durable before the next one starts. The host's state is stored before the first change and restored, verified, at
+    the end of the block, also after an error or a signal; after SIGKILL the next run restores it.
+  - O(state=finished) closes the sweep and returns every sample.
+author: slm-baseline maintainers
+options:
+  state:
+    description: What to do; see above.
+    type: str
+    choices: [planned, block, finished]
+    required: true
+  arms:
+    description:
+      - The settings under test, each C({name, about, thp, pool, env}). C(stock) and C(stock-again) must be there and
+        must set nothing.
+      - For O(state=planned).
+    type: raw
+  dtypes:
+    description: What the loader is asked to load the weights as; C(auto) is as stored. For O(state=planned).
+    type: raw
+  seed:
+    description: A whole number that decides the order of every block; drawn from the run's id when left out.
+    type: raw
+  new:
+    description: Begin anew even where an unfinished sweep could go on.
+    type: bool
+    default: false
+  margin:
+    description: Memory that an arm's pool must leave available beside the model.
+    type: raw
+    default: 1G
+  max_share:
+    description: Largest share of RAM that an arm's pool may take.
+    type: float
+    default: 0.5
+  home:
+    description: The measurement's folder on the host.
+    type: path
+    default: /var/lib/slm-baseline/measure
+  python:
+    description: A Python with torch and transformers, instead of an environment in O(home).
+    type: str
+  base_python:
+    description: The Python that the environment in O(home) was made from.
+    type: str
+  requirements:
+    description: The lock that the environment in O(home) was made from.
+    type: str
+  model:
+    description: An embedded model's name, a hub id, or a folder on the host.
+    type: str
+  revision:
+    description: Revision of a hub id.
+    type: str
+  hf_home:
+    description: Cache of the hub on the host.
+    type: str
+  offline:
+    description: Whether the loader may not reach the hub.
+    type: bool
+    default: true
+  scope:
+    description: What is evicted before a cold run. C(host) drops the whole page cache.
+    type: raw
+    default: host
+  timeout_s:
+    description: Longest run of the loader, in seconds.
+    type: raw
+    default: 600
+  user:
+    description: Unprivileged user of the loader.
+    type: str
+    default: nobody
+  run:
+    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    type: dict
+    required: true
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: partial, description: Plans without keeping the plan; measures nothing.}
+  diff_mode: {support: none, description: A sweep leaves no difference behind.}
+"""
+
+EXAMPLES = r"""
+- name: Plan a sweep of two arms
+  slm_sweep:
+    state: planned
+    arms:
+      - {name: stock}
+      - {name: stock-again}
+      - {name: always, thp: {enabled: always}}
+    dtypes: [auto]
+    model: /var/lib/slm-baseline/models/tiny
+    run: "{{ slm_run }}"
+"""
+
+RETURN = r"""
+plan:
+  description: What is measured and in which order (run_id, seed, arms, left_out, dtypes, stock, subject).
+  returned: state is planned or finished
+  type: dict
+is_resumed:
+  description: Whether an unfinished sweep goes on.
+  returned: state is planned
+  type: bool
+restored:
+  description: Whether settings that an interrupted block had left behind were restored.
+  returned: state is planned
+  type: bool
+block:
+  description: The block that was measured, from 1.
+  returned: state is block
+  type: int
+progress:
+  description: Finished blocks (done, last_block, next_block, spent_s) and the times of their valid samples (times).
+  returned: success
+  type: dict
+samples:
+  description: Every sample, those of blocks that were cut short included.
+  returned: state is finished
+  type: list
+  elements: dict
+finished_blocks:
+  description: The attempt that finished each block, by block.
+  returned: state is finished
+  type: dict
+host:
+  description: The host's facts; beside it model, software, protocol and ceiling, as in the result document.
+  returned: state is finished
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline import experiment_run, lease
+from ansible.module_utils.slm_baseline.experiment import parse_arms, parse_dtypes
+from ansible.module_utils.slm_baseline.experiment_measure import Bench, record, subject_record
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.measurement import make_subject, parse_request
+from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, now, require_root
+from ansible.module_utils.slm_baseline.sizes import parse_size
+
+BENCHMARK = {
+    "home": {"type": "path", "default": "/var/lib/slm-baseline/measure"},
+    "python": {"type": "str"},
+    "base_python": {"type": "str"},
+    "requirements": {"type": "str"},
+    "model": {"type": "str"},
+    "revision": {"type": "str"},
+    "hf_home": {"type": "str"},
+    "offline": {"type": "bool", "default": True},
+    "scope": {"type": "raw", "default": "host"},
+    "timeout_s": {"type": "raw", "default": 600},
+    "user": {"type": "str", "default": "nobody"},
+}
+SWEEP = {
+    "state": {"type": "str", "choices": ["planned", "block", "finished"], "required": True},
+    "arms": {"type": "raw"},
+    "dtypes": {"type": "raw"},
+    "seed": {"type": "raw"},
+    "new": {"type": "bool", "default": False},
+    "margin": {"type": "raw", "default": "1G"},
+    "max_share": {"type": "float", "default": 0.5},
+    "run": {"type": "dict", "required": True},
+}
+
+
+def main() -> None:
+    module = AnsibleModule({**ARGUMENTS, **BENCHMARK, **SWEEP}, supports_check_mode=True)
+    given = module.params
+
+    def work(host: Host) -> dict[str, Any]:
+        require_root(host, "sweep")
+        request = parse_request({**given, "dtype": "auto", "blocks": 1})
+        subject = make_subject(host, request)
+        if given["state"] == "planned":
+            wanted = experiment_run.Request(
+                arms=parse_arms(given["arms"]),
+                dtypes=parse_dtypes(given["dtypes"]),
+                seed=experiment_run.parse_seed(given["seed"], given["run"]["id"]),
+                run_id=given["run"]["id"],
+                started_at=now(),
+                subject=subject_record(host, request.environment, subject),
+                # Cast to float32, the weights take twice their size beside the page cache.
+                keep_bytes=parse_size(given["margin"], "hugepages_margin") + 2 * subject.model.weight_bytes,
+                max_share=given["max_share"],
+                is_new=given["new"],
+            )
+            planned = experiment_run.plan(host, wanted, dry_run=module.check_mode)
+            return {"changed": planned["restored"], **planned}
+        if given["state"] == "block":
+            return {"changed": False, **experiment_run.block(host, lambda number: Bench(host, subject, number), now())}
+        finished = experiment_run.finish(host)
+        return {"changed": False, **finished, **record(host, request, subject, finished["plan"]["run_id"])}
+
+    def leased(host: Host) -> dict[str, Any]:
+        if module.check_mode:
+            return work(host)
+        with lease.held(host, given["run"]):
+            return work(host)
+
+    finish(module, leased)
+
+
+if __name__ == "__main__":
+    main()
