@@ -1,0 +1,382 @@
+"""The loader against a stand-in torch and transformers: its events, its hold, its one-line errors."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from files import slm_load
+
+SCRIPT = Path(slm_load.__file__)
+PHASES = ["interpreter", "import_torch", "import_transformers", "device_ready", "tokenizer", "weights", "first_token"]
+
+# Just enough of each package for one load; every call that matters is written to $CALLS.
+PACKAGES = {
+    "torch": """
+        import os, sys
+        __version__ = "2.13.0"
+        GPUS = int(os.environ.get("FAKE_GPUS", "0"))
+        bfloat16, float32 = "torch.bfloat16", "torch.float32"
+        class OutOfMemoryError(RuntimeError): pass
+        def log(*words):
+            with open(os.environ["CALLS"], "a") as stream: print(*words, file=stream)
+        class Tensor:
+            def __init__(self, rows): self.rows = rows; self.shape = (len(rows), len(rows[0]))
+            def to(self, device): log("to", device); return self
+        def tensor(rows, device=None): return Tensor(rows)
+        def empty(size, device): log("context", device)
+        class inference_mode:
+            def __enter__(self): log("inference")
+            def __exit__(self, *error): pass
+        class version: cuda = "12.8"
+        class Properties: name, major, minor, total_memory, uuid = "Fake GPU", 9, 0, 1 << 36, "1-2"
+        class cuda:
+            is_available = staticmethod(lambda: GPUS > 0)
+            device_count = staticmethod(lambda: GPUS)
+            synchronize = staticmethod(lambda index: log("synchronize", index))
+            get_device_properties = staticmethod(lambda index: Properties)
+            memory_allocated = staticmethod(lambda index: 100 + index)
+            memory_reserved = staticmethod(lambda index: 200 + index)
+            max_memory_allocated = staticmethod(lambda index: 300 + index)
+    """,
+    "transformers": """
+        import os, torch
+        __version__ = "5.23.0"
+        FAIL = os.environ.get("FAKE_FAIL", "")
+        class Weight:
+            device = "cuda:0" if torch.GPUS else "cpu"
+            def __init__(self, size): self.size = size
+            def numel(self): return self.size
+        class Logits:
+            def __init__(self, token): self.token = token
+            def __getitem__(self, where): assert where == (0, -1); return self
+            def argmax(self): return self
+            def item(self): torch.log("read back", self.token); return self.token
+        class Output:
+            def __init__(self, token): self.logits = Logits(token); self.past_key_values = f"cache{token}"
+        class Model:
+            dtype = "torch.bfloat16"
+            if torch.GPUS: hf_device_map = {"a": 0, "b": torch.GPUS - 1}
+            def parameters(self): return [Weight(10), Weight(5)]
+            def get_input_embeddings(self):
+                class Embeddings: weight = Weight(1)
+                return Embeddings
+            def __call__(self, input_ids, past_key_values, use_cache):
+                if FAIL == "forward": raise RuntimeError("CUDA error: device-side assert\\nmore")
+                torch.log("forward", input_ids.rows, past_key_values, use_cache)
+                return Output(7 if past_key_values is None else 8)
+        class AutoTokenizer:
+            @staticmethod
+            def from_pretrained(model, **options):
+                torch.log("tokenizer", model, sorted(options.items()))
+                if FAIL == "tokenizer": raise KeyError("model\\nsecond line")
+                def encode(prompt, return_tensors):
+                    return {"input_ids": torch.Tensor([[1] * len(prompt.split())])}
+                return encode
+        class AutoModelForCausalLM:
+            @staticmethod
+            def from_pretrained(model, **options):
+                torch.log("model", model, sorted(options.items()))
+                if FAIL == "weights": raise Exception("header too large")
+                if FAIL == "memory": raise torch.OutOfMemoryError("CUDA out of memory")
+                return Model(), {"missing_keys": {"b", "a"} if FAIL == "missing" else set()}
+    """,
+    "psutil": """
+        import os, torch
+        __version__ = "7"
+        torch.log("psutil imported")
+        class Memory: rss, vms, uss, pss = 4, 3, 2, 1
+        class Process:
+            def memory_full_info(self): return Memory
+    """,
+    "accelerate": "__version__ = '1'",
+    "safetensors": "__version__ = '0.8'",
+    "tokenizers": "__version__ = '0.23'",
+}
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    for name, text in PACKAGES.items():
+        (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    return folder
+
+
+def environment(packages: Path, **more: str) -> dict[str, str]:
+    return {"PATH": os.defpath, "PYTHONPATH": str(packages), "CALLS": str(packages / "calls"), **more}
+
+
+def by_hand(packages: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment(packages, **more))
+
+
+def calls(packages: Path) -> list[str]:
+    path = packages / "calls"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+class Watched:
+    """One loader run with both descriptors, as the observer starts it."""
+
+    def __init__(self, packages: Path, *arguments: str, **more: str) -> None:
+        self.events_read, events_write = os.pipe()
+        hold_read, self.hold_write = os.pipe()
+        options = ["--events-fd", str(events_write), "--hold-fd", str(hold_read)]
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), *options, *arguments],
+            env=environment(packages, **more),
+            pass_fds=(events_write, hold_read),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        os.close(events_write)
+        os.close(hold_read)
+        self.stream = os.fdopen(self.events_read, encoding="utf-8")
+
+    def until_held(self) -> list[dict[str, Any]]:
+        events = []
+        for line in self.stream:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "held":
+                break
+        return events
+
+    def rest(self) -> list[dict[str, Any]]:
+        events = [json.loads(line) for line in self.stream]
+        self.process.wait(10)
+        return events
+
+    def release(self) -> None:
+        os.write(self.hold_write, b"x")
+
+    def abandon(self) -> None:
+        os.close(self.hold_write)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        self.stream.close()
+
+
+def test_by_hand_it_prints_one_line(packages: Path) -> None:
+    done = by_hand(packages)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"loaded {slm_load.MODEL} on cpu\n", "")
+
+
+def test_by_hand_it_neither_counts_nor_imports_for_an_observer(packages: Path) -> None:
+    by_hand(packages)
+    assert "psutil imported" not in calls(packages)
+
+
+def test_the_model_is_asked_for_as_promised(packages: Path, tmp_path: Path) -> None:
+    by_hand(packages, "--model", str(tmp_path), "--dtype", "float32", "--revision", "v2", "--device-map", "cpu")
+    (asked,) = [call for call in calls(packages) if call.startswith("model ")]
+    options = ast.literal_eval(asked.split(" ", 2)[2])
+    assert dict(options) == {
+        "device_map": "cpu",
+        "dtype": "torch.float32",
+        "local_files_only": True,
+        "output_loading_info": True,
+        "revision": "v2",
+        "trust_remote_code": False,
+        "use_safetensors": True,
+    }
+
+
+def test_every_token_is_read_back_and_decoding_keeps_its_cache(packages: Path) -> None:
+    by_hand(packages, "--prompt", "a b c", "--new-tokens", "4")
+    steps = [call for call in calls(packages) if call.startswith(("forward", "read back"))]
+    assert steps == [
+        *("forward [[1, 1, 1]] None True", "read back 7"),
+        *("forward [[7]] cache7 True", "read back 8"),
+        *("forward [[8]] cache8 True", "read back 8"),
+        *("forward [[8]] cache8 True", "read back 8"),
+    ]
+
+
+@pytest.mark.parametrize(("until", "tokens"), [("loaded", 0), ("first_token", 1), ("second_token", 2)])
+def test_until_says_where_it_stops(packages: Path, until: str, tokens: int) -> None:
+    done = by_hand(packages, "--until", until)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sum(call.startswith("read back") for call in calls(packages)) == tokens
+
+
+def test_events_come_in_the_protocol_s_order_and_the_hold_holds(packages: Path) -> None:
+    before_ns = time.monotonic_ns()
+    loader = Watched(packages)
+    try:
+        events = loader.until_held()
+        assert [event["event"] for event in events] == [*PHASES, "held"]
+        time.sleep(0.1)
+        assert loader.process.poll() is None
+        assert sum(call.startswith("forward") for call in calls(packages)) == 1
+        released_ns = time.monotonic_ns()
+        loader.release()
+        after = loader.rest()
+        assert [event["event"] for event in after] == ["resumed", "second_token", "done"]
+        assert loader.process.returncode == 0
+    finally:
+        loader.close()
+    instants = [before_ns, *(event["t_ns"] for event in events), released_ns, *(event["t_ns"] for event in after)]
+    assert instants == sorted(instants)
+    for event in events + after:
+        assert set(event) >= {"read_bytes", "minor_faults", "major_faults", "cpu_user_s", "cpu_system_s"}
+    assert events[-1]["minor_faults"] >= events[0]["minor_faults"] > 0
+
+
+def test_what_is_held(packages: Path) -> None:
+    loader = Watched(packages)
+    try:
+        held = loader.until_held()[-1]
+    finally:
+        loader.close()
+    assert held["memory"] == {"rss_bytes": 4, "vsz_bytes": 3, "uss_bytes": 2, "pss_bytes": 1}
+    assert (held["device"], held["dtype"], held["parameters"], held["gpu"]) == ("cpu", "bfloat16", 15, None)
+    assert held["software"]["torch"] == "2.13.0"
+    assert set(held["software"]) == {
+        *("python", "torch", "transformers", "accelerate", "safetensors", "tokenizers", "psutil")
+    }
+
+
+def test_devices_are_ready_and_synchronised_at_every_boundary(packages: Path) -> None:
+    loader = Watched(packages, FAKE_GPUS="2")
+    try:
+        held = loader.until_held()[-1]
+        loader.release()
+        assert [event["event"] for event in loader.rest()] == ["resumed", "second_token", "done"]
+    finally:
+        loader.close()
+    assert held["device"] == "cuda:0,cuda:1"
+    assert [gpu["index"] for gpu in held["gpu"]] == [0, 1]
+    assert held["gpu"][1] == {
+        "index": 1,
+        "name": "Fake GPU",
+        "uuid": "1-2",
+        "capability": "9.0",
+        "total_bytes": 1 << 36,
+        "allocated_bytes": 101,
+        "reserved_bytes": 201,
+        "peak_allocated_bytes": 301,
+        "cuda": "12.8",
+    }
+    kinds = [call.split(" [")[0].split(" cuda:")[0] for call in calls(packages)]
+    both = ["synchronize 0", "synchronize 1"]
+    assert kinds[:4] == ["context", "context", *both]
+    for index, kind in enumerate(kinds):
+        if kind.startswith(("model ", "read back")):
+            assert kinds[index + 1 : index + 3] == both
+
+
+def test_an_observer_that_goes_away_ends_the_loader(packages: Path) -> None:
+    loader = Watched(packages)
+    try:
+        loader.until_held()
+        loader.abandon()
+        loader.rest()
+        assert loader.process.returncode == 1
+        assert loader.process.stderr is not None
+        assert b"observer" in loader.process.stderr.read()
+    finally:
+        loader.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--dtype", "int4"], "invalid choice"),
+        (["--until", "never"], "invalid choice"),
+        (["--new-tokens", "1"], "from 2 to 100000"),
+        (["--new-tokens", "x"], "from 2 to 100000"),
+        (["--events-fd", "77"], "not an open descriptor"),
+        (["--events-fd", "9" * 30], "not an open descriptor"),
+        (["--hold-fd", "x"], "not an open descriptor"),
+        (["--model", "/nonexistent"], "not a folder"),
+        (["--model", ""], "must name"),
+        (["--surprise"], "unrecognized"),
+    ],
+)
+def test_bad_arguments_get_one_line_and_exit_2(packages: Path, arguments: list[str], said: str) -> None:
+    done = by_hand(packages, *arguments)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith("slm_load: ")
+    assert said in done.stderr
+    assert calls(packages) == []
+
+
+@pytest.mark.parametrize(
+    ("fail", "status", "said"),
+    [
+        ("tokenizer", 2, "the tokenizer of 'm' cannot be loaded: 'model"),
+        ("weights", 2, "'m' cannot be loaded: header too large"),
+        ("missing", 2, "'m' lacks 2 of its weights, 'a' among them"),
+        ("memory", 1, "OutOfMemoryError: CUDA out of memory"),
+        ("forward", 1, "RuntimeError: CUDA error: device-side assert"),
+    ],
+)
+def test_a_load_that_fails_gets_one_line(packages: Path, fail: str, status: int, said: str) -> None:
+    done = by_hand(packages, "--model", "m", FAKE_FAIL=fail)
+    assert (done.returncode, len(done.stderr.splitlines())) == (status, 1)
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("name", ["torch", "transformers"])
+def test_an_environment_without_a_package_gets_one_line(packages: Path, name: str) -> None:
+    (packages / f"{name}.py").write_text("raise ImportError('No module named x')")
+    done = by_hand(packages)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"cannot import {name}" in done.stderr
+
+
+def test_nothing_comes_before_the_interpreter_s_instant() -> None:
+    statements = ast.parse(SCRIPT.read_text()).body
+    assert [ast.unparse(statement) for statement in statements[1:4]] == [
+        "from __future__ import annotations",
+        "import time",
+        "_INTERPRETER_NS = time.monotonic_ns()",
+    ]
+
+
+def test_read_bytes_is_what_the_kernel_says() -> None:
+    text = "rchar: 5\nwchar: 1\nsyscr: 2\nsyscw: 3\nread_bytes: 4096\nwrite_bytes: 8192\ncancelled_write_bytes: 0\n"
+    assert slm_load.parse_read_bytes(text) == 4096
+    assert slm_load.parse_read_bytes("rchar: 5\n") is None
+
+
+@pytest.mark.parametrize(
+    ("placement", "names"),
+    [
+        (["cpu"], "cpu"),
+        ([0], "cuda:0"),
+        ([0, 0, 1, "cpu"], "cuda:0,cuda:1,cpu"),
+        (["cuda", "cuda:0"], "cuda:0"),
+        (["disk"], "disk"),
+    ],
+)
+def test_device_names(placement: list[object], names: str) -> None:
+    assert slm_load.device_names(placement) == names
+
+
+def test_offline_is_a_folder_or_an_environment_that_says_so(tmp_path: Path) -> None:
+    assert slm_load.is_offline(str(tmp_path), {})
+    assert slm_load.is_offline("org/m", {"HF_HUB_OFFLINE": "1"})
+    assert slm_load.is_offline("org/m", {"TRANSFORMERS_OFFLINE": "true"})
+    assert not slm_load.is_offline("org/m", {"HF_HUB_OFFLINE": "0"})
+    assert not slm_load.is_offline("org/m", {})
+
+
+def test_one_line_of_any_error() -> None:
+    assert slm_load.one_line(ValueError("a\nb")) == "a"
+    assert slm_load.one_line(KeyError()) == "KeyError"
+    assert len(slm_load.one_line(ValueError("x" * 1000))) == 300
