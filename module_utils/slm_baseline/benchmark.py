@@ -18,6 +18,7 @@ from .hostfs import Host
 from .interpreter import Interpreter
 from .loader_events import Events, Mark, phases, read_between
 from .loader_process import Loader, Observation, environment_tuple, observe
+from .model_files import Model
 from .modules import now
 from .noise import judge_noise, read_activity
 from .process_memory import MemoryReading, moved, parse_counters, read_memory, read_thp_counters
@@ -39,16 +40,21 @@ _ALWAYS_TOLD = ("thp_fault_alloc", "thp_fault_fallback", "compact_stall")
 class Subject:
     """What is measured and how. `loader` lacks the arguments and environment that differ from arm to arm.
 
-    `weights` are the files whose residency and reads are judged, `files` all files of the model.
+    Residency and reads are judged on the model's weight files; all its files are evicted and warmed.
     """
 
     loader: Loader
-    model_path: str
-    weights: tuple[Path, ...]
-    files: tuple[Path, ...]
-    weight_bytes: int
+    model: Model
     interpreter: Interpreter
     scope: str = "host"
+
+    @property
+    def weights(self) -> list[Path]:
+        return [Path(file.path) for file in self.model.weight_files]
+
+    @property
+    def files(self) -> list[Path]:
+        return [Path(file.path) for file in self.model.files]
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,8 @@ def judge(
 def prepare(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Residency, float | None]:
     """Bring the page cache into the wanted state; residency of the weights, and in scope `app` of the libraries."""
     if wanted == "warm":
-        page_cache.warm(subject.files)
+        # The libraries too: a host that reclaims idle pages by itself may have dropped some since the last run.
+        page_cache.warm([*subject.interpreter.all_files(), *subject.files])
     elif subject.scope == "app":
         page_cache.evict([*subject.interpreter.all_files(), *subject.files])
     else:
@@ -144,7 +151,7 @@ def measure_sample(
     pairs = environment_tuple(env or {})
     loader = replace(
         subject.loader,
-        arguments=(*subject.loader.arguments, "--model", subject.model_path, "--dtype", dtype),
+        arguments=(*subject.loader.arguments, "--model", subject.model.path, "--dtype", dtype),
         env=(*subject.loader.env, *pairs),
     )
     gpus_before = read_gpus(host)
@@ -176,7 +183,7 @@ def measure_sample(
         "resident_before": before.share,
         "resident_after": after.share,
         "residency_by": before.by,
-        "model_bytes": subject.weight_bytes,
+        "model_bytes": subject.model.weight_bytes,
         "vmstat": {name: counted.get(name, 0) for name in {*counted, *_ALWAYS_TOLD} if name in counters},
         "noise": noise,
         "exit_code": run.exit_code,
@@ -189,7 +196,7 @@ def measure_sample(
         sample.update(_figures(run, said, held, subject, sample["ceiling_bytes_per_s"]))
         sample["gpu"] = gpu_use(said["gpu"] or [], gpus_before, held.gpu_facts, pids) if said["gpu"] else []
         verdict = judge(
-            wanted, before.share, sample["read_bytes"], sample["read_share"], subject.weight_bytes, app_resident
+            wanted, before.share, sample["read_bytes"], sample["read_share"], subject.model.weight_bytes, app_resident
         )
         sample.update(kind=verdict.kind, reason=verdict.reason)
         disagreement = memory_disagreement(said["memory"], held.memory)
@@ -204,8 +211,8 @@ def empty_sample(block: int, wanted: str, kind: str, reason: str, started_at: st
     names = (
         "arm order dtype device settings env load_real_s time_to_first_token_s second_token_s "
         "resident_before resident_after residency_by read_bytes read_share model_bytes "
-        "rss_bytes vsz_bytes pss_bytes uss_bytes anon_bytes anon_huge_bytes file_pmd_bytes shmem_pmd_bytes hugetlb_bytes "
-        "minor_faults major_faults cpu_user_s cpu_system_s vmstat gpu ceiling_bytes_per_s ceiling_share "
+        "rss_bytes vsz_bytes pss_bytes uss_bytes anon_bytes anon_huge_bytes file_pmd_bytes shmem_pmd_bytes "
+        "hugetlb_bytes minor_faults major_faults cpu_user_s cpu_system_s vmstat gpu ceiling_bytes_per_s ceiling_share "
         "noise exit_code signal stderr_tail"
     )
     sample: dict[str, Any] = dict.fromkeys(names.split())
@@ -246,7 +253,7 @@ def _figures(
         "time_to_first_token_s": _since_spawn(events, first),
         "second_token_s": (events.marks["second_token"].t_ns - events.marks["resumed"].t_ns) / 1e9,
         "read_bytes": read_bytes,
-        "read_share": None if weights_read is None else weights_read / subject.weight_bytes,
+        "read_share": None if weights_read is None else weights_read / subject.model.weight_bytes,
         "ceiling_share": None if rate is None or ceiling is None else rate / ceiling,
         **(vars(memory) if memory else {}),
         **said["memory"],

@@ -17,6 +17,7 @@ from .noise import has_psi
 from .persistence import systemd_runs
 
 _NODE = re.compile(r"node[0-9]+")
+_CPUS = re.compile(r"(?P<first>[0-9]{1,6})(?:-(?P<last>[0-9]{1,6}))?")
 _CPU_MODEL = re.compile(r"^(?:model name|Model|cpu model|Processor)\s*:\s*(.+)$", re.MULTILINE)
 
 
@@ -30,10 +31,11 @@ def parse_cpu_list(text: str) -> int:
     """How many CPUs a list such as `0-3,8` names (Documentation/admin-guide/cputopology.rst)."""
     count = 0
     for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal() and int(last or first) >= int(first)):
+        match = _CPUS.fullmatch(part)
+        more = int(match["last"] or match["first"]) - int(match["first"]) if match else -1
+        if more < 0:
             raise ParseError("/sys/devices/system/cpu/online", "a list such as 0-3,8", text)
-        count += int(last or first) - int(first) + 1
+        count += more + 1
     return count
 
 

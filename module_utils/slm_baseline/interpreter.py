@@ -10,7 +10,6 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .errors import SettingError
@@ -48,14 +47,16 @@ class Interpreter:
     standard_folders: tuple[str, ...]
     executable: str
 
-    def library_files(self) -> Iterator[Path]:
+    def library_files(self) -> Iterator[str]:
         """Every file of the installed packages."""
         return _files(self.library_folders)
 
-    def all_files(self) -> Iterator[Path]:
+    def all_files(self) -> Iterator[str]:
         """The interpreter, its standard library and the installed packages."""
-        yield Path(self.executable)
-        yield from _files({*self.standard_folders, *self.library_folders})
+        yield self.executable
+        folders = dict.fromkeys((*self.library_folders, *self.standard_folders))
+        # In a virtual environment the packages lie inside the standard library's folder.
+        yield from _files(folder for folder in folders if not any(folder.startswith(f"{other}/") for other in folders))
 
 
 def probe(python: str, account: Account | None) -> Interpreter:
@@ -122,10 +123,10 @@ def _unusable(python: str, account: Account | None, found: str) -> SettingError:
     )
 
 
-def _files(folders: Iterable[str]) -> Iterator[Path]:
+def _files(folders: Iterable[str]) -> Iterator[str]:
     for folder in folders:
         for parent, _, names in os.walk(folder):
             for name in names:
-                path = Path(parent, name)
-                if path.is_file():
+                path = f"{parent}/{name}"
+                if os.path.isfile(path):
                     yield path

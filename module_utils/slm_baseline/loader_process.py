@@ -64,7 +64,10 @@ def find_account(name: str) -> Account:
 
 @dataclass(frozen=True)
 class Loader:
-    """How to run the loader. `account` None keeps the current user, as in tests; `env` is added to the clean one."""
+    """How to run the loader. `account` None keeps the current user, as in tests; `env` is added to the clean one.
+
+    `scratch` is the folder in which each run gets a home of its own; the system's temporary folder where it is empty.
+    """
 
     python: str
     script: str
@@ -72,8 +75,7 @@ class Loader:
     account: Account | None
     timeout_s: float
     env: tuple[tuple[str, str], ...] = ()
-    hf_home: str = ""
-    offline: bool = True
+    scratch: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
     where it cannot be started at all and ControllerGone when nobody waits for the answer. No process is left behind.
     """
     with contextlib.ExitStack() as stack:
-        home = stack.enter_context(_private_home(loader.account))
+        home = stack.enter_context(_private_home(loader))
         events_read, events_write = _pipe(stack)
         hold_read, hold_write = _pipe(stack)
         error_read, error_write = _pipe(stack)
@@ -158,11 +160,15 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
 
 def clean_environment(loader: Loader, home: str) -> dict[str, str]:
     """The loader's whole environment: nothing of ours, so that nothing of ours can change a figure."""
-    environment = {"PATH": _SEARCH_PATH, "HOME": home, "LANG": "C.UTF-8", "TOKENIZERS_PARALLELISM": "false"}
-    if loader.offline:
-        environment.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-    if loader.hf_home:
-        environment["HF_HOME"] = loader.hf_home
+    environment = {
+        "PATH": _SEARCH_PATH,
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        "TOKENIZERS_PARALLELISM": "false",
+        # A model is loaded from its files; nothing may wait for a network.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
     return {**environment, **dict(loader.env)}
 
 
@@ -303,12 +309,12 @@ def _pipe(stack: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
 
 
 @contextlib.contextmanager
-def _private_home(account: Account | None) -> Iterator[str]:
-    """An empty home of the loader's own, removed afterwards."""
-    home = tempfile.mkdtemp(prefix="slm-baseline-home-")
+def _private_home(loader: Loader) -> Iterator[str]:
+    """An empty home of this run's own, removed afterwards."""
+    home = tempfile.mkdtemp(prefix="home-", dir=loader.scratch or None)
     try:
-        if account is not None:
-            os.chown(home, account.uid, account.gid)
+        if loader.account is not None:
+            os.chown(home, loader.account.uid, loader.account.gid)
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -21,7 +21,8 @@ MEMORY_STALL_SHARE = 0.02
 """Noisy from here: time in which some task waited for memory."""
 
 _RESOURCES = ("cpu", "io", "memory")
-_PSI_SOME = re.compile(r"^some .*\btotal=([0-9]+)$", re.MULTILINE)
+_NUMBER = re.compile(r"[0-9]{1,20}")
+_PSI_SOME = re.compile(r"^some .*\btotal=([0-9]{1,20})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Activity:
 def parse_cpu_times(stat: str, ticks_per_s: int) -> tuple[float, float, float]:
     """Busy, stolen and all CPU seconds since boot, of all CPUs, from the first line of /proc/stat."""
     fields = stat.partition("\n")[0].split()
-    if len(fields) < 9 or fields[0] != "cpu" or not all(field.isdecimal() for field in fields[1:]):
+    if len(fields) < 9 or fields[0] != "cpu" or not all(map(_NUMBER.fullmatch, fields[1:])):
         raise ParseError("/proc/stat", "`cpu` and at least eight numbers", stat)
     # guest time is part of user time already, so it is left out.
     user, nice, system, idle, iowait, irq, softirq, steal = (int(field) / ticks_per_s for field in fields[1:9])

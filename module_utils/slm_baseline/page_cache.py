@@ -12,7 +12,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Union
 
 from .changes import os_problem
 from .errors import SettingError
@@ -21,6 +21,7 @@ from .hostfs import Host
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 _CACHESTAT = 451
 """cachestat(2) has no wrapper in libc; since Linux 6.5 it has this number on every architecture but alpha and mips."""
+PathLike = Union[str, "os.PathLike[str]"]
 _WINDOW_BYTES = 1 << 30
 _READ_BYTES = 4 << 20
 _NOT_RESIDENT = bytes(range(0, 256, 2))
@@ -44,13 +45,11 @@ class CachestatUnavailable(Exception):
     """This kernel, or the sandbox around us, has no cachestat(2) for this file."""
 
 
-def resolved(paths: Iterable[Path]) -> list[Path]:
-    """The files themselves, each once and in order: a hub snapshot is a folder of symlinks into blobs."""
-    return list(dict.fromkeys(Path(os.path.realpath(path)) for path in paths))
+def residency(paths: Iterable[PathLike]) -> Residency:
+    """Residency of whole files; SettingError where this user would be told lies.
 
-
-def residency(paths: Iterable[Path]) -> Residency:
-    """Residency of whole files, symlinks followed. SettingError where this user would be told lies."""
+    Opening follows symbolic links, so a hub snapshot's links count as the blobs they lead to.
+    """
     if os.geteuid() != 0:
         raise SettingError(
             "page cache",
@@ -59,11 +58,11 @@ def residency(paths: Iterable[Path]) -> Residency:
             "The kernel tells page cache residency to root alone.",
             "run with become: true.",
         )
-    return measured_residency(resolved(paths), resident_by_cachestat, resident_by_mincore)
+    return measured_residency(list(paths), resident_by_cachestat, resident_by_mincore)
 
 
 def measured_residency(
-    files: Sequence[Path], cachestat: Callable[[int, int], int], mincore: Callable[[int, int], int]
+    files: Sequence[PathLike], cachestat: Callable[[int, int], int], mincore: Callable[[int, int], int]
 ) -> Residency:
     """Residency by cachestat, or by mincore for all files where cachestat is unavailable for any.
 
@@ -141,9 +140,9 @@ def resident_by_mincore(descriptor: int, size: int) -> int:
     return pages * mmap.PAGESIZE
 
 
-def evict(paths: Iterable[Path]) -> None:
+def evict(paths: Iterable[PathLike]) -> None:
     """Drop the files' clean pages. Pages that a live process maps stay: fadvise(2) cannot evict these."""
-    for path in resolved(paths):
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # Dirty pages cannot be dropped, so they are written first.
@@ -162,11 +161,11 @@ def drop_host_caches(host: Host) -> None:
         raise os_problem("drop_caches", "3", error) from error
 
 
-def warm(paths: Iterable[Path]) -> int:
+def warm(paths: Iterable[PathLike]) -> int:
     """Read the files through, front to back; bytes read."""
     buffer = bytearray(_READ_BYTES)
     total = 0
-    for path in resolved(paths):
+    for path in paths:
         with open(path, "rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 total += count

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from .errors import ParseError
 from .hostfs import Host
 
-_KB_LINE = re.compile(r"(?P<name>\w+):\s+(?P<kb>[0-9]+) kB")
-_COUNT_LINE = re.compile(r"(?P<name>\w+):? (?P<count>[0-9]+)")
+_KB_LINE = re.compile(r"(?P<name>\w+):\s+(?P<kb>[0-9]{1,20}) kB")
+_COUNT_LINE = re.compile(r"(?P<name>\w+):? (?P<count>[0-9]{1,20})")
+_NUMBER = re.compile(r"[0-9]{1,20}")
 _THP_COUNTERS = ("thp_", "compact_")
 
 
@@ -76,7 +77,7 @@ def parse_counters(source: str, text: str) -> dict[str, int]:
 def parse_faults(stat: str) -> tuple[int, int]:
     """Minor and major faults, fields 10 and 12 of /proc/PID/stat; the name before them may hold anything."""
     fields = stat.rpartition(")")[2].split()
-    if len(fields) < 10 or not (fields[7].isdecimal() and fields[9].isdecimal()):
+    if len(fields) < 10 or not (_NUMBER.fullmatch(fields[7]) and _NUMBER.fullmatch(fields[9])):
         raise ParseError("/proc/PID/stat", "`pid (name) state` and at least nine more fields", stat)
     return int(fields[7]), int(fields[9])
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .errors import SettingError
@@ -29,7 +30,7 @@ def samples_path(run_id: str) -> str:
 
 
 def append_sample(host: Host, run_id: str, sample: Mapping[str, Any]) -> None:
-    """Append one sample durably: a single write, then fsync of the file and, when new, of the folders above it."""
+    """Append one line durably: a single write, then fsync of the file and, when new, of the folders above it."""
     path = host.path(samples_path(run_id))
     is_new = not path.exists()
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -49,20 +50,51 @@ def append_sample(host: Host, run_id: str, sample: Mapping[str, Any]) -> None:
             host.sync_folder(folder)
 
 
-def read_samples(host: Host, run_id: str) -> list[dict[str, Any]]:
-    """A run's whole samples in order, torn lines left out; none where the run has not measured yet."""
-    samples = []
-    for line in (host.read_or_none(samples_path(run_id)) or "").splitlines():
+def read_lines(host: Host, run_id: str) -> list[dict[str, Any]]:
+    """A run's whole lines in order, torn ones left out; none where the run has not measured yet."""
+    lines = []
+    for text in (host.read_or_none(samples_path(run_id)) or "").splitlines():
         try:
-            sample = json.loads(line)
+            line = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        if isinstance(sample, dict) and isinstance(sample.get("block"), int) and isinstance(sample.get("wanted"), str):
-            samples.append(sample)
-    return samples
+        if isinstance(line, dict) and isinstance(line.get("block"), int):
+            lines.append(line)
+    return lines
 
 
-def samples_of_block(samples: Sequence[Mapping[str, Any]], block: int, wanted: Sequence[str]) -> list[dict[str, Any]]:
-    """The block's samples, the latest of each wanted kind, or none where one is missing: a block is whole or redone."""
-    latest = {sample["wanted"]: dict(sample) for sample in samples if sample["block"] == block}
-    return [latest[kind] for kind in wanted] if all(kind in latest for kind in wanted) else []
+def read_samples(host: Host, run_id: str) -> list[dict[str, Any]]:
+    """A run's samples in order: its lines but those that close a block."""
+    return [line for line in read_lines(host, run_id) if isinstance(line.get("wanted"), str)]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A finished block: its samples in order, and the line that closed it, which tells what its samples share."""
+
+    number: int
+    samples: list[dict[str, Any]]
+    shared: dict[str, Any]
+
+
+def close_block(host: Host, run_id: str, number: int, shared: Mapping[str, Any]) -> None:
+    """Mark a block as finished, so that the same run never measures it again."""
+    append_sample(host, run_id, {"block": number, "shared": shared})
+
+
+def finished_blocks(host: Host, run_id: str) -> dict[int, Block]:
+    """A run's finished blocks by number. Samples of an attempt that was interrupted belong to none."""
+    blocks: dict[int, Block] = {}
+    pending: dict[int, list[dict[str, Any]]] = {}
+    for line in read_lines(host, run_id):
+        number = line["block"]
+        if isinstance(line.get("shared"), dict):
+            blocks[number] = Block(number, _latest(pending.pop(number, [])), line["shared"])
+        elif isinstance(line.get("wanted"), str):
+            pending.setdefault(number, []).append(line)
+    return blocks
+
+
+def _latest(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last sample of each wanted kind: an attempt before it was interrupted."""
+    return list({sample["wanted"]: sample for sample in samples}.values())

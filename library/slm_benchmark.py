@@ -1,0 +1,182 @@
+#!/usr/bin/python
+"""Measure how a model loads, cold and warm: one verified block a call."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slm_benchmark
+short_description: Measure how a small language model loads, cold and warm
+description:
+  - Runs one block, a cold and a warm load of the model, each as a fresh unprivileged process that is watched from
+    outside, with the state of the page cache verified before and after. C(docs/measuring.md) tells the protocol.
+  - Every sample is appended durably to C(/var/lib/slm-baseline/runs/RUN/samples.jsonl) before the next one starts. A
+    block that the same run has finished is not measured again.
+  - A loader that crashes, hangs or is killed makes a sample of kind C(failed), not a failed task.
+  - With O(state=checked) nothing is measured or changed; the task fails if a measurement could not work.
+author: slm-baseline maintainers
+options:
+  state:
+    description: Whether to measure a block, or only to check that measuring would work.
+    type: str
+    choices: [measured, checked]
+    default: measured
+  model:
+    description: An embedded shape, an absolute path, or C(organisation/name) in the hub's cache.
+    type: str
+    required: true
+  revision:
+    description: Branch, tag or commit of a hub id.
+    type: str
+    default: ""
+  block:
+    description: Which block, from 1.
+    type: raw
+    default: 1
+  blocks:
+    description: How many blocks the run has. The result of the last one holds the whole run.
+    type: raw
+    default: 1
+  scope:
+    description: What a cold load evicts. C(host) drops all caches, C(app) interpreter, libraries and model, C(weights)
+      the model.
+    type: raw
+    default: host
+  dtype:
+    description: The dtype to load in. C(auto) keeps the stored one; another one makes the loader copy the weights.
+    type: raw
+    default: auto
+  timeout_s:
+    description: Seconds after which a loader is killed.
+    type: raw
+    default: 600
+  user:
+    description: The unprivileged user who runs the loader.
+    type: str
+    default: nobody
+  home:
+    description: The measurement's folder on the host.
+    type: str
+    default: /opt/slm-baseline
+  python:
+    description: An existing interpreter for the loader. Empty takes the one that M(slm_environment) made.
+    type: str
+    default: ""
+  base_python:
+    description: For O(state=checked), the Python that an environment would be made from.
+    type: str
+    default: ""
+  requirements:
+    description: For O(state=checked), the lock that an environment would be made from.
+    type: str
+    default: ""
+  hf_home:
+    description: The hub's cache on the host. Empty means C(huggingface) in O(home).
+    type: str
+    default: ""
+  offline:
+    description: Whether the hub is out of reach; only words the error for a model that is not cached.
+    type: bool
+    default: true
+  run:
+    description: The run this task belongs to, as the playbooks of this project pass it. Names the folder of samples.
+    type: dict
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Checks and measures nothing.}
+  diff_mode: {support: none, description: Measuring leaves samples and nothing else.}
+"""
+
+EXAMPLES = r"""
+- name: Three blocks, each telling its times as it ends
+  slm_benchmark:
+    model: qwen2.5-0.5b
+    block: "{{ item }}"
+    blocks: 3
+    run: "{{ slm_run }}"
+  loop: "{{ range(1, 4) }}"
+  register: measured
+  loop_control:
+    label: "{{ measured.msg }}"
+"""
+
+RETURN = r"""
+msg:
+  description: The block in one line, with the time left.
+  returned: success
+  type: str
+  sample: "block 2 of 3: cold 8.31 s, warm 4.02 s, about 14 s left"
+samples:
+  description: The block's samples, as docs/architecture.md tells them.
+  returned: success, not in check mode
+  type: list
+  elements: dict
+benchmark:
+  description: The whole run (host, model, software, protocol, ceiling, samples), as the result document wants it.
+  returned: success, last block, not in check mode
+  type: dict
+problem:
+  description: The error in parts (knob, wanted, found, why, next_step).
+  returned: failure
+  type: dict
+"""
+
+import sys
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.loader_process import ControllerGone
+from ansible.module_utils.slm_baseline.measurement import measure_block, parse_block, parse_request, preflight
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased
+from ansible.module_utils.slm_baseline.snapshot import recover_sweep
+
+ARGUMENTS: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["measured", "checked"], "default": "measured"},
+    "model": {"type": "str", "required": True},
+    "revision": {"type": "str", "default": ""},
+    "block": {"type": "raw", "default": 1},
+    "blocks": {"type": "raw", "default": 1},
+    "scope": {"type": "raw", "default": "host"},
+    "dtype": {"type": "raw", "default": "auto"},
+    "timeout_s": {"type": "raw", "default": 600},
+    "user": {"type": "str", "default": "nobody"},
+    "home": {"type": "str", "default": "/opt/slm-baseline"},
+    "python": {"type": "str", "default": ""},
+    "base_python": {"type": "str", "default": ""},
+    "requirements": {"type": "str", "default": ""},
+    "hf_home": {"type": "str", "default": ""},
+    "offline": {"type": "bool", "default": True},
+    **SETTER_ARGUMENTS,
+}
+
+
+def main() -> None:
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+
+    def work(host: Host) -> dict[str, Any]:
+        request = parse_request(module.params)
+        number = parse_block(module.params["block"], request.blocks)
+        if module.check_mode or module.params["state"] == "checked":
+            ready = preflight(host, request)
+            told = f"block {number} of {request.blocks}: not measured in check mode"
+            return {
+                "changed": False,
+                "msg": told if module.params["state"] == "measured" else "ready to measure",
+                **ready,
+            }
+        with leased(module, host) as run_id:
+            # What an interrupted sweep left set would be measured as if the user had set it.
+            recover_sweep(host)
+            return measure_block(host, request, run_id, number)
+
+    try:
+        finish(module, work)
+    except ControllerGone:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

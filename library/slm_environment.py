@@ -1,0 +1,139 @@
+#!/usr/bin/python
+"""Put the measurement's own environment on a host: scripts, and a virtual environment from a lock."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slm_environment
+short_description: Make the environment that measures model loads
+description:
+  - Writes scripts into one folder, and makes a virtual environment there from a lock, with a Python of the host that
+    the loader's user can execute.
+  - An environment made from the same lock is left alone, which costs milliseconds. One that was interrupted is made
+    again.
+  - With O(python) an existing interpreter is used, and only the scripts are written.
+author: slm-baseline maintainers
+options:
+  home:
+    description: The folder that holds everything. Removing it removes the environment.
+    type: str
+    default: /opt/slm-baseline
+  python:
+    description: An existing interpreter with torch, transformers, accelerate, psutil and safetensors. Empty makes one.
+    type: str
+    default: ""
+  base_python:
+    description: The Python to make the environment from. Empty finds one in C(/usr/bin) or C(/usr/local/bin).
+    type: str
+    default: ""
+  requirements:
+    description: The lock, in pip's requirements format.
+    type: str
+    default: ""
+  pip_options:
+    description: Options for C(pip install), such as an index.
+    type: list
+    elements: str
+    default: []
+  scripts:
+    description: Texts by file name.
+    type: dict
+    default: {}
+  user:
+    description: The user who runs the loader.
+    type: str
+    default: nobody
+  run:
+    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    type: dict
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Says what it would make.}
+  diff_mode: {support: none, description: The lock and the scripts are files of the project.}
+"""
+
+EXAMPLES = r"""
+- name: An environment for the loader
+  slm_environment:
+    requirements: "{{ lookup('file', 'requirements-host.txt') }}"
+    scripts:
+      slm_load.py: "{{ lookup('file', 'slm_load.py', rstrip=false) }}"
+"""
+
+RETURN = r"""
+interpreter:
+  description: The Python that runs the loader.
+  returned: success
+  type: str
+  sample: /opt/slm-baseline/venv/bin/python
+built:
+  description: Whether the virtual environment was made, or would be in check mode.
+  returned: success
+  type: bool
+scripts:
+  description: Names of the scripts that were written, or would be.
+  returned: success
+  type: list
+  elements: str
+problem:
+  description: The error in parts (knob, wanted, found, why, next_step).
+  returned: failure
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.environment import (
+    build,
+    changed_scripts,
+    install_scripts,
+    is_built,
+    parse_environment,
+)
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.loader_process import find_account
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, require_root
+
+ARGUMENTS: dict[str, Any] = {
+    "home": {"type": "str", "default": "/opt/slm-baseline"},
+    "python": {"type": "str", "default": ""},
+    "base_python": {"type": "str", "default": ""},
+    "requirements": {"type": "str", "default": ""},
+    "pip_options": {"type": "list", "elements": "str", "default": []},
+    "scripts": {"type": "dict", "default": {}},
+    "user": {"type": "str", "default": "nobody"},
+    **SETTER_ARGUMENTS,
+}
+
+
+def main() -> None:
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+    params = module.params
+
+    def work(host: Host) -> dict[str, Any]:
+        require_root(host, "slm_environment")
+        environment = parse_environment(params)
+        account = find_account(params["user"])
+        must_build = not is_built(host, environment)
+        names = changed_scripts(host, environment, params["scripts"])
+        if (must_build or names) and not module.check_mode:
+            with leased(module, host):
+                if must_build:
+                    build(host, environment, account)
+                install_scripts(host, environment, {name: params["scripts"][name] for name in names})
+        return {
+            "changed": must_build or bool(names),
+            "interpreter": environment.interpreter,
+            "built": must_build,
+            "scripts": names,
+        }
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+#!/usr/bin/python
+"""Have the model on the host: build an embedded one, or find and check a local or cached one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slm_model
+short_description: Have the model to be measured on the host
+description:
+  - Builds an embedded model (C(qwen2.5-0.5b), C(qwen2.5-1.5b), C(phi-3-mini), C(tiny)) with the builder that
+    M(slm_environment) put on the host. What is right already is not built again.
+  - A local folder or a hub id is found and checked, and never fetched.
+author: slm-baseline maintainers
+options:
+  model:
+    description: An embedded shape, an absolute path, or C(organisation/name) in the hub's cache.
+    type: str
+    required: true
+  revision:
+    description: Branch, tag or commit of a hub id.
+    type: str
+    default: ""
+  home:
+    description: The measurement's folder on the host.
+    type: str
+    default: /opt/slm-baseline
+  python:
+    description: The interpreter to build with. Empty takes the one that M(slm_environment) made.
+    type: str
+    default: ""
+  hf_home:
+    description: The hub's cache on the host. Empty means C(huggingface) in O(home).
+    type: str
+    default: ""
+  offline:
+    description: Whether the hub is out of reach; only words the error for a model that is not cached.
+    type: bool
+    default: true
+  user:
+    description: The user who will read the model.
+    type: str
+    default: nobody
+  run:
+    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    type: dict
+  root:
+    description: Where the host's files are. For tests.
+    type: path
+    default: /
+attributes:
+  check_mode: {support: full, description: Says whether a model would have to be built.}
+  diff_mode: {support: none, description: A model has no readable difference.}
+"""
+
+EXAMPLES = r"""
+- name: The default embedded model
+  slm_model:
+    model: qwen2.5-0.5b
+"""
+
+RETURN = r"""
+model:
+  description: The model as the result document has it (id, source, revision, path, bytes, files, dtype, parameters).
+  returned: success, not in check mode where it is yet to be built
+  type: dict
+built:
+  description: Names of the files that were built.
+  returned: success, not in check mode
+  type: list
+  elements: str
+problem:
+  description: The error in parts (knob, wanted, found, why, next_step).
+  returned: failure
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.environment import Environment
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.loader_process import find_account
+from ansible.module_utils.slm_baseline.measurement import embedded_path, find_model, parse_model
+from ansible.module_utils.slm_baseline.model_build import build_model
+from ansible.module_utils.slm_baseline.model_files import EMBEDDED_MODEL_BYTES
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, require_root
+
+ARGUMENTS: dict[str, Any] = {
+    "model": {"type": "str", "required": True},
+    "revision": {"type": "str", "default": ""},
+    "home": {"type": "str", "default": "/opt/slm-baseline"},
+    "python": {"type": "str", "default": ""},
+    "hf_home": {"type": "str", "default": ""},
+    "offline": {"type": "bool", "default": True},
+    "user": {"type": "str", "default": "nobody"},
+    **SETTER_ARGUMENTS,
+}
+
+
+def main() -> None:
+    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+
+    params = module.params
+
+    def work(host: Host) -> dict[str, Any]:
+        require_root(host, "slm_model")
+        place = parse_model(params)
+        built: dict[str, Any] = {"changed": False, "built": []}
+        if place.model in EMBEDDED_MODEL_BYTES:
+            if module.check_mode:
+                return {"changed": not host.exists(f"{embedded_path(place)}/manifest.json")}
+            with leased(module, host):
+                built = build_model(host, Environment(place.home, params["python"]).interpreter, place)
+        model = find_model(host, place, find_account(params["user"]))
+        return {"changed": built["changed"], "built": built["built"], "model": model.as_dict()}
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()
