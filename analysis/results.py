@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from analysis import schema, statistics
@@ -18,14 +18,13 @@ def document(
     *,
     name: str,
     run: Mapping[str, str],
-    facts: Mapping[str, Any],
     memory: Mapping[str, Any],
     before: Mapping[str, str],
 ) -> dict[str, Any]:
     """The document of docs/architecture.md from what a run registered; SettingError where it breaks its schema.
 
-    `benchmark` is what `slm_benchmark` returned (model, software, protocol, ceiling, samples, host), `name` the
-    inventory name, `run` has run_id, started_at and finished_at, `facts` is Ansible's ansible_facts, `memory` what
+    `benchmark` is what the last block of `slm_benchmark` returned under that name (host, model, software, protocol,
+    ceiling, samples), `name` the inventory name, `run` has run_id, started_at and finished_at, `memory` is what
     `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's values, empty
     where there is none.
     """
@@ -38,12 +37,12 @@ def document(
         "kind": "baseline",
         "started_at": run["started_at"],
         "finished_at": run["finished_at"],
-        "host": _host(name, facts, memory["memory"], benchmark.get("host") or {}),
+        "host": {"name": name, **benchmark["host"]},
         "model": benchmark["model"],
         "software": benchmark["software"],
         "protocol": benchmark["protocol"],
         "tuning": _tuning(memory, before),
-        "ceiling": benchmark.get("ceiling"),
+        "ceiling": benchmark["ceiling"],
         "samples": samples,
         "summary": statistics.summarise(samples),
     }
@@ -55,35 +54,6 @@ def document(
 def validate(document: object) -> None:
     """Raise one readable SettingError where the document breaks schemas/result.schema.json."""
     schema.validate(document, "result")
-
-
-def _host(
-    name: str, facts: Mapping[str, Any], memory: Mapping[str, Any], measured: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Ansible's facts, overlaid with what the measurement saw itself: where the model lies, and the GPUs."""
-    return {
-        "name": name,
-        "kernel": facts["kernel"],
-        "arch": facts["architecture"],
-        "distribution": f"{facts.get('distribution', 'unknown')} {facts.get('distribution_version', '')}".strip(),
-        "cpu_model": _cpu_model(facts.get("processor") or []),
-        "cpus": facts.get("processor_nproc") or facts["processor_vcpus"],
-        "numa_nodes": max(1, len(memory["numa"])),
-        "memory_bytes": memory["meminfo"]["MemTotal"],
-        "page_size_bytes": None,
-        "systemd": memory["systemd"],
-        "psi": None,
-        "disk": None,
-        "filesystem": None,
-        "gpus": [],
-        "gpu_driver": None,
-        **measured,
-    }
-
-
-def _cpu_model(processor: Sequence[str]) -> str | None:
-    """The model among Ansible's flat list, which repeats number, vendor and model (or only some) for every CPU."""
-    return max(processor[:3], key=len, default=None)
 
 
 def _tuning(memory: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, Any]:
