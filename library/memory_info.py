@@ -92,6 +92,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.memory_info import gather, judge, preflight
+from ansible.module_utils.slm_baseline.model_files import expected_bytes
 from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, require_root
 from ansible.module_utils.slm_baseline.sizes import parse_size
 from ansible.module_utils.slm_baseline.tuning import parse_wanted
@@ -118,7 +119,7 @@ def main() -> None:
         wanted = parse_wanted(host, given["thp"], given["pools"], given["mounts"])
         if given["preflight"]:
             require_root(host, "memory tuning")
-            keep_bytes = parse_size(given["margin"], "hugepages_margin")
+            keep_bytes = parse_size(given["margin"], "hugepages_margin") + expected_bytes(host, given["model"] or "")
             preflight(host, wanted, keep_bytes, given["max_share"], given["tolerate_competitors"])
         return {"changed": False, "memory": gather(host), "desired": wanted.values(), **judge(host, wanted)}
 

@@ -43,8 +43,18 @@ def gather(host: Host) -> dict[str, Any]:
         "systemd": systemd_runs(host),
         "cmdline": (host.read_or_none("/proc/cmdline") or "").strip(),
         "snapshot": host.exists(SNAPSHOT),
+        "before": _before(host),
         "unfinished_sweep": host.exists(SWEEP_PRIOR),
     }
+
+
+def _before(host: Host) -> dict[str, str]:
+    """The snapshot's values; none where there is no snapshot, or none that this user can read and trust."""
+    try:
+        snapshot = load(host)
+    except SettingError:
+        return {}
+    return snapshot.values() if snapshot else {}
 
 
 def _thp(host: Host) -> dict[str, Any]:

@@ -129,6 +129,16 @@ def embedded_model_bytes(shape: str) -> int:
     return EMBEDDED_MODEL_BYTES[shape]
 
 
+def expected_bytes(host: Host, model: str) -> int:
+    """About what a model's weights take in memory, before anything about them is checked; 0 where it is not known."""
+    if model in EMBEDDED_MODEL_BYTES:
+        return EMBEDDED_MODEL_BYTES[model]
+    if not model.startswith("/"):
+        return 0
+    weights = [host.path(f"{model}/{name}") for name in host.names(model) if name.endswith(".safetensors")]
+    return sum(path.stat().st_size for path in weights if path.is_file())
+
+
 def resolve_model(
     host: Host,
     model: str,
