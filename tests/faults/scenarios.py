@@ -1,0 +1,43 @@
+"""The sequences that the matrix breaks: a first tuning, a changed one, and a rollback of both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.faults.matrix import ROLLBACK, Scenario
+from tests.faults.modules import Step
+
+PAGES = 8
+"""Small, since the memory is the machine's own."""
+
+
+def _tuning(thp: dict[str, Any], pages: int, mounts: list[dict[str, Any]]) -> list[Step]:
+    return [
+        Step("memory_snapshot", {"mounts": mounts}),
+        Step("thp", thp),
+        Step("hugepages", {"pools": [{"size": "2M", "count": pages}]}),
+        Step("hugetlbfs", {"mounts": mounts}),
+    ]
+
+
+FIRST = _tuning(
+    {"enabled": "never", "defrag": "never"}, PAGES, [{"path": "/mnt/models/huge", "page_size": "2M", "mode": "0770"}]
+)
+# One knob dropped, one added, one changed; fewer pages; a mount with other options, and a second one.
+CHANGED = _tuning(
+    {"defrag": "defer", "khugepaged": {"scan_sleep_millisecs": 20000}},
+    PAGES - 2,
+    [
+        {"path": "/mnt/models/huge", "page_size": "2M", "mode": "0750", "size": "8M"},
+        {"path": "/mnt/scratch", "page_size": "2M"},
+    ],
+)
+# The mounts of CHANGED are given up.
+FEWER = [*CHANGED[:1], Step("hugetlbfs", {"mounts": []})]
+
+SCENARIOS = (
+    Scenario("first tuning", [], FIRST, FIRST),
+    Scenario("changed tuning", FIRST, CHANGED, CHANGED),
+    Scenario("mounts given up", CHANGED, [Step("hugetlbfs", {"mounts": []})], FEWER[1:]),
+    Scenario("rollback", [*FIRST, *CHANGED], [ROLLBACK], FIRST),
+)

@@ -1,0 +1,140 @@
+"""A stage for faults: throw-away /etc, /var/lib, /run and /mnt in a private mount namespace, over the real kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+THP = Path("/sys/kernel/mm/transparent_hugepage")
+POOLS = (Path("/sys/kernel/mm/hugepages"), Path("/sys/devices/system/node"))
+MIN_FREE = Path("/proc/sys/vm/min_free_kbytes")
+FOLDERS = ("/etc", "/var/lib", "/run", "/mnt")
+_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
+_CLONE_NEWNS = 0x00020000
+
+State = dict[str, str]
+
+
+def enter_private_namespace() -> None:
+    """Leave the machine's mount namespace for good: nothing mounted from here on is seen outside this process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNS): this needs root")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def set_up_folders() -> None:
+    """Pristine folders: the few files of /etc that C libraries read, and an empty rest.
+
+    /etc/tmpfiles.d is missing, as it may be, so that making and removing it is part of the test.
+    """
+    kept = {name: Path("/etc", name).read_bytes() for name in _ETC if Path("/etc", name).exists()}
+    for folder in FOLDERS:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "stage", folder], check=True)
+    for name, content in kept.items():
+        Path("/etc", name).write_bytes(content)
+    Path("/etc/systemd/system").mkdir(parents=True)
+    Path("/etc/systemd/system/theirs.mount").write_text("[Mount]\nWhat=tmpfs\nWhere=/mnt/theirs\nType=tmpfs\n")
+
+
+def clear_folders() -> None:
+    """Unmount whatever a failed trial left, then empty and refill the folders."""
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        path = line.split(" ")[4]
+        if path.startswith("/mnt/") and not path.startswith("/mnt/sandboxing"):
+            subprocess.run(["umount", path], check=True)
+    for folder in FOLDERS:
+        subprocess.run(["umount", folder], check=True)
+    set_up_folders()
+
+
+def forget_runs() -> None:
+    """Remove what a complete rollback keeps: its archive, and the lock in /run."""
+    for folder in ("/var/lib/slm-baseline", "/run/slm-baseline"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kernel_files() -> Iterator[Path]:
+    """Every kernel file that the tuning could move, in the order in which they can be put back."""
+    yield THP / "enabled"
+    yield from sorted(
+        path
+        for path in THP.rglob("*")
+        if path.is_file()
+        and path != THP / "enabled"
+        and path.stat().st_mode & stat.S_IWUSR
+        and "stats" not in path.parts
+    )
+    for folder in POOLS:
+        yield from sorted(folder.rglob("nr_hugepages"))
+        yield from sorted(folder.rglob("nr_overcommit_hugepages"))
+    yield MIN_FREE
+
+
+def _selected(text: str) -> str:
+    chosen = [word.strip("[]") for word in text.split() if word.startswith("[")]
+    return chosen[0] if chosen else text.strip()
+
+
+def kernel_state() -> State:
+    """Value by file. Read in its own way: it shares no code with what it checks."""
+    return {str(path): _selected(path.read_text()) for path in _kernel_files()}
+
+
+def put_kernel_back(state: State) -> None:
+    """Write what differs."""
+    for path, value in state.items():
+        if _selected(Path(path).read_text()) != value:
+            Path(path).write_text(value)
+
+
+def state() -> State:
+    """Everything that must be as before: kernel files, mounts under /mnt, and all files of the stage's folders.
+
+    Left out is what a rollback keeps on purpose: the archive, and the lock in /run, which no reboot survives.
+    """
+    found = kernel_state()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        if fields[4].startswith("/mnt/"):
+            found[f"mount {fields[4]}"] = " ".join([fields[5], *fields[-3:]])
+    for folder in FOLDERS:
+        for parent, folders, names in os.walk(folder):
+            for name in folders + names:
+                path = f"{parent}/{name}"
+                found[path] = _file(path)
+    for kept in ("/run/slm-baseline", "/run/slm-baseline/lock"):
+        found.pop(kept, None)
+    archive = "/var/lib/slm-baseline/archive"
+    archived = [path for path in found if path == archive or path.startswith(f"{archive}/snapshot-")]
+    for path in archived:
+        del found[path]
+    if archived:
+        found.pop("/var/lib/slm-baseline", None)
+    return found
+
+
+def _file(path: str) -> str:
+    status = os.lstat(path)
+    owner = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
+    if stat.S_ISLNK(status.st_mode):
+        return f"{owner} -> {os.readlink(path)}"
+    return f"{owner} {Path(path).read_bytes()!r}" if stat.S_ISREG(status.st_mode) else owner
+
+
+@contextmanager
+def staged() -> Iterator[State]:
+    """The pristine state, in a namespace of our own; the kernel's values are put back whatever happens."""
+    kernel = kernel_state()
+    enter_private_namespace()
+    set_up_folders()
+    try:
+        yield state()
+    finally:
+        put_kernel_back(kernel)
