@@ -9,7 +9,7 @@ from typing import Any
 
 from .changes import os_problem
 from .errors import ParseError, SettingError
-from .experiment import WANTED, Cell
+from .experiment import WANTED, Arm, Cell
 from .hostfs import Host
 from .snapshot import STATE
 
@@ -47,9 +47,22 @@ def load_plan(host: Host) -> Plan | None:
     except OSError as error:
         raise os_problem(PLAN, "a readable plan", error) from error
     try:
-        return Plan(**json.loads(text))
-    except (ValueError, TypeError, RecursionError) as error:
+        return _typed(Plan(**json.loads(text)))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ParseError(PLAN, "the plan of a sweep", text, "set sweep_new=true to begin a new sweep.") from error
+
+
+def _typed(plan: Plan) -> Plan:
+    """The plan, once its values have the types that its fields name; an arm must be what `Arm.as_dict` tells."""
+    kinds = {"run_id": str, "seed": int, "started_at": str, "arms": list, "left_out": list, "dtypes": list}
+    for name, kind in {**kinds, "stock": dict, "subject": dict, "is_finished": bool}.items():
+        if not isinstance(getattr(plan, name), kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if not all(isinstance(value, str) for value in (*plan.dtypes, *plan.stock.values())):
+        raise TypeError("dtypes and stock values are text")
+    for arm in plan.arms:
+        Arm.from_dict(arm)
+    return plan
 
 
 def save_plan(host: Host, plan: Plan) -> None:
