@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .errors import SettingError
 from .hostfs import Host
 from .persistence import UNITS, our_files, reload_units
-from .snapshot import SNAPSHOT, SWEEP_PRIOR, archive, load, restore
+from .snapshot import SNAPSHOT, SWEEP_PRIOR, archive, load, remove_leftovers, restore
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ def roll_back(host: Host, dry_run: bool = False) -> Outcome:
     The tuning's snapshot is older than a sweep's prior state and holds all that it holds, so it alone counts where
     both are there.
     """
+    if not dry_run:
+        remove_leftovers(host)
     snapshot, sweep = load(host), load(host, SWEEP_PRIOR)
     prior = snapshot or sweep
     if prior is None:

@@ -260,6 +260,14 @@ def recover_sweep(host: Host) -> bool:
     return True
 
 
+def remove_leftovers(host: Host) -> None:
+    """Remove what an interrupted recording left: temporary files, and the state folder if nothing else is in it."""
+    for path in (SNAPSHOT, SWEEP_PRIOR):
+        host.path(temporary_name(path)).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        host.path(STATE).rmdir()
+
+
 def _file_state(host: Host, path: str) -> FileState | None:
     target = host.path(path)
     try:
