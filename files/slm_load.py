@@ -226,7 +226,8 @@ def gpu_facts(torch: Any) -> list[dict[str, Any]] | None:
             {
                 "index": index,
                 "name": properties.name,
-                "uuid": str(getattr(properties, "uuid", "")) or None,
+                # Spelled as NVML and nvidia-smi do.
+                "uuid": f"GPU-{properties.uuid}",
                 "capability": f"{properties.major}.{properties.minor}",
                 "total_bytes": properties.total_memory,
                 "allocated_bytes": torch.cuda.memory_allocated(index),

@@ -263,7 +263,7 @@ def test_devices_are_ready_and_synchronised_at_every_boundary(packages: Path) ->
     assert held["gpu"][1] == {
         "index": 1,
         "name": "Fake GPU",
-        "uuid": "1-2",
+        "uuid": "GPU-1-2",
         "capability": "9.0",
         "total_bytes": 1 << 36,
         "allocated_bytes": 101,
