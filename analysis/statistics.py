@@ -84,7 +84,10 @@ def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
         method="percentile",
         rng=np.random.default_rng(_SEED),
     )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    # Interpolating between quantiles rounds, and may put an end past the median or the extremes by the last bit.
+    low, high = result.confidence_interval
+    middle = np.median(values)
+    return float(np.clip(low, min(values), middle)), float(np.clip(high, middle, max(values)))
 
 
 def _median(values: npt.NDArray[np.float64], axis: int = -1) -> npt.NDArray[np.float64]:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analysis.statistics import best_coverage, figure, phase_seconds, summarise
@@ -38,6 +38,8 @@ def test_nothing_measured_is_null_and_not_zero() -> None:
 
 
 @settings(max_examples=30, deadline=None)
+@example([1.0, 1.0, 700860335246.7772])
+@example([171537782831.0, 171537782830.60037, 171537782830.60037])
 @given(VALUES)
 def test_an_interval_is_ordered_inside_what_was_seen_and_the_same_every_time(values: list[float]) -> None:
     made = figure(values)
@@ -46,6 +48,11 @@ def test_an_interval_is_ordered_inside_what_was_seen_and_the_same_every_time(val
     assert made["median"] is not None
     assert min(values) <= made["ci_low"] <= made["median"] <= made["ci_high"] <= max(values)
     assert figure(values) == made
+
+
+def test_the_seed_is_fixed() -> None:
+    values = [math.sqrt(number) for number in range(2, 42)]
+    assert len({figure(values)["ci_low"] for _ in range(5)}) == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
