@@ -11,6 +11,7 @@ import binascii
 import contextlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,7 +20,7 @@ from typing import Any
 from .changes import WriteKnob, os_problem
 from .errors import SettingError
 from .hostfs import Host, temporary_name
-from .knobs import MIN_FREE, read_knob, thp_knobs
+from .knobs import MIN_FREE, THP, read_knob, thp_knobs
 from .mounts import ChangeMount, MountSpec, found_mount, holders, hugetlbfs_mounts, missing_folders
 from .persistence import POOLS_DROPIN, THP_DROPIN, TMPFILES, UNITS, WANTS, our_files, unit_path, wants_path
 from .pools import pool_name, pool_sizes, pool_spread, read_pool, restore_spread
@@ -32,6 +33,10 @@ ARCHIVE = f"{STATE}/archive"
 SCHEMA_VERSION = 1
 
 _MIN_FREE_KNOB = "vm.min_free_kbytes"
+_DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
+_MAX_MODE = 0o7777
+_MAX_ID = 2**32 - 2
+"""The largest uid and gid: the one above means "leave as it is" to chown(2)."""
 
 
 @dataclass(frozen=True)
@@ -116,17 +121,40 @@ def _typed(document: dict[str, Any]) -> Snapshot:
     def text(value: object) -> str:
         if not isinstance(value, str):
             raise TypeError(f"{value!r} is no text")
+        if "\0" in value:
+            raise ValueError(f"{value!r} holds a NUL")
+        os.fsencode(value)
         return value
 
-    def whole(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise TypeError(f"{value!r} is no whole number")
+    def whole(value: object, most: int = 2**63 - 1) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            raise TypeError(f"{value!r} is no whole number from 0 to {most}")
         return value
 
     def absolute(value: object) -> str:
-        if not os.path.isabs(text(value)) or os.path.normpath(text(value)) != value or "\0" in text(value):
+        if not os.path.isabs(text(value)) or os.path.normpath(text(value)) != value:
             raise ValueError(f"{value!r} is no absolute path")
         return text(value)
+
+    def knob_value(value: object) -> str:
+        if not text(value).isascii() or not text(value).strip():
+            raise ValueError(f"{value!r} is no knob's value")
+        return text(value)
+
+    def knob_path(value: object) -> str:
+        if absolute(value) != MIN_FREE and not text(value).startswith(f"{THP}/"):
+            raise ValueError(f"{value!r} is no knob of ours")
+        return text(value)
+
+    def file_path(value: object) -> str:
+        if absolute(value) not in (THP_DROPIN, POOLS_DROPIN) and not text(value).startswith(f"{UNITS}/"):
+            raise ValueError(f"{value!r} is no file of ours")
+        return text(value)
+
+    def decimal(value: object) -> int:
+        if not _DECIMAL.fullmatch(text(value)):
+            raise ValueError(f"{value!r} is no whole number")
+        return int(text(value))
 
     def mount(path: str, value: Any) -> MountSpec | None:
         if value is None:
@@ -136,9 +164,9 @@ def _typed(document: dict[str, Any]) -> Snapshot:
             absolute(path),
             whole(value["page_size_bytes"]),
             None if size is None else whole(size),
-            whole(value["mode"]),
-            whole(value["uid"]),
-            whole(value["gid"]),
+            whole(value["mode"], _MAX_MODE),
+            whole(value["uid"], _MAX_ID),
+            whole(value["gid"], _MAX_ID),
         )
 
     def file(value: Any) -> FileState | None:
@@ -146,23 +174,24 @@ def _typed(document: dict[str, Any]) -> Snapshot:
             return None
         content = base64.b64decode(text(value["content"]), validate=True)
         link = None if value["link"] is None else text(value["link"])
-        return FileState(whole(value["mode"]), whole(value["uid"]), whole(value["gid"]), content, link)
+        mode, uid, gid = whole(value["mode"], _MAX_MODE), whole(value["uid"], _MAX_ID), whole(value["gid"], _MAX_ID)
+        return FileState(mode, uid, gid, content, link)
 
     if set(document["knobs"]) != set(document["paths"]):
         raise ValueError("knobs and paths differ")
     return Snapshot(
         taken_at=text(document["taken_at"]),
         run_id=text(document["run_id"]),
-        knobs={text(name): text(value) for name, value in document["knobs"].items()},
-        paths={text(name): absolute(value) for name, value in document["paths"].items()},
+        knobs={text(name): knob_value(value) for name, value in document["knobs"].items()},
+        paths={text(name): knob_path(value) for name, value in document["paths"].items()},
         pools={
-            int(size): PoolState(
-                whole(pool["persistent"]), {int(node): whole(count) for node, count in pool["nodes"].items()}
+            decimal(size): PoolState(
+                whole(pool["persistent"]), {decimal(node): whole(count) for node, count in pool["nodes"].items()}
             )
             for size, pool in document["pools"].items()
         },
         mounts={absolute(path): mount(path, value) for path, value in document["mounts"].items()},
-        files={absolute(path): file(value) for path, value in document["files"].items()},
+        files={file_path(path): file(value) for path, value in document["files"].items()},
         missing_folders=[absolute(path) for path in document["missing_folders"]],
     )
 
@@ -319,6 +348,8 @@ class _Restore:
         self.dry_run = dry_run
         self.changes: list[dict[str, str]] = []
         self.incomplete: list[SettingError] = []
+        self.gone: set[str] = set()
+        self.unmounted: set[str] = set()
 
     @contextlib.contextmanager
     def _item(self, name: str, before: str, after: str) -> Any:
@@ -342,30 +373,46 @@ class _Restore:
         with self._item(change.name, change.before, change.after):
             if not self.dry_run:
                 change.apply(self.host)
+            elif wanted is None:
+                self.unmounted.add(path)
 
     def file(self, path: str, wanted: FileState | None) -> None:
-        if not self.dry_run:
-            with contextlib.suppress(FileNotFoundError):
-                self.host.path(temporary_name(path)).unlink()
-        found = _file_state(self.host, path)
+        leftover = temporary_name(path)
+        try:
+            if os.path.lexists(self.host.path(leftover)):
+                self.gone.add(leftover)
+                if not self.dry_run:
+                    self.host.remove_durably(leftover)
+            found = _file_state(self.host, path)
+        except OSError as error:
+            self.incomplete.append(os_problem(path, _told(wanted), error))
+            return
         if found == wanted:
             return
         with self._item(path, _told(found), _told(wanted)):
+            if wanted is None:
+                self.gone.add(path)
             if self.dry_run:
                 return
-            if wanted is None:
-                self.host.remove_durably(path)
-            elif wanted.link is not None:
-                self.host.remove_durably(path)
-                os.symlink(wanted.link, self.host.path(path))
-            else:
-                self.host.write_durably(path, wanted.content, wanted.mode, wanted.uid, wanted.gid)
+            _put_file(self.host, path, wanted)
+            settled = _file_state(self.host, path)
+            if settled != wanted:
+                raise SettingError(
+                    path,
+                    _told(wanted),
+                    _told(settled),
+                    "The write succeeded, but the file reads back otherwise.",
+                    "look for another writer of this file, then run the rollback again.",
+                )
 
     def folder(self, path: str) -> None:
         target = self.host.path(path)
-        if path == STATE or not target.is_dir() or (os.listdir(target) and not self.dry_run):
-            return  # The state folder keeps the archive; a folder somebody else uses by now stays theirs.
+        if path == STATE or not target.is_dir():
+            return  # The state folder keeps the archive.
+        if path not in self.unmounted and any(f"{path}/{name}" not in self.gone for name in self.host.names(path)):
+            return  # A folder that somebody else uses by now stays theirs.
         with self._item(path, "folder", "absent"):
+            self.gone.add(path)
             if not self.dry_run:
                 target.rmdir()
 
@@ -398,8 +445,8 @@ class _Restore:
         if self.dry_run:
             return
         after = read_pool(self.host, size)
-        # Surplus that was there before is somebody else's; what a shrink leaves is memory that did not come back.
-        left = after.surplus - before.surplus if before.persistent <= wanted.persistent else after.surplus
+        # Surplus that the host's own overcommit allows is its business; any other is memory that did not come back.
+        left = after.surplus - (after.overcommit or 0)
         if after.persistent != wanted.persistent or left > 0:
             self.incomplete.append(self._pages_held(name, wanted.persistent, after.persistent, left))
 
@@ -418,6 +465,20 @@ class _Restore:
         )
 
 
+def _put_file(host: Host, path: str, wanted: FileState | None) -> None:
+    if wanted is None:
+        host.remove_durably(path)
+        return
+    os.makedirs(host.path(path).parent, mode=0o755, exist_ok=True)
+    if wanted.link is None:
+        host.write_durably(path, wanted.content, wanted.mode, wanted.uid, wanted.gid)
+    else:
+        host.remove_durably(path)
+        os.symlink(wanted.link, host.path(path))
+        os.lchown(host.path(path), wanted.uid, wanted.gid)
+        host.sync_folder(host.path(path).parent)
+
+
 def _told(state: FileState | None) -> str:
     if state is None:
         return "absent"
@@ -431,7 +492,7 @@ def pool_users(host: Host) -> list[dict[str, Any]]:
         status = host.read_or_none(f"/proc/{pid}/status") or ""
         fields: Mapping[str, str] = dict(line.partition(":")[::2] for line in status.splitlines())
         pages = fields.get("HugetlbPages", "0").split()
-        if pages and pages[0].isdigit() and int(pages[0]) > 0:
+        if pages and _DECIMAL.fullmatch(pages[0]) and int(pages[0]) > 0:
             users.append({"pid": int(pid), "name": fields.get("Name", "?").strip(), "bytes": int(pages[0]) * 1024})
     return sorted(users, key=lambda user: -int(user["bytes"]))
 
