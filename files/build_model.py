@@ -547,7 +547,11 @@ class Folder:
         if not any(noted.values()) and set(os.listdir(self.path)) - {STAMP + PART}:
             raise BuildError(f"{self.path} holds files that this builder did not write; choose an empty folder")
         current = {name: document["files"] for name, document in noted.items() if document and self._is_ours(document)}
-        self._stamp = {name: entry for name, entry in current.get(STAMP, {}).items() if name in self.names}
+        self._stamp = {
+            name: entry
+            for name, entry in current.get(STAMP, {}).items()
+            if name in self.names and isinstance(entry.get("sha256"), str)
+        }
         return {name: str(entry.get("sha256")) for name, entry in current.get(MANIFEST, {}).items()}
 
     def _is_ours(self, document: dict[str, Any]) -> bool:

@@ -229,6 +229,15 @@ def test_a_damaged_manifest_or_stamp_costs_no_weights(built: Path, tiny: Path, d
     assert content(tiny) == content(built)
 
 
+def test_a_stamp_without_hashes_is_not_believed(built: Path, tiny: Path) -> None:
+    stamp = json.loads((tiny / build_model.STAMP).read_text())
+    for entry in stamp["files"].values():
+        del entry["sha256"]
+    (tiny / build_model.STAMP).write_text(json.dumps(stamp))
+    assert build_model.build("tiny", tiny)["built"] == []
+    assert content(tiny) == content(built)
+
+
 def test_a_killed_build_goes_on_where_it_stopped(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "tiny"
     true_content = build_model.shard_content
