@@ -96,7 +96,7 @@ EXAMPLES = r"""
     block: "{{ item }}"
     blocks: 3
     run: "{{ slm_run }}"
-  loop: "{{ range(1, 4) }}"
+  loop: [1, 2, 3]
   register: measured
   loop_control:
     label: "{{ measured.msg }}"

@@ -6,7 +6,6 @@ The loader runs a model's code and is not trusted: whatever it writes becomes ch
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +161,7 @@ def _whole(name: str, event: Mapping[str, Any], key: str) -> int:
 
 def _seconds(name: str, event: Mapping[str, Any], key: str) -> float:
     value = event.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value >= 0):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**63:
         raise ProtocolError(f"event {name} has {key} {_shown(value)}, not a number of seconds")
     return float(value)
 
