@@ -21,6 +21,11 @@ def dtype_words(dtype: str) -> str:
     return DTYPES.get(dtype, f"cast to {dtype}")
 
 
+def things(count: int, word: str) -> str:
+    """`1 block`, `2 blocks`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+
+
 @dataclass(frozen=True)
 class Metric:
     """One compared figure of a sample.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from analysis import units
-from analysis.sweep_metrics import CONTROL, KINDS, REFERENCE, TIMES, Metric
+from analysis.sweep_metrics import CONTROL, KINDS, REFERENCE, TIMES, Metric, things
 from analysis.sweep_rule import FEWEST_PAIRS, Array, is_tight
 
 
@@ -19,7 +19,7 @@ def outlook(planned: Mapping[str, Any], protocol: Mapping[str, Any]) -> list[str
     plan, done = planned["plan"], planned["progress"]["done"]
     arms = ", ".join(arm["name"] for arm in plan["arms"])
     lines = [
-        f"{protocol['blocks']} blocks of {len(plan['arms'])} arms ({arms}), as {' and '.join(plan['dtypes'])}, "
+        f"{things(protocol['blocks'], 'block')} of {len(plan['arms'])} arms ({arms}), as {' and '.join(plan['dtypes'])}, "
         f"cold and warm, within {units.seconds(protocol['budget_s'])}; seed {plan['seed']}.",
     ]
     if planned["restored"]:
@@ -66,7 +66,7 @@ def stop_reason(progress: Mapping[str, Any], protocol: Mapping[str, Any]) -> str
     """
     done, spent = progress["done"], progress["spent_s"]
     if done >= protocol["blocks"]:
-        return f"all {protocol['blocks']} blocks are measured"
+        return f"{things(done, 'block')} {'is' if done == 1 else 'are'} measured, as many as asked for"
     if done and spent + spent / done > protocol["budget_s"]:
         return f"another block would not fit the budget of {protocol['budget_s'] / 60:.0f} minutes"
     if _intervals_are_tight(progress["times"], protocol["precision"]):

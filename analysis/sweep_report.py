@@ -9,7 +9,7 @@ from analysis import units
 from analysis.markdown import Markdown, bullets, code, fenced, md, table
 from analysis.sweep_advice import group_vars
 from analysis.sweep_figures import forest_svg, memory_svg, phases_svg
-from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words
+from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words, things
 
 _TOKEN = TIMES[0].name
 PICTURES = {
@@ -115,7 +115,7 @@ def _basis(document: Mapping[str, Any]) -> Markdown:
     if analysis["blocks"] < analysis["rule"]["fewest_pairs"]:
         control = f"need {analysis['rule']['fewest_pairs']} blocks to be compared"
     return Markdown(
-        f"{analysis['blocks']} blocks of {len(document['arms'])} arms in random order, "
+        f"{things(analysis['blocks'], 'block')} of {len(document['arms'])} arms in random order, "
         f"{counts['cold']} cold and {counts['warm']} warm samples; the two stock arms {control}."
     )
 
@@ -158,12 +158,8 @@ def _verdicts(document: Mapping[str, Any], name: str) -> Markdown:
 def _verdict(result: Mapping[str, Any]) -> Markdown:
     words = result["words"]
     if result["dropped"] and result["verdict"] != "too_few":
-        words = f"{words}; {result['dropped']} {_plural('block', result['dropped'])} without a pair"
+        words = f"{words}; {things(result['dropped'], 'block')} without a pair"
     return Markdown(f"**{words}**" if result["verdict"] in ("less", "more", "moved") else words)
-
-
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
 
 
 def _protocol(document: Mapping[str, Any]) -> Markdown:

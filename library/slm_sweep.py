@@ -47,15 +47,9 @@ options:
   home:
     description: The measurement's folder on the host.
     type: path
-    default: /var/lib/slm-baseline/measure
+    default: /opt/slm-baseline
   python:
     description: A Python with torch and transformers, instead of an environment in O(home).
-    type: str
-  base_python:
-    description: The Python that the environment in O(home) was made from.
-    type: str
-  requirements:
-    description: The lock that the environment in O(home) was made from.
     type: str
   model:
     description: An embedded model's name, a hub id, or a folder on the host.
@@ -104,7 +98,7 @@ EXAMPLES = r"""
       - {name: stock-again}
       - {name: always, thp: {enabled: always}}
     dtypes: [auto]
-    model: /var/lib/slm-baseline/models/tiny
+    model: tiny
     run: "{{ slm_run }}"
 """
 
@@ -156,10 +150,8 @@ from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, now, re
 from ansible.module_utils.slm_baseline.sizes import parse_size
 
 BENCHMARK = {
-    "home": {"type": "path", "default": "/var/lib/slm-baseline/measure"},
+    "home": {"type": "path", "default": "/opt/slm-baseline"},
     "python": {"type": "str"},
-    "base_python": {"type": "str"},
-    "requirements": {"type": "str"},
     "model": {"type": "str"},
     "revision": {"type": "str"},
     "hf_home": {"type": "str"},
@@ -186,7 +178,7 @@ def main() -> None:
 
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "sweep")
-        request = parse_request({**given, "dtype": "auto", "blocks": 1})
+        request = parse_request({**given, "base_python": "", "requirements": "", "dtype": "auto", "blocks": 1})
         subject = make_subject(host, request)
         if given["state"] == "planned":
             wanted = experiment_run.Request(

@@ -12,7 +12,8 @@ from .changes import Change, WriteKnob, apply_all
 from .errors import SettingError
 from .experiment import WANTED, Arm, Cell
 from .hostfs import Host
-from .pools import plan_pools
+from .knobs import thp_knobs
+from .pools import plan_pools, pool_name, pool_sizes, read_pool
 from .snapshot import SWEEP_PRIOR, Snapshot, recover_sweep, restore, save, take
 from .thp import check_thp
 
@@ -33,8 +34,9 @@ def run_block(
     """Measure the cells in the given order, cold then warm, under each arm's settings; `record` keeps each sample.
 
     The prior state is durable before the first change and restored at the end, also after an error or a signal. An arm
-    whose settings the kernel refuses yields samples made by `failed(wanted, reason)`, and the block goes on. Raises
-    SettingError where the host could not be put back.
+    whose settings the kernel refuses yields samples made by `failed(wanted, reason)`, and the block goes on; a sample
+    under which somebody else changed the settings is a failed one. Raises SettingError where the host could not be put
+    back.
     """
     by_name = {arm.name: arm for arm in arms}
     with _restored(host, taken_at, run_id) as prior:
@@ -42,8 +44,12 @@ def run_block(
         for position, cell in enumerate(ordered):
             arm = by_name[cell.arm]
             refused = _enter(host, prior, arm)
+            in_force = _in_force(host)
             for wanted in WANTED:
                 sample = failed(wanted, refused) if refused else measure(arm, cell.dtype, wanted)
+                moved = _moved(in_force, _in_force(host))
+                if moved and not refused:
+                    sample = {**sample, "kind": "failed", "reason": f"another writer changed {moved} meanwhile"}
                 record(
                     {
                         **sample,
@@ -71,6 +77,18 @@ def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
     except SettingError as error:
         return str(error)
     return None
+
+
+def _in_force(host: Host) -> dict[str, str]:
+    """Every THP knob and pool as the kernel has it now."""
+    knobs = {name: knob.value for name, knob in thp_knobs(host).items()}
+    return {**knobs, **{pool_name(size): str(read_pool(host, size).persistent) for size in pool_sizes(host)}}
+
+
+def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """What changed under a sample, in words; empty where nothing did."""
+    different = [name for name in before if before[name] != after.get(name)]
+    return ", ".join(f"{name} from {before[name]} to {after.get(name)}" for name in different)
 
 
 def _put_back(host: Host, prior: Snapshot) -> None:

@@ -65,7 +65,7 @@ def plan(host: Host, request: Request, dry_run: bool = False) -> dict[str, Any]:
         stock=take(host, [], request.started_at, request.run_id).values(),
         subject=dict(request.subject),
     )
-    chosen = resumed(load_plan(host), wanted, request.is_new)
+    chosen = wanted if request.is_new else resumed(load_plan(host), wanted)
     if chosen is wanted and not dry_run:
         save_plan(host, chosen)
     return {

@@ -11,9 +11,10 @@ from .changes import os_problem
 from .errors import ParseError, SettingError
 from .experiment import WANTED, Arm, Cell
 from .hostfs import Host
-from .snapshot import STATE
+from .samples import RUNS
 
-PLAN = f"{STATE}/sweep.json"
+PLAN = f"{RUNS}/sweep.json"
+"""Beside the runs' samples, so that a purge removes both."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,18 @@ def _typed(plan: Plan) -> Plan:
 def save_plan(host: Host, plan: Plan) -> None:
     """Make the plan durable before anything is measured under it."""
     try:
-        host.path(STATE).mkdir(mode=0o755, parents=True, exist_ok=True)
+        host.path(RUNS).mkdir(mode=0o755, parents=True, exist_ok=True)
         host.write_durably(PLAN, json.dumps(asdict(plan), indent=1).encode() + b"\n", mode=0o600)
     except OSError as error:
         raise os_problem(PLAN, "a durable plan", error) from error
 
 
-def resumed(stored: Plan | None, wanted: Plan, is_new: bool) -> Plan:
+def resumed(stored: Plan | None, wanted: Plan) -> Plan:
     """The plan to go on with: the stored one while it is unfinished and asks the same, else the wanted one.
 
     Raises SettingError where an unfinished sweep asks something else: its blocks could not be compared with new ones.
     """
-    if is_new or stored is None or stored.is_finished:
+    if stored is None or stored.is_finished:
         return wanted
     for name in ("arms", "dtypes", "stock", "subject"):
         before, now = getattr(stored, name), getattr(wanted, name)

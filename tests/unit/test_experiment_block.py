@@ -106,6 +106,20 @@ def test_an_arm_that_the_kernel_refuses_fails_alone(host: FakeKernel) -> None:
     assert host.read(ENABLED) == "always [madvise] never\n"
 
 
+def test_a_sample_under_which_another_writer_changed_a_knob_has_failed(host: FakeKernel) -> None:
+    bench = Bench(host)
+
+    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        sample = bench.measure(arm, dtype, wanted)
+        if (arm.name, wanted) == ("always", "warm"):
+            host.write_kernel(ENABLED, "never")
+        return sample
+
+    run_block(host, ARMS, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
+    assert [record["kind"] for record in bench.records] == ["cold", "failed", "cold", "warm"]
+    assert bench.records[1]["reason"] == "another writer changed thp.enabled from always to never meanwhile"
+
+
 def test_a_host_that_cannot_be_put_back_says_so_and_keeps_the_prior_state(host: FakeKernel) -> None:
     bench = Bench(host)
 

@@ -11,7 +11,7 @@ from ansible.module_utils.slm_baseline import experiment_run
 from ansible.module_utils.slm_baseline.errors import SettingError
 from ansible.module_utils.slm_baseline.experiment import Arm, order, parse_arms
 from ansible.module_utils.slm_baseline.experiment_run import Request, parse_seed
-from ansible.module_utils.slm_baseline.experiment_state import load_plan
+from ansible.module_utils.slm_baseline.experiment_state import PLAN, load_plan
 
 from tests.fake_kernel import FakeKernel
 from tests.fakes import build_host
@@ -104,6 +104,14 @@ def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: FakeKernel) 
     with pytest.raises(SettingError, match="sweep stock"):
         experiment_run.plan(host, REQUEST)
     assert not experiment_run.plan(host, replace(REQUEST, is_new=True))["is_resumed"]
+
+
+def test_a_damaged_plan_does_not_stand_in_the_way_of_a_new_sweep(host: FakeKernel) -> None:
+    experiment_run.plan(host, REQUEST)
+    host.path(PLAN).write_text("{")
+    with pytest.raises(SettingError, match="sweep_new=true"):
+        experiment_run.plan(host, REQUEST)
+    assert experiment_run.plan(host, replace(REQUEST, is_new=True))["progress"]["done"] == 0
 
 
 def test_a_dry_run_keeps_no_plan(host: FakeKernel) -> None:

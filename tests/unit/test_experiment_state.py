@@ -73,10 +73,9 @@ def test_a_damaged_plan_is_one_readable_error(tmp_path: Path, text: str) -> None
 
 def test_an_unfinished_sweep_that_asks_the_same_goes_on() -> None:
     stored = replace(WANTED_PLAN, run_id="20250101T000000Z", seed=1)
-    assert resumed(stored, WANTED_PLAN, is_new=False) is stored
-    assert resumed(stored, WANTED_PLAN, is_new=True) is WANTED_PLAN
-    assert resumed(replace(stored, is_finished=True), WANTED_PLAN, is_new=False) is WANTED_PLAN
-    assert resumed(None, WANTED_PLAN, is_new=False) is WANTED_PLAN
+    assert resumed(stored, WANTED_PLAN) is stored
+    assert resumed(replace(stored, is_finished=True), WANTED_PLAN) is WANTED_PLAN
+    assert resumed(None, WANTED_PLAN) is WANTED_PLAN
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_an_unfinished_sweep_that_asks_the_same_goes_on() -> None:
 )
 def test_an_unfinished_sweep_that_asks_something_else_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="sweep_new=true"):
-        resumed(replace(WANTED_PLAN, **change), WANTED_PLAN, is_new=False)
+        resumed(replace(WANTED_PLAN, **change), WANTED_PLAN)
 
 
 def test_a_block_is_finished_when_one_attempt_has_every_sample() -> None:

@@ -219,7 +219,7 @@ def _progress(done: int, spent_s: float, noise: float = 0.03) -> dict[str, Any]:
 def test_a_sweep_stops_at_its_blocks_its_budget_or_its_precision() -> None:
     assert stop_reason({"done": 0, "spent_s": 0.0, "times": []}, PROTOCOL) is None
     assert stop_reason(_progress(7, 1400.0), PROTOCOL) is None
-    assert stop_reason(_progress(8, 1600.0), PROTOCOL) == "all 8 blocks are measured"
+    assert stop_reason(_progress(8, 1600.0), PROTOCOL) == "8 blocks are measured, as many as asked for"
     assert "40 minutes" in str(stop_reason(_progress(6, 2100.0), PROTOCOL))
     assert stop_reason(_progress(6, 600.0, noise=0.001), PROTOCOL) == "every interval of the times is within ±5 %"
     assert stop_reason(_progress(5, 500.0, noise=0.001), PROTOCOL) is None
@@ -235,7 +235,7 @@ def test_a_block_says_how_far_it_is_and_why_it_was_the_last() -> None:
     assert line(_progress(0, 0.0), PROTOCOL) == "block 0 of 8"
     told = line(_progress(3, 900.0), PROTOCOL)
     assert re.fullmatch(r"block 3 of 8: stock's first token \S+ s cold, \S+ s warm; about 25 min 0 s left", told)
-    assert line(_progress(8, 1600.0), PROTOCOL).endswith("; all 8 blocks are measured")
+    assert line(_progress(8, 1600.0), PROTOCOL).endswith("; 8 blocks are measured, as many as asked for")
 
 
 def test_the_outlook_names_arms_and_what_is_left_out() -> None:
