@@ -20,7 +20,8 @@ def outlook(planned: Mapping[str, Any], protocol: Mapping[str, Any]) -> list[str
     arms = ", ".join(arm["name"] for arm in plan["arms"])
     lines = [
         f"{things(protocol['blocks'], 'block')} of {len(plan['arms'])} arms ({arms}), "
-        f"as {' and '.join(plan['dtypes'])}, cold and warm, within {units.seconds(protocol['budget_s'])}; seed {plan['seed']}.",
+        f"as {' and '.join(plan['dtypes'])}, cold and warm, "
+        f"within {units.seconds(protocol['budget_s'])}; seed {plan['seed']}.",
     ]
     if planned["restored"]:
         lines.append("An earlier sweep was cut short; the settings it had left behind are restored.")
