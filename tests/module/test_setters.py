@@ -1,0 +1,322 @@
+"""The setter modules through their real entry points, against a fake host whose kernel files behave.
+
+Checked here: check mode predicts exactly what the real run changes, a second run changes nothing, and every error is
+one sentence with its five parts.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline import modules
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.knobs import THP, thp_knobs
+from ansible.module_utils.slm_baseline.lease import LEASE
+from ansible.module_utils.slm_baseline.persistence import POOLS_DROPIN, THP_DROPIN
+from ansible.module_utils.slm_baseline.snapshot import SNAPSHOT
+from ansible.module_utils.testing import patch_module_args
+
+from tests.fake_kernel import FakeKernel
+from tests.fakes import MOUNTINFO, put
+
+LIBRARY = Path(__file__).parents[2] / "library"
+MIB2 = 2 << 20
+ONE_PAGE = [{"size": "2M", "count": 1}]
+RUN = {"id": "run-1", "controller": {"name": "c", "boot_id": "b", "pid": 7, "started": 1.0}, "alive": [[7, 1.0]]}
+OTHER_RUN = {"id": "run-2", "controller": {"name": "d", "boot_id": "x", "pid": 8, "started": 1.0}, "alive": []}
+POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def kernel(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
+    kernel = FakeKernel(fake_host.root)
+    monkeypatch.setattr(modules, "Host", lambda root: kernel)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    return kernel
+
+
+@pytest.fixture
+def run(kernel: FakeKernel, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a module of the library by name with arguments; its result."""
+
+    def call(name: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
+        spec = importlib.util.spec_from_file_location(f"slm_module_{name}", LIBRARY / f"{name}.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        special = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_remote_tmp": str(kernel.root)}
+        with patch_module_args({"root": str(kernel.root), **arguments, **special}), pytest.raises(SystemExit):
+            module.main()
+        result: dict[str, Any] = json.loads(capsys.readouterr().out)
+        if result.get("failed"):
+            assert "Traceback" not in json.dumps(result)
+            if "problems" not in result:
+                assert all(result["problem"][part] for part in ("knob", "wanted", "found", "why", "next_step"))
+                assert result["problem"]["wanted"] in result["msg"]
+        return result
+
+    return call
+
+
+def tree(kernel: FakeKernel) -> dict[str, str]:
+    return {
+        str(path.relative_to(kernel.root)): path.read_text()
+        for path in sorted(kernel.root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+SETTERS: list[tuple[str, dict[str, Any]]] = [
+    (
+        "thp",
+        {"enabled": "always", "defrag": "never", "khugepaged": {"defrag": 0}, "sizes": {"64K": "always"}},
+    ),
+    ("thp", {"enabled": "madvise"}),
+    ("thp", {}),
+    ("hugepages", {"pools": [{"size": "2M", "count": 64}, {"size": "1G", "count": 1, "node": 0}]}),
+    ("hugepages", {"pools": []}),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), SETTERS)
+def test_check_mode_predicts_the_real_run_and_changes_nothing(
+    kernel: FakeKernel, run: Run, name: str, arguments: dict[str, Any]
+) -> None:
+    before = tree(kernel)
+    predicted = run(name, check=True, run=RUN, **arguments)
+    assert tree(kernel) == before
+    real = run(name, run=RUN, **arguments)
+    for part in ("changed", "changes", "diff"):
+        assert predicted[part] == real[part]
+    assert (predicted.get("verified"), real["verified"]) == (None, True)
+
+
+@pytest.mark.parametrize(("name", "arguments"), SETTERS)
+def test_a_second_run_changes_nothing(kernel: FakeKernel, run: Run, name: str, arguments: dict[str, Any]) -> None:
+    run(name, run=RUN, **arguments)
+    before = {path: text for path, text in tree(kernel).items() if f"/{path}" != LEASE}
+    for check in (True, False):
+        again = run(name, check=check, run=RUN, **arguments)
+        assert (again["changed"], again["changes"], again["diff"]) == (False, [], {"before": "", "after": ""})
+    assert {path: text for path, text in tree(kernel).items() if f"/{path}" != LEASE} == before
+
+
+def test_the_snapshot_is_there_before_the_first_change(
+    kernel: FakeKernel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    write = FakeKernel.write_kernel
+
+    def watched(self: FakeKernel, path: str | Path, value: str) -> None:
+        seen.append(self.exists(SNAPSHOT))
+        write(self, path, value)
+
+    monkeypatch.setattr(FakeKernel, "write_kernel", watched)
+    run("thp", enabled="always", run=RUN)
+    assert seen == [True]
+    assert json.loads(kernel.read(SNAPSHOT))["knobs"]["thp.enabled"] == "madvise"
+
+
+def test_where_no_snapshot_can_be_kept_nothing_is_changed(
+    kernel: FakeKernel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = FakeKernel.write_durably
+
+    def full(self: FakeKernel, path: str | Path, *more: Any, **named: Any) -> None:
+        if str(path) == SNAPSHOT:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(self, path, *more, **named)
+
+    monkeypatch.setattr(FakeKernel, "write_durably", full)
+    result = run("thp", enabled="always", run=RUN)
+    assert result["problem"]["wanted"] == "a durable snapshot before the first change"
+    assert kernel.writes == []
+
+
+def test_left_out_later_returns_to_the_prior_value(kernel: FakeKernel, run: Run) -> None:
+    run("thp", enabled="always", defrag="never", run=RUN)
+    predicted = run("thp", check=True, enabled="always", run=RUN)
+    real = run("thp", enabled="always", run=RUN)
+    assert predicted["changes"] == real["changes"]
+    assert thp_knobs(kernel)["thp.defrag"].value == "madvise"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "knob"),
+    [
+        ("thp", {"enabled": "sometimes"}, "thp.enabled"),
+        ("thp", {"enabled": True}, "thp_enabled"),
+        ("thp", {"enabled": 1.5}, "thp_enabled"),
+        ("thp", {"sizes": {"3K": "never"}}, "thp.sizes.3kB.enabled"),
+        ("thp", {"khugepaged": ["defrag"]}, "thp_khugepaged"),
+        ("hugepages", {"pools": [{"size": "16M", "count": 1}]}, "hugepages.16M"),
+        ("hugepages", {"pools": [{"size": "2M", "count": True}]}, "hugepages.2M count"),
+        ("hugepages", {"pools": [{"size": "2M", "count": -1}]}, "hugepages.2M count"),
+        ("hugepages", {"pools": [{"size": "2M", "count": 1.5}]}, "hugepages.2M count"),
+        ("hugepages", {"pools": [{"size": "2M", "count": 1, "node": 9}]}, "hugepages.node9.2M"),
+        ("hugepages", {"pools": "2M"}, "hugepages_pools"),
+        ("hugetlbfs", {"mounts": [{"path": "mnt", "page_size": "2M"}]}, "hugetlbfs_mounts.path"),
+        ("hugetlbfs", {"mounts": [{"path": "/mnt/h", "page_size": "2M", "mode": 504}]}, "hugetlbfs./mnt/h"),
+        ("hugetlbfs", {"mounts": [{"path": "/mnt/h", "page_size": "2M", "owner": "x"}]}, "hugetlbfs./mnt/h"),
+        ("hugetlbfs", {"mounts": [{"path": "/proc", "page_size": "2M"}]}, "hugetlbfs./proc"),
+        ("memory_info", {"thp": {"enabled": "x"}, "preflight": True}, "thp.enabled"),
+        ("memory_info", {"pools": [{"size": "2M", "count": 7000}], "preflight": True}, "hugepages_pools"),
+        ("memory_info", {"margin": "lots", "preflight": True}, "hugepages_margin"),
+        (
+            "memory_info",
+            {"pools": [{"size": "2M", "count": 1}], "max_share": 7.0, "preflight": True},
+            "hugepages_max_share",
+        ),
+    ],
+)
+def test_bad_input_is_one_error_with_five_parts_before_any_change(
+    kernel: FakeKernel, run: Run, name: str, arguments: dict[str, Any], knob: str
+) -> None:
+    before = tree(kernel)
+    for check in (True, False):
+        result = run(name, check=check, **arguments)
+        assert result["failed"]
+        assert result["problem"]["knob"] == knob
+    assert {path for path in tree(kernel) if path not in before} <= {"run/slm-baseline/lock"}
+    assert kernel.writes == []
+
+
+def test_a_short_pool_says_asked_and_got_and_leaves_the_host_as_it_was(kernel: FakeKernel, run: Run) -> None:
+    kernel.room[MIB2, 0] = 7
+    result = run("hugepages", pools=[{"size": "2M", "count": 64}], run=RUN)
+    assert "asked 64, got 7" in result["msg"]
+    assert kernel.pages(MIB2) == {0: 0}
+    assert not kernel.exists(POOLS_DROPIN)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [SETTERS[0], SETTERS[3]])
+def test_a_read_only_sys_changes_nothing(kernel: FakeKernel, run: Run, name: str, arguments: dict[str, Any]) -> None:
+    kernel.failing["/sys"] = errno.EROFS
+    result = run(name, run=RUN, **arguments)
+    assert "read-only" in result["problem"]["why"]
+    assert not kernel.exists(THP_DROPIN)
+    assert not kernel.exists(POOLS_DROPIN)
+
+
+def test_a_host_without_thp_or_hugetlb_says_so(kernel: FakeKernel, run: Run) -> None:
+    shutil.rmtree(kernel.path(THP))
+    shutil.rmtree(kernel.path("/sys/kernel/mm/hugepages"))
+    assert "built without transparent huge pages" in run("thp", enabled="never")["msg"]
+    assert "built without hugetlb" in run("hugepages", pools=[{"size": "2M", "count": 1}])["msg"]
+    assert "no hugetlb at all" in run("hugetlbfs", mounts=[{"path": "/mnt/h", "page_size": "2M"}])["msg"]
+    info = run("memory_info")
+    assert (info["memory"]["thp"]["supported"], info["memory"]["pools"]) == (False, [])
+
+
+def test_hugetlbfs_in_check_mode_predicts_mount_and_unit(kernel: FakeKernel, run: Run) -> None:
+    before = tree(kernel)
+    result = run("hugetlbfs", check=True, mounts=[{"path": "/mnt/huge", "page_size": "2M", "mode": "0770"}])
+    assert [change["knob"] for change in result["changes"]] == [
+        "hugetlbfs./mnt/huge",
+        "/etc/systemd/system/mnt-huge.mount",
+        "/etc/systemd/system/local-fs.target.wants/mnt-huge.mount",
+    ]
+    assert "Options=pagesize=2M,mode=0770,uid=0,gid=0,nosuid,nodev" in result["diff"]["after"]
+    assert tree(kernel) == before
+
+
+def test_a_second_run_of_the_project_is_refused_by_name(kernel: FakeKernel, run: Run) -> None:
+    run("thp", enabled="always", run=RUN)
+    for name, arguments in (("thp", {"enabled": "never"}), ("memory_snapshot", {"state": "restored"})):
+        result = run(name, run=OTHER_RUN, **arguments)
+        assert result["problem"]["found"] == "run run-1, started from c (pid 7)"
+    assert run("run_lease", run=OTHER_RUN)["released"] is False
+    assert run("run_lease", check=True, run=RUN)["released"] is False
+    assert run("run_lease", run=RUN)["released"] is True
+    assert run("thp", enabled="never", run=OTHER_RUN)["changed"]
+
+
+@pytest.mark.parametrize("room", [0, 64])
+def test_a_module_on_its_own_gives_the_host_back_also_when_it_fails(kernel: FakeKernel, run: Run, room: int) -> None:
+    kernel.room[MIB2, 0] = room
+    run("hugepages", pools=[{"size": "2M", "count": 64}])
+    assert not kernel.exists(LEASE)
+    run("memory_snapshot")
+    assert not kernel.exists(LEASE)
+
+
+def test_the_snapshot_is_recorded_once_and_restored_exactly(kernel: FakeKernel, run: Run) -> None:
+    before = tree(kernel)
+    mounts = [{"path": "/mnt/huge", "page_size": "2M"}]
+    assert run("memory_snapshot", check=True, mounts=mounts)["status"] == "recorded"
+    assert tree(kernel) == before
+    first = run("memory_snapshot", mounts=mounts, run=RUN)
+    assert (first["status"], first["changed"], first["before"]["thp.enabled"]) == ("recorded", True, "madvise")
+    assert run("memory_snapshot", mounts=mounts, run=RUN)["status"] == "kept"
+    run("thp", enabled="always", run=RUN)
+    run("hugepages", pools=[{"size": "2M", "count": 5}], run=RUN)
+    predicted = run("memory_snapshot", check=True, state="restored", run=RUN)
+    real = run("memory_snapshot", state="restored", run=RUN)
+    assert (predicted["changes"], predicted["diff"]) == (real["changes"], real["diff"])
+    assert real["status"] == "restored"
+    ours = ("var/lib/slm-baseline/", "run/slm-baseline/")
+    assert {path: text for path, text in tree(kernel).items() if not path.startswith(ours)} == before
+    assert not kernel.exists(LEASE)
+    for check in (True, False):
+        again = run("memory_snapshot", check=check, state="restored", run=RUN)
+        assert (again["status"], again["changed"]) == ("nothing", False)
+
+
+def test_a_corrupt_snapshot_stops_every_module_and_stays(kernel: FakeKernel, run: Run) -> None:
+    put(kernel.root, SNAPSHOT, '{"schema_version": 99}')
+    for name, arguments in (
+        ("thp", {"enabled": "always"}),
+        ("hugepages", {"pools": []}),
+        ("hugetlbfs", {"mounts": []}),
+        ("memory_snapshot", {"state": "present"}),
+        ("memory_snapshot", {"state": "restored"}),
+        ("memory_info", {"preflight": True}),
+    ):
+        for check in (True, False):
+            assert run(name, check=check, **arguments)["problem"]["knob"] == SNAPSHOT
+        assert not kernel.exists(LEASE)
+    assert kernel.read(SNAPSHOT) == '{"schema_version": 99}'
+    assert kernel.writes == []
+
+
+def test_held_pages_make_the_rollback_incomplete_until_they_are_let_go(kernel: FakeKernel, run: Run) -> None:
+    run("hugepages", pools=[{"size": "2M", "count": 8}], run=RUN)
+    kernel.used[MIB2, 0] = 2
+    for _ in range(2):
+        result = run("memory_snapshot", state="restored", run=RUN)
+        assert result["msg"].startswith("rollback incomplete: hugepages.2M: wanted 0 pages; found 0 pages and 2")
+        assert result["problems"][0]["knob"] == "hugepages.2M"
+    kernel.let_go(MIB2)
+    assert run("memory_snapshot", state="restored", run=RUN)["status"] == "restored"
+
+
+def test_memory_info_tells_all_and_judges(kernel: FakeKernel, run: Run) -> None:
+    run("thp", enabled="always", run=RUN)
+    put(kernel.root, "/etc/sysctl.conf", "vm.nr_hugepages=5\n")
+    put(kernel.root, "/proc/self/mountinfo", f"{MOUNTINFO}9 27 0:9 / /mnt/h rw - hugetlbfs h rw,pagesize=2M\n")
+    result = run("memory_info", thp={"enabled": "always"}, pools=[{"size": "2M", "count": 8}])
+    verdicts = {row["knob"]: row["verdict"] for row in result["rows"]}
+    assert verdicts == {"thp.enabled": "clean", "hugepages.2M": "drift"}
+    assert result["competitors"][0]["path"] == "/etc/sysctl.conf"
+    assert result["memory"]["numa"] == [{"node": 0, "total_bytes": 16384000 * 1024, "free_bytes": 12000000 * 1024}]
+    assert result["memory"]["values"]["hugetlbfs./mnt/h"] == "pagesize=2M,mode=0755,uid=0,gid=0"
+    assert result["memory"]["snapshot"] is True
+    assert result["memory"]["persisted"]["thp.enabled"]["source"] == f"{THP_DROPIN}:2"
+
+
+def test_preflight_names_the_competitor_unless_it_is_tolerated(kernel: FakeKernel, run: Run) -> None:
+    put(kernel.root, "/etc/sysctl.conf", "vm.nr_hugepages=5\n")
+    arguments = {"pools": [{"size": "2M", "count": 8}], "preflight": True}
+    result = run("memory_info", **arguments)
+    assert result["problem"]["found"] == "sysctl sets hugepages.2M to 5 at /etc/sysctl.conf:1"
+    assert not run("memory_info", tolerate_competitors=True, **arguments).get("failed")
