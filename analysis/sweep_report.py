@@ -18,21 +18,18 @@ PICTURES = {
     "sweep-phases.svg": "Phases up to the first token for each arm",
     "sweep-memory.svg": "What backs the memory of each arm",
 }
-"""Files beside the report, and what each shows."""
+"""Pictures beside the report, and what each shows."""
 
 
-FILES = ("sweep.md", *PICTURES)
-
-
-def file(document: Mapping[str, Any], name: str) -> str:
-    """The text of one of FILES."""
-    pictures = {
-        "sweep-first-token.svg": lambda: forest_svg(document, "time_to_first_token_s"),
-        "sweep-load.svg": lambda: forest_svg(document, "load_real_s"),
-        "sweep-phases.svg": lambda: phases_svg(document),
-        "sweep-memory.svg": lambda: memory_svg(document),
+def files(document: Mapping[str, Any]) -> dict[str, str]:
+    """The report and its pictures, text by file name."""
+    return {
+        "sweep.md": report(document),
+        "sweep-first-token.svg": forest_svg(document, "time_to_first_token_s"),
+        "sweep-load.svg": forest_svg(document, "load_real_s"),
+        "sweep-phases.svg": phases_svg(document),
+        "sweep-memory.svg": memory_svg(document),
     }
-    return pictures[name]() if name in pictures else report(document)
 
 
 def report(document: Mapping[str, Any]) -> str:

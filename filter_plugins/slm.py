@@ -25,7 +25,7 @@ FILTERS = {
     "slm_sweep_stop": "analysis.sweep_progress:stop_reason",
     "slm_sweep_document": "analysis.sweep_document:document",
     "slm_sweep_analysed": "analysis.sweep_document:analysed",
-    "slm_sweep_file": "analysis.sweep_report:file",
+    "slm_sweep_files": "analysis.sweep_report:files",
 }
 
 
