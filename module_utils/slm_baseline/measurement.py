@@ -19,6 +19,7 @@ from .benchmark import (
     ceiling_record,
     measure_sample,
 )
+from .copy_rates import SCRIPT, measure_copy_rates
 from .environment import Environment, absolute_path, find_base_python, fresh_scratch, is_built, parse_environment
 from .errors import SettingError
 from .gpu import DRIVER_VERSION, read_gpus
@@ -201,6 +202,9 @@ def whole_run(host: Host, request: Request, subject: Subject, blocks: Mapping[in
             "bytes_per_s": [rate for each in ceilings for rate in each["bytes_per_s"]],
             "streams": ceilings[0]["streams"],
             "guest_cold": ceilings[0]["guest_cold"],
+            "host_to_device": measure_copy_rates(subject.loader, f"{request.environment.home}/{SCRIPT}")
+            if gpus.gpus
+            else [],
         },
         "samples": [sample for block in ordered for sample in block.samples],
     }
