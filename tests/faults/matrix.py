@@ -42,6 +42,11 @@ class Fault:
     lasting: bool = False
 
     @property
+    def tries_again(self) -> bool:
+        """Whether the user's next try is tried too."""
+        return self.kind in (KILL, _errors_of(self.call)[0])
+
+    @property
     def inject(self) -> str:
         """As strace's -e inject= wants it."""
         what = "signal=KILL" if self.kind == KILL else f"error={self.kind}"
@@ -60,11 +65,14 @@ class Fault:
         return f"{self.kind}{often} at {self.call.name} #{self.call.number} {self.call.path}"
 
 
+def _errors_of(call: Call) -> tuple[str, ...]:
+    return _KERNEL_ERRORS[call.name] if call.on_kernel else _ERRORS[call.name]
+
+
 def faults_of(call: Call) -> Iterator[Fault]:
     """Everything that is tried at one call."""
     yield Fault(call, KILL)
-    errors = _KERNEL_ERRORS[call.name] if call.on_kernel else _ERRORS[call.name]
-    for error in errors:
+    for error in _errors_of(call):
         yield Fault(call, error)
     if call.name in _LASTING:
         yield Fault(call, "EIO", lasting=True)
@@ -129,17 +137,20 @@ class Matrix:
     def _trial(
         self, sequence: Scenario, index: int, fault: Fault, tally: Tally, states: tuple[stage.State, stage.State]
     ) -> None:
-        """The fault twice: once followed by the user's next try and a rollback, once by a rollback at once."""
+        """The fault twice: followed by a rollback at once, and by the user's next try and a rollback.
+
+        The latter is left out where a call fails once with another error than its first: the module's way is the same.
+        """
         step = sequence.steps[index]
         where = f"{sequence.name}, {tally.step}, {fault}"
-        for converge in (True, False):
+        for converge in (False, True) if fault.tries_again else (False,):
             self._prepare(sequence, index)
             ended = self.modules.run(step, inject=fault.inject)
             if not fault.hit(ended):
                 self.problems.append(f"{where}: the fault did not strike ({ended.output[-300:]})")
             if fault.kind != KILL:
                 self._check_told(where, fault, ended)
-                if converge and not fault.lasting and step is not ROLLBACK:
+                if not converge and not fault.lasting and step is not ROLLBACK:
                     tally.tried_whole += 1
                     tally.whole += self._is_whole(where, states)
             if converge:

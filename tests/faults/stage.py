@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import shutil
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ansible.module_utils.slm_baseline import lease
+from ansible.module_utils.slm_baseline.hostfs import Host
 
 THP = Path("/sys/kernel/mm/transparent_hugepage")
 POOLS = (Path("/sys/kernel/mm/hugepages"), Path("/sys/devices/system/node"))
@@ -22,11 +27,15 @@ State = dict[str, str]
 
 
 def enter_private_namespace() -> None:
-    """Leave the machine's mount namespace for good: nothing mounted from here on is seen outside this process."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS) != 0:
-        raise OSError(ctypes.get_errno(), "unshare(CLONE_NEWNS): this needs root")
+    """Leave the machine's mount namespace: nothing mounted from here on is seen outside this process."""
+    _call("unshare", _CLONE_NEWNS)
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+
+
+def _call(function: str, *arguments: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, function)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), f"{function}: this needs root")
 
 
 def set_up_folders() -> None:
@@ -130,11 +139,31 @@ def _file(path: str) -> str:
 
 @contextmanager
 def staged() -> Iterator[State]:
-    """The pristine state, in a namespace of our own; the kernel's values are put back whatever happens."""
+    """The pristine state, in a namespace of our own; the kernel's values are put back whatever happens.
+
+    The kernel is everybody's, so the machine's run lock is held all the while: SettingError where another works.
+    """
+    outside = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    run_id = f"faults-{os.getpid()}"
+    run = {"id": run_id, "controller": {"name": platform.node(), "pid": os.getpid()}}
+    try:
+        with lease.held(Host(), run), _private_stage(outside) as pristine:
+            yield pristine
+    finally:
+        lease.release(Host(), run_id)
+        os.close(outside)
+
+
+@contextmanager
+def _private_stage(outside: int) -> Iterator[State]:
     kernel = kernel_state()
+    for end in (signal.SIGINT, signal.SIGTERM):
+        # Started in the background, a process ignores the one; the other would end it with the kernel half set.
+        signal.signal(end, signal.default_int_handler)
     enter_private_namespace()
     set_up_folders()
     try:
         yield state()
     finally:
         put_kernel_back(kernel)
+        _call("setns", outside, _CLONE_NEWNS)

@@ -21,11 +21,11 @@ point in turn, the module is killed before the call, and in other runs the call 
 for it, once; and with EIO from then on to the end of the module, so that undoing fails too.
 
 - **whole**: after a call that failed once, all settings of the module took or none did.
-- **converged**: the next run succeeds, though the one before it died holding the host's lease, and the run after it
-  changes nothing.
+- **converged**: after a kill, a first error and a lasting one, the next run succeeds, though the one before it died
+  holding the host's lease; and the run after it changes nothing.
 - **exact restores**: after a rollback every knob, pool, mount, file, link and folder is as before the first run (value,
-  bytes, mode and owner), nothing temporary is left, and a second rollback finds nothing to do. Tried twice a fault: at
-  once, and after the run that converged.
+  bytes, mode and owner), nothing temporary is left, and a second rollback finds nothing to do. Tried at once after
+  every fault, and again after every run that converged.
 - Whatever fails says so in one typed error, never in a traceback.
 
 The sequences: a *first tuning* of a pristine host; a *changed tuning* of a tuned one (a knob given up, another added, a

@@ -24,8 +24,9 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
     if not shutil.which("strace"):
         pytest.fail("the fault matrix injects faults with strace: install it (apt-get install strace)")
     scratch = tmp_path_factory.mktemp("faults")
+    modules = Modules(scratch)
     with stage.staged() as pristine:
-        yield Matrix(Modules(scratch), pristine)
+        yield Matrix(modules, pristine)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
