@@ -29,8 +29,8 @@ COLD_RESIDENT_SHARE = 0.01
 COLD_READ_SHARE = 0.95
 WARM_RESIDENT_SHARE = 0.99
 WARM_READ_SHARE = 0.01
-WARM_READ_FLOOR_BYTES = 1 << 20
-"""A tiny model's 1 % is less than one read-ahead window, which a stray file of the libraries may cost."""
+WARM_READ_FLOOR_BYTES = 8 << 20
+"""A tiny model's 1 % is less than what one stray fault reads: a whole read-ahead window of the disk."""
 MEMORY_TOLERANCE_SHARE = 0.02
 MEMORY_TOLERANCE_BYTES = 16 << 20
 _ALWAYS_TOLD = ("thp_fault_alloc", "thp_fault_fallback", "compact_stall")

@@ -1,0 +1,258 @@
+"""What bad input to a measurement gets: one error that names the variable, before anything on the host changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline import environment, measurement
+from ansible.module_utils.slm_baseline.environment import (
+    Environment,
+    absolute_path,
+    changed_scripts,
+    fresh_scratch,
+    install_scripts,
+    is_built,
+)
+from ansible.module_utils.slm_baseline.errors import SettingError
+from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.interpreter import PACKAGES, Interpreter, probe, require_packages
+from ansible.module_utils.slm_baseline.loader_process import Account
+from ansible.module_utils.slm_baseline.measurement import parse_block, parse_request, preflight
+from ansible.module_utils.slm_baseline.model_build import build_model
+from hypothesis import given
+from hypothesis import strategies as st
+
+PARAMS: dict[str, Any] = {
+    "home": "/opt/slm-baseline",
+    "python": "",
+    "base_python": "",
+    "requirements": "torch==2.13.0\n",
+    "model": "tiny",
+    "revision": "",
+    "hf_home": "",
+    "offline": True,
+    "dtype": "auto",
+    "scope": "host",
+    "blocks": 3,
+    "timeout_s": 600,
+    "user": "nobody",
+}
+
+
+def test_defaults_make_sense() -> None:
+    request = parse_request(PARAMS)
+    assert (request.blocks, request.timeout_s, request.scope) == (3, 600.0, "host")
+    assert request.environment.interpreter == "/opt/slm-baseline/venv/bin/python"
+    assert request.place.hf_home == "/opt/slm-baseline/huggingface"
+    # `-e slm_benchmark_runs=5` gives text.
+    assert parse_request({**PARAMS, "blocks": "5", "timeout_s": "2.5"}).blocks == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "knob"),
+    [
+        ("blocks", 0, "slm_benchmark_runs"),
+        ("blocks", -1, "slm_benchmark_runs"),
+        ("blocks", 2.5, "slm_benchmark_runs"),
+        ("blocks", True, "slm_benchmark_runs"),
+        ("blocks", None, "slm_benchmark_runs"),
+        ("blocks", "many", "slm_benchmark_runs"),
+        ("blocks", 10**9, "slm_benchmark_runs"),
+        ("timeout_s", 0, "slm_benchmark_timeout_s"),
+        ("timeout_s", "nan", "slm_benchmark_timeout_s"),
+        ("timeout_s", float("inf"), "slm_benchmark_timeout_s"),
+        ("scope", "everything", "slm_benchmark_cold_scope"),
+        ("scope", ["host"], "slm_benchmark_cold_scope"),
+        ("dtype", "int3", "slm_benchmark_dtype"),
+        ("home", "relative", "slm_benchmark_home"),
+        ("home", "/", "slm_benchmark_home"),
+        ("home", "/opt/..", "slm_benchmark_home"),
+        ("python", "python3", "slm_benchmark_python"),
+        ("hf_home", "cache", "slm_benchmark_hf_home"),
+    ],
+)
+def test_bad_values_name_their_variable(name: str, value: object, knob: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        parse_request({**PARAMS, name: value})
+    assert raised.value.knob == knob
+
+
+@given(st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2))
+def test_any_value_is_a_count_or_one_error(value: Any) -> None:
+    try:
+        blocks = parse_request({**PARAMS, "blocks": value}).blocks
+    except SettingError:
+        return
+    assert str(blocks) == str(value).strip().lstrip("+0").replace("_", "")
+
+
+def test_a_block_lies_within_its_run() -> None:
+    assert parse_block("3", 3) == 3
+    with pytest.raises(SettingError):
+        parse_block(4, 3)
+
+
+def test_measuring_without_root_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(SettingError, match="user id 1000"):
+        preflight(Host(), parse_request(PARAMS))
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A tree with an interpreter that has everything and room for all."""
+    (tmp_path / "opt").mkdir()
+    interpreter = Interpreter((3, 11, 2), dict.fromkeys(PACKAGES, "1"), (), (), "/usr/bin/python3")
+    monkeypatch.setattr(measurement, "require_packages", lambda python, account: interpreter)
+    monkeypatch.setattr(measurement, "find_base_python", lambda environment, account: "/usr/bin/python3")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 40))
+    return Host(tmp_path)
+
+
+def test_preflight_counts_what_is_yet_to_be_made(host: Host) -> None:
+    fresh = preflight(host, parse_request(PARAMS))
+    assert fresh["to_make_bytes"] > 3 << 30
+    given_python = preflight(host, parse_request({**PARAMS, "python": "/srv/python"}))
+    assert 0 < given_python["to_make_bytes"] < 1 << 20
+    assert given_python["interpreter"] == "/srv/python"
+    host.path("/proc/driver/nvidia").mkdir(parents=True)
+    host.path("/proc/driver/nvidia/version").write_text("NVRM")
+    assert preflight(host, parse_request(PARAMS))["to_make_bytes"] > 12 << 30
+
+
+@pytest.mark.parametrize(
+    ("more", "knob"),
+    [
+        ({"model": "/srv/missing"}, "slm_benchmark_model"),
+        ({"model": "no such model"}, "slm_benchmark_model"),
+        ({"model": ""}, "slm_benchmark_model"),
+        ({"model": "Qwen/Qwen2.5-0.5B"}, "slm_benchmark_model"),
+        ({"user": "nobody-of-that-name"}, "slm_benchmark_user"),
+        ({"user": "root"}, "slm_benchmark_user"),
+    ],
+)
+def test_preflight_refuses(host: Host, more: dict[str, str], knob: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        preflight(host, parse_request({**PARAMS, **more}))
+    assert raised.value.knob == knob
+
+
+def test_a_full_disk_is_told_with_its_figures(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 30))
+    with pytest.raises(SettingError, match=r"3\.5 GiB free .* found 1\.0 GiB"):
+        preflight(host, parse_request(PARAMS))
+
+
+def test_a_python_without_torch_is_refused_by_name() -> None:
+    with pytest.raises(SettingError) as raised:
+        require_packages("/usr/bin/python3", None)
+    assert raised.value.knob == "slm_benchmark_python"
+    assert "without torch, transformers" in raised.value.found
+
+
+def test_what_is_no_python_is_refused(tmp_path: Path) -> None:
+    liar = tmp_path / "liar"
+    liar.write_text("#!/bin/sh\necho not json\n")
+    liar.chmod(0o755)
+    for python in ("/nonexistent/python", "/bin/false", "/bin/true", str(liar)):
+        with pytest.raises(SettingError) as raised:
+            probe(python, None)
+        assert raised.value.knob == "slm_benchmark_python"
+
+
+def test_this_python_can_be_asked() -> None:
+    told = probe(sys.executable, None)
+    assert told.version == sys.version_info[:3]
+    assert told.packages["psutil"] is not None
+    files = list(told.all_files())
+    assert len(files) == len(set(files)) > 100
+    assert set(told.library_files()) < set(files)
+
+
+def test_paths_are_normal_and_absolute() -> None:
+    assert absolute_path("home", "/opt//slm/./x") == "/opt/slm/x"
+    for bad in ("", ".", "//", "/..", "/a\nb", "/a\0b", None):
+        with pytest.raises(SettingError):
+            absolute_path("home", bad)
+
+
+def test_an_environment_is_built_when_its_stamp_says_so(tmp_path: Path) -> None:
+    host, wanted = Host(tmp_path), Environment("/opt/slm", requirements="torch==2.13.0\n")
+    assert not is_built(host, wanted)
+    binary = host.path("/opt/slm/venv/bin/python")
+    binary.parent.mkdir(parents=True)
+    stamp = host.path("/opt/slm/venv/slm-baseline.json")
+    stamp.write_text(str(wanted.stamp()).replace("'", '"'))
+    assert not is_built(host, wanted), "a stamp without an interpreter is of no use"
+    binary.touch()
+    assert is_built(host, wanted)
+    assert not is_built(host, Environment("/opt/slm", requirements="torch==2.14.0\n"))
+    stamp.write_text("torn {")
+    assert not is_built(host, wanted)
+    assert is_built(host, Environment("/opt/slm", python="/srv/python"))
+
+
+def test_scripts_are_written_once(tmp_path: Path) -> None:
+    host, wanted = Host(tmp_path), Environment("/opt/slm")
+    scripts = {"slm_load.py": "print('ü')\n"}
+    assert changed_scripts(host, wanted, scripts) == ["slm_load.py"]
+    install_scripts(host, wanted, scripts)
+    assert changed_scripts(host, wanted, scripts) == []
+    assert host.path("/opt/slm/slm_load.py").stat().st_mode & 0o777 == 0o755
+    with pytest.raises(SettingError):
+        changed_scripts(host, wanted, {"../evil.py": ""})
+
+
+def test_scratch_is_emptied_of_leftovers(tmp_path: Path) -> None:
+    host, wanted = Host(tmp_path), Environment("/opt/slm")
+    host.path("/opt/slm/scratch/home-left").mkdir(parents=True)
+    assert os.listdir(fresh_scratch(host, wanted)) == []
+
+
+def test_a_failing_pip_is_told_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\ncase "$2" in venv) exit 0;; esac\nexit 1\n')
+    fake.chmod(0o755)
+    folder = tmp_path / "opt/slm/venv/bin"
+    folder.mkdir(parents=True)
+    pip = folder / "python"
+    pip.write_text("#!/bin/sh\necho ERROR: No matching distribution found for torch==2.13.0\nexit 1\n")
+    pip.chmod(0o755)
+    monkeypatch.setattr(environment, "find_base_python", lambda wanted, account: str(fake))
+    host, wanted = Host(tmp_path), Environment("/opt/slm", requirements="torch==2.13.0\n")
+    with pytest.raises(SettingError, match="pip failed: ERROR: No matching distribution"):
+        environment.build(host, wanted, Account("nobody", 65534, 65534))
+    assert not is_built(host, wanted)
+
+
+def test_a_failing_builder_is_told_with_its_last_line(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.path("/opt/slm-baseline").mkdir(parents=True)
+    builder = host.path("/opt/slm-baseline/build_model.py")
+    place = parse_request(PARAMS).place
+    for text, word in (
+        ("import sys; sys.exit('build_model: 1.00 GB and 0.25 GB to spare; 0.10 GB are free')", "0.10 GB are free"),
+        ("print('done')", "the builder ended with"),
+    ):
+        builder.write_text(text)
+        with pytest.raises(SettingError, match=word):
+            build_model(host, sys.executable, place)
+    builder.write_text("""print('{"changed": true, "built": ["a"], "bytes": 5}')""")
+    assert build_model(host, sys.executable, place) == {"changed": True, "built": ["a"], "bytes": 5}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run something as another user")
+def test_a_python_that_the_user_cannot_reach_is_refused(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (private / "python").symlink_to("/usr/bin/python3")
+    with pytest.raises(SettingError, match="slm_benchmark_python"):
+        probe(str(private / "python"), Account("nobody", 65534, 65534))
+    assert subprocess.run([private / "python", "-c", ""], check=False).returncode == 0
