@@ -23,14 +23,14 @@ TREES = (
     "/var/lib",
 )
 # What a running Debian itself rewrites, and the archive that a rollback leaves on purpose.
-EXCEPT = (
-    "/opt/slm-python/",
-    "/var/lib/dpkg/",
+EXCEPT = {
+    "/opt/slm-python",
+    "/var/lib/dpkg",
     "/var/lib/private",
     "/var/lib/slm-baseline",
-    "/var/lib/sudo/",
-    "/var/lib/systemd/",
-)
+    "/var/lib/sudo",
+    "/var/lib/systemd",
+}
 SYSCTLS = ("vm/min_free_kbytes", "vm/nr_overcommit_hugepages", "vm/hugetlb_shm_group", "vm/compaction_proactiveness")
 # Numbers the kernel or systemd makes up anew on every boot.
 UNSTABLE_MOUNT_OPTIONS = ("fd=", "pgrp=", "pipe_ino=", "size=", "nr_inodes=")
@@ -41,10 +41,9 @@ def files() -> dict[str, str]:
     found = {}
     for tree in TREES:
         for folder, folders, names in os.walk(tree):
+            folders[:] = [name for name in folders if f"{folder}/{name}" not in EXCEPT]
             for name in folders + names:
-                path = f"{folder}/{name}"
-                if not path.startswith(EXCEPT):
-                    found[path] = describe(path)
+                found[f"{folder}/{name}"] = describe(f"{folder}/{name}")
     return found
 
 
