@@ -163,7 +163,7 @@ def _safetensors_length(text: str) -> object:
 
 def _plan(text: str) -> object:
     plan = experiment_state.load_plan(_with_file(experiment_state.PLAN, text))
-    return plan and (plan.cells(), experiment_state.resumed(plan, plan, is_new=False))
+    return plan and (plan.cells(), experiment_state.resumed(plan, plan))
 
 
 def _knob(text: str) -> object:
