@@ -1,0 +1,118 @@
+"""The measuring modules through Ansible itself, and the role's loop: what a person sees while it measures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+
+FAKE_BENCHMARK = """
+from ansible.module_utils.basic import AnsibleModule
+
+keys = "state model revision block blocks scope dtype timeout_s user home python base_python requirements hf_home "
+keys += "offline run"
+module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
+block, blocks = int(module.params["block"]), int(module.params["blocks"])
+assert "torch==" in module.params["requirements"]
+more = {"benchmark": {"samples": [1, 2]}} if block == blocks else {}
+module.exit_json(changed=True, msg="block %d of %d: cold 8.31 s, warm 4.02 s" % (block, blocks), **more)
+"""
+FAKE_OTHER = """
+from ansible.module_utils.basic import AnsibleModule
+
+keys = "home python base_python requirements pip_options scripts user run model revision hf_home offline"
+module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
+assert module.params["scripts"] is None or "def " in module.params["scripts"]["slm_load.py"]
+module.exit_json(changed=False)
+"""
+PLAY = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars: {slm_run: {id: test}, slm_benchmark_runs: "2", ansible_python_interpreter: "{{ ansible_playbook_python }}"}
+  tasks:
+    - import_role: {name: slm_benchmark}
+    - assert: {that: "slm_benchmark_blocks.results[-1].benchmark.samples == [1, 2]"}
+"""
+
+
+def ansible(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    (folder / "ansible.cfg").touch()
+    settings = {
+        "ANSIBLE_CONFIG": f"{folder}/ansible.cfg",
+        "ANSIBLE_LIBRARY": f"{folder}/library",
+        "ANSIBLE_LOCALHOST_WARNING": "0",
+    }
+    settings |= {"ANSIBLE_MODULE_UTILS": f"{ROOT}/module_utils", "ANSIBLE_ROLES_PATH": f"{folder}/roles"}
+    settings |= {"ANSIBLE_INVENTORY_UNPARSED_WARNING": "0", "ANSIBLE_HOME": f"{folder}/.ansible"}
+    program, *arguments = command
+    return subprocess.run(
+        [BIN / program, *arguments],
+        cwd=folder,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_block_tells_its_times_as_it_ends(tmp_path: Path) -> None:
+    (tmp_path / "library").mkdir()
+    for name in ("roles", "files"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "library/slm_benchmark.py").write_text(FAKE_BENCHMARK)
+    for name in ("slm_environment", "slm_model"):
+        (tmp_path / f"library/{name}.py").write_text(FAKE_OTHER)
+    (tmp_path / "play.yml").write_text(PLAY)
+    shown = ansible(tmp_path, "ansible-playbook", "play.yml")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    for block in (1, 2):
+        assert f"(item=block {block} of 2: cold 8.31 s, warm 4.02 s)" in shown.stdout
+
+
+def checked(tmp_path: Path, module: str, *options: str, **params: Any) -> dict[str, Any]:
+    """The module's own answer on a tree that stands for the host."""
+    (tmp_path / "library").symlink_to(ROOT / "library")
+    host = tmp_path / "host"
+    (host / "opt").mkdir(parents=True)
+    arguments = json.dumps({"root": str(host), "python": sys.executable, **params})
+    interpreter = f"ansible_python_interpreter={sys.executable}"
+    command = ("-c", "local", "-e", interpreter, "--one-line", "-m", module, "-a", arguments, *options, "localhost")
+    shown = ansible(tmp_path, "ansible", *command)
+    found: dict[str, Any] = json.loads(shown.stdout.partition("=> ")[2])
+    return found
+
+
+def test_no_blocks_is_one_error_that_names_the_variable(tmp_path: Path) -> None:
+    answer = checked(tmp_path, "slm_benchmark", state="checked", model="tiny", blocks=0)
+    assert answer["problem"]["knob"] == "slm_benchmark_runs"
+    assert answer["msg"].startswith("slm_benchmark_runs: wanted a whole number from 1")
+    assert "exception" not in answer
+
+
+def test_a_python_without_torch_is_refused_before_anything_else(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can ask a Python as the loader's user")
+    answer = checked(tmp_path, "slm_benchmark", state="checked", model="tiny", python="/usr/bin/python3")
+    assert answer["problem"]["knob"] == "slm_benchmark_python"
+    assert "without torch" in answer["problem"]["found"]
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    answer = checked(tmp_path, "slm_model", model="/srv/missing")
+    assert answer["problem"]["knob"] == "slm_benchmark_model"
+
+
+def test_check_mode_names_the_scripts_and_writes_nothing(tmp_path: Path) -> None:
+    scripts = {"slm_load.py": "print('here')\n"}
+    dry = checked(tmp_path, "slm_environment", "--check", scripts=scripts)
+    assert (dry["changed"], dry["scripts"]) == (True, ["slm_load.py"])
+    assert not (tmp_path / "host/opt/slm-baseline").exists()
