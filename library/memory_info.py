@@ -36,8 +36,12 @@ options:
     default: 1G
   max_share:
     description: The largest share of RAM that pools may take, for the memory guard.
-    type: float
+    type: raw
     default: 0.5
+  compact:
+    description: The setting of M(hugepages). Only its form is checked, so that a bad one ends a run before any change.
+    type: bool
+    default: false
   tolerate_competitors:
     description: Whether other writers of the same knobs are only reported.
     type: bool
@@ -91,6 +95,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.meminfo import parse_share
 from ansible.module_utils.slm_baseline.memory_info import gather, judge, preflight
 from ansible.module_utils.slm_baseline.model_files import expected_bytes
 from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, require_root
@@ -107,7 +112,8 @@ def main() -> None:
             "preflight": {"type": "bool", "default": False},
             "model": {"type": "str"},
             "margin": {"type": "raw", "default": "1G"},
-            "max_share": {"type": "float", "default": 0.5},
+            "max_share": {"type": "raw", "default": 0.5},
+            "compact": {"type": "bool", "default": False},
             "tolerate_competitors": {"type": "bool", "default": False},
             **ARGUMENTS,
         },
@@ -120,7 +126,8 @@ def main() -> None:
         if given["preflight"]:
             require_root(host, "memory tuning")
             keep_bytes = parse_size(given["margin"], "hugepages_margin") + expected_bytes(host, given["model"] or "")
-            preflight(host, wanted, keep_bytes, given["max_share"], given["tolerate_competitors"])
+            max_share = parse_share(given["max_share"], "hugepages_max_share")
+            preflight(host, wanted, keep_bytes, max_share, given["tolerate_competitors"])
         return {"changed": False, "memory": gather(host), "desired": wanted.values(), **judge(host, wanted)}
 
     finish(module, work)

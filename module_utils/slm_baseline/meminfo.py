@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections.abc import Sequence
 
@@ -28,19 +30,28 @@ def read_meminfo(host: Host) -> dict[str, int]:
     return parse_meminfo(host.read("/proc/meminfo"))
 
 
+def parse_share(value: object, variable: str) -> float:
+    """A fraction above 0 and up to 1, as a number or text; SettingError for anything else."""
+    share = math.nan
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            share = float(value)
+    if not 0 < share <= 1:
+        raise SettingError(
+            variable,
+            "a share of memory above 0 and up to 1",
+            repr(value),
+            "Any other number would switch the guard off or refuse every pool.",
+            "give a fraction, such as 0.5 for half of the memory.",
+        )
+    return share
+
+
 def check_guard(host: Host, wanted: Sequence[PoolSpec], keep_bytes: int, max_share: float) -> None:
     """Refuse pools that would take more than `max_share` of RAM or leave less than `keep_bytes` available.
 
     `keep_bytes` is the model plus a margin. Only growth is refused: a host that is already short may shrink its pools.
     """
-    if not 0 < max_share <= 1:
-        raise SettingError(
-            "hugepages_max_share",
-            "a share of memory above 0 and up to 1",
-            max_share,
-            "Any other number would switch the guard off or refuse every pool.",
-            "give a fraction, such as 0.5 for half of the memory.",
-        )
     growth = sum(
         (spec.count - read_pool(host, spec.size_bytes, spec.node).persistent) * spec.size_bytes for spec in wanted
     )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import asdict
 from typing import Any
 
 from . import meminfo
+from .changes import os_problem
 from .competitors import find_competitors
 from .drift import compare, persisted_values, runtime_values
 from .errors import SettingError
 from .hostfs import Host
-from .knobs import effective_size_policy, pmd_size_bytes, thp_knobs
+from .knobs import THP, effective_size_policy, pmd_size_bytes, thp_knobs
 from .mounts import check_mounts, default_page_bytes, hugetlbfs_mounts, mounted_at, read_mountinfo
 from .persistence import our_files, systemd_runs
-from .pools import NODES, check_pools, pool_nodes, read_pools
+from .pools import HUGEPAGES, NODES, check_pools, pool_nodes, read_pools
 from .snapshot import SNAPSHOT, SWEEP_PRIOR, load, pool_users
 from .thp import check_thp
 from .tuning import Wanted, ours_to_mount
@@ -95,9 +98,18 @@ def judge(host: Host, wanted: Wanted) -> dict[str, Any]:
     }
 
 
+def _check_sys_writable(host: Host) -> None:
+    """Raise SettingError where /sys is mounted read-only, as in most containers: root alone does not help there."""
+    for path in (THP, HUGEPAGES):
+        if host.exists(path) and os.statvfs(host.path(path)).f_flag & os.ST_RDONLY:
+            raise os_problem("/sys", "a writable /sys", OSError(errno.EROFS, os.strerror(errno.EROFS), path))
+
+
 def preflight(host: Host, wanted: Wanted, keep_bytes: int, max_share: float, tolerate_competitors: bool) -> None:
     """Raise the first reason why the wanted tuning cannot or must not be applied. Reads only."""
     prior = load(host)
+    if wanted.thp or wanted.pools:
+        _check_sys_writable(host)
     check_thp(host, wanted.thp)
     check_pools(host, wanted.pools)
     check_mounts(host, wanted.mounts, ours_to_mount(host, prior))

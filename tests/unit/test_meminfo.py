@@ -7,7 +7,7 @@ import contextlib
 import pytest
 from ansible.module_utils.slm_baseline.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.meminfo import check_guard, parse_meminfo, read_meminfo
+from ansible.module_utils.slm_baseline.meminfo import check_guard, parse_meminfo, parse_share, read_meminfo
 from ansible.module_utils.slm_baseline.pools import PoolSpec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,10 +95,15 @@ def test_pools_of_several_sizes_count_together(fake_host: Host) -> None:
         check_guard(fake_host, pools, 0, 0.5)
 
 
-@pytest.mark.parametrize("share", [float("nan"), float("inf"), 0.0, -0.5, 1.01])
-def test_a_share_that_would_switch_the_guard_off_is_refused(fake_host: Host, share: float) -> None:
+@pytest.mark.parametrize("value", [float("nan"), "nan", "inf", 0, -0.5, 1.01, "half", "", True, None, [0.5], 10**400])
+def test_a_share_that_would_switch_the_guard_off_is_refused(value: object) -> None:
     with pytest.raises(SettingError, match="hugepages_max_share"):
-        check_guard(fake_host, [PoolSpec(2 * MIB, 1)], 0, share)
+        parse_share(value, "hugepages_max_share")
+
+
+@pytest.mark.parametrize(("value", "share"), [(0.5, 0.5), ("0.99", 0.99), (1, 1.0)])
+def test_shares_as_numbers_and_text(value: object, share: float) -> None:
+    assert parse_share(value, "hugepages_max_share") == share
 
 
 def test_a_meminfo_without_what_the_guard_needs_is_a_typed_error(fake_host: Host) -> None:
