@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 LINTED := analysis action_plugins benchmarks callback_plugins filter_plugins files library lookup_plugins module_utils tests
-TYPED := typings/ansible/module_utils analysis library files tests filter_plugins lookup_plugins benchmarks
+TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-live bench fuzz lock clean
@@ -64,7 +64,7 @@ test-vm: .venv/dev ## real virtual machines: reboots, drift, faults, power loss 
 	$(BIN)/pytest tests/vm
 
 test-faults: .venv/dev ## kill and fail every changing system call of the setters (root; private mount namespace)
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest tests/faults $(ARGS)
 
 test-live: .venv/dev ## bad input against this machine's real kernel (root; leaves it as it was)
 	$(BIN)/pytest tests/bad_input

@@ -1,0 +1,3 @@
+"""The part of ansible.module_utils.parsing.convert_bool that this project uses, typed."""
+
+def boolean(value: object, strict: bool = ...) -> bool: ...

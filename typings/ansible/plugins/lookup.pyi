@@ -1,0 +1,6 @@
+"""The part of ansible.plugins.lookup that this project uses, typed."""
+
+from typing import Any
+
+class LookupBase:
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = ..., **kwargs: Any) -> list[Any]: ...
