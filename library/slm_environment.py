@@ -14,8 +14,13 @@ description:
   - With O(python) an existing interpreter is used, and only the scripts are written.
 author: slm-baseline maintainers
 options:
+  state:
+    description: C(absent) removes environment, scripts, embedded models and samples, and nothing else in O(home).
+    type: str
+    choices: [present, absent]
+    default: present
   home:
-    description: The folder that holds everything. Removing it removes the environment.
+    description: The folder that holds everything.
     type: str
     default: /opt/slm-baseline
   python:
@@ -66,7 +71,7 @@ EXAMPLES = r"""
 RETURN = r"""
 interpreter:
   description: The Python that runs the loader.
-  returned: success
+  returned: state is present
   type: str
   sample: /opt/slm-baseline/venv/bin/python
 built:
@@ -76,6 +81,11 @@ built:
 scripts:
   description: Names of the scripts that were written, or would be.
   returned: success
+  type: list
+  elements: str
+removed:
+  description: Paths that were removed, or would be.
+  returned: state is absent
   type: list
   elements: str
 problem:
@@ -91,14 +101,17 @@ from ansible.module_utils.slm_baseline.environment import (
     build,
     changed_scripts,
     install_scripts,
+    installed,
     is_built,
     parse_environment,
+    remove,
 )
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.loader_process import find_account
 from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, require_root
 
 ARGUMENTS: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "home": {"type": "str", "default": "/opt/slm-baseline"},
     "python": {"type": "str", "default": ""},
     "base_python": {"type": "str", "default": ""},
@@ -117,6 +130,12 @@ def main() -> None:
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "slm_environment")
         environment = parse_environment(params)
+        if params["state"] == "absent":
+            paths = installed(host, environment)
+            if paths and not module.check_mode:
+                with leased(module, host):
+                    remove(host, environment, paths)
+            return {"changed": bool(paths), "removed": paths}
         account = find_account(params["user"])
         must_build = not is_built(host, environment)
         names = changed_scripts(host, environment, params["scripts"])

@@ -6,6 +6,7 @@ that is right costs one file to see, and one that was interrupted is made again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any
 from .errors import SettingError
 from .hostfs import Host
 from .loader_process import Account, printable
+from .samples import RUNS
 
 _STAMP = "slm-baseline.json"
 _FEWEST_MINOR = 11
@@ -29,6 +31,7 @@ _CANDIDATES = tuple(
 )
 _PROBE = "import ensurepip, os, sys, venv; print(sys.version_info[1], int(os.access(sys.argv[1], os.X_OK)))"
 _BUILD_TIMEOUT_S = 3600.0
+_OURS = ("venv", "models", "scratch", "requirements.txt", "slm_load.py", "build_model.py", "gpu_copy_rate.py")
 _SCRIPT = re.compile(r"[a-z][a-z0-9_]*\.py", re.ASCII)
 
 
@@ -180,6 +183,24 @@ def fresh_scratch(host: Host, environment: Environment) -> str:
     scratch.mkdir(mode=0o711)
     scratch.chmod(0o711)
     return str(scratch)
+
+
+def installed(host: Host, environment: Environment) -> list[str]:
+    """What of ours is on the host: the parts of `home` that this project writes, and the samples of runs."""
+    parts = [f"{environment.home}/{name}" for name in _OURS]
+    return [path for path in (*parts, RUNS) if host.path(path).exists() or host.path(path).is_symlink()]
+
+
+def remove(host: Host, environment: Environment, paths: Sequence[str]) -> None:
+    """Remove these, and `home` where nothing else is left in it: it may be a folder that others use too."""
+    for path in paths:
+        target = host.path(path)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
+    with contextlib.suppress(OSError):
+        host.path(environment.home).rmdir()
 
 
 def _make_home(host: Host, environment: Environment) -> None:

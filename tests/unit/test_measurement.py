@@ -18,7 +18,9 @@ from ansible.module_utils.slm_baseline.environment import (
     changed_scripts,
     fresh_scratch,
     install_scripts,
+    installed,
     is_built,
+    remove,
 )
 from ansible.module_utils.slm_baseline.errors import SettingError
 from ansible.module_utils.slm_baseline.hostfs import Host
@@ -208,6 +210,32 @@ def test_scripts_are_written_once(tmp_path: Path) -> None:
     assert host.path("/opt/slm/slm_load.py").stat().st_mode & 0o777 == 0o755
     with pytest.raises(SettingError):
         changed_scripts(host, wanted, {"../evil.py": ""})
+
+
+def test_the_purge_removes_ours_and_nothing_else(tmp_path: Path) -> None:
+    host, wanted = Host(tmp_path), Environment("/srv/shared")
+    install_scripts(host, wanted, {"slm_load.py": ""})
+    host.path("/var/lib/slm-baseline/runs/run-1").mkdir(parents=True)
+    host.path("/srv/shared/venv/bin").mkdir(parents=True)
+    host.path("/srv/shared/huggingface").mkdir()
+    paths = installed(host, wanted)
+    assert paths == ["/srv/shared/venv", "/srv/shared/slm_load.py", "/var/lib/slm-baseline/runs"]
+    remove(host, wanted, paths)
+    assert installed(host, wanted) == []
+    assert os.listdir(host.path("/srv/shared")) == ["huggingface"]
+    host.path("/srv/shared/huggingface").rmdir()
+    remove(host, wanted, [])
+    assert not host.path("/srv/shared").exists()
+
+
+def test_a_purge_does_not_follow_links(tmp_path: Path) -> None:
+    host, wanted = Host(tmp_path), Environment("/srv/shared")
+    host.path("/srv/shared").mkdir(parents=True)
+    (tmp_path / "precious").mkdir()
+    host.path("/srv/shared/models").symlink_to(tmp_path / "precious")
+    remove(host, wanted, installed(host, wanted))
+    assert (tmp_path / "precious").exists()
+    assert not host.path("/srv/shared/models").is_symlink()
 
 
 def test_scratch_is_emptied_of_leftovers(tmp_path: Path) -> None:
