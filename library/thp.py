@@ -29,7 +29,7 @@ options:
     description: Whole numbers for files in C(transparent_hugepage/khugepaged).
     type: raw
   sizes:
-    description: Per-size (mTHP) policy, by size, for example C({64K\: madvise}).
+    description: "Per-size (mTHP) policy by size: a mapping such as C({64K: madvise})."
     type: raw
   run:
     description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
