@@ -87,17 +87,20 @@ def resumed(stored: Plan | None, wanted: Plan) -> Plan:
         if before != now:
             raise SettingError(
                 f"sweep {name}",
-                _shown(name, before),
-                _shown(name, now),
+                _shown(name, before, now),
+                _shown(name, now, before),
                 f"Sweep {stored.run_id} is unfinished and was planned otherwise; blocks of both cannot be compared.",
                 "go back to those settings to finish it, or begin anew with -e sweep_new=true.",
             )
     return stored
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(name: str, value: Any, other: Any) -> str:
+    """One side of a difference: the arms in short, of a mapping only the entries that differ."""
     if name == "arms":
         return ", ".join(f"{arm['name']} {json.dumps({**arm['settings'], **arm['env']})}" for arm in value)
+    if isinstance(value, dict):
+        value = {key: value[key] for key in value if key not in other or other[key] != value[key]}
     return json.dumps(value, sort_keys=True)
 
 
