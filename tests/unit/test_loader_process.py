@@ -31,7 +31,7 @@ def run(tmp_path: Path, mode: str, timeout_s: float = 20, env: tuple[tuple[str, 
 
 
 def processes(word: str) -> list[str]:
-    """Command lines that still hold the word, once those that were killed have had time to go: SIGKILL is no instant."""
+    """Command lines that still hold the word, once the killed ones have had time to go: SIGKILL is no instant."""
     deadline = time.monotonic() + 5
     while (found := processes_now(word)) and time.monotonic() < deadline:
         time.sleep(0.05)
