@@ -28,6 +28,8 @@ _MEMORY = {
     "file_pmd": ("files, huge", "#009E73"),
 }
 _ROW_INCHES = 0.3
+_WIDEST = 5.0
+"""No scale of ratios goes beyond this, or one hopeless interval would squeeze all others into a line."""
 
 
 def forest_svg(document: Mapping[str, Any], metric: str) -> str:
@@ -80,15 +82,12 @@ def _ends(group: Mapping[str, Any]) -> list[float]:
 
 
 def _ratio_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """The same scale in every panel, with ticks a person reads: 0.8, 0.9, 1, 1.1."""
+    """The same scale in every panel, with ticks a person reads: 0.8, 0.9, 1, 1.1; wider intervals run off the edge."""
     low, high = min([*values, 0.97]), max([*values, 1.03])
-    reach = max(-math.log(low), math.log(high)) * 1.05
-    steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    step = next((step for step in steps if math.expm1(reach) / step <= 3.5), 1.0)
-    ticks = [1 + step * index for index in range(-3, 4) if 1 + step * index > 0.05]
-    if step >= 0.5:
-        ticks = [2.0**power for power in range(-8, 9)]
-    ticks = [tick for tick in ticks if abs(math.log(tick)) <= reach]
+    reach = min(max(-math.log(low), math.log(high)) * 1.05, math.log(_WIDEST))
+    step = next((step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if math.expm1(reach) / step <= 3.5), None)
+    ticks = [1 + step * index for index in range(-3, 4)] if step else [0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0]
+    ticks = [tick for tick in ticks if tick > 0 and abs(math.log(tick)) <= reach]
     axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlim(math.exp(-reach), math.exp(reach))
