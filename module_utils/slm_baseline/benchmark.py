@@ -123,6 +123,9 @@ def prepare(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Resid
     else:
         if subject.scope == "host":
             page_cache.drop_host_caches(host)
+        else:
+            # Else the first sample alone would carry the libraries' reads, and pass for a cold load of the weights.
+            page_cache.warm(subject.interpreter.all_files())
         page_cache.evict(subject.files)
     app = None
     if wanted == "cold" and subject.scope == "app":

@@ -132,7 +132,7 @@ def test_a_warm_sample_of_a_good_loader(tmp_path: Path, cache: FakeCache) -> Non
 
 
 @pytest.mark.parametrize(
-    ("scope", "done"), [("host", ["drop_host_caches", "evict"]), ("app", ["evict"]), ("weights", ["evict"])]
+    ("scope", "done"), [("host", ["drop_host_caches", "evict"]), ("app", ["evict"]), ("weights", ["warm", "evict"])]
 )
 def test_each_scope_evicts_its_own(tmp_path: Path, cache: FakeCache, scope: str, done: list[str]) -> None:
     sample, _ = measure_sample(Host(), subject(tmp_path, "good", scope), "cold", block=1, order=0)
