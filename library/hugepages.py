@@ -59,9 +59,14 @@ verified:
   returned: success, not in check mode
   type: bool
 reboot_required:
-  description: The pages can be had at boot only; C(boot_arguments) holds what to add to the kernel command line.
+  description: The pages can be had at boot only.
   returned: when a pool of 1 GiB pages is short
   type: bool
+boot_arguments:
+  description: What to add to the kernel command line for them.
+  returned: when a pool of 1 GiB pages is short
+  type: str
+  sample: hugepagesz=1G hugepages=4
 problem:
   description: The error in parts (knob, wanted, found, why, next_step).
   returned: failure

@@ -16,6 +16,7 @@ from .changes import Change, apply_all, os_problem, outcome
 from .errors import SettingError
 from .hostfs import Host
 from .persistence import UNITS, reload_units
+from .pools import NeedsReboot
 from .snapshot import Snapshot, ensure, load, recover_sweep, take
 
 ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
@@ -31,6 +32,9 @@ def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoR
     """Run the work and end the module: with its result, or with one error that says what to do."""
     try:
         result = work(Host(Path(module.params["root"])))
+    except NeedsReboot as error:
+        reboot = {"reboot_required": True, "boot_arguments": error.boot_arguments}
+        module.fail_json(msg=str(error), problem=error.as_dict(), **reboot)
     except SettingError as error:
         module.fail_json(msg=str(error), problem=error.as_dict())
     except OSError as error:

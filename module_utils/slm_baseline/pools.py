@@ -28,6 +28,20 @@ _KEYS = ("size", "count", "node")
 _MAX_COUNT = 2**31 - 1
 
 
+class NeedsReboot(SettingError):
+    """A pool that can be had at boot only; `boot_arguments` is what to add to the kernel command line."""
+
+    def __init__(self, short: SettingError, boot_arguments: str) -> None:
+        super().__init__(
+            short.knob,
+            short.wanted,
+            short.found,
+            short.why,
+            f"reserve them at boot: add `{boot_arguments}` to the kernel command line and reboot.",
+        )
+        self.boot_arguments = boot_arguments
+
+
 @dataclass(frozen=True)
 class PoolSpec:
     """A wanted pool: `count` persistent pages of `size_bytes`, on one NUMA node or (None) wherever the kernel likes."""
@@ -287,20 +301,14 @@ class SetPool:
             raise os_problem(self.name, f"{count} pages", error) from error
 
     def _short(self, got: int) -> SettingError:
-        size = format_size(self.spec.size_bytes)
-        if self.spec.size_bytes >= 1 << 30:
-            next_step = (
-                f"reserve them at boot: add `{boot_arguments(self.spec)}` to the kernel command line and reboot."
-            )
-        else:
-            next_step = "ask for fewer, set hugepages_compact: true, or reboot and run this first."
-        return SettingError(
+        short = SettingError(
             self.name,
-            f"{self.spec.count} pages of {size}",
+            f"{self.spec.count} pages of {format_size(self.spec.size_bytes)}",
             f"{got} pages after {ATTEMPTS} attempts (asked {self.spec.count}, got {got})",
             f"The kernel could not find enough contiguous memory, so the pool returns to {self.before} pages.",
-            next_step,
+            "ask for fewer, set hugepages_compact: true, or reboot and run this first.",
         )
+        return NeedsReboot(short, boot_arguments(self.spec)) if self.spec.size_bytes >= 1 << 30 else short
 
 
 def boot_arguments(spec: PoolSpec) -> str:

@@ -199,6 +199,15 @@ def test_a_short_pool_says_asked_and_got_and_leaves_the_host_as_it_was(kernel: F
     assert not kernel.exists(POOLS_DROPIN)
 
 
+def test_gigabyte_pages_that_are_short_ask_for_a_reboot_with_these_arguments(kernel: FakeKernel, run: Run) -> None:
+    kernel.room[1 << 30, 0] = 1
+    result = run("hugepages", pools=[{"size": "1G", "count": 4}], run=RUN)
+    assert (result["reboot_required"], result["boot_arguments"]) == (True, "hugepagesz=1G hugepages=4")
+    assert result["boot_arguments"] in result["problem"]["next_step"]
+    kernel.room[MIB2, 0] = 1
+    assert "reboot_required" not in run("hugepages", pools=[{"size": "2M", "count": 4}], run=RUN)
+
+
 @pytest.mark.parametrize(("name", "arguments"), [SETTERS[0], SETTERS[3]])
 def test_a_read_only_sys_changes_nothing(kernel: FakeKernel, run: Run, name: str, arguments: dict[str, Any]) -> None:
     kernel.failing["/sys"] = errno.EROFS
