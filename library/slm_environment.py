@@ -133,7 +133,8 @@ def main() -> None:
         if params["state"] == "absent":
             paths = installed(host, environment)
             if paths and not module.check_mode:
-                with leased(module, host):
+                # A purge is what ends a rollback: nobody would give the host back after it.
+                with leased(module, host, last=True):
                     remove(host, environment, paths)
             return {"changed": bool(paths), "removed": paths}
         account = find_account(params["user"])

@@ -89,12 +89,14 @@ def judge(
     read_bytes: int | None,
     read_share: float | None,
     weight_bytes: int,
+    resident_after: float = 1.0,
     app_resident: float | None = None,
 ) -> Verdict:
     """Cold, warm or lukewarm, from shares 0..1 of the model's weights; `app_resident` is asked in scope `app` alone.
 
     `read_bytes` is everything the loader read by its first token, `read_share` what it read after its tokenizer was
-    ready, so that reading libraries never passes for reading weights.
+    ready, so that reading libraries never passes for reading weights. Libraries imported later are in it all the same:
+    that the model itself was read shows in `resident_after`, since little of it was in the page cache before.
     """
     if read_bytes is None or read_share is None:
         return Verdict("lukewarm", "the kernel does not tell what the loader read, so nothing is verified")
@@ -105,6 +107,8 @@ def judge(
             return Verdict("lukewarm", f"{app_resident:.1%} of the libraries stayed resident: other processes use them")
         if read_share < COLD_READ_SHARE:
             return Verdict("lukewarm", f"only {read_share:.1%} of the model's bytes were read by first token")
+        if resident_after < COLD_READ_SHARE:
+            return Verdict("lukewarm", f"only {resident_after:.1%} of the model was in the page cache after the run")
         return Verdict("cold")
     if resident_before < WARM_RESIDENT_SHARE:
         return Verdict("lukewarm", f"only {resident_before:.1%} of the model was resident before")
@@ -199,7 +203,13 @@ def measure_sample(
         sample.update(_figures(run, said, held, subject, sample["ceiling_bytes_per_s"]))
         sample["gpu"] = gpu_use(said["gpu"] or [], gpus_before, held.gpu_facts, pids) if said["gpu"] else []
         verdict = judge(
-            wanted, before.share, sample["read_bytes"], sample["read_share"], subject.model.weight_bytes, app_resident
+            wanted,
+            before.share,
+            sample["read_bytes"],
+            sample["read_share"],
+            subject.model.weight_bytes,
+            after.share,
+            app_resident,
         )
         sample.update(kind=verdict.kind, reason=verdict.reason)
         disagreement = memory_disagreement(said["memory"], held.memory)

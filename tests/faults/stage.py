@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import shutil
 import signal
 import stat
@@ -15,6 +14,8 @@ from pathlib import Path
 
 from ansible.module_utils.slm_baseline import lease
 from ansible.module_utils.slm_baseline.hostfs import Host
+
+from lookup_plugins.slm_run import describe
 
 THP = Path("/sys/kernel/mm/transparent_hugepage")
 POOLS = (Path("/sys/kernel/mm/hugepages"), Path("/sys/devices/system/node"))
@@ -145,7 +146,7 @@ def staged() -> Iterator[State]:
     """
     outside = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     run_id = f"faults-{os.getpid()}"
-    run = {"id": run_id, "controller": {"name": platform.node(), "pid": os.getpid()}}
+    run = {**describe(), "id": run_id}
     try:
         with lease.held(Host(), run), _private_stage(outside) as pristine:
             yield pristine

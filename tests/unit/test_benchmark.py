@@ -50,9 +50,16 @@ GB = 1_000_000_000
 def test_verdicts(
     wanted: str, before: float, read: int | None, share: float | None, app: float | None, kind: str, word: str | None
 ) -> None:
-    verdict = judge(wanted, before, read, share, GB, app)
+    verdict = judge(wanted, before, read, share, GB, app_resident=app)
     assert verdict.kind == kind
     assert (verdict.reason is None) if word is None else (word in (verdict.reason or ""))
+
+
+def test_reading_libraries_does_not_pass_for_reading_the_model() -> None:
+    assert judge("cold", 0.0, GB, 1.1, GB, resident_after=0.95).kind == "cold"
+    assert judge("cold", 0.0, GB, 1.1, GB, resident_after=0.94).reason == (
+        "only 94.0% of the model was in the page cache after the run"
+    )
 
 
 def test_a_tiny_models_stray_read_is_still_warm() -> None:
