@@ -407,10 +407,10 @@ class _Restore:
 
     def folder(self, path: str) -> None:
         target = self.host.path(path)
-        if path == STATE or not target.is_dir():
-            return  # The state folder keeps the archive.
+        if not target.is_dir():
+            return
         if path not in self.unmounted and any(f"{path}/{name}" not in self.gone for name in self.host.names(path)):
-            return  # A folder that somebody else uses by now stays theirs.
+            return  # A folder that somebody else uses by now stays theirs, and the state folder keeps the archive.
         with self._item(path, "folder", "absent"):
             self.gone.add(path)
             if not self.dry_run:

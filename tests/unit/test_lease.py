@@ -98,6 +98,11 @@ def test_a_task_at_work_refuses_even_a_run_whose_lease_has_ended(leased: Host) -
     enter(leased, FIRST)
 
 
+def test_two_tasks_of_one_run_do_not_work_at_once(fake_host: Host) -> None:
+    with held(fake_host, FIRST), pytest.raises(SettingError, match="at this moment"):
+        enter(fake_host, FIRST)
+
+
 def test_a_failed_task_keeps_the_lease_and_frees_the_lock(fake_host: Host) -> None:
     with pytest.raises(RuntimeError), held(fake_host, FIRST):
         raise RuntimeError

@@ -326,6 +326,18 @@ class FakeMounts:
         put(self.host.root, "/proc/self/mountinfo", "".join(lines[:last] + lines[last + 1 :]))
 
 
+def test_a_mount_is_made_with_its_folders_without_suid_and_devices(
+    fake_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(subject, "_libc_call", lambda *call: calls.append(call))
+    subject.mount(fake_host, MountSpec("/mnt/a/b", MIB2))
+    nosuid, nodev = 2, 4
+    options = b"pagesize=2M,mode=0755,uid=0,gid=0"
+    assert calls == [("mount", "/mnt/a/b", b"hugetlbfs", b"/mnt/a/b", b"hugetlbfs", nosuid | nodev, options)]
+    assert fake_host.path("/mnt/a/b").is_dir()
+
+
 OLD, NEW = MountSpec("/mnt/huge", MIB2, None, 0o770), MountSpec("/mnt/huge", MIB2, 64 << 20, 0o700)
 
 

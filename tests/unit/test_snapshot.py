@@ -338,6 +338,31 @@ def test_a_symlink_that_was_there_comes_back_also_when_its_folder_is_gone(kernel
     assert state(kernel) == before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_owners_come_back_of_files_and_of_symlinks(kernel: FakeKernel) -> None:
+    unit, link = kernel.path(unit_path("/mnt/huge")), kernel.path(wants_path("/mnt/huge"))
+    link.parent.mkdir()
+    for _ in range(2):
+        put(kernel.root, unit_path("/mnt/huge"), "theirs\n")
+        os.symlink("x", link)
+        if not kernel.exists(SNAPSHOT):
+            os.chown(unit, 7, 8)
+            os.lchown(link, 9, 10)
+            ensure(kernel, ["/mnt/huge"], "t", "run-1")
+            unit.unlink()
+            link.unlink()
+    assert roll_back(kernel).status == "restored"
+    assert [(path.lstat().st_uid, path.lstat().st_gid) for path in (unit, link)] == [(7, 8), (9, 10)]
+
+
+def test_folders_that_mounting_made_go_the_innermost_first(kernel: FakeKernel) -> None:
+    before = state(kernel)
+    ensure(kernel, ["/mnt/a/b/c"], "t", "run-1")
+    kernel.path("/mnt/a/b/c").mkdir(parents=True)
+    assert roll_back(kernel).status == "restored"
+    assert state(kernel) == before
+
+
 def test_a_folder_that_somebody_else_uses_by_now_stays(kernel: FakeKernel) -> None:
     ensure(kernel, ["/mnt/huge"], "t", "run-1")
     tune(kernel)
