@@ -73,6 +73,13 @@ class RunningPlay:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
 
+    def pause(self) -> None:
+        """Freeze it and its workers; what they started on a host goes on there."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     def finish(self, timeout_s: float = PLAY_TIMEOUT_S) -> PlayResult:
         """Wait for the end of it; VmTestError, and no process left, where it does not come."""
         try:

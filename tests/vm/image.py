@@ -177,12 +177,10 @@ def _configure(root: Path, folder: Path, sudo: list[str], log: Path) -> None:
 def _build_python_disk(requirements: Path, folder: Path, log: Path) -> None:
     root = folder.parent / "python"
     packages = root / "lib/python3.11/site-packages"
-    platforms = [f"--platform=manylinux_{minor}_x86_64" for minor in ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
-    run(
-        [*pip, "--target", packages, "--python-version=3.11", *platforms, "--only-binary=:all:", "-r", requirements],
-        log,
-    )
+    # For the guest's Python and glibc, whatever this machine has. Compiled, since no bytecode can be kept on the disk.
+    platforms = [f"--platform=manylinux_{glibc}_x86_64" for glibc in ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")]
+    wheels: Command = ["--only-binary=:all:", "--python-version=3.11", *platforms, "--target", packages]
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--compile", *wheels, "-r", requirements], log)
     _write(root / "pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11\n")
     (root / "bin").mkdir()
     (root / "bin/python").symlink_to("/usr/bin/python3.11")

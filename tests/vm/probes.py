@@ -29,3 +29,8 @@ def mounts_at(machine: Machine, path: str = MOUNT_POINT) -> list[set[str]]:
 def has_snapshot(machine: Machine) -> bool:
     """Whether the prior state is on the machine's disk."""
     return machine.ssh(f"test -e {SNAPSHOT}").returncode == 0
+
+
+def is_working(machine: Machine) -> bool:
+    """Whether a task of Ansible is under way on the machine."""
+    return machine.ssh("pgrep --full '[A]nsiballZ|python3 *$|sudo .*ansible'").returncode == 0

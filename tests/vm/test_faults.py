@@ -6,7 +6,7 @@ import os
 import random
 
 from tests.vm.fleet import Fleet, differences
-from tests.vm.probes import has_snapshot, selected
+from tests.vm.probes import has_snapshot, is_working, selected
 
 TUNE = ("baseline.yml", "--tags", "tune")
 POWER_CUTS = int(os.environ.get("SLM_VM_POWER_CUTS", "4"))
@@ -43,17 +43,30 @@ def test_a_host_cut_off_in_the_middle_converges_and_rolls_back_later(two_hosts: 
         assert differences(pristine[machine.name], two_hosts.state(machine.name)) == {}
 
 
-def test_a_second_run_is_refused_while_the_first_works(one_host: Fleet) -> None:
+def test_a_second_run_is_refused_while_the_first_is_between_two_tasks(one_host: Fleet) -> None:
     one = one_host["one"]
     with one_host.begin(*TUNE) as first:
         one.wait_for(lambda: has_snapshot(one), "the snapshot")
-        second = one_host.playbook(*TUNE)
-        finished = first.finish()
-    finished.expect(0)
-    second.expect(2)
+        first.pause()
+        one.wait_for(lambda: not is_working(one), "the end of the task that was under way")
+        second = one_host.playbook(*TUNE).expect(2)
+        first.resume()
+        first.finish().expect(0)
     assert "run lock" in second.text
     assert f"pid {first.process.pid}" in second.text
+    assert second.count("one", "changed") == 0
     assert one_host.playbook(*TUNE).expect(0).count("one", "changed") == 0
+
+
+def test_a_run_that_was_killed_keeps_nobody_out(one_host: Fleet) -> None:
+    one, pristine = one_host["one"], one_host.state("one")
+    with one_host.begin(*TUNE) as first:
+        one.wait_for(lambda: has_snapshot(one), "the snapshot")
+        first.stop()
+    one.wait_for(lambda: not is_working(one), "the end of the task that was under way")
+    one_host.playbook(*TUNE).expect(0)
+    one_host.playbook("rollback.yml").expect(0)
+    assert differences(pristine, one_host.state("one")) == {}
 
 
 def test_power_lost_at_any_moment_never_costs_the_prior_state(one_host: Fleet) -> None:

@@ -28,8 +28,3 @@ def test_a_reboot_alone_changes_nothing_that_is_compared(two_hosts: Fleet) -> No
     two_hosts.reboot()
     for machine in two_hosts:
         assert differences(pristine[machine.name], two_hosts.state(machine.name)) == {}
-
-
-def test_the_loader_environment_imports_on_a_host(one_host: Fleet) -> None:
-    python = "/opt/slm-python/bin/python"
-    assert one_host["one"].check(f"{python} -c 'import torch; print(torch.__version__)'").startswith("2.13.0")

@@ -14,7 +14,7 @@ def test_the_tiny_model_is_measured_cold_and_warm(one_host: Fleet) -> None:
     one_host.playbook("baseline.yml", **folders).expect(0)
     (document,) = (results / "one").glob("*.json")
     samples = json.loads(document.read_text())["samples"]
-    assert [sample["kind"] for sample in samples] == ["cold", "warm"]
+    assert [(sample["kind"], sample["reason"]) for sample in samples] == [("cold", None), ("warm", None)]
     assert all(sample["load_real_s"] > 0 for sample in samples)
     assert "tiny" in (reports / "one/README.md").read_text()
     one_host.playbook("rollback.yml", "-e", "rollback_purge=true").expect(0)

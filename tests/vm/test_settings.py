@@ -35,7 +35,7 @@ def test_a_pool_the_host_cannot_give_fails_with_asked_and_got(numa_host: Fleet) 
 
 def test_a_pool_beyond_the_guard_is_refused_before_anything_changes(one_host: Fleet) -> None:
     pristine = one_host.state("one")
-    refused = one_host.playbook(*TUNE, hugepages_pools=[{"size": "2M", "count": 400}]).expect(2)
+    refused = one_host.playbook(*TUNE, hugepages_pools=[{"size": "2M", "count": 700}]).expect(2)
     assert "hugepages.2M" in refused.text
     assert not has_snapshot(one_host["one"])
     assert differences(pristine, one_host.state("one")) == {}
