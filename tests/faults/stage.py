@@ -56,8 +56,8 @@ def set_up_folders() -> None:
 def clear_folders() -> None:
     """Unmount whatever a failed trial left, then empty and refill the folders."""
     for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-        path = line.split(" ")[4]
-        if path.startswith("/mnt/") and not path.startswith("/mnt/sandboxing"):
+        path, is_hugetlbfs = line.split(" ")[4], line.partition(" - ")[2].startswith("hugetlbfs ")
+        if path.startswith("/mnt/") and is_hugetlbfs:
             subprocess.run(["umount", path], check=True)
     for folder in FOLDERS:
         subprocess.run(["umount", folder], check=True)
