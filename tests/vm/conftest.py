@@ -6,13 +6,13 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.vm.fleet import Fleet
-from tests.vm.image import CACHE, REPOSITORY, base_image, python_disk
+from tests.vm.image import CACHE, REPOSITORY, BaseImage, base_image, locked, python_disk
 from tests.vm.machine import Machine, Shape
 from tests.vm.tools import VmTestError
 
@@ -31,62 +31,93 @@ TUNING: dict[str, object] = {
 }
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have both images before anything else; end with one plain sentence where they cannot be had."""
+    if not (session.config.option.collectonly or hasattr(session.config, "workerinput")):
+        try:
+            images()
+        except VmTestError as error:
+            pytest.exit(str(error), returncode=3)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two lanes for `-n 2 --dist loadgroup`: scenarios of host `one` alone, and all others."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            item.add_marker(pytest.mark.xdist_group("one" if "one_host" in item.fixturenames else "two"))
+
+
+def images() -> tuple[BaseImage, Path]:
+    """The disk to boot from and the one with the loader's environment, from the cache where it has them."""
+    return base_image(), python_disk(REPOSITORY / "files/requirements-host.txt")
+
+
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
     """A folder for disks and logs that goes with the run; those of runs that were killed go first."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    for stale in CACHE.glob("machines-*"):
-        _remove_unless_locked(stale)
-    path = Path(tempfile.mkdtemp(prefix="machines-", dir=CACHE))
-    lock = os.open(path, os.O_RDONLY)
-    fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(CACHE / "machines.lock"):
+        for stale in CACHE.glob("machines-*"):
+            _remove_unless_locked(stale)
+        path = Path(tempfile.mkdtemp(prefix="machines-", dir=CACHE))
+        lock = os.open(path, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
     yield path
     shutil.rmtree(path)
     os.close(lock)
 
 
 @pytest.fixture(scope="session")
-def booted(folder: Path) -> Iterator[list[Machine]]:
-    """Two machines of different shape, booted side by side and saved as they are then."""
-    try:
-        image, python = base_image(), python_disk(REPOSITORY / "files/requirements-host.txt")
-    except VmTestError as error:
-        pytest.exit(str(error), returncode=3)
-    machines = [Machine(name, image, folder / name, shape, python) for name, shape in SHAPES.items()]
-    try:
-        for machine in machines:
+def booted(folder: Path) -> Iterator[Callable[..., list[Machine]]]:
+    """Gives machines by name, booted side by side on first use and saved as they are then."""
+    base, python = images()
+    machines: dict[str, Machine] = {}
+
+    def get(*names: str) -> list[Machine]:
+        new = [Machine(name, base, folder / name, SHAPES[name], python) for name in names if name not in machines]
+        machines.update({machine.name: machine for machine in new})
+        for machine in new:
             machine.start()
-        for machine in machines:
+        for machine in new:
             machine.wait_until_up()
             machine.save()
-        yield machines
-    finally:
-        for machine in machines:
-            machine.close()
+        return [machines[name] for name in names]
+
+    yield get
+    for machine in machines.values():
+        machine.close()
 
 
 @pytest.fixture
-def two_hosts(booted: list[Machine], folder: Path, request: pytest.FixtureRequest) -> Fleet:
-    """Host `one` with one NUMA node and host `two` with two, both pristine."""
-    fleet = Fleet(booted, folder / request.node.name, TUNING)
-    fleet.restore()
-    return fleet
+def fleet_of(
+    booted: Callable[..., list[Machine]], folder: Path, request: pytest.FixtureRequest
+) -> Callable[..., Fleet]:
+    """Gives a fleet of the named machines, all pristine."""
+
+    def get(*names: str) -> Fleet:
+        fleet = Fleet(booted(*names), folder / request.node.name, TUNING)
+        fleet.restore()
+        return fleet
+
+    return get
 
 
 @pytest.fixture
-def one_host(booted: list[Machine], folder: Path, request: pytest.FixtureRequest) -> Fleet:
-    """Host `one` alone, pristine."""
-    fleet = Fleet(booted[:1], folder / request.node.name, TUNING)
-    fleet.restore()
-    return fleet
+def two_hosts(fleet_of: Callable[..., Fleet]) -> Fleet:
+    """Host `one` with one NUMA node and host `two` with two."""
+    return fleet_of("one", "two")
 
 
 @pytest.fixture
-def numa_host(booted: list[Machine], folder: Path, request: pytest.FixtureRequest) -> Fleet:
-    """Host `two`, the one with two NUMA nodes, alone and pristine."""
-    fleet = Fleet(booted[1:], folder / request.node.name, TUNING)
-    fleet.restore()
-    return fleet
+def one_host(fleet_of: Callable[..., Fleet]) -> Fleet:
+    """Host `one` alone."""
+    return fleet_of("one")
+
+
+@pytest.fixture
+def numa_host(fleet_of: Callable[..., Fleet]) -> Fleet:
+    """Host `two`, the one with two NUMA nodes, alone."""
+    return fleet_of("two")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -99,13 +130,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ]
     seconds: dict[str, float] = {}
     for report in reports:
-        seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
-    failed = {report.nodeid for report in reports if report.failed}
+        seconds[_plain_name(report)] = seconds.get(_plain_name(report), 0.0) + report.duration
+    failed = {_plain_name(report) for report in reports if report.failed}
     terminalreporter.section("scenarios on virtual machines")
     for name, spent in seconds.items():
-        terminalreporter.line(f"{'FAILED' if name in failed else 'passed'} {spent:6.1f} s  {name.rpartition('::')[2]}")
+        terminalreporter.line(f"{'FAILED' if name in failed else 'passed'} {spent:6.1f} s  {name}")
     passed = len(seconds) - len(failed)
     terminalreporter.line(f"{passed} passed, {len(failed)} failed, {sum(seconds.values()):.0f} s")
+
+
+def _plain_name(report: pytest.TestReport) -> str:
+    """The scenario's name without its file and without the lane that xdist adds."""
+    return report.nodeid.rpartition("::")[2].partition("@")[0]
 
 
 def _remove_unless_locked(path: Path) -> None:

@@ -112,8 +112,7 @@ def _cached(name: str, recipe: str, build: Callable[[Path, Path], None]) -> Path
     """The folder of one image; built in a temporary folder that is renamed when whole, so that no half is ever used."""
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{digest}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with _locked(CACHE / f"{name}.lock"):
+    with locked(CACHE / f"{name}.lock"):
         if not folder.exists():
             # The log stays in place when the build fails and its folder goes.
             log = CACHE / f"{name}.log"
@@ -127,7 +126,9 @@ def _cached(name: str, recipe: str, build: Callable[[Path, Path], None]) -> Path
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 
@@ -18,6 +19,11 @@ def test_a_host_that_is_down_is_named_and_the_others_finish(two_hosts: Fleet) ->
     assert result.count("two", "unreachable") == 1
     assert result.count("one", "failed") == 0
     assert selected(two_hosts["one"], "enabled") == "madvise"
+
+    audit_reports = two_hosts.folder / "audit"
+    two_hosts.playbook("audit.yml", audit_reports_dir=str(audit_reports)).expect(4)
+    audit = json.loads((audit_reports / "audit.json").read_text())
+    assert {name: host["status"] for name, host in audit["hosts"].items()} == {"one": "clean", "two": "unreachable"}
 
     result = two_hosts.playbook("rollback.yml").expect(4)
     assert result.count("two", "unreachable") == 1

@@ -21,10 +21,3 @@ def test_a_restored_host_equals_its_pristine_state(two_hosts: Fleet) -> None:
         machine.kill()
         machine.restore()
         assert differences(pristine, two_hosts.state(machine.name)) == {}
-
-
-def test_a_reboot_alone_changes_nothing_that_is_compared(two_hosts: Fleet) -> None:
-    pristine = {machine.name: two_hosts.state(machine.name) for machine in two_hosts}
-    two_hosts.reboot()
-    for machine in two_hosts:
-        assert differences(pristine[machine.name], two_hosts.state(machine.name)) == {}
