@@ -96,7 +96,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.meminfo import parse_share
-from ansible.module_utils.slm_baseline.memory_info import gather, judge, preflight
+from ansible.module_utils.slm_baseline.memory_info import competitors_of, gather, judge, preflight
 from ansible.module_utils.slm_baseline.model_files import expected_bytes
 from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, require_root
 from ansible.module_utils.slm_baseline.sizes import parse_size
@@ -123,12 +123,14 @@ def main() -> None:
     def work(host: Host) -> dict[str, Any]:
         given = module.params
         wanted = parse_wanted(host, given["thp"], given["pools"], given["mounts"])
+        competitors, tolerate = competitors_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
             keep_bytes = parse_size(given["margin"], "hugepages_margin") + expected_bytes(host, given["model"] or "")
             max_share = parse_share(given["max_share"], "hugepages_max_share")
-            preflight(host, wanted, keep_bytes, max_share, given["tolerate_competitors"])
-        return {"changed": False, "memory": gather(host), "desired": wanted.values(), **judge(host, wanted)}
+            preflight(host, wanted, keep_bytes, max_share, [] if tolerate else competitors)
+        judged = judge(host, wanted, competitors, tolerate)
+        return {"changed": False, "memory": gather(host), "desired": wanted.values(), **judged}
 
     finish(module, work)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .competitors import boot_values, find_competitors, knob_of
+from .competitors import Competitor, boot_values, knob_of
 from .errors import SettingError
 from .hostfs import Host
 from .knobs import thp_knobs
@@ -65,11 +65,13 @@ def persisted_values(host: Host) -> dict[str, tuple[str, str]]:
     return values
 
 
-def compare(host: Host, wanted: Wanted) -> list[Row]:
-    """A row for every wanted knob, and one for each that a drop-in of ours still sets though nobody wants it."""
+def compare(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> list[Row]:
+    """A row for every wanted knob, and one for each that a drop-in of ours still sets though nobody wants it.
+
+    A knob with one of the `competitors` has drifted: what holds now need not hold tomorrow.
+    """
     persisted = persisted_values(host)
     boot = boot_values(host.read_or_none("/proc/cmdline") or "", default_page_bytes(host))
-    competitors = find_competitors(host, wanted.values(), default_page_bytes(host))
     runtime: dict[str, str | None] = {**runtime_values(host)}
     broken = {}
     for mount in wanted.mounts:

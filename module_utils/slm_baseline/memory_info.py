@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from . import meminfo
 from .changes import os_problem
-from .competitors import find_competitors
+from .competitors import Competitor, find_competitors
 from .drift import compare, persisted_values, runtime_values
 from .errors import SettingError
 from .hostfs import Host
@@ -89,11 +90,15 @@ def _numa(host: Host) -> list[dict[str, Any]]:
     return nodes
 
 
-def judge(host: Host, wanted: Wanted) -> dict[str, Any]:
-    """The wanted tuning against this host: `rows` and `competitors`, JSON-ready."""
-    competitors = find_competitors(host, wanted.values(), default_page_bytes(host))
+def competitors_of(host: Host, wanted: Wanted) -> list[Competitor]:
+    """Other writers of the wanted knobs. Looks through every place that could hold one: once a module is enough."""
+    return find_competitors(host, wanted.values(), default_page_bytes(host))
+
+
+def judge(host: Host, wanted: Wanted, competitors: Sequence[Competitor], tolerate: bool = False) -> dict[str, Any]:
+    """The wanted tuning against this host: `rows` and `competitors`, JSON-ready. Tolerated ones make no row drift."""
     return {
-        "rows": [asdict(row) for row in compare(host, wanted)],
+        "rows": [asdict(row) for row in compare(host, wanted, () if tolerate else competitors)],
         "competitors": [writer.as_dict() for writer in competitors],
     }
 
@@ -105,8 +110,8 @@ def _check_sys_writable(host: Host) -> None:
             raise os_problem("/sys", "a writable /sys", OSError(errno.EROFS, os.strerror(errno.EROFS), path))
 
 
-def preflight(host: Host, wanted: Wanted, keep_bytes: int, max_share: float, tolerate_competitors: bool) -> None:
-    """Raise the first reason why the wanted tuning cannot or must not be applied. Reads only."""
+def preflight(host: Host, wanted: Wanted, keep_bytes: int, max_share: float, competitors: Sequence[Competitor]) -> None:
+    """Raise the first reason why the wanted tuning cannot or must not be applied, `competitors` last. Reads only."""
     prior = load(host)
     if wanted.thp or wanted.pools:
         _check_sys_writable(host)
@@ -114,8 +119,7 @@ def preflight(host: Host, wanted: Wanted, keep_bytes: int, max_share: float, tol
     check_pools(host, wanted.pools)
     check_mounts(host, wanted.mounts, ours_to_mount(host, prior))
     meminfo.check_guard(host, wanted.pools, keep_bytes, max_share)
-    competitors = find_competitors(host, wanted.values(), default_page_bytes(host))
-    if competitors and not tolerate_competitors:
+    if competitors:
         first = competitors[0]
         raise SettingError(
             first.knob,

@@ -111,7 +111,7 @@ def _scan(path: str, *more: tuple[str, str]) -> Callable[[str], object]:
         try:
             found = competitors.find_competitors(host, wanted.values(), DEFAULT_PAGE)
             json.dumps([writer.as_dict() for writer in found])
-            return drift.compare(host, wanted)
+            return drift.compare(host, wanted, found)
         finally:
             for one in (path, *(other for other, _ in more)):
                 if one.startswith("/proc/"):

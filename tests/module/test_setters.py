@@ -28,7 +28,6 @@ from tests.fakes import MOUNTINFO, put
 
 LIBRARY = Path(__file__).parents[2] / "library"
 MIB2 = 2 << 20
-ONE_PAGE = [{"size": "2M", "count": 1}]
 RUN = {"id": "run-1", "controller": {"name": "c", "boot_id": "b", "pid": 7, "started": 1.0}, "alive": [[7, 1.0]]}
 OTHER_RUN = {"id": "run-2", "controller": {"name": "d", "boot_id": "x", "pid": 8, "started": 1.0}, "alive": []}
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
@@ -329,3 +328,8 @@ def test_preflight_names_the_competitor_unless_it_is_tolerated(kernel: FakeKerne
     result = run("memory_info", **arguments)
     assert result["problem"]["found"] == "sysctl sets hugepages.2M to 5 at /etc/sysctl.conf:1"
     assert not run("memory_info", tolerate_competitors=True, **arguments).get("failed")
+    assert run("hugepages", pools=arguments["pools"])["changed"]
+    tolerated = run("memory_info", tolerate_competitors=True, **arguments)
+    assert [row["verdict"] for row in tolerated["rows"]] == ["clean"]
+    assert len(tolerated["competitors"]) == 1
+    assert [row["verdict"] for row in run("memory_info", pools=arguments["pools"])["rows"]] == ["drift"]

@@ -8,6 +8,7 @@ import pytest
 from ansible.module_utils.slm_baseline.drift import Row, compare, persisted_values, runtime_values
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.knobs import THP
+from ansible.module_utils.slm_baseline.memory_info import competitors_of
 from ansible.module_utils.slm_baseline.mounts import MountSpec
 from ansible.module_utils.slm_baseline.persistence import (
     MARK,
@@ -45,11 +46,11 @@ def tuned(fake_host: Host) -> Host:
 
 
 def rows(host: Host, wanted: Wanted = WANTED) -> dict[str, Row]:
-    return {row.knob: row for row in compare(host, wanted)}
+    return {row.knob: row for row in compare(host, wanted, competitors_of(host, wanted))}
 
 
 def drift(host: Host, wanted: Wanted = WANTED) -> dict[str, str]:
-    return {row.knob: row.detail for row in compare(host, wanted) if row.verdict == "drift"}
+    return {knob: row.detail for knob, row in rows(host, wanted).items() if row.verdict == "drift"}
 
 
 def test_a_tuned_host_is_clean_and_says_where_each_value_is_kept(tuned: Host) -> None:
