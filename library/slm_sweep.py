@@ -141,12 +141,12 @@ host:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline import experiment_run, lease
+from ansible.module_utils.slm_baseline import experiment_run
 from ansible.module_utils.slm_baseline.experiment import parse_arms, parse_dtypes
 from ansible.module_utils.slm_baseline.experiment_measure import Bench, record, subject_record
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.measurement import make_subject, parse_request
-from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, now, require_root
+from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, leased, now, require_root
 from ansible.module_utils.slm_baseline.sizes import parse_size
 
 BENCHMARK = {
@@ -200,13 +200,13 @@ def main() -> None:
         finished = experiment_run.finish(host)
         return {"changed": False, **finished, **record(host, request, subject, finished["plan"]["run_id"])}
 
-    def leased(host: Host) -> dict[str, Any]:
+    def work_leased(host: Host) -> dict[str, Any]:
         if module.check_mode:
             return work(host)
-        with lease.held(host, given["run"]):
+        with leased(module, host):
             return work(host)
 
-    finish(module, leased)
+    finish(module, work_leased)
 
 
 if __name__ == "__main__":

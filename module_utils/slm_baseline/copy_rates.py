@@ -7,7 +7,7 @@ import math
 import subprocess
 from typing import Any
 
-from .loader_process import Loader, clean_environment
+from .loader_process import Loader, clean_environment, run_as
 
 SCRIPT = "gpu_copy_rate.py"
 _TIMEOUT_S = 120.0
@@ -19,9 +19,6 @@ def measure_copy_rates(loader: Loader, script: str) -> list[dict[str, Any]]:
 
     A script that fails, hangs or prints rubbish gives an empty list: an unknown limit, never a wrong one.
     """
-    identity: dict[str, Any] = {}
-    if loader.account is not None:
-        identity = {"user": loader.account.uid, "group": loader.account.gid, "extra_groups": []}
     try:
         done = subprocess.run(
             [loader.python, script],
@@ -31,7 +28,7 @@ def measure_copy_rates(loader: Loader, script: str) -> list[dict[str, Any]]:
             cwd="/",
             env=clean_environment(loader, "/"),
             timeout=_TIMEOUT_S,
-            **identity,
+            **run_as(loader.account),
         )
     except (OSError, subprocess.SubprocessError):
         return []

@@ -10,10 +10,9 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from .errors import SettingError
-from .loader_process import Account, Loader, clean_environment, printable
+from .loader_process import Account, Loader, clean_environment, printable, run_as
 
 PACKAGES = ("torch", "transformers", "accelerate", "psutil", "safetensors")
 _PROBE_TIMEOUT_S = 60.0
@@ -61,9 +60,6 @@ class Interpreter:
 
 def probe(python: str, account: Account | None) -> Interpreter:
     """Ask a Python, run by the loader's user; SettingError where that user cannot run it or it makes no sense."""
-    identity: dict[str, Any] = {}
-    if account is not None:
-        identity = {"user": account.uid, "group": account.gid, "extra_groups": []}
     environment = clean_environment(Loader(python, "", (), account, _PROBE_TIMEOUT_S), "/nonexistent")
     try:
         answer = subprocess.run(
@@ -74,7 +70,7 @@ def probe(python: str, account: Account | None) -> Interpreter:
             env=environment,
             timeout=_PROBE_TIMEOUT_S,
             check=False,
-            **identity,
+            **run_as(account),
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise _unusable(python, account, f"running it failed: {error}") from error

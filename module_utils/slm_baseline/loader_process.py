@@ -62,6 +62,11 @@ def find_account(name: str) -> Account:
     return Account(name, entry.pw_uid, entry.pw_gid)
 
 
+def run_as(account: Account | None) -> dict[str, Any]:
+    """Arguments of subprocess that start a process as that user, without our groups; None keeps the current user."""
+    return {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
+
+
 @dataclass(frozen=True)
 class Loader:
     """How to run the loader. `account` None keeps the current user, as in tests; `env` is added to the clean one.
@@ -118,9 +123,6 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
         given = (events_write.fileno(), hold_read.fileno())
         command = [loader.python, loader.script, *loader.arguments]
         command += ["--events-fd", str(given[0]), "--hold-fd", str(given[1])]
-        identity: dict[str, Any] = {}
-        if loader.account is not None:
-            identity = {"user": loader.account.uid, "group": loader.account.gid, "extra_groups": []}
         tie_to_us = _tie_to(os.getpid())
         environment = clean_environment(loader, home)
         spawn_ns = time.monotonic_ns()
@@ -135,7 +137,7 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
                 pass_fds=given,
                 start_new_session=True,
                 preexec_fn=tie_to_us,
-                **identity,
+                **run_as(loader.account),
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise SettingError(

@@ -116,11 +116,6 @@ def unit_text(mount: MountSpec) -> str:
     )
 
 
-def mount_files(mount: MountSpec) -> dict[str, str]:
-    """The unit's content by path; the enabling symlink is not among them, since it has no content of its own."""
-    return {unit_path(mount.path): unit_text(mount)}
-
-
 def parse_unit(text: str, default_page_bytes: int) -> MountSpec | None:
     """The hugetlbfs mount a unit describes, or None where it describes something else."""
     fields = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line and not line.startswith("#"))
