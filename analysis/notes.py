@@ -38,6 +38,7 @@ RULES: tuple[Rule, ...] = (
     rules_time.gpu_limits,
     rules_time.gpu_state,
     rules_time.one_time_work,
+    rules_samples.free_page_reporting,
     rules_samples.no_psi,
 )
 

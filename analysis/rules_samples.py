@@ -82,3 +82,14 @@ def no_psi(document: Document) -> str | None:
     if document["host"]["psi"] is not False:
         return None
     return "Pressure stall information is off in this kernel, so stalls by other work went unseen."
+
+
+def free_page_reporting(document: Document) -> str | None:
+    """The host is a guest that gives freed memory back to its hypervisor as it goes."""
+    if not document["host"].get("free_page_reporting"):
+        return None
+    return (
+        "This guest gives freed memory back to its hypervisor (free page reporting), so most loads pay for the first "
+        "touch of their memory in the hypervisor too, which no setting here changes: CPU system time and the phases "
+        "that fill memory are longer than where the guest keeps what it has."
+    )

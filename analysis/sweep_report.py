@@ -181,11 +181,17 @@ def _protocol(document: Mapping[str, Any]) -> Markdown:
     ]
     left = "; ".join(f"{number} {words}" for number, words in odd if number)
     shown.append(f"Samples that were kept and left out of every figure: {left or 'none'}.")
+    if host.get("free_page_reporting"):
+        shown.append(_FREE_PAGE_REPORTING)
     if counts["noisy"]:
         shown.append(f"{counts['noisy']} samples met other work on the host; they are in the figures.")
     return bullets(Markdown(line) for line in shown)
 
 
+_FREE_PAGE_REPORTING = Markdown(
+    "This guest gives freed memory back to its hypervisor (free page reporting), so a load pays for the first touch of "
+    "its memory in the hypervisor too, huge page or not; a reserved pool is not given back, and pays once."
+)
 _COLD = {
     "host": "the whole page cache was dropped before the run",
     "app": "interpreter, libraries and model were evicted from the page cache before the run",
@@ -204,7 +210,7 @@ def _arms(document: Mapping[str, Any]) -> Markdown:
     left = bullets(
         Markdown(f"{code(each['arm'])} was left out. {md(each['why'], 600)}") for each in document["left_out"]
     )
-    return Markdown(f"{found}\n\nArms that this host cannot do:\n\n{left}")
+    return Markdown(f"{found}\n\nArms that were not measured:\n\n{left}")
 
 
 def _listed(values: Mapping[str, str]) -> Markdown:

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from .changes import Change, WriteKnob
 from .errors import SettingError
 from .hostfs import Host
 from .meminfo import check_guard
-from .pools import PoolSpec, check_pools, parse_pools
+from .pools import PoolSpec, check_pools, parse_pools, plan_pools
 from .sizes import parse_size
 from .thp import check_thp, parse_thp
 
@@ -174,25 +175,41 @@ def parse_dtypes(value: object) -> list[str]:
 def fitting(
     host: Host, arms: Iterable[Arm], keep_bytes: int, max_share: float, glibc: str | None = None
 ) -> tuple[list[Arm], list[dict[str, str]]]:
-    """Arms this host can do, and `{arm, why}` for each it cannot. Reads only.
+    """Arms worth measuring on this host, and `{arm, why}` for each that is not. Reads only.
 
-    `keep_bytes` and `max_share` guard the pools (meminfo.check_guard); `glibc` is a version as text, this process's
-    own by default.
+    Left out is what the host cannot do, and what would be `stock` under another name: an arm without environment whose
+    settings are in force already. `keep_bytes` and `max_share` guard the pools (meminfo.check_guard); `glibc` is a
+    version as text, this process's own by default.
     """
     possible, left_out = [], []
     for arm in arms:
         try:
-            check_thp(host, arm.thp)
             check_pools(host, arm.pools)
             check_guard(host, arm.pools, keep_bytes, max_share)
             _check_allocator(arm, glibc_version() if glibc is None else glibc)
+            changes = changes_to(host, arm)
         except SettingError as error:
             left_out.append(
                 {"arm": arm.name, "why": f"{error.knob}: wanted {error.wanted}; found {error.found}. {error.why}"}
             )
         else:
-            possible.append(arm)
+            if arm.name in (REFERENCE, CONTROL) or changes or arm.env:
+                possible.append(arm)
+            else:
+                left_out.append({"arm": arm.name, "why": f"This host has its settings already: it is {REFERENCE}."})
     return possible, left_out
+
+
+def changes_to(host: Host, arm: Arm) -> list[Change]:
+    """What brings the host as it is to the arm's settings; its pools must have passed check_pools.
+
+    Raises SettingError for a THP value that the kernel does not offer.
+    """
+    knobs = check_thp(host, arm.thp)
+    writes: list[Change] = [
+        WriteKnob(knob, arm.thp[name]) for name, knob in knobs.items() if arm.thp.get(name, knob.value) != knob.value
+    ]
+    return [*writes, *plan_pools(host, arm.pools)]
 
 
 def glibc_version() -> str:

@@ -8,14 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .changes import Change, WriteKnob, apply_all
+from .changes import apply_all
 from .errors import SettingError
-from .experiment import WANTED, Arm, Cell
+from .experiment import WANTED, Arm, Cell, changes_to
 from .hostfs import Host
 from .knobs import thp_knobs
-from .pools import plan_pools, pool_name, pool_sizes, read_pool
+from .pools import pool_name, pool_sizes, read_pool
 from .snapshot import SWEEP_PRIOR, Snapshot, recover_sweep, restore, save, take
-from .thp import check_thp
 
 Measure = Callable[[Arm, str, str], dict[str, Any]]
 """Runs the loader once: arm, dtype and `cold` or `warm` in, a sample out."""
@@ -67,13 +66,7 @@ def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
     """Bring the host from whatever arm was before to this one; the reason in words where the kernel refuses."""
     _put_back(host, prior)
     try:
-        knobs = check_thp(host, arm.thp)
-        changes: list[Change] = [
-            WriteKnob(knob, arm.thp[name])
-            for name, knob in knobs.items()
-            if arm.thp.get(name, knob.value) != knob.value
-        ]
-        apply_all(host, [*changes, *plan_pools(host, arm.pools)])
+        apply_all(host, changes_to(host, arm))
     except SettingError as error:
         return str(error)
     return None

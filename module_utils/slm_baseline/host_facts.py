@@ -16,6 +16,9 @@ from .mounts import MountEntry, read_mountinfo
 from .noise import has_psi
 from .persistence import systemd_runs
 
+VIRTIO_DEVICES = "/sys/bus/virtio/devices"
+_BALLOON, _REPORTING_BIT = "0x0005", 5
+"""Device id and feature bit VIRTIO_BALLOON_F_REPORTING (include/uapi/linux/virtio_{ids,balloon}.h)."""
 _NODE = re.compile(r"node[0-9]+")
 _CPUS = re.compile(r"(?P<first>[0-9]{1,6})(?:-(?P<last>[0-9]{1,6}))?")
 _CPU_MODEL = re.compile(r"^(?:model name|Model|cpu model|Processor)\s*:\s*(.+)$", re.MULTILINE)
@@ -67,9 +70,26 @@ def host_facts(host: Host, model_path: str) -> dict[str, Any]:
         "page_size_bytes": os.sysconf("SC_PAGE_SIZE"),
         "systemd": systemd_runs(host),
         "psi": has_psi(host),
+        "free_page_reporting": has_free_page_reporting(host),
         "disk": disk_facts(host, mount),
         "filesystem": {"type": mount.fstype, "mount_point": mount.path} if mount else None,
     }
+
+
+def has_free_page_reporting(host: Host) -> bool | None:
+    """Whether this guest gives freed memory back to its hypervisor as it goes; None under Hyper-V, which does not tell.
+
+    Then a load pays for the same memory again: its first touch faults in the hypervisor too, huge page or not
+    (Documentation/mm/free_page_reporting.rst).
+    """
+    for name in host.names(VIRTIO_DEVICES):
+        folder = f"{VIRTIO_DEVICES}/{name}"
+        # `features` is one character a bit, the lowest first (drivers/virtio/virtio.c, features_show).
+        features = (host.read_or_none(f"{folder}/features") or "").strip()
+        is_balloon = (host.read_or_none(f"{folder}/device") or "").strip() == _BALLOON
+        if is_balloon and features[_REPORTING_BIT : _REPORTING_BIT + 1] == "1":
+            return True
+    return None if host.exists("/sys/bus/vmbus/drivers/hv_balloon") else False
 
 
 def mount_of(entries: list[MountEntry], path: str) -> MountEntry | None:

@@ -124,6 +124,23 @@ def test_what_the_host_cannot_do_is_left_out_and_named(host: Host) -> None:
     assert "tunable" in [arm.name for arm in fitting(host, arms, 1 * GIB, 0.5, glibc="2.36")[0]]
 
 
+def test_an_arm_that_would_be_stock_under_another_name_is_left_out(host: Host) -> None:
+    arms = parse_arms(
+        [
+            *STOCK,
+            {"name": "madvise", "thp": {"enabled": "madvise"}},
+            {"name": "madvise+torch", "thp": {"enabled": "madvise"}, "env": {"THP_MEM_ALLOC_ENABLE": "1"}},
+            {"name": "no-pool", "pool": {"size": "2M", "count": 0}},
+            {"name": "pool", "pool": {"size": "2M", "count": 8}},
+            {"name": "never", "thp": {"enabled": "never"}},
+        ]
+    )
+    possible, left_out = fitting(host, arms, 1 * GIB, 0.5)
+    assert [arm.name for arm in possible] == ["stock", "stock-again", "madvise+torch", "pool", "never"]
+    assert [each["arm"] for each in left_out] == ["madvise", "no-pool"]
+    assert left_out[0]["why"] == "This host has its settings already: it is stock."
+
+
 def test_the_glibc_version_is_two_numbers_or_nothing() -> None:
     assert all(part.isdigit() for part in glibc_version().split(".") if part)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.errors import ParseError
 from ansible.module_utils.slm_baseline.host_facts import (
+    VIRTIO_DEVICES,
     disk_facts,
+    has_free_page_reporting,
     host_facts,
     mount_of,
     parse_cpu_list,
@@ -51,7 +53,7 @@ def test_facts_of_a_host(host: Host) -> None:
     assert facts["cpu_model"] == "AMD EPYC 9654 96-Core Processor"
     assert (facts["cpus"], facts["numa_nodes"], facts["memory_bytes"]) == (5, 2, 24683656 * 1024)
     assert facts["distribution"] == "Debian GNU/Linux 12 (bookworm)"
-    assert (facts["systemd"], facts["psi"]) == (False, False)
+    assert (facts["systemd"], facts["psi"], facts["free_page_reporting"]) == (False, False, False)
     assert facts["filesystem"] == {"type": "xfs", "mount_point": "/srv/models"}
     assert facts["disk"] == {
         "device": "nvme0n1",
@@ -111,3 +113,27 @@ def test_any_text_is_a_value_or_a_parse_error(text: str) -> None:
 def test_lists_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(ParseError):
         parse_cpu_list(text)
+
+
+@pytest.mark.parametrize(
+    ("device", "features", "expected"),
+    [
+        ("0x0005", "0110010100000000", True),
+        ("0x0005", "0110000100000000", False),
+        ("0x0002", "0110010100000000", False),
+        ("0x0005", "011", False),
+        ("0x0005", "", False),
+    ],
+)
+def test_free_page_reporting_is_bit_5_of_a_balloon(host: Host, device: str, features: str, expected: bool) -> None:
+    for number, (its_device, its_features) in enumerate([("0x0001", "1111111111"), (device, features)]):
+        folder = host.path(f"{VIRTIO_DEVICES}/virtio{number}")
+        folder.mkdir(parents=True)
+        (folder / "device").write_text(f"{its_device}\n")
+        (folder / "features").write_text(f"{its_features}\n")
+    assert has_free_page_reporting(host) is expected
+
+
+def test_the_balloon_of_hyper_v_does_not_tell(host: Host) -> None:
+    host.path("/sys/bus/vmbus/drivers/hv_balloon").mkdir(parents=True)
+    assert has_free_page_reporting(host) is None

@@ -201,6 +201,14 @@ def test_a_pool_that_the_load_used_is_not_called_unused(cpu: dict[str, Any]) -> 
     assert rules_memory.pool_unused_by_load(with_samples(cpu, hugetlb_bytes=2 << 20)) is None
 
 
+def test_memory_given_back_to_the_hypervisor_is_told(cpu: dict[str, Any]) -> None:
+    for value in (True, False, None):
+        cpu["host"]["free_page_reporting"] = value
+        assert bool(rules_samples.free_page_reporting(cpu)) is (value is True)
+    del cpu["host"]["free_page_reporting"]
+    assert rules_samples.free_page_reporting(cpu) is None
+
+
 def test_a_cache_below_the_guest_is_told() -> None:
     assert rules_samples.guest_cold(load("measure-only"))
     assert rules_samples.guest_cold(load("cpu")) is None

@@ -201,6 +201,12 @@ def test_report_and_pictures_are_deterministic_and_well_formed(sweep: dict[str, 
     assert all(metric.title in text.lower() or metric.title in text for metric in METRICS)
 
 
+def test_a_hypervisor_that_takes_memory_back_is_told(sweep: dict[str, Any]) -> None:
+    for value in (True, False):
+        sweep["host"]["free_page_reporting"] = value
+        assert ("free page reporting" in report(sweep)) is value
+
+
 PROTOCOL = {"blocks": 8, "budget_s": 2400.0, "precision": 0.05}
 
 
