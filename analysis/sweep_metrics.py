@@ -100,10 +100,11 @@ METRICS = (
         is_time=True,
     ),
     Metric("minor_faults", "minor faults", _field("minor_faults"), True, _ONE_PERCENT, "fewer", "more", units.count),
+    # Not `file_pmd_bytes`: a filesystem with large folios has such mappings of its own accord, whatever THP is set to.
     Metric(
-        "thp_bytes",
-        "THP-backed memory",
-        _sum("anon_huge_bytes", "file_pmd_bytes", "shmem_pmd_bytes"),
+        "anon_huge_bytes",
+        "THP-backed anonymous memory",
+        _field("anon_huge_bytes"),
         False,
         4 * _HUGE_PAGE,
         "less",

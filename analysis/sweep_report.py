@@ -44,6 +44,7 @@ def report(document: Mapping[str, Any]) -> str:
         _pictures(["sweep-phases.svg"]),
         Markdown("## What backs the memory"),
         _pictures(["sweep-memory.svg"]),
+        Markdown(_NOT_IN_RSS),
         *(_verdicts(document, metric.name) for metric in METRICS if not metric.is_time),
         Markdown("## How it was measured"),
         _protocol(document),
@@ -59,6 +60,9 @@ _HOW_TO_READ = """Ratios are arm over stock within the same block, so that drift
 told as speed-ups. The intervals of one metric hold jointly with 95 %. An effect is claimed only where its interval lies
 outside of the noise band, which is what stock shows against itself; "±4 %" is the largest effect, either way, that the
 data leaves possible."""
+
+_NOT_IN_RSS = """Pages of a reserved pool count in neither RSS nor PSS (the kernel's way): where an arm uses a pool, its
+lower RSS is no saving. The picture shows them."""
 
 
 def _answer(document: Mapping[str, Any]) -> Markdown:
@@ -184,7 +188,7 @@ def _protocol(document: Mapping[str, Any]) -> Markdown:
     if host.get("free_page_reporting"):
         shown.append(_FREE_PAGE_REPORTING)
     if counts["noisy"]:
-        shown.append(f"{counts['noisy']} samples met other work on the host; they are in the figures.")
+        shown.append(f"Noisy, and in the figures all the same: {things(counts['noisy'], 'sample')}.")
     return bullets(Markdown(line) for line in shown)
 
 

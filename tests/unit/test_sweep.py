@@ -63,7 +63,7 @@ def test_words_say_direction_size_and_interval(sweep: dict[str, Any]) -> None:
         _verdict(analysis, "time_to_first_token_s", "auto", "cold", "always")["words"],
     )
     assert _verdict(analysis, "minor_faults", "float32", "warm", "always")["words"].startswith("fewer, 0.20x")
-    assert _verdict(analysis, "thp_bytes", "float32", "warm", "always")["words"].startswith("more, +1.00 GiB")
+    assert _verdict(analysis, "anon_huge_bytes", "float32", "warm", "always")["words"].startswith("more, +1.00 GiB")
 
 
 def test_the_bound_of_no_effect_covers_interval_and_band(sweep: dict[str, Any]) -> None:
