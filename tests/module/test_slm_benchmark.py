@@ -40,7 +40,7 @@ PLAY = """
   vars: {slm_run: {id: test}, slm_benchmark_runs: "2", ansible_python_interpreter: "{{ ansible_playbook_python }}"}
   tasks:
     - import_role: {name: slm_benchmark}
-    - assert: {that: "slm_benchmark_blocks.results[-1].benchmark.samples == [1, 2]"}
+    - assert: {that: "slm_benchmark_measured.results[-1].benchmark.samples == [1, 2]"}
 """
 
 
