@@ -222,6 +222,14 @@ def _gpus() -> tuple[str, ...]:
     return tuple(path.read_text() for path in sorted((GOLDEN / "nvidia_smi").glob("*.xml")))
 
 
+def _sweep_document() -> str:
+    """A real sweep, cut down to one sample and one comparison: a mutation of a megabyte would find nothing."""
+    document = json.loads((REPOSITORY / "docs/examples/cpu-sweep/sweep.json").read_text())
+    document["measurements"] = document["measurements"][:1]
+    document["analysis"]["groups"] = document["analysis"]["groups"][:1]
+    return json.dumps(document)
+
+
 def _answers() -> tuple[str, ...]:
     return tuple(json.dumps(answer) for answer in json.loads((GOLDEN / "audit/answers.json").read_text()).values())
 
@@ -375,7 +383,7 @@ TARGETS = (
     Target("wanted tuning", _json(_wanted), (_TUNING,)),
     Target("THP settings", _json(thp.parse_thp), (json.dumps(json.loads(_TUNING)["thp"]),)),
     Target("result document", _json(lambda document: schema.validate(document, "result")), _results()),
-    Target("sweep document", _json(lambda document: schema.validate(document, "sweep")), ("{}",)),
+    Target("sweep document", _json(lambda document: schema.validate(document, "sweep")), (_sweep_document(),)),
     Target(
         "audit document",
         _json(lambda document: schema.validate(document, "audit")),
