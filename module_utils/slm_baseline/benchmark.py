@@ -120,8 +120,8 @@ def judge(
 def prepare(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Residency, float | None]:
     """Bring the page cache into the wanted state; residency of the weights, and in scope `app` of the libraries."""
     if wanted == "warm":
-        # The cold run just before has read in what it used of the libraries. Reading them all would bring in as much
-        # again that nobody uses, evict on a small host, and give a host that reclaims by itself seconds to do so.
+        # The cold run just before has read in what it uses of the libraries. All of their files are thrice that: to
+        # read them takes seconds, and on a small host evicts the model.
         page_cache.warm(subject.files)
     elif subject.scope == "app":
         page_cache.evict([*subject.interpreter.all_files(), *subject.files])

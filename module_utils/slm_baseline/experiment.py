@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from .changes import Change, WriteKnob
+from .changes import Change
 from .errors import SettingError
 from .hostfs import Host
 from .meminfo import check_guard
 from .pools import PoolSpec, check_pools, parse_pools, plan_pools
 from .sizes import parse_size
-from .thp import check_thp, parse_thp
+from .thp import parse_thp, plan_knobs
 
 REFERENCE = "stock"
 CONTROL = "stock-again"
@@ -205,11 +205,7 @@ def changes_to(host: Host, arm: Arm) -> list[Change]:
 
     Raises SettingError for a THP value that the kernel does not offer.
     """
-    knobs = check_thp(host, arm.thp)
-    writes: list[Change] = [
-        WriteKnob(knob, arm.thp[name]) for name, knob in knobs.items() if arm.thp.get(name, knob.value) != knob.value
-    ]
-    return [*writes, *plan_pools(host, arm.pools)]
+    return [*plan_knobs(host, arm.thp), *plan_pools(host, arm.pools)]
 
 
 def glibc_version() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .changes import WriteKnob
 from .errors import SettingError
 from .hostfs import Host
 from .knobs import THP, Knob, thp_knobs
@@ -69,6 +70,15 @@ def check_thp(host: Host, wanted: Mapping[str, str]) -> dict[str, Knob]:
             )
         knobs[name].check(value, name.replace("thp.", "thp_", 1))
     return knobs
+
+
+def plan_knobs(host: Host, wanted: Mapping[str, str]) -> list[WriteKnob]:
+    """The THP knobs that differ from what is wanted, in the kernel's order; SettingError as check_thp."""
+    return [
+        WriteKnob(knob, wanted[name])
+        for name, knob in check_thp(host, wanted).items()
+        if wanted.get(name, knob.value) != knob.value
+    ]
 
 
 def _mapping(variable: str, value: object) -> Mapping[object, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 
-from .changes import Change, WriteKnob
+from .changes import Change
 from .competitors import knob_of
 from .hostfs import Host
 from .knobs import thp_knobs
@@ -27,7 +27,7 @@ from .persistence import (
 )
 from .pools import PoolSpec, check_pools, parse_pool_name, parse_pools, plan_pools
 from .snapshot import Snapshot
-from .thp import check_thp, parse_thp
+from .thp import parse_thp, plan_knobs
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,10 @@ def plan_thp(host: Host, wanted: dict[str, str], prior: Snapshot | None, persist
     offered = thp_knobs(host)
     dropped = _dropped(our_lines(host, THP_DROPIN), wanted, prior.knobs if prior else {})
     dropped = {name: value for name, value in dropped.items() if name in offered}
-    knobs = check_thp(host, {**dropped, **wanted})
-    values = {**dropped, **wanted}
-    changes: list[Change] = [
-        WriteKnob(knob, values[name]) for name, knob in knobs.items() if name in values and values[name] != knob.value
-    ]
+    changes: list[Change] = [*plan_knobs(host, {**dropped, **wanted})]
     if persist:
-        changes += plan_files(host, thp_file({knobs[name].path: wanted[name] for name in knobs if name in wanted}))
+        kept = {knob.path: wanted[name] for name, knob in offered.items() if name in wanted}
+        changes += plan_files(host, thp_file(kept))
     return changes
 
 
