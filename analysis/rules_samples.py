@@ -90,6 +90,6 @@ def free_page_reporting(document: Document) -> str | None:
         return None
     return (
         "This guest gives freed memory back to its hypervisor (free page reporting), so most loads pay for the first "
-        "touch of their memory in the hypervisor too, which no setting here changes: CPU system time and the phases "
-        "that fill memory are longer than where the guest keeps what it has."
+        "touch of their memory in the hypervisor too, huge page or not: CPU system time and the phases that fill "
+        "memory are longer than where the guest keeps what it has, as it keeps a reserved pool."
     )
