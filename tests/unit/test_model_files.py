@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -233,23 +234,30 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
         resolve(tmp_path, "/m")
 
 
-def test_a_reader_who_is_kept_out(tmp_path: Path, folder: Path) -> None:
-    for ancestor in (tmp_path, *tmp_path.parents):
-        if ancestor.stat().st_uid == os.getuid() and ancestor != Path("/"):
-            ancestor.chmod(0o755)
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that every user may enter, which pytest's own never is."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def test_a_reader_who_is_kept_out(public: Path) -> None:
+    folder = public / "srv/m"
+    write_model(folder)
     stranger = Reader("stranger", 4_000_000, (4_000_000,))
-    assert resolve(tmp_path, "/srv/m", reader=stranger).parameters == 16
+    assert resolve(public, "/srv/m", reader=stranger).parameters == 16
     (folder / "model-2.safetensors").chmod(0o640)
     with pytest.raises(SettingError, match=r"model-2\.safetensors is closed to them"):
-        resolve(tmp_path, "/srv/m", reader=stranger)
+        resolve(public, "/srv/m", reader=stranger)
     (folder / "model-2.safetensors").chmod(0o604)
     kin = Reader("kin", 4_000_000, (os.stat(folder / "model-2.safetensors").st_gid,))
     with pytest.raises(SettingError, match=r"model-2\.safetensors is closed to them"):
-        resolve(tmp_path, "/srv/m", reader=kin)
+        resolve(public, "/srv/m", reader=kin)
     (folder / "model-2.safetensors").chmod(0o644)
     folder.chmod(0o700)
     with pytest.raises(SettingError, match="srv/m is closed to them"):
-        resolve(tmp_path, "/srv/m", reader=stranger)
+        resolve(public, "/srv/m", reader=stranger)
 
 
 def test_the_table_of_sizes_is_what_the_builder_plans() -> None:
