@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, Metric
+from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, Metric, percent_bound
 from analysis.sweep_rule import CONFIDENCE, FEWEST_PAIRS, Array, Judgement, judge
 
 _Cell = tuple[str, str, str, int]
@@ -182,7 +182,5 @@ def _signed(metric: Metric, value: float) -> str:
 def no_effect_words(metric: Metric, low: float, high: float) -> str:
     """`no effect beyond noise (±4 %)`: the figure is the largest effect, either way, that the data leaves possible."""
     if metric.is_ratio:
-        furthest = max(abs(math.expm1(low)), abs(math.expm1(high))) * 100
-        # Rounded up: the claim must not be narrower than the data.
-        return f"no effect beyond noise (±{math.ceil(round(furthest, 6))} %)"
+        return f"no effect beyond noise (±{percent_bound(math.exp(low), math.exp(high))} %)"
     return f"no effect beyond noise (±{metric.unit(max(abs(low), abs(high)))})"

@@ -18,7 +18,7 @@ from analysis import figures, phases
 from analysis.statistics import phase_seconds
 from analysis.sweep_metrics import KINDS, METRICS, dtype_words
 
-_FASTER, _SLOWER, _NEUTRAL = "#0072B2", "#D55E00", "#8C8C8C"
+_LESS, _MORE, _NEUTRAL = "#0072B2", "#D55E00", "#8C8C8C"
 _BAND = "#8C8C8C"
 _MEMORY = {
     "small": ("anonymous, small pages", "#56B4E9"),
@@ -59,9 +59,10 @@ def forest_svg(document: Mapping[str, Any], metric: str) -> str:
         1 + len(names),
         f"{title}: arm over stock (left of 1 is less)",
         [
-            Patch(color=_FASTER, label="less than stock"),
-            Patch(color=_SLOWER, label="more than stock"),
+            Patch(color=_LESS, label="less than stock"),
+            Patch(color=_MORE, label="more than stock"),
             Patch(color=_NEUTRAL, label="no effect beyond noise"),
+            Patch(edgecolor=_NEUTRAL, facecolor="none", linestyle=":", label="nothing can be said"),
             Patch(color=_BAND, alpha=0.25, label="noise: stock against itself"),
         ],
     )
@@ -70,9 +71,11 @@ def forest_svg(document: Mapping[str, Any], metric: str) -> str:
 def _interval(axes: Axes, row: int, result: Mapping[str, Any]) -> None:
     if result["estimate"] is None or result["low"] is None:
         return
-    colour = {"less": _FASTER, "more": _SLOWER}.get(result["verdict"], _NEUTRAL)
-    axes.plot([result["low"], result["high"]], [row, row], color=colour, linewidth=2, solid_capstyle="round")
-    axes.plot([result["estimate"]], [row], "o", color=colour, markersize=5)
+    colour = {"less": _LESS, "more": _MORE}.get(result["verdict"], _NEUTRAL)
+    is_judged = result["verdict"] in ("less", "more", "none")
+    style = "-" if is_judged else ":"
+    axes.plot([result["low"], result["high"]], [row, row], style, color=colour, linewidth=2)
+    axes.plot([result["estimate"]], [row], "o", color=colour, fillstyle="full" if is_judged else "none", markersize=5)
 
 
 def _ends(group: Mapping[str, Any]) -> list[float]:

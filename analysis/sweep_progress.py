@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from analysis import units
-from analysis.sweep_metrics import CONTROL, KINDS, REFERENCE, TIMES, Metric, things
+from analysis.sweep_metrics import CONTROL, KINDS, REFERENCE, TOTALS, Metric, things
 from analysis.sweep_rule import FEWEST_PAIRS, Array, is_tight
 
 
@@ -62,32 +62,35 @@ def stop_reason(progress: Mapping[str, Any], protocol: Mapping[str, Any]) -> str
     """Why a sweep should not start another block, or None where it should.
 
     `progress` is what `slm_sweep` returns after a block: `done` (finished blocks), `spent_s` (time measured so far),
-    `times` (rows of block, arm, dtype, kind and the two times). `protocol` has `blocks`, `budget_s`, `precision` (half
-    the width of an interval, as a share) and `dtypes`.
+    `times` (rows of block, arm, dtype, kind and the two times), `cells` (arms with their dtypes). `protocol` has
+    `blocks`, `budget_s` and `precision` (half the width of an interval, as a share).
     """
     done, spent = progress["done"], progress["spent_s"]
     if done >= protocol["blocks"]:
         return f"{things(done, 'block')} {'is' if done == 1 else 'are'} measured, as many as asked for"
     if done and spent + spent / done > protocol["budget_s"]:
         return f"another block would not fit the budget of {protocol['budget_s'] / 60:.0f} minutes"
-    if _intervals_are_tight(progress["times"], protocol["precision"]):
-        return f"every interval of the times is within ±{protocol['precision'] * 100:.0f} %"
+    if _intervals_are_tight(progress, protocol["precision"]):
+        return f"every interval of load and time to first token is within ±{protocol['precision'] * 100:.0f} %"
     return None
 
 
-def _intervals_are_tight(rows: Iterable[Mapping[str, Any]], precision: float) -> bool:
-    """Whether width alone allows an end; where the intervals lie must not matter, or chance could pick the moment."""
-    cells: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
-    for row in rows:
-        cells.setdefault((row["arm"], row["dtype_asked"], row["kind"]), {})[row["block"]] = row
-    blocks = sorted({block for found in cells.values() for block in found})
-    arms = sorted({arm for arm, _, _ in cells} - {REFERENCE, CONTROL})
-    groups = sorted({(dtype, kind) for _, dtype, kind in cells})
+def _intervals_are_tight(progress: Mapping[str, Any], precision: float) -> bool:
+    """Whether width alone allows an end; where the intervals lie must not matter, or chance could pick the moment.
+
+    An arm that has no valid samples has no interval, so it is never tight.
+    """
+    rows: dict[tuple[str, str, str], dict[int, Mapping[str, Any]]] = {}
+    for row in progress["times"]:
+        rows.setdefault((row["arm"], row["dtype_asked"], row["kind"]), {})[row["block"]] = row
+    blocks = sorted({block for found in rows.values() for block in found})
+    arms = sorted({arm for arm, _ in progress["cells"]} - {REFERENCE, CONTROL})
+    groups = sorted({(dtype, kind) for _, dtype in progress["cells"] for kind in KINDS})
     if not arms:
         return False
 
     def values(metric: Metric, arm: str, dtype: str, kind: str) -> Array:
-        found = cells.get((arm, dtype, kind), {})
+        found = rows.get((arm, dtype, kind), {})
         return np.array([metric.compared(found.get(block, {}).get(metric.name)) for block in blocks], dtype=float)
 
     return all(
@@ -98,6 +101,6 @@ def _intervals_are_tight(rows: Iterable[Mapping[str, Any]], precision: float) ->
                 math.log1p(precision),
             )
         )
-        for metric in TIMES
+        for metric in TOTALS
         for group in groups
     )

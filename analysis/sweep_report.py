@@ -7,26 +7,35 @@ from typing import Any
 
 from analysis import units
 from analysis.markdown import Markdown, bullets, code, fenced, md, table
+from analysis.results import as_json
 from analysis.sweep_advice import group_vars
 from analysis.sweep_figures import forest_svg, memory_svg, phases_svg
-from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words, things
+from analysis.sweep_metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound, things
 
-_TOKEN = TIMES[0].name
+_TOKEN, _WEIGHTS = "time_to_first_token_s", "weights_to_first_token_s"
+_FORESTS = {
+    "sweep-first-token.svg": _TOKEN,
+    "sweep-load.svg": "load_real_s",
+    "sweep-weights-to-first-token.svg": _WEIGHTS,
+}
 PICTURES = {
     "sweep-first-token.svg": "Time to first token of each arm against stock, with intervals and the noise band",
     "sweep-load.svg": "Load time of each arm against stock, with intervals and the noise band",
+    "sweep-weights-to-first-token.svg": "Weights to first token of each arm against stock, without the imports",
     "sweep-phases.svg": "Phases up to the first token for each arm",
     "sweep-memory.svg": "What backs the memory of each arm",
 }
 """Pictures beside the report, and what each shows."""
+DOCUMENT = "sweep.json"
+"""The samples and the analysis that a report shows, beside it."""
 
 
 def files(document: Mapping[str, Any]) -> dict[str, str]:
-    """The report and its pictures, text by file name."""
+    """The report, its pictures and its document, text by file name."""
     return {
         "sweep.md": report(document),
-        "sweep-first-token.svg": forest_svg(document, "time_to_first_token_s"),
-        "sweep-load.svg": forest_svg(document, "load_real_s"),
+        DOCUMENT: as_json(document),
+        **{name: forest_svg(document, metric) for name, metric in _FORESTS.items()},
         "sweep-phases.svg": phases_svg(document),
         "sweep-memory.svg": memory_svg(document),
     }
@@ -36,7 +45,7 @@ def report(document: Mapping[str, Any]) -> str:
     """`sweep.md` as text. Whatever came from outside is escaped; the text depends on the document alone."""
     sections = [
         _answer(document),
-        _pictures(["sweep-first-token.svg", "sweep-load.svg"]),
+        _pictures(_FORESTS),
         Markdown("## Verdicts"),
         Markdown(_HOW_TO_READ),
         *(_verdicts(document, metric.name) for metric in METRICS if metric.is_time),
@@ -59,7 +68,8 @@ def report(document: Mapping[str, Any]) -> str:
 _HOW_TO_READ = """Ratios are arm over stock within the same block, so that drift between blocks cancels; times are
 told as speed-ups. The intervals of one metric hold jointly with 95 %. An effect is claimed only where its interval lies
 outside of the noise band, which is what stock shows against itself; "±4 %" is the largest effect, either way, that the
-data leaves possible."""
+data leaves possible. Load and time to first token count from the start of the process. *Weights to first token* leaves
+out interpreter, imports and tokenizer: it is where the weights are handled, and what grows with the model."""
 
 _NOT_IN_RSS = """Pages of a reserved pool count in neither RSS nor PSS (the kernel's way): where an arm uses a pool, its
 lower RSS is no saving. The picture shows them."""
@@ -78,47 +88,71 @@ def _answer(document: Mapping[str, Any]) -> Markdown:
 
 def _sentence(document: Mapping[str, Any], dtype: str) -> Markdown:
     groups = [_group(document, _TOKEN, dtype, kind) for kind in KINDS]
-    if any(group["control"]["verdict"] == "too_few" for group in groups):
+    if all(_is_too_few(group) for group in groups):
         return Markdown("too few blocks to say.")
-    parts = [_kind_sentence(group) for group in groups]
     if all(result["verdict"] == "none" for group in groups for result in group["arms"]):
-        bounds = " and ".join(f"±{_bound(group)} {group['kind']}" for group in groups)
-        return Markdown(f"no arm changes the time to first token beyond noise ({bounds}).")
-    return Markdown(f"first token {'; '.join(parts)}.")
+        bounds = " and ".join(f"±{_bound(group)} % {group['kind']}" for group in groups)
+        told = f"no arm changes the time to first token beyond noise ({bounds})."
+    else:
+        told = f"first token {'; '.join(_kind_sentence(group) for group in groups)}."
+    parts = [_group(document, _WEIGHTS, dtype, kind) for kind in KINDS]
+    moved = [_kind_sentence(group) for group in parts if any(_claims(result) for result in group["arms"])]
+    return Markdown(told + (f" Weights to first token alone {'; '.join(moved)}." if moved else ""))
+
+
+def _is_too_few(group: Mapping[str, Any]) -> bool:
+    return bool(group["control"]["verdict"] == "too_few")
+
+
+def _claims(result: Mapping[str, Any]) -> bool:
+    return result["verdict"] in ("less", "more")
 
 
 def _kind_sentence(group: Mapping[str, Any]) -> str:
+    """What one kind of load shows. An arm without enough pairs is named, or it would pass for one without effect."""
+    if _is_too_few(group):
+        return f"{group['kind']}: too few pairs to say"
     if group["control_moved"]:
         return f"{group['kind']}: nothing can be said, stock differs from itself"
-    claimed = sorted(
-        (result for result in group["arms"] if result["verdict"] in ("less", "more")), key=lambda each: each["estimate"]
-    )
-    if not claimed:
-        return f"{group['kind']}: no effect beyond noise (±{_bound(group)})"
-    return f"{group['kind']}: " + ", ".join(f"{code(result['arm'])} {result['words']}" for result in claimed)
+    claimed = sorted((result for result in group["arms"] if _claims(result)), key=lambda each: each["estimate"])
+    parts = [f"{code(result['arm'])} {result['words']}" for result in claimed]
+    if not claimed and any(result["verdict"] == "none" for result in group["arms"]):
+        parts = [f"no effect beyond noise (±{_bound(group)} %)"]
+    parts += [
+        f"{code(result['arm'])} too few pairs to say" for result in group["arms"] if result["verdict"] == "too_few"
+    ]
+    return f"{group['kind']}: {', '.join(parts)}"
 
 
-def _bound(group: Mapping[str, Any]) -> str:
-    """The largest of the arms' bounds: what is in the brackets of the least certain verdict."""
-    ends = [value for result in group["arms"] for value in (result["low"], result["high"]) if value is not None]
-    ends += [value for value in group["band"].values() if value is not None]
-    return f"{max((abs(end - 1) for end in ends), default=0.0) * 100:.0f} %"
+def _bound(group: Mapping[str, Any]) -> int:
+    """The largest bound of the arms without effect, in per cent: what stands in brackets at the least certain one."""
+    judged = [result for result in group["arms"] if result["verdict"] == "none"]
+    return percent_bound(*(end for each in (*judged, group["band"]) for end in (each["low"], each["high"])))
 
 
 def _basis(document: Mapping[str, Any]) -> Markdown:
     analysis, counts = document["analysis"], document["analysis"]["counts"]
-    moved = [
-        f"{group['kind']} {dtype_words(group['dtype'])}"
-        for group in analysis["groups"]
-        if group["metric"] == _TOKEN and group["control_moved"]
-    ]
-    control = f"differ: {', '.join(moved)}" if moved else "show no effect, as they must"
-    if analysis["blocks"] < analysis["rule"]["fewest_pairs"]:
-        control = f"need {analysis['rule']['fewest_pairs']} blocks to be compared"
     return Markdown(
         f"{things(analysis['blocks'], 'block')} of {len(document['arms'])} arms in random order, "
-        f"{counts['cold']} cold and {counts['warm']} warm samples; the two stock arms {control}."
+        f"{counts['cold']} cold and {counts['warm']} warm samples; the two stock arms {_control(document)}."
     )
+
+
+def _control(document: Mapping[str, Any]) -> str:
+    """What the two stock arms show of each other, over all metrics."""
+    groups, fewest = document["analysis"]["groups"], document["analysis"]["rule"]["fewest_pairs"]
+    if document["analysis"]["blocks"] < fewest:
+        return f"need {fewest} blocks to be compared"
+    titles = {metric.name: metric.title for metric in METRICS}
+    moved = [f"{titles[group['metric']]} {_place(group)}" for group in groups if group["control_moved"]]
+    if moved:
+        return f"differ, as they must not: {', '.join(moved)}"
+    few = [_place(group) for group in groups if group["metric"] == _TOKEN and _is_too_few(group)]
+    return f"have too few pairs to be compared {', '.join(few)}" if few else "show no effect, as they must"
+
+
+def _place(group: Mapping[str, Any]) -> str:
+    return f"{group['kind']} {dtype_words(group['dtype'])}"
 
 
 def _pictures(names: Iterable[str]) -> Markdown:
@@ -158,7 +192,7 @@ def _verdicts(document: Mapping[str, Any], name: str) -> Markdown:
 
 def _verdict(result: Mapping[str, Any]) -> Markdown:
     words = result["words"]
-    if result["dropped"] and result["verdict"] != "too_few":
+    if result["dropped"]:
         words = f"{words}; {things(result['dropped'], 'block')} without a pair"
     return Markdown(f"**{words}**" if result["verdict"] in ("less", "more", "moved") else words)
 
@@ -175,6 +209,7 @@ def _protocol(document: Mapping[str, Any]) -> Markdown:
         f"Cold means: {_COLD[protocol['cold_scope']]}. Warm runs follow the cold run of their own arm.",
         f"Stopped because {md(stopped['reason'])}, after {units.seconds(stopped['spent_s'])} of measuring.",
         f"Order drawn from seed {protocol['seed']} for each block anew.",
+        f"Stock has {_stock(document['stock'])}.",
         f"Student intervals of paired differences; {rule['comparisons']} comparisons a metric, each at the level "
         f"1 - 0.05/{rule['comparisons']} (Bonferroni). At least {rule['fewest_pairs']} pairs for any claim.",
     ]
@@ -189,7 +224,20 @@ def _protocol(document: Mapping[str, Any]) -> Markdown:
         shown.append(_FREE_PAGE_REPORTING)
     if counts["noisy"]:
         shown.append(f"Noisy, and in the figures all the same: {things(counts['noisy'], 'sample')}.")
+    shown.append(f"Every sample, and the analysis in full: [{DOCUMENT}]({DOCUMENT}).")
     return bullets(Markdown(line) for line in shown)
+
+
+def _stock(values: Mapping[str, str]) -> Markdown:
+    """The settings that everything is compared with: THP's selectors, and the pools that hold pages."""
+    shown = {
+        name: value
+        for name, value in values.items()
+        if name in ("thp.enabled", "thp.defrag", "thp.shmem_enabled")
+        or (name.startswith("hugepages.") and value != "0")
+    }
+    pools = any(name.startswith("hugepages.") for name in shown)
+    return Markdown(f"{_listed(shown)}{'' if pools else ' and no reserved pages'}")
 
 
 _FREE_PAGE_REPORTING = Markdown(
@@ -227,11 +275,25 @@ def _advice(document: Mapping[str, Any]) -> Sequence[Markdown]:
 
 def _advice_for(document: Mapping[str, Any], advice: Mapping[str, Any]) -> Markdown:
     head = f"**{dtype_words(advice['dtype']).capitalize()}**: "
-    if document["analysis"]["blocks"] < document["analysis"]["rule"]["fewest_pairs"]:
+    few = [kind for kind in KINDS if _is_too_few(_group(document, _TOKEN, advice["dtype"], kind))]
+    if len(few) == len(KINDS):
         return Markdown(f"{head}too few blocks to say.")
     if advice["arm"] is None:
-        return Markdown(f"{head}nothing. This host's data supports no change of huge-page settings for speed.")
-    lines = [f"{head}the smallest set of settings that this host's data supports is {code(advice['arm'])}."]
+        unjudged = f" {few[0].capitalize()} loads could not be judged." if few else ""
+        return Markdown(
+            f"{head}nothing. This host's data supports no change of huge-page settings for speed.{unjudged}"
+        )
+    gains = [
+        f"{metric.title}, {group['kind']}: {result['words']}"
+        for metric in TIMES
+        for group in (_group(document, metric.name, advice["dtype"], kind) for kind in KINDS)
+        for result in group["arms"]
+        if result["arm"] == advice["arm"] and result["verdict"] == "less"
+    ]
+    lines = [
+        f"{head}the smallest set of settings that this host's data supports is {code(advice['arm'])} "
+        f"({'; '.join(gains)})."
+    ]
     variables = group_vars(advice["settings"])
     if variables:
         already = [name for name, value in advice["settings"].items() if document["stock"].get(name) == value]

@@ -12,13 +12,15 @@ description:
   - O(state=block) measures the next block, every arm with every dtype in random order, cold and then warm. Each sample
     is durable before the next one starts. The host's state is stored before the first change and restored, verified, at
     the end of the block, also after an error or a signal; after SIGKILL the next run restores it.
-  - O(state=finished) closes the sweep and returns every sample.
+  - O(state=finished) returns every sample; it changes nothing, so it may be asked again.
+  - O(state=closed) ends the sweep, once its samples are stored on the control node. Until then the next run goes on
+    with it.
 author: slm-baseline maintainers
 options:
   state:
     description: What to do; see above.
     type: str
-    choices: [planned, block, finished]
+    choices: [planned, block, finished, closed]
     required: true
   arms:
     description:
@@ -85,7 +87,9 @@ options:
     type: path
     default: /
 attributes:
-  check_mode: {support: partial, description: Plans without keeping the plan; measures nothing.}
+  check_mode:
+    support: partial
+    description: Says what a sweep that begins anew would measure; keeps no plan and measures nothing.
   diff_mode: {support: none, description: A sweep leaves no difference behind.}
 """
 
@@ -120,7 +124,9 @@ block:
   returned: state is block
   type: int
 progress:
-  description: Finished blocks (done, last_block, next_block, spent_s) and the times of their valid samples (times).
+  description:
+    - Finished blocks (done, last_block, next_block, spent_s), the times of their valid samples (times), and the arms
+      with their dtypes that should be among these (cells).
   returned: success
   type: dict
 samples:
@@ -144,8 +150,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline import experiment_run
 from ansible.module_utils.slm_baseline.experiment import parse_arms, parse_dtypes
 from ansible.module_utils.slm_baseline.experiment_measure import Bench, record, subject_record
+from ansible.module_utils.slm_baseline.experiment_state import progress
 from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.measurement import make_subject, parse_request
+from ansible.module_utils.slm_baseline.measurement import Request, make_subject, parse_request
+from ansible.module_utils.slm_baseline.model_files import expected_bytes
 from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, leased, now, require_root
 from ansible.module_utils.slm_baseline.sizes import parse_size
 
@@ -161,7 +169,7 @@ BENCHMARK = {
     "user": {"type": "str", "default": "nobody"},
 }
 SWEEP = {
-    "state": {"type": "str", "choices": ["planned", "block", "finished"], "required": True},
+    "state": {"type": "str", "choices": ["planned", "block", "finished", "closed"], "required": True},
     "arms": {"type": "raw"},
     "dtypes": {"type": "raw"},
     "seed": {"type": "raw"},
@@ -176,24 +184,50 @@ def main() -> None:
     module = AnsibleModule({**ARGUMENTS, **BENCHMARK, **SWEEP}, supports_check_mode=True)
     given = module.params
 
+    def wanted(weight_bytes: int, **about: Any) -> experiment_run.Request:
+        return experiment_run.Request(
+            arms=parse_arms(given["arms"]),
+            dtypes=parse_dtypes(given["dtypes"]),
+            seed=experiment_run.parse_seed(given["seed"], given["run"]["id"]),
+            run_id=given["run"]["id"],
+            started_at=now(),
+            # Cast to float32, the weights take twice their size beside the page cache.
+            keep_bytes=parse_size(given["margin"], "hugepages_margin") + 2 * weight_bytes,
+            max_share=given["max_share"],
+            **about,
+        )
+
+    def foreseen(host: Host, request: Request) -> dict[str, Any]:
+        new = experiment_run.new_plan(
+            host, wanted(expected_bytes(host, request.place.model), subject={}, stored_dtype="")
+        )
+        return {
+            "changed": False,
+            "plan": experiment_run.plan_dict(new),
+            "is_resumed": False,
+            "restored": False,
+            "progress": progress([], new.cells()),
+        }
+
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "sweep")
+        if given["state"] == "closed":
+            return {"changed": not module.check_mode and experiment_run.close(host)}
         request = parse_request({**given, "base_python": "", "requirements": "", "dtype": "auto", "blocks": 1})
+        if module.check_mode:
+            # Environment and model may not be there yet, and another run may be using them.
+            return foreseen(host, request) if given["state"] == "planned" else {"changed": False}
         subject = make_subject(host, request)
         if given["state"] == "planned":
-            wanted = experiment_run.Request(
-                arms=parse_arms(given["arms"]),
-                dtypes=parse_dtypes(given["dtypes"]),
-                seed=experiment_run.parse_seed(given["seed"], given["run"]["id"]),
-                run_id=given["run"]["id"],
-                started_at=now(),
-                subject=subject_record(host, request.environment, subject),
-                # Cast to float32, the weights take twice their size beside the page cache.
-                keep_bytes=parse_size(given["margin"], "hugepages_margin") + 2 * subject.model.weight_bytes,
-                max_share=given["max_share"],
-                is_new=given["new"],
+            planned = experiment_run.plan(
+                host,
+                wanted(
+                    subject.model.weight_bytes,
+                    subject=subject_record(host, request, subject),
+                    stored_dtype=subject.model.dtype,
+                    is_new=given["new"],
+                ),
             )
-            planned = experiment_run.plan(host, wanted, dry_run=module.check_mode)
             return {"changed": planned["restored"], **planned}
         if given["state"] == "block":
             return {"changed": False, **experiment_run.block(host, lambda number: Bench(host, subject, number), now())}
@@ -203,7 +237,7 @@ def main() -> None:
     def work_leased(host: Host) -> dict[str, Any]:
         if module.check_mode:
             return work(host)
-        with leased(module, host):
+        with leased(module, host, last=given["state"] == "closed"):
             return work(host)
 
     finish(module, work_leased)

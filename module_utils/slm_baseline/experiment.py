@@ -13,8 +13,7 @@ from .changes import Change
 from .errors import SettingError
 from .hostfs import Host
 from .meminfo import check_guard
-from .pools import PoolSpec, check_pools, parse_pools, plan_pools
-from .sizes import parse_size
+from .pools import PoolSpec, check_pools, parse_pool_name, parse_pools, plan_pools
 from .thp import parse_thp, plan_knobs
 
 REFERENCE = "stock"
@@ -61,16 +60,11 @@ class Arm:
 
     @staticmethod
     def from_dict(stored: Mapping[str, Any]) -> Arm:
-        """The arm that `as_dict` told; ValueError, KeyError or SettingError for anything else."""
-        pools = [_pool(name, count) for name, count in stored["settings"].items() if name.startswith(_POOL_PREFIX)]
-        thp = {name: value for name, value in stored["settings"].items() if not name.startswith(_POOL_PREFIX)}
-        return Arm(stored["name"], stored["about"], thp, pools, stored["env"])
-
-
-def _pool(name: str, count: str) -> PoolSpec:
-    """The pool of a flat name such as `hugepages.node1.2M`."""
-    *place, size = name[len(_POOL_PREFIX) :].split(".")
-    return PoolSpec(parse_size(size, name), int(count), int(place[0][len("node") :]) if place else None)
+        """The arm that `as_dict` told; ValueError, TypeError, KeyError or SettingError for anything else."""
+        settings = stored["settings"].items()
+        pools = [parse_pool_name(name, int(count)) for name, count in settings if name.startswith(_POOL_PREFIX)]
+        thp = {name: value for name, value in settings if not name.startswith(_POOL_PREFIX)}
+        return Arm(stored["name"], stored["about"], thp, pools, dict(stored["env"]))
 
 
 def parse_arms(settings: object) -> list[Arm]:
@@ -170,6 +164,17 @@ def parse_dtypes(value: object) -> list[str]:
         "The loader knows these.",
         "correct the list.",
     )
+
+
+def distinct_dtypes(dtypes: Sequence[str], stored: str) -> tuple[list[str], list[dict[str, str]]]:
+    """Dtypes that are different loads of a model stored as `stored`, and `{arm, why}` for one that is not.
+
+    Asked for the dtype that they are stored in, the weights stay a mapping of their file, as with `auto`.
+    """
+    if "auto" not in dtypes or stored not in dtypes:
+        return list(dtypes), []
+    why = f"This model's weights are stored as {stored}: it is the same load as `auto`."
+    return [dtype for dtype in dtypes if dtype != stored], [{"arm": stored, "why": why}]
 
 
 def fitting(

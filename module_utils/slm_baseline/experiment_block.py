@@ -100,8 +100,18 @@ def _restored(host: Host, taken_at: str, run_id: str) -> Iterator[Snapshot]:
         try:
             yield prior
         finally:
+            _ignore_termination()
             _put_back(host, prior)
             host.remove_durably(SWEEP_PRIOR)
+
+
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def _ignore_termination() -> None:
+    """From here on no signal may cut the restore short; `_termination_as_exception` gives the handlers back."""
+    for number in _TERMINATING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -109,12 +119,10 @@ def _termination_as_exception() -> Iterator[None]:
     """SIGTERM and SIGHUP (a lost connection) unwind the stack, as Ctrl-C does, so that the host is put back first."""
 
     def stop(number: int, _frame: object) -> None:
-        # Once is enough: a second signal must not cut the restore short.
-        for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(each, signal.SIG_IGN)
+        _ignore_termination()
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    before = {number: signal.signal(number, stop) for number in _TERMINATING}
     try:
         yield
     finally:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from dataclasses import dataclass, field
 from typing import Any
 
 from .benchmark import Subject, ceiling_passes, ceiling_record, empty_sample, measure_sample
 from .direct_io import Ceiling
-from .environment import Environment
 from .experiment import Arm
+from .gpu import DRIVER_VERSION
 from .hostfs import Host
 from .measurement import LOADER, Request, whole_run
 from .modules import now
@@ -56,15 +57,19 @@ class Bench:
             )
 
 
-def subject_record(host: Host, environment: Environment, subject: Subject) -> dict[str, Any]:
+def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
     """What must stay the same while a sweep lasts, for its plan."""
-    loader = host.path(f"{environment.home}/{LOADER}").read_bytes()
+    loader = host.path(f"{request.environment.home}/{LOADER}").read_bytes()
     return {
         "model": subject.model.as_dict(),
-        "python": environment.interpreter,
+        "python": request.environment.interpreter,
         "packages": subject.interpreter.packages,
         "scope": subject.scope,
         "timeout_s": subject.loader.timeout_s,
+        "user": request.user,
+        # A reboot in between may have brought others.
+        "kernel": platform.release(),
+        "gpu_driver": (host.read_or_none(DRIVER_VERSION) or "").partition("\n")[0],
         "loader_sha256": hashlib.sha256(loader).hexdigest(),
     }
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from .errors import SettingError
-from .experiment import Arm, fitting, order
+from .experiment import Arm, distinct_dtypes, fitting, order
 from .experiment_block import run_block
-from .experiment_state import Plan, attempts, finished_blocks, load_plan, progress, resumed, save_plan
+from .experiment_state import Plan, attempts, finished_blocks, load_plan, progress, require_same, save_plan
 from .hostfs import Host
 from .samples import append_sample, read_samples
 from .snapshot import recover_sweep, take
@@ -26,7 +26,10 @@ class Bench(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for. `subject` says what is measured and how; a resumed sweep must have the same."""
+    """What the user asked for. `subject` says what is measured and how; a resumed sweep must have the same.
+
+    `stored_dtype` is the one that the model's weights have in their files.
+    """
 
     arms: list[Arm]
     dtypes: list[str]
@@ -34,6 +37,7 @@ class Request:
     run_id: str
     started_at: str
     subject: Mapping[str, Any]
+    stored_dtype: str
     keep_bytes: int
     max_share: float
     is_new: bool = False
@@ -51,29 +55,46 @@ def parse_seed(value: object, run_id: str) -> int:
     return int(text)
 
 
-def plan(host: Host, request: Request, dry_run: bool = False) -> dict[str, Any]:
+def plan(host: Host, request: Request) -> dict[str, Any]:
     """Make or resume the plan: `plan`, `is_resumed`, `restored` (what an interrupted block had left), `progress`."""
-    restored = False if dry_run else recover_sweep(host)
-    possible, left_out = fitting(host, request.arms, request.keep_bytes, request.max_share)
-    wanted = Plan(
-        run_id=request.run_id,
-        seed=request.seed,
-        started_at=request.started_at,
-        arms=[arm.as_dict() for arm in possible],
-        left_out=left_out,
-        dtypes=request.dtypes,
-        stock=take(host, [], request.started_at, request.run_id).values(),
-        subject=dict(request.subject),
-    )
-    chosen = wanted if request.is_new else resumed(load_plan(host), wanted)
-    if chosen is wanted and not dry_run:
+    restored = bool(recover_sweep(host))
+    fresh = new_plan(host, request)
+    stored = None if request.is_new else load_plan(host)
+    if stored is None or stored.is_finished:
+        chosen = fresh
         save_plan(host, chosen)
+    else:
+        # What a host can do may change with its free memory: the arms chosen at the beginning stay.
+        require_same(stored, asked=fresh.asked, dtypes=fresh.dtypes, stock=fresh.stock, subject=fresh.subject)
+        chosen = stored
     return {
-        "plan": _plan_dict(chosen),
-        "is_resumed": chosen is not wanted,
+        "plan": plan_dict(chosen),
+        "is_resumed": chosen is not fresh,
         "restored": restored,
         "progress": progress(read_samples(host, chosen.run_id), chosen.cells()),
     }
+
+
+def new_plan(host: Host, request: Request) -> Plan:
+    """What a sweep that begins now would measure; reads only."""
+    arms, left_out = fitting(host, request.arms, request.keep_bytes, request.max_share)
+    dtypes, same = distinct_dtypes(request.dtypes, request.stored_dtype)
+    return Plan(
+        run_id=request.run_id,
+        seed=request.seed,
+        started_at=request.started_at,
+        asked=[arm.as_dict() for arm in request.arms],
+        arms=[arm.as_dict() for arm in arms],
+        left_out=[*left_out, *same],
+        dtypes=dtypes,
+        stock=_stock(host, request.started_at, request.run_id),
+        subject=dict(request.subject),
+    )
+
+
+def _stock(host: Host, taken_at: str, run_id: str) -> dict[str, str]:
+    """The host's own values, by knob."""
+    return take(host, [], taken_at, run_id).values()
 
 
 def block(host: Host, bench_of: Callable[[int], Bench], taken_at: str) -> dict[str, Any]:
@@ -82,6 +103,8 @@ def block(host: Host, bench_of: Callable[[int], Bench], taken_at: str) -> dict[s
     `bench_of` makes what measures the block of that number.
     """
     current = _current(host)
+    recover_sweep(host)
+    require_same(current, stock=_stock(host, taken_at, current.run_id))
     before = read_samples(host, current.run_id)
     number = int(progress(before, current.cells())["next_block"])
     attempt = attempts(before, number) + 1
@@ -98,7 +121,7 @@ def block(host: Host, bench_of: Callable[[int], Bench], taken_at: str) -> dict[s
 
 
 def finish(host: Host) -> dict[str, Any]:
-    """Close the host's sweep; its plan, samples and finished blocks. The next sweep begins anew."""
+    """What the host's sweep has measured: its plan, samples and finished blocks; reads only."""
     current = _current(host)
     samples = read_samples(host, current.run_id)
     finished = finished_blocks(samples, current.cells())
@@ -110,14 +133,21 @@ def finish(host: Host) -> dict[str, Any]:
             "Samples of a block that was cut short cannot be compared.",
             "measure one first.",
         )
-    if not current.is_finished:
-        save_plan(host, replace(current, is_finished=True))
     return {
-        "plan": _plan_dict(current),
+        "plan": plan_dict(current),
         "samples": samples,
         "finished_blocks": {str(number): attempt for number, attempt in finished.items()},
         "progress": progress(samples, current.cells()),
     }
+
+
+def close(host: Host) -> bool:
+    """End the host's sweep, once its samples are stored elsewhere: the next one begins anew. True where it was open."""
+    current = _current(host)
+    if current.is_finished:
+        return False
+    save_plan(host, replace(current, is_finished=True))
+    return True
 
 
 def _current(host: Host) -> Plan:
@@ -129,5 +159,6 @@ def _current(host: Host) -> Plan:
     return current
 
 
-def _plan_dict(current: Plan) -> dict[str, Any]:
-    return {name: value for name, value in vars(current).items() if name != "is_finished"}
+def plan_dict(plan: Plan) -> dict[str, Any]:
+    """A plan as the control node sees it."""
+    return {name: value for name, value in vars(plan).items() if name not in ("asked", "is_finished")}

@@ -19,15 +19,17 @@ PLAN = f"{RUNS}/sweep.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What makes samples comparable: a run that resumes must have all of it unchanged.
+    """What makes samples comparable: a run that resumes must ask the same of the same host.
 
+    `asked` are the arms as the user gave them, `arms` those of them that the host could do when the sweep was planned.
     `stock` maps knob names to the host's own values, `subject` says what is measured and how (model, interpreter, cold
-    scope); its content is opaque here.
+    scope, kernel); its content is opaque here.
     """
 
     run_id: str
     seed: int
     started_at: str
+    asked: list[dict[str, Any]]
     arms: list[dict[str, Any]]
     left_out: list[dict[str, str]]
     dtypes: list[str]
@@ -55,13 +57,14 @@ def load_plan(host: Host) -> Plan | None:
 
 def _typed(plan: Plan) -> Plan:
     """The plan, once its values have the types that its fields name; an arm must be what `Arm.as_dict` tells."""
-    kinds = {"run_id": str, "seed": int, "started_at": str, "arms": list, "left_out": list, "dtypes": list}
-    for name, kind in {**kinds, "stock": dict, "subject": dict, "is_finished": bool}.items():
+    kinds: dict[str, type] = {"run_id": str, "seed": int, "started_at": str, "is_finished": bool}
+    kinds.update(dict.fromkeys(("asked", "arms", "left_out", "dtypes"), list), stock=dict, subject=dict)
+    for name, kind in kinds.items():
         if not isinstance(getattr(plan, name), kind):
             raise TypeError(f"{name} is no {kind.__name__}")
     if not all(isinstance(value, str) for value in (*plan.dtypes, *plan.stock.values())):
         raise TypeError("dtypes and stock values are text")
-    for arm in plan.arms:
+    for arm in (*plan.asked, *plan.arms):
         Arm.from_dict(arm)
     return plan
 
@@ -75,29 +78,29 @@ def save_plan(host: Host, plan: Plan) -> None:
         raise os_problem(PLAN, "a durable plan", error) from error
 
 
-def resumed(stored: Plan | None, wanted: Plan) -> Plan:
-    """The plan to go on with: the stored one while it is unfinished and asks the same, else the wanted one.
+def require_same(plan: Plan, **now: Any) -> None:
+    """SettingError where one of these fields of an unfinished sweep is not what it is now.
 
-    Raises SettingError where an unfinished sweep asks something else: its blocks could not be compared with new ones.
+    Blocks of both could not be compared.
     """
-    if stored is None or stored.is_finished:
-        return wanted
-    for name in ("arms", "dtypes", "stock", "subject"):
-        before, now = getattr(stored, name), getattr(wanted, name)
-        if before != now:
+    for name, value in now.items():
+        before = getattr(plan, name)
+        if before != value:
             raise SettingError(
-                f"sweep {name}",
-                _shown(name, before, now),
-                _shown(name, now, before),
-                f"Sweep {stored.run_id} is unfinished and was planned otherwise; blocks of both cannot be compared.",
+                f"sweep {_WORDS.get(name, name)}",
+                _shown(name, before, value),
+                _shown(name, value, before),
+                f"Sweep {plan.run_id} is unfinished and was planned otherwise; blocks of both cannot be compared.",
                 "go back to those settings to finish it, or begin anew with -e sweep_new=true.",
             )
-    return stored
+
+
+_WORDS = {"asked": "arms"}
 
 
 def _shown(name: str, value: Any, other: Any) -> str:
     """One side of a difference: the arms in short, of a mapping only the entries that differ."""
-    if name == "arms":
+    if name == "asked":
         return ", ".join(f"{arm['name']} {json.dumps({**arm['settings'], **arm['env']})}" for arm in value)
     if isinstance(value, dict):
         value = {key: value[key] for key in value if key not in other or other[key] != value[key]}
@@ -134,7 +137,7 @@ def spent_s(samples: Sequence[Mapping[str, Any]], finished: Mapping[int, int]) -
 def progress(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dict[str, Any]:
     """What the control node needs to decide on another block, and no more: this is sent back after each.
 
-    `times` holds the valid samples of finished blocks.
+    `times` holds the valid samples of finished blocks, `cells` every arm and dtype that should be among them.
     """
     finished = finished_blocks(samples, cells)
     return {
@@ -142,6 +145,7 @@ def progress(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dic
         "last_block": max(finished, default=0),
         "next_block": next(block for block in range(1, len(finished) + 2) if block not in finished),
         "spent_s": round(spent_s(samples, finished), 3),
+        "cells": [list(cell) for cell in cells],
         "times": [
             {
                 name: sample[name]

@@ -1,12 +1,10 @@
-"""Runs the real plays against this machine, and knows what on it must not change."""
+"""Runs the real plays against this machine, and sees that nothing on it changes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,16 +14,11 @@ from typing import Any
 
 import pytest
 
+from tests.this_machine import fingerprint
+
 ROOT = Path(__file__).parents[2]
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
-KERNEL_FILES = ("/sys/kernel/mm/transparent_hugepage", "/sys/kernel/mm/hugepages", "/proc/sys/vm/min_free_kbytes")
-WATCHED = (
-    "/etc/tmpfiles.d",
-    "/etc/systemd/system",
-    *(f"/var/lib/slm-baseline/{name}" for name in ("snapshot.json", "sweep-prior.json", "archive")),
-)
 NOBODY = "65534"
-_SETTINGS = ("enabled", "defrag", "shmem_enabled", "scan_sleep_millisecs", "nr_hugepages", "min_free_kbytes")
 _ERROR = re.compile(r"^\[ERROR\]: (?:Task failed: Module failed: )?(.*)$", re.MULTILINE)
 
 
@@ -36,27 +29,6 @@ class Outcome:
     rc: int
     errors: list[str]
     output: str
-
-
-def fingerprint() -> dict[str, str]:
-    """The settings of this machine, and every file where the tuning writes files."""
-    state = {}
-    for folder in KERNEL_FILES:
-        for path in [Path(folder), *sorted(Path(folder).rglob("*"))]:
-            if path.is_file() and path.name in _SETTINGS:
-                state[str(path)] = path.read_text()
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    state["mounts"] = "\n".join(line.split(" ", 3)[3] for line in mounts)
-    for watched in WATCHED:
-        for path in [Path(watched), *sorted(Path(watched).rglob("*"))]:
-            if os.path.lexists(path):
-                status = path.lstat()
-                link = os.readlink(path) if path.is_symlink() else ""
-                content = path.read_bytes() if stat.S_ISREG(status.st_mode) else link.encode()
-                digest = hashlib.sha256(content).hexdigest()[:16]
-                state[str(path)] = f"{status.st_mode:o} {status.st_uid} {status.st_gid} {digest}"
-    state["/mnt"] = " ".join(sorted(os.listdir("/mnt")))
-    return state
 
 
 Play = Callable[..., Outcome]

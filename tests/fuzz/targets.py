@@ -163,7 +163,10 @@ def _safetensors_length(text: str) -> object:
 
 def _plan(text: str) -> object:
     plan = experiment_state.load_plan(_with_file(experiment_state.PLAN, text))
-    return plan and (plan.cells(), experiment_state.resumed(plan, plan))
+    if plan is not None:
+        with contextlib.suppress(SettingError):
+            experiment_state.require_same(plan, asked=[], subject={"model": "tiny"})
+    return plan and plan.cells()
 
 
 def _knob(text: str) -> object:
@@ -279,6 +282,7 @@ _PLAN = json.dumps(
         "run_id": "r",
         "seed": 1,
         "started_at": "2026-01-01T00:00:00Z",
+        "asked": [{"name": "stock", "about": "as found", "settings": {}, "env": {}}],
         "arms": [{"name": "stock", "about": "as found", "settings": {}, "env": {}}],
         "left_out": [],
         "dtypes": ["auto"],

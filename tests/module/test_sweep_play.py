@@ -49,7 +49,11 @@ def test_the_newest_stored_sweep_is_rendered_anew_without_its_host(tmp_path: Pat
     run = play(tmp_path, sweep_render_only=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "[WARNING]" not in run.stdout + run.stderr
-    assert sorted(path.name for path in (tmp_path / "reports/gpu-1").iterdir()) == sorted(["sweep.md", *PICTURES])
+    assert sorted(path.name for path in (tmp_path / "reports/gpu-1").iterdir()) == sorted(
+        ["sweep.md", "sweep.json", *PICTURES]
+    )
+    beside = json.loads((tmp_path / "reports/gpu-1/sweep.json").read_text())
+    assert beside == json.loads((results / "sweep-20260101T000000Z.json").read_text())
     assert "6 blocks of 6 arms" in (tmp_path / "reports/gpu-1/sweep.md").read_text()
     assert "6 blocks of 6 arms" in run.stdout
 

@@ -43,17 +43,27 @@ def document(
     noise: float = 0.01,
     seed: int = 1,
     arms: list[dict[str, Any]] | None = None,
+    weights_effects: Mapping[tuple[str, str, str], float] | None = None,
 ) -> dict[str, Any]:
     """A sweep document without its analysis. `effects` maps (arm, dtype, kind) to a factor on every time.
 
-    Where an effect below 1 is given, minor faults fall to a fifth and 1 GiB is backed by THP, as with an allocator
-    that asks for it.
+    `weights_effects` does so for the phases `weights` and `first_token` alone. Where an effect below 1 is given, minor
+    faults fall to a fifth and 1 GiB is backed by THP, as with an allocator that asks for it.
     """
     rng = np.random.default_rng(seed)
-    effects = effects or {}
+    effects, weights_effects = effects or {}, weights_effects or {}
     used = ARMS if arms is None else arms
     measurements = [
-        _measurement(rng, block, arm, dtype, wanted, effects.get((arm["name"], dtype, wanted), 1.0), noise)
+        _measurement(
+            rng,
+            block,
+            arm,
+            dtype,
+            wanted,
+            effects.get((arm["name"], dtype, wanted), 1.0),
+            weights_effects.get((arm["name"], dtype, wanted), 1.0),
+            noise,
+        )
         for block in range(1, blocks + 1)
         for arm in used
         for dtype in ("auto", "float32")
@@ -98,10 +108,21 @@ def document(
 
 
 def _measurement(
-    rng: np.random.Generator, block: int, arm: Mapping[str, Any], dtype: str, wanted: str, effect: float, noise: float
+    rng: np.random.Generator,
+    block: int,
+    arm: Mapping[str, Any],
+    dtype: str,
+    wanted: str,
+    effect: float,
+    weights_effect: float,
+    noise: float,
 ) -> dict[str, Any]:
     scale = effect * (1.6 if wanted == "cold" else 1.0) * float(np.exp(rng.normal(0, noise)))
-    token_s = sum(PHASES.values()) * scale
+    phases = {
+        name: seconds * scale * (weights_effect if name in ("weights", "first_token") else 1.0)
+        for name, seconds in PHASES.items()
+    }
+    token_s = sum(phases.values())
     huge = 1024 * MIB if effect < 1 else 0
     anon = 2048 * MIB if dtype == "float32" else 300 * MIB
     return {
@@ -122,10 +143,10 @@ def _measurement(
             "device": "cpu",
             "settings": arm["settings"],
             "env": arm["env"],
-            "load_real_s": token_s - PHASES["first_token"] * scale,
+            "load_real_s": token_s - phases["first_token"],
             "time_to_first_token_s": token_s,
             "second_token_s": 0.1,
-            "phases": [{"name": name, "seconds": seconds * scale} for name, seconds in PHASES.items()],
+            "phases": [{"name": name, "seconds": seconds} for name, seconds in phases.items()],
             "resident_before": 0.0 if wanted == "cold" else 1.0,
             "read_bytes": 64 * MIB if wanted == "cold" else 0,
             "rss_bytes": anon + 700 * MIB + int(rng.integers(0, MIB)),

@@ -87,6 +87,32 @@ def test_the_host_is_as_before_after_an_error_or_a_signal(host: FakeKernel, erro
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_signal_while_the_host_is_put_back_cuts_nothing_short(
+    host: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(host)
+    written = FakeKernel.write_kernel
+
+    def write(kernel: FakeKernel, path: str | Path, value: str) -> None:
+        if len(bench.records) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        written(kernel, path, value)
+
+    monkeypatch.setattr(FakeKernel, "write_kernel", write)
+    run_block(
+        host,
+        ARMS,
+        ORDER[::-1],
+        bench.measure,
+        bench.failed,
+        bench.records.append,
+        "2026-01-01T00:00:00Z",
+        "run",
+    )
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    assert load(host, SWEEP_PRIOR) is None
+
+
 def test_what_a_killed_block_left_is_restored_by_the_next_one(host: FakeKernel) -> None:
     # As SIGKILL leaves it: the arm's value in force, the prior state on disk.
     save(host, take(host, [], "2026-01-01T00:00:00Z", "run"), SWEEP_PRIOR)

@@ -24,6 +24,7 @@ REQUEST = Request(
     run_id="20260101T000000Z",
     started_at="2026-01-01T00:00:00Z",
     subject={"model": "tiny"},
+    stored_dtype="bfloat16",
     keep_bytes=0,
     max_share=0.5,
 )
@@ -72,7 +73,12 @@ def test_a_sweep_is_planned_measured_and_finished(host: FakeKernel) -> None:
     assert finished["finished_blocks"] == {"1": 1, "2": 1}
     assert len(finished["samples"]) == 2 * 3 * 2
     assert finished["plan"]["stock"]["thp.enabled"] == "madvise"
-    assert not experiment_run.plan(host, replace(REQUEST, run_id="20260102T000000Z"))["is_resumed"]
+    # Until its samples are stored elsewhere, nothing but the same sweep is taken up.
+    later = replace(REQUEST, run_id="20260102T000000Z")
+    assert experiment_run.plan(host, later)["is_resumed"]
+    assert experiment_run.finish(host) == finished
+    assert [experiment_run.close(host), experiment_run.close(host)] == [True, False]
+    assert not experiment_run.plan(host, later)["is_resumed"]
 
 
 def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKernel) -> None:
@@ -106,6 +112,39 @@ def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: FakeKernel) 
     assert not experiment_run.plan(host, replace(REQUEST, is_new=True))["is_resumed"]
 
 
+def test_a_writer_between_two_blocks_does_not_become_stock(host: FakeKernel) -> None:
+    experiment_run.plan(host, REQUEST)
+    Bench().block(host)
+    host.write_kernel(ENABLED, "never")
+    with pytest.raises(SettingError, match="sweep stock"):
+        Bench().block(host)
+
+
+def test_a_sweep_goes_on_though_an_arm_no_longer_fits(host: FakeKernel) -> None:
+    arms = [*REQUEST.arms, *parse_arms_of({"name": "pool", "pool": {"size": "2M", "count": 64}})]
+    planned = experiment_run.plan(host, replace(REQUEST, arms=arms))
+    assert [arm["name"] for arm in planned["plan"]["arms"]][-1] == "pool"
+    short = host.read("/proc/meminfo").replace("MemAvailable:   14000000", "MemAvailable:   1000")
+    host.path("/proc/meminfo").write_text(short)
+    again = experiment_run.plan(host, replace(REQUEST, arms=arms))
+    assert again["is_resumed"]
+    assert again["plan"] == planned["plan"]
+
+
+def parse_arms_of(arm: dict[str, Any]) -> list[Arm]:
+    return parse_arms([{"name": "stock"}, {"name": "stock-again"}, arm])[2:]
+
+
+def test_a_cast_to_the_stored_dtype_is_no_cast(host: FakeKernel) -> None:
+    planned = experiment_run.plan(host, replace(REQUEST, dtypes=["auto", "float32"], stored_dtype="float32"))
+    assert planned["plan"]["dtypes"] == ["auto"]
+    assert planned["plan"]["left_out"] == [
+        {"arm": "float32", "why": "This model's weights are stored as float32: it is the same load as `auto`."}
+    ]
+    both = replace(REQUEST, dtypes=["auto", "float32"], is_new=True)
+    assert experiment_run.plan(host, both)["plan"]["dtypes"] == ["auto", "float32"]
+
+
 def test_a_damaged_plan_does_not_stand_in_the_way_of_a_new_sweep(host: FakeKernel) -> None:
     experiment_run.plan(host, REQUEST)
     host.path(PLAN).write_text("{")
@@ -114,8 +153,8 @@ def test_a_damaged_plan_does_not_stand_in_the_way_of_a_new_sweep(host: FakeKerne
     assert experiment_run.plan(host, replace(REQUEST, is_new=True))["progress"]["done"] == 0
 
 
-def test_a_dry_run_keeps_no_plan(host: FakeKernel) -> None:
-    assert experiment_run.plan(host, REQUEST, dry_run=True)["progress"]["done"] == 0
+def test_a_plan_that_is_only_foreseen_is_not_kept(host: FakeKernel) -> None:
+    assert [arm["name"] for arm in experiment_run.new_plan(host, REQUEST).arms] == ["stock", "stock-again", "always"]
     assert load_plan(host) is None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ansible.module_utils.slm_baseline.experiment_state import (
     finished_blocks,
     load_plan,
     progress,
-    resumed,
+    require_same,
     save_plan,
 )
 from ansible.module_utils.slm_baseline.hostfs import Host
@@ -26,6 +25,7 @@ WANTED_PLAN = Plan(
     run_id="20260101T000000Z",
     seed=7,
     started_at="2026-01-01T00:00:00Z",
+    asked=[{"name": "stock", "about": "", "settings": {}, "env": {}}],
     arms=[{"name": "stock", "about": "", "settings": {}, "env": {}}],
     left_out=[],
     dtypes=["auto"],
@@ -71,19 +71,13 @@ def test_a_damaged_plan_is_one_readable_error(tmp_path: Path, text: str) -> None
         load_plan(Host(tmp_path))
 
 
-def test_an_unfinished_sweep_that_asks_the_same_goes_on() -> None:
-    stored = replace(WANTED_PLAN, run_id="20250101T000000Z", seed=1)
-    assert resumed(stored, WANTED_PLAN) is stored
-    assert resumed(replace(stored, is_finished=True), WANTED_PLAN) is WANTED_PLAN
-    assert resumed(None, WANTED_PLAN) is WANTED_PLAN
-
-
 @pytest.mark.parametrize(
-    "change", [{"arms": []}, {"dtypes": ["float32"]}, {"stock": {}}, {"subject": {"model": "other"}}]
+    ("name", "value"), [("asked", []), ("dtypes", ["float32"]), ("stock", {}), ("subject", {"model": "other"})]
 )
-def test_an_unfinished_sweep_that_asks_something_else_is_refused(change: dict[str, Any]) -> None:
+def test_an_unfinished_sweep_that_asks_something_else_is_refused(name: str, value: Any) -> None:
+    require_same(WANTED_PLAN, **{name: getattr(WANTED_PLAN, name)})
     with pytest.raises(SettingError, match="sweep_new=true"):
-        resumed(replace(WANTED_PLAN, **change), WANTED_PLAN)
+        require_same(WANTED_PLAN, **{name: value})
 
 
 def test_a_block_is_finished_when_one_attempt_has_every_sample() -> None:
@@ -106,4 +100,6 @@ def test_progress_counts_finished_blocks_alone() -> None:
     found = progress([*_block(1, 1, 10.0), *_block(2, 1)[:2], *_block(2, 2, 30.0)], CELLS)
     assert (found["done"], found["next_block"], found["spent_s"]) == (2, 3, 40.0)
     assert len(found["times"]) == 8
-    assert progress([], CELLS) == {"done": 0, "last_block": 0, "next_block": 1, "spent_s": 0, "times": []}
+    assert found["cells"] == [["stock", "auto"], ["stock-again", "auto"]]
+    nothing = {"done": 0, "last_block": 0, "next_block": 1, "spent_s": 0, "cells": [], "times": []}
+    assert progress([], []) == nothing

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from analysis.sweep_document import analysed, measurements
 from analysis.sweep_figures import forest_svg, memory_svg, phases_svg
 from analysis.sweep_metrics import METRICS
 from analysis.sweep_progress import line, outlook, stop_reason
-from analysis.sweep_report import PICTURES, report
+from analysis.sweep_report import PICTURES, files, report
 from module_utils.slm_baseline.errors import SettingError
 from tests.unit.sweep_samples import ARMS, document
 
@@ -118,6 +120,56 @@ def test_a_control_that_moved_silences_its_group() -> None:
     assert "stock differs from itself" in "\n".join(report(moved).splitlines()[:5])
 
 
+def _lost(sweep: dict[str, Any], **which: str) -> dict[str, Any]:
+    """The sweep with every sample of this arm, kind or both lukewarm or failed."""
+    for each in sweep["measurements"]:
+        if all((each["arm"] if name == "arm" else each["sample"]["wanted"]) == value for name, value in which.items()):
+            each["sample"].update(kind="lukewarm", reason="not what was wanted")
+    return analysed(sweep)
+
+
+def test_a_kind_that_never_was_what_was_wanted_is_not_called_without_effect() -> None:
+    sweep = _lost(document(effects={("always", "float32", "warm"): 0.7}), kind="cold")
+    _, _, stored, cast, basis = report(sweep).splitlines()[:5]
+    assert stored.endswith("first token cold: too few pairs to say; warm: no effect beyond noise (±4 %).")
+    assert "warm: `always` faster" in cast
+    assert "have too few pairs to be compared cold as stored, cold cast to float32" in basis
+    assert "8 blocks without a pair" in report(sweep)
+    assert "Cold loads could not be judged." in report(sweep).split("## What to do with it")[1]
+
+
+def test_an_arm_that_was_never_measured_is_named_and_widens_no_bound() -> None:
+    stored = report(_lost(document(), arm="pool-glibc")).splitlines()[2]
+    found = re.fullmatch(
+        r".*cold: no effect beyond noise \(±(\d+) %\), `pool-glibc` too few pairs to say; warm: .*", stored
+    )
+    assert found
+    assert int(found[1]) < 10
+
+
+def test_the_bound_of_the_answer_is_that_of_its_least_certain_verdict() -> None:
+    sweep = analysed(document(noise=0.05))
+    bounds = [int(bound) for bound in re.findall(r"±(\d+) %", report(sweep).splitlines()[2])]
+    for kind, bound in zip(("cold", "warm"), bounds, strict=True):
+        words = [arm["words"] for arm in _group(sweep["analysis"], "time_to_first_token_s", "auto", kind)["arms"]]
+        assert bound == max(int(re.findall(r"±(\d+) %", each)[0]) for each in words)
+
+
+def test_a_control_that_moved_in_any_metric_is_told_at_once() -> None:
+    sweep = document()
+    for each in sweep["measurements"]:
+        if each["arm"] == "stock-again":
+            each["sample"]["rss_bytes"] *= 2
+    assert "the two stock arms differ, as they must not: RSS cold as stored" in report(analysed(sweep)).splitlines()[4]
+
+
+def test_the_report_says_what_stock_is(sweep: dict[str, Any]) -> None:
+    assert "Stock has `thp.enabled=madvise`, `thp.defrag=madvise` and no reserved pages." in report(sweep)
+    sweep["stock"]["hugepages.2M"] = "512"
+    assert "`hugepages.2M=512`." in report(sweep)
+    sweep["stock"]["hugepages.2M"] = "0"
+
+
 def test_the_answer_stands_in_the_first_five_lines(sweep: dict[str, Any]) -> None:
     head = report(sweep).splitlines()[:5]
     assert head[0].startswith("# ")
@@ -125,6 +177,32 @@ def test_the_answer_stands_in_the_first_five_lines(sweep: dict[str, Any]) -> Non
     assert "`never` slower" in head[2]
     assert "`madvise-torch` faster" in head[3]
     assert "8 blocks" in head[4]
+
+
+def test_an_effect_on_the_weights_alone_is_not_lost_in_the_imports() -> None:
+    """Imports are half of the time to first token: at this noise a fifth off the other half does not show in it."""
+    effects = {("pool-glibc", "float32", "warm"): 0.8}
+    sweep = analysed(document(noise=0.05, weights_effects=effects))
+    whole = _verdict(sweep["analysis"], "time_to_first_token_s", "float32", "warm", "pool-glibc")
+    part = _verdict(sweep["analysis"], "weights_to_first_token_s", "float32", "warm", "pool-glibc")
+    assert (whole["verdict"], part["verdict"]) == ("none", "less")
+    assert part["low"] < 0.8 < part["high"]
+    stored, cast = report(sweep).splitlines()[2:4]
+    assert "weights to first token" not in stored
+    assert "no arm changes the time to first token beyond noise" in cast
+    assert "Weights to first token alone warm: `pool-glibc` faster, 1.2" in cast
+    assert sweep["analysis"]["advice"][1]["arm"] == "pool-glibc"
+    assert f"`pool-glibc` (weights to first token, warm: {part['words']})." in report(sweep)
+
+
+def test_a_sample_without_its_phases_has_no_weights_to_first_token() -> None:
+    cut = document()
+    for each in cut["measurements"]:
+        if each["arm"] == "always" and each["sample"]["block"] == 1:
+            each["sample"]["phases"] = each["sample"]["phases"][:-1]
+    found = analyse(cut)
+    assert _verdict(found, "weights_to_first_token_s", "auto", "cold", "always")["n"] == 7
+    assert _verdict(found, "time_to_first_token_s", "auto", "cold", "always")["n"] == 8
 
 
 def test_advice_takes_the_smallest_supported_set(sweep: dict[str, Any]) -> None:
@@ -201,6 +279,13 @@ def test_report_and_pictures_are_deterministic_and_well_formed(sweep: dict[str, 
     assert all(metric.title in text.lower() or metric.title in text for metric in METRICS)
 
 
+def test_the_document_lies_beside_its_report(sweep: dict[str, Any]) -> None:
+    written = files(sweep)
+    assert set(written) == {"sweep.md", "sweep.json", *PICTURES}
+    assert json.loads(written["sweep.json"]) == sweep
+    assert "(sweep.json)" in written["sweep.md"]
+
+
 def test_a_hypervisor_that_takes_memory_back_is_told(sweep: dict[str, Any]) -> None:
     for value in (True, False):
         sweep["host"]["free_page_reporting"] = value
@@ -219,21 +304,24 @@ def _progress(done: int, spent_s: float, noise: float = 0.03) -> dict[str, Any]:
         }
         for each in document(blocks=done, noise=noise)["measurements"]
     ]
-    return {"done": done, "last_block": done, "spent_s": spent_s, "times": rows}
+    cells = [[arm["name"], dtype] for arm in ARMS for dtype in ("auto", "float32")]
+    return {"done": done, "last_block": done, "spent_s": spent_s, "cells": cells, "times": rows}
 
 
 def test_a_sweep_stops_at_its_blocks_its_budget_or_its_precision() -> None:
-    assert stop_reason({"done": 0, "spent_s": 0.0, "times": []}, PROTOCOL) is None
+    assert stop_reason({"done": 0, "spent_s": 0.0, "cells": [], "times": []}, PROTOCOL) is None
     assert stop_reason(_progress(7, 1400.0), PROTOCOL) is None
     assert stop_reason(_progress(8, 1600.0), PROTOCOL) == "8 blocks are measured, as many as asked for"
     assert "40 minutes" in str(stop_reason(_progress(6, 2100.0), PROTOCOL))
-    assert stop_reason(_progress(6, 600.0, noise=0.001), PROTOCOL) == "every interval of the times is within ±5 %"
+    tight = "every interval of load and time to first token is within ±5 %"
+    assert stop_reason(_progress(6, 600.0, noise=0.001), PROTOCOL) == tight
     assert stop_reason(_progress(5, 500.0, noise=0.001), PROTOCOL) is None
 
 
-def test_a_missing_sample_keeps_a_sweep_from_being_called_tight() -> None:
+@pytest.mark.parametrize("blocks", [(3,), range(1, 7)])
+def test_missing_samples_keep_a_sweep_from_being_called_tight(blocks: Sequence[int]) -> None:
     progress = _progress(6, 600.0, noise=0.001)
-    progress["times"] = [row for row in progress["times"] if (row["arm"], row["block"]) != ("never", 3)]
+    progress["times"] = [row for row in progress["times"] if row["arm"] != "never" or row["block"] not in blocks]
     assert stop_reason(progress, PROTOCOL) is None
 
 
