@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins filter_plugins fil
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-live bench fuzz lock clean
+.PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-live test-sweep bench fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ test-faults: .venv/dev ## kill and fail every changing system call of the setter
 
 test-live: .venv/dev ## bad input against this machine's real kernel (root; leaves it as it was)
 	$(BIN)/pytest tests/bad_input
+
+test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (root; two minutes)
+	$(BIN)/pytest tests/live_sweep
 
 bench: .venv/dev ## what the observer costs: its load time against the same loader by hand
 	$(BIN)/python benchmarks/fidelity.py $(ARGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .changes import os_problem
@@ -29,12 +29,13 @@ class Plan:
     run_id: str
     seed: int
     started_at: str
-    asked: list[dict[str, Any]]
     arms: list[dict[str, Any]]
     left_out: list[dict[str, str]]
     dtypes: list[str]
     stock: dict[str, str]
     subject: dict[str, Any]
+    # An older plan does not say what was asked: it can still be told finished from unfinished.
+    asked: list[dict[str, Any]] = field(default_factory=list)
     is_finished: bool = False
 
     def cells(self) -> list[Cell]:

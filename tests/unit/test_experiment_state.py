@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,17 @@ def test_a_damaged_plan_is_one_readable_error(tmp_path: Path, text: str) -> None
     path.write_text(text)
     with pytest.raises(SettingError, match="sweep_new=true"):
         load_plan(Host(tmp_path))
+
+
+def test_a_plan_of_an_older_form_is_no_damage(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    save_plan(host, WANTED_PLAN)
+    stored = json.loads(host.read(PLAN))
+    del stored["asked"]
+    host.path(PLAN).write_text(json.dumps(stored))
+    found = load_plan(host)
+    assert found is not None
+    assert found.asked == []
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,21 @@ def test_a_busy_mount_is_left_alone_and_its_user_is_named(one_host: Fleet) -> No
     assert mounts_at(machine) == []
 
 
+def test_a_rollout_stops_once_too_many_hosts_have_failed(two_hosts: Fleet) -> None:
+    two_hosts.playbook(*TUNE).expect(0)
+    two_hosts["one"].check(f"systemd-run --quiet --unit=holder --working-directory={MOUNT_POINT} sleep 600")
+    before = mounts_at(two_hosts["two"])
+    changed = {"hugetlbfs_mounts": [{"path": MOUNT_POINT, "page_size": "2M", "mode": "0700"}]}
+    limits = {"baseline_serial": 1, "baseline_max_fail_percentage": 0}
+    stopped = two_hosts.playbook(*TUNE, **changed, **limits).expect(2)
+    assert stopped.count("one", "failed") == 1
+    assert mounts_at(two_hosts["two"]) == before
+    # The failed task has given its host back: nobody has to wait for a lease.
+    two_hosts["one"].check("test ! -e /run/slm-baseline/lease.json && systemctl stop holder")
+    two_hosts.playbook(*TUNE, **changed).expect(0)
+    assert mounts_at(two_hosts["two"]) != before
+
+
 def test_an_active_tuned_profile_is_named_and_nothing_changes(one_host: Fleet) -> None:
     machine = one_host["one"]
     machine.check("systemctl enable --now tuned && tuned-adm profile throughput-performance", timeout_s=240)
