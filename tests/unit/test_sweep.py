@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from analysis.sweep_report import PICTURES, files, report
 from module_utils.slm_baseline.errors import SettingError
 from tests.unit.sweep_samples import ARMS, document
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs/examples"
 EFFECTS = {
     ("madvise-torch", "float32", "warm"): 0.85,
     ("madvise-torch", "float32", "cold"): 0.90,
@@ -284,6 +286,13 @@ def test_the_document_lies_beside_its_report(sweep: dict[str, Any]) -> None:
     assert set(written) == {"sweep.md", "sweep.json", *PICTURES}
     assert json.loads(written["sweep.json"]) == sweep
     assert "(sweep.json)" in written["sweep.md"]
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*sweep")), ids=lambda path: path.name)
+def test_the_examples_are_what_their_samples_give_today(example: Path) -> None:
+    stored = analysed(json.loads((example / "sweep.json").read_text()))
+    for name, text in files(stored).items():
+        assert (example / name.replace("sweep.md", "README.md")).read_text() == text, name
 
 
 def test_a_hypervisor_that_takes_memory_back_is_told(sweep: dict[str, Any]) -> None:
