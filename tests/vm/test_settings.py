@@ -79,14 +79,15 @@ def test_a_rollout_stops_once_too_many_hosts_have_failed(two_hosts: Fleet) -> No
     two_hosts.playbook(*TUNE).expect(0)
     two_hosts["one"].check(f"systemd-run --quiet --unit=holder --working-directory={MOUNT_POINT} sleep 600")
     before = mounts_at(two_hosts["two"])
-    changed = {"hugetlbfs_mounts": [{"path": MOUNT_POINT, "page_size": "2M", "mode": "0700"}]}
-    limits = {"baseline_serial": 1, "baseline_max_fail_percentage": 0}
-    stopped = two_hosts.playbook(*TUNE, **changed, **limits).expect(2)
+    mounts = [{"path": MOUNT_POINT, "page_size": "2M", "mode": "0700"}]
+    stopped = two_hosts.playbook(
+        *TUNE, hugetlbfs_mounts=mounts, baseline_serial=1, baseline_max_fail_percentage=0
+    ).expect(2)
     assert stopped.count("one", "failed") == 1
     assert mounts_at(two_hosts["two"]) == before
     # The failed task has given its host back: nobody has to wait for a lease.
     two_hosts["one"].check("test ! -e /run/slm-baseline/lease.json && systemctl stop holder")
-    two_hosts.playbook(*TUNE, **changed).expect(0)
+    two_hosts.playbook(*TUNE, hugetlbfs_mounts=mounts).expect(0)
     assert mounts_at(two_hosts["two"]) != before
 
 
