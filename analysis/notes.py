@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from analysis import rules_memory, rules_samples, rules_time, rules_tuning
+from analysis import rules_device, rules_memory, rules_samples, rules_time, rules_tuning
 from analysis.markdown import Markdown
 from analysis.reading import Document
 
 Rule = Callable[[Document], str | None]
 
 RULES: tuple[Rule, ...] = (
+    rules_device.gpu_unseen,
+    rules_device.weights_off_gpu,
     rules_tuning.not_as_asked,
     rules_tuning.waits_for_systemd,
     rules_tuning.host_notes,

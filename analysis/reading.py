@@ -8,6 +8,8 @@ from typing import Any
 from analysis import statistics
 
 Document = Mapping[str, Any]
+NOT_A_GPU = frozenset({"cpu", "disk"})
+"""Places of weights that accelerate names beside GPUs."""
 
 
 def median(document: Document, key: str) -> float | None:
@@ -21,9 +23,15 @@ def valid(document: Document) -> list[Mapping[str, Any]]:
     return [sample for sample in document["samples"] if sample["kind"] in statistics.MEASURED_KINDS]
 
 
+def devices(sample: Mapping[str, Any]) -> list[str]:
+    """Where a sample's weights were, in the loader's words: `cuda:0`, `cpu`, `disk`; empty where it never said."""
+    return [name for name in (sample.get("device") or "").split(",") if name]
+
+
 def on_cpu(sample: Mapping[str, Any]) -> bool:
     """Whether a sample ran without a GPU."""
-    return (sample.get("device") or "cpu") == "cpu"
+    return NOT_A_GPU.issuperset(devices(sample))
+
 
 
 def overlap(document: Document) -> bool:

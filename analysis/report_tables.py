@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis import phases, statistics, units
 from analysis.markdown import Markdown, code, fenced, md, table
-from analysis.reading import Document, host_to_device, median, weights_rate
+from analysis.reading import Document, devices, host_to_device, median, valid, weights_rate
 
 _KINDS = statistics.MEASURED_KINDS
 
@@ -23,10 +23,18 @@ def model(document: Document) -> Markdown:
         None if loaded["revision"] is None else f"revision {code(loaded['revision'])}",
         parameters,
         f"{units.size(loaded['bytes'])} of weights" + (f" in {count} file{'s' if count != 1 else ''}" if count else ""),
-        None if loaded["dtype"] is None else md(loaded["dtype"]),
+        None if loaded["dtype"] is None else f"stored as {md(loaded['dtype'])}",
         None if loaded["path"] is None else f"in {code(loaded['path'])}",
+        _loaded(document),
     ]
     return Markdown(", ".join(fact for fact in facts if fact) + ".")
+
+
+def _loaded(document: Document) -> str | None:
+    """On which devices and in which dtype the valid samples held it: one pair, or all where samples differ."""
+    pairs = dict.fromkeys((", ".join(devices(sample)), sample.get("dtype")) for sample in valid(document))
+    told = [f"on {md(where)} as {md(dtype)}" for where, dtype in pairs if where]
+    return f"loaded {'; '.join(told)}" if told else None
 
 
 def settings(document: Document) -> Markdown:

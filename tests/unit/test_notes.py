@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from analysis import rules_memory, rules_samples, rules_time, rules_tuning
+from analysis import rules_device, rules_memory, rules_samples, rules_time, rules_tuning
 from analysis.notes import RULES, notes
 from analysis.reading import host_to_device
 from analysis.statistics import figure, summarise
@@ -244,6 +244,34 @@ def test_several_devices_are_fed_in_turn(gpu: dict[str, Any]) -> None:
     ]
     assert host_to_device(gpu, "pinned") == pytest.approx(4e9)
     assert host_to_device(gpu, "pageable") is None
+
+
+def test_figures_of_the_cpu_on_a_gpu_host_are_told_first(cpu: dict[str, Any], gpu: dict[str, Any]) -> None:
+    assert rules_device.gpu_unseen(cpu) is None
+    assert rules_device.gpu_unseen(gpu) is None
+    blind = with_samples(gpu, device="cpu", gpu=[])
+    blind["software"]["torch"] = "2.13.0+cpu"
+    said = rules_device.gpu_unseen(blind)
+    assert said
+    assert notes(blind)[0] == said
+    assert said.startswith("These are figures of the CPU: the host has 2 GPUs and torch saw none.")
+    assert "Look at the driver and at torch's build first (driver 580.95.05 for CUDA 13.0, torch 2.13.0+cpu)" in said
+    assert "whether slm-baseline, who runs the loader, may open `/dev/nvidia*`" in said
+    gpu["samples"][0] |= {"device": "cpu", "gpu": []}
+    assert (rules_device.gpu_unseen(gpu) or "").startswith("These are figures of the CPU in 1 of 12 valid samples: ")
+
+
+def test_weights_that_stayed_off_the_gpu_are_told(cpu: dict[str, Any], gpu: dict[str, Any]) -> None:
+    assert rules_device.weights_off_gpu(cpu) is None
+    assert rules_device.weights_off_gpu(gpu) is None
+    assert rules_device.weights_off_gpu(with_samples(gpu, device="cpu", gpu=[])) is None
+    said = rules_device.weights_off_gpu(with_samples(gpu, device="cuda:0,cpu"))
+    assert said
+    assert said.startswith("Not all weights went to the GPU in 12 of 12 valid samples; they were on cuda:0, cpu.")
+    # The GPU was full: torch saw it, and every weight stayed on the host.
+    full = with_samples(gpu, device="cpu,disk")
+    assert "they were on cpu, disk." in (rules_device.weights_off_gpu(full) or "")
+    assert rules_device.gpu_unseen(full) is None
 
 
 def test_a_gpus_state_is_told(gpu: dict[str, Any]) -> None:
