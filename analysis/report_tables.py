@@ -144,7 +144,8 @@ def disk(document: Document) -> Markdown:
     )
     return Markdown(
         f"The same files read directly (O_DIRECT){streams}: {units.interval(figure, units.rate)}.{flag} "
-        f"Share of it that a cold load reached: {units.interval(share, units.percent)}."
+        "Share of it that a cold run reached between tokenizer and first token: "
+        f"{units.interval(share, units.percent)}."
     )
 
 
@@ -251,7 +252,7 @@ def _feeding(document: Document) -> Markdown:
         ]
         if rate and shares:
             reached.append(f"{kind} weights arrive at {units.rate(rate)}: {', '.join(shares)}")
-    text = f"The {'; the '.join(reached)}." if reached else ""
+    text = f"In the weights phase the {'; the '.join(reached)}." if reached else ""
     limits = table(["GPU", "Host to device, pinned", "Host to device, pageable"], rows, numbers=range(3))
     return Markdown("\n\n".join(filter(None, [limits, text])))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from analysis import statistics, units
 from analysis.reading import Document, host_to_device, median, on_cpu, overlap, valid, weights_rate
@@ -12,7 +12,7 @@ IMPORTS_SHARE = 0.25
 LATE_READ_SHARE = 0.5
 ONE_TIME_FACTOR = 3
 LIMIT_SHARE = 0.8
-DISK_MINOR_SHARE = 0.5
+BOTH_SHARE = 0.5
 
 
 def cold_is_warm(document: Document) -> str | None:
@@ -60,38 +60,75 @@ def imports_dominate(document: Document) -> str | None:
 
 
 def disk_share(document: Document) -> str | None:
-    """On a CPU, the cold read rate as a share of the disk's ceiling: the limit from 80 %, not the limit under 50 %."""
+    """On a CPU, the disk between tokenizer and first token: the limit from 80 % of its ceiling, one of two from 50 %.
+
+    One of two also where a warm load needs at most half of that time, whatever the rate: the rest is reading.
+    """
     share = median(document, "cold_ceiling_share")
     if share is None or not all(on_cpu(sample) for sample in valid(document)):
         return None
-    if share >= LIMIT_SHARE:
-        return f"A cold load reads at {units.percent(share)} of the disk's ceiling: the disk is the limit."
-    verdict = "mostly it waits for something else" if share < DISK_MINOR_SHARE else "disk and loader both count"
-    return f"A cold load reads at {units.percent(share)} of the disk's ceiling: {verdict}."
+    longer = _longer(document, "weights", "first_token")
+    return (
+        f"Between tokenizer and first token a cold run reads at {units.percent(share)} of the disk's ceiling"
+        f"{longer.words if longer else ''}: {_verdict('disk', share, longer)}."
+    )
 
 
 def gpu_limits(document: Document) -> str | None:
-    """On a GPU, which limit the weights phase comes within 80 % of: the disk's ceiling or the host-to-device rate."""
-    sentences = [_gpu_limit(document, kind) for kind in statistics.MEASURED_KINDS]
-    return " ".join(sentence for sentence in sentences if sentence) or None
+    """On a GPU, the weights phase beside the lower of two limits, the disk and host-to-device copies: as `disk_share`.
+
+    Warm, copies are the only limit.
+    """
+    told = [limit for kind in statistics.MEASURED_KINDS if (limit := _gpu_limit(document, kind))]
+    return f"In the weights phase alone, {'; '.join(told)}." if told else None
 
 
 def _gpu_limit(document: Document, kind: str) -> str | None:
     rate = weights_rate(document, kind)
-    limits: dict[str, float | None] = {
-        "host-to-device copies from pageable memory": host_to_device(document, "pageable")
-    }
+    limits = {"copies": host_to_device(document, "pageable")}
     if kind == "cold":
-        limits["the disk"] = statistics.figure((document["ceiling"] or {}).get("bytes_per_s", []))["median"]
+        limits["disk"] = statistics.figure((document["ceiling"] or {}).get("bytes_per_s", []))["median"]
     known = {name: limit for name, limit in limits.items() if limit}
     if rate is None or not known:
         return None
     name = min(known, key=lambda limit: known[limit])
     share = rate / known[name]
-    reached = f"The {kind} weights arrive at {units.rate(rate)}, {units.percent(share)} of what {name} can do"
+    longer = _longer(document, "weights") if kind == "cold" else None
+    return (
+        f"the {kind} weights arrive at {units.rate(rate)}, {units.percent(share)} of what {_LIMITS[name]} can do"
+        f"{longer.words if longer else ''}: {_verdict(name, share, longer)}"
+    )
+
+
+_LIMITS = {"disk": "the disk", "copies": "host-to-device copies from pageable memory"}
+
+
+class _Longer(NamedTuple):
+    """How much of a cold stretch a warm load does without, and the seconds in words."""
+
+    share: float
+    words: str
+
+
+def _longer(document: Document, *names: str) -> _Longer | None:
+    """A cold load's phases of these names beside a warm one's; None where either was not measured."""
+    seconds = [[median(document, f"{kind}_phase_{name}_s") for name in names] for kind in statistics.MEASURED_KINDS]
+    cold, warm = (sum(each for each in phase if each is not None) for phase in seconds)
+    if not cold or any(each is None for phase in seconds for each in phase):
+        return None
+    return _Longer(1 - warm / cold, f", in {units.seconds(cold)} against {units.seconds(warm)} warm")
+
+
+def _verdict(limit: str, share: float, longer: _Longer | None) -> str:
+    """What a load waits for, from the share of a limit that it reaches and from what it does without when warm.
+
+    A loader that reads, then works, then reads keeps a disk half busy and still spends half of its time waiting for it.
+    """
     if share >= LIMIT_SHARE:
-        return f"{reached}: that is the limit."
-    return f"{reached}: the loader itself is the limit."
+        return "that is the limit"
+    if longer and longer.share >= BOTH_SHARE:
+        return "disk and loader both count"
+    return f"{limit} and loader both count" if share >= BOTH_SHARE else "the loader itself is the limit"
 
 
 def gpu_state(document: Document) -> str | None:

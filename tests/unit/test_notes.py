@@ -216,23 +216,75 @@ def test_a_cache_below_the_guest_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "verdict"), [(0.81, "the disk is the limit"), (0.6, "both count"), (0.3, "something else")]
+    ("share", "warm_s", "verdict"),
+    [
+        (0.81, 3.9, "that is the limit"),
+        (0.6, 3.9, "disk and loader both count"),
+        (0.3, 1.9, "disk and loader both count"),
+        (0.3, 2.1, "the loader itself is the limit"),
+    ],
 )
-def test_the_disks_share_decides_what_limits(cpu: dict[str, Any], share: float, verdict: str) -> None:
-    said = rules_time.disk_share(with_figures(cpu, cold_ceiling_share=[share] * 3))
-    assert said
-    assert verdict in said
+def test_the_disks_share_and_the_warm_load_decide_what_limits(
+    cpu: dict[str, Any], share: float, warm_s: float, verdict: str
+) -> None:
+    """Cold takes 4 s; what a warm load does without is reading, however slow."""
+    said = rules_time.disk_share(
+        with_figures(
+            cpu,
+            cold_ceiling_share=[share] * 3,
+            cold_phase_weights_s=[1.0] * 3,
+            cold_phase_first_token_s=[3.0] * 3,
+            warm_phase_weights_s=[1.0] * 3,
+            warm_phase_first_token_s=[warm_s - 1.0] * 3,
+        )
+    )
+    assert said == (
+        f"Between tokenizer and first token a cold run reads at {share:.0%} of the disk's ceiling".replace("%", " %")
+        + f", in 4.00 s against {warm_s:.2f} s warm: {verdict}."
+    )
 
 
-def test_on_a_gpu_the_lower_limit_is_compared(gpu: dict[str, Any]) -> None:
+def test_without_a_warm_load_the_disks_share_alone_decides(cpu: dict[str, Any]) -> None:
+    del cpu["summary"]["warm_phase_first_token_s"]
+    assert rules_time.disk_share(with_figures(cpu, cold_ceiling_share=[0.3] * 3)) == (
+        "Between tokenizer and first token a cold run reads at 30 % of the disk's ceiling: "
+        "the loader itself is the limit."
+    )
+
+
+COPIES = "of what host-to-device copies from pageable memory can do"
+
+
+@pytest.mark.parametrize(
+    ("rates", "cold", "warm"),
+    [
+        (
+            (3.5e9, 6.5e9),
+            "88 % of what the disk can do, in 2.29 s against 1.23 s warm: that is the limit",
+            f"81 % {COPIES}: that is the limit",
+        ),
+        (
+            (1.92e9, 4.4e9),
+            "48 % of what the disk can do, in 4.17 s against 1.82 s warm: disk and loader both count",
+            f"55 % {COPIES}: copies and loader both count",
+        ),
+        (
+            (1.92e9, 2e9),
+            "48 % of what the disk can do, in 4.17 s against 4.01 s warm: the loader itself is the limit",
+            f"25 % {COPIES}: the loader itself is the limit",
+        ),
+    ],
+)
+def test_on_a_gpu_the_lower_limit_is_compared(
+    gpu: dict[str, Any], rates: tuple[float, float], cold: str, warm: str
+) -> None:
     bytes_ = gpu["model"]["bytes"]
     gpu["ceiling"]["bytes_per_s"] = [4e9]
     gpu["ceiling"]["host_to_device"] = [{"index": 0, "pinned_bytes_per_s": 5e10, "pageable_bytes_per_s": 8e9}]
-    near = with_figures(gpu, cold_phase_weights_s=[bytes_ / 3.5e9], warm_phase_weights_s=[bytes_ / 2e9])
-    assert rules_time.gpu_limits(near) == (
-        "The cold weights arrive at 3.50 GB/s, 88 % of what the disk can do: that is the limit. "
-        "The warm weights arrive at 2.00 GB/s, 25 % of what host-to-device copies from pageable memory can do: "
-        "the loader itself is the limit."
+    changed = with_figures(gpu, cold_phase_weights_s=[bytes_ / rates[0]], warm_phase_weights_s=[bytes_ / rates[1]])
+    assert rules_time.gpu_limits(changed) == (
+        f"In the weights phase alone, the cold weights arrive at {rates[0] / 1e9:.2f} GB/s, {cold}; "
+        f"the warm weights arrive at {rates[1] / 1e9:.2f} GB/s, {warm}."
     )
     assert rules_time.gpu_limits(load("cpu")) is None
 
