@@ -33,13 +33,14 @@ def on_cpu(sample: Mapping[str, Any]) -> bool:
     return NOT_A_GPU.issuperset(devices(sample))
 
 
+def same_load(document: Document) -> bool:
+    """Whether a cold load may take as long as a warm one: the interval of their ratio holds 1. False without one.
 
-def overlap(document: Document) -> bool:
-    """Whether the intervals of the cold and the warm load meet; False where either has none."""
-    cold, warm = (document["summary"][f"{kind}_load_real_s"] for kind in statistics.MEASURED_KINDS)
-    if cold["ci_low"] is None or warm["ci_low"] is None:
-        return False
-    return bool(cold["ci_low"] <= warm["ci_high"] and warm["ci_low"] <= cold["ci_high"])
+    The ratio is paired within blocks. The two loads' own intervals also hold what both share, the drift from block to
+    block, and may meet where cold was slower in every block.
+    """
+    ratio = document["summary"]["cold_to_warm_load_ratio"]
+    return ratio["ci_low"] is not None and bool(ratio["ci_low"] <= 1 <= ratio["ci_high"])
 
 
 def whole_pools(document: Document) -> list[Mapping[str, Any]]:

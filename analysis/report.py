@@ -10,7 +10,7 @@ from analysis import report_tables as tables
 from analysis import statistics, units
 from analysis.markdown import Markdown, bullets, code, fenced, md, plain
 from analysis.notes import notes
-from analysis.reading import Document, median, overlap, valid
+from analysis.reading import Document, median, same_load, valid
 from analysis.results import validate
 
 
@@ -64,9 +64,11 @@ def _ratio(document: Document) -> str:
     figure = document["summary"]["cold_to_warm_load_ratio"]
     if not figure["n"]:
         return ""
-    if overlap(document):
-        return "**Cold and warm loads do not differ beyond noise.**"
-    return f"**A cold load takes {units.ratio(figure['median'])} as long as a warm one**, {_pairs(figure)}."
+    said = f"A cold load takes {units.ratio(figure['median'])} as long as a warm one"
+    if same_load(document):
+        return f"**Cold and warm loads do not differ beyond noise.** {said}, {_pairs(figure)}."
+    # Bold is for what the samples bear out.
+    return f"{said if figure['ci_low'] is None else f'**{said}**'}, {_pairs(figure)}."
 
 
 def _pairs(figure: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from analysis import statistics, units
-from analysis.reading import Document, host_to_device, median, on_cpu, overlap, valid, weights_rate
+from analysis.reading import Document, host_to_device, median, on_cpu, same_load, valid, weights_rate
 
 IMPORTS_SHARE = 0.25
 LATE_READ_SHARE = 0.5
@@ -16,8 +16,8 @@ BOTH_SHARE = 0.5
 
 
 def cold_is_warm(document: Document) -> str | None:
-    """The intervals of cold and warm load overlap."""
-    if not overlap(document):
+    """The interval of the ratio of cold to warm loads, paired within blocks, holds 1."""
+    if not same_load(document):
         return None
     return "Cold and warm loads do not differ beyond noise: reading the files is not what this load waits for."
 

@@ -132,12 +132,23 @@ def test_an_interval_is_wide_above_a_tenth_of_the_median(cpu: dict[str, Any], hi
     assert (said is not None) is wide
 
 
-@pytest.mark.parametrize(("warm", "same"), [([5.0, 5.1, 5.2], True), ([3.0, 3.1, 3.2], False)])
-def test_cold_and_warm_are_the_same_where_their_intervals_meet(
-    cpu: dict[str, Any], warm: list[float], same: bool
+@pytest.mark.parametrize(
+    ("ratios", "same"), [([0.95, 1.02, 1.1], True), ([1.01, 1.02, 1.1], False), ([0.9, 1.1], False)]
+)
+def test_cold_and_warm_are_the_same_where_the_interval_of_their_ratio_holds_one(
+    cpu: dict[str, Any], ratios: list[float], same: bool
 ) -> None:
-    said = rules_time.cold_is_warm(with_figures(cpu, cold_load_real_s=[5.1, 5.2, 5.3], warm_load_real_s=warm))
+    said = rules_time.cold_is_warm(with_figures(cpu, cold_to_warm_load_ratio=ratios))
     assert (said is not None) is same
+
+
+def test_a_drift_from_block_to_block_hides_no_difference(cpu: dict[str, Any]) -> None:
+    """Cold took a tenth longer in every block, and the host became slower by half: the loads' intervals meet."""
+    for sample in cpu["samples"]:
+        sample["load_real_s"] = (1 + sample["block"] / 4) * (1.1 if sample["kind"] == "cold" else 1.0)
+    cpu["summary"] = summarise(cpu["samples"])
+    assert cpu["summary"]["cold_load_real_s"]["ci_low"] < cpu["summary"]["warm_load_real_s"]["ci_high"]
+    assert rules_time.cold_is_warm(cpu) is None
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.9, False), (1.1, True)])

@@ -135,6 +135,29 @@ def test_a_host_without_a_gpu_has_no_section_about_it() -> None:
     assert "| 1 | NVIDIA H100 80GB HBM3 | 79.6 GiB | generation 5, 8 lanes" in render(load("gpu"))
 
 
+def test_where_and_as_what_the_model_was_loaded_is_told() -> None:
+    assert "stored as bfloat16, in `/var" in readme(load("cpu"))["model"]
+    assert readme(load("cpu"))["model"].endswith(", loaded on cpu as bfloat16.")
+    document = load("gpu")
+    assert readme(document)["model"].endswith(", loaded on cuda:0, cuda:1 as bfloat16.")
+    document["samples"][0] |= {"device": "<b>", "dtype": "float32"}
+    assert readme(document)["model"].endswith(", loaded on &lt;b&gt; as float32; on cuda:0, cuda:1 as bfloat16.")
+
+
+def test_a_ratio_is_bold_where_it_has_an_interval_without_one() -> None:
+    few, same = load("no-systemd"), load("cpu")
+    assert (
+        "\n- A cold load takes 1.72x as long as a warm one, paired in 2 blocks, too few for an interval.\n"
+        in (readme(few)["headline"])
+    )
+    assert "\n- **A cold load takes 1.69x as long as a warm one**, between 1.68x and 1.77x" in readme(same)["headline"]
+    same["summary"]["cold_to_warm_load_ratio"] |= {"ci_low": 0.98}
+    assert (
+        "\n- **Cold and warm loads do not differ beyond noise.** A cold load takes 1.69x as long as a warm one, "
+        "between 0.98x and 1.77x, paired in 3 blocks.\n"
+    ) in readme(same)["headline"]
+
+
 def test_a_run_without_one_valid_sample_is_still_a_page() -> None:
     document = load("cpu")
     for sample in document["samples"]:
