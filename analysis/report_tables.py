@@ -188,8 +188,8 @@ def gpus(document: Document) -> Markdown:
     driver = (
         f"Driver {md(host['gpu_driver'])}, CUDA {md(host.get('cuda'))}, torch {md(document['software'].get('torch'))}."
     )
-    header = ["GPU", "Name", "Memory", "PCIe link", "Persistence mode", "Others on it before"]
-    devices = [
+    header = ["GPU", "Name", "Memory", "PCIe link", "Persistence mode", "Others on it at the end"]
+    rows = [
         [
             gpu["index"],
             gpu["name"],
@@ -200,7 +200,7 @@ def gpus(document: Document) -> Markdown:
         ]
         for gpu in host["gpus"]
     ]
-    return Markdown("\n\n".join(filter(None, [driver, table(header, devices), _gpu_use(document), _feeding(document)])))
+    return Markdown("\n\n".join(filter(None, [driver, table(header, rows), _gpu_use(document), _feeding(document)])))
 
 
 def _link(gpu: Mapping[str, Any]) -> str:
@@ -258,14 +258,15 @@ def _feeding(document: Document) -> Markdown:
 
 
 def noise(document: Document) -> Markdown:
-    """What else the host was doing."""
+    """How many samples are noisy; the notes have the reasons."""
     told = [sample["noise"] for sample in document["samples"] if sample.get("noise")]
     if not told:
         return Markdown("Noise was not recorded.")
     noisy = sum(item["noisy"] for item in told)
-    count = f"{noisy} of {len(told)} samples" if noisy else "No sample"
+    count = f"Noisy samples: {noisy} of {len(told)}, for the reasons in the notes above."
+    said = count if noisy else "No sample met other work that could disturb it."
     psi = " Pressure stall information (PSI) is unavailable on this kernel." if document["host"]["psi"] is False else ""
-    return Markdown(f"{count} met other work that could disturb it.{psi}")
+    return Markdown(f"{said}{psi}")
 
 
 def samples(document: Document) -> Markdown:
@@ -331,6 +332,8 @@ _COLD = {
 def _disk_facts(facts: Mapping[str, Any] | None) -> str:
     if not facts:
         return "unknown"
-    kind = {True: "rotating", False: "not rotating"}.get(facts["rotational"], "of unknown kind")
+    # The kernel's word, not ours: it calls many a virtual disk rotating.
+    told = {True: "reported by the kernel as rotating", False: "reported by the kernel as not rotating"}
+    kind = told.get(facts["rotational"], "of unknown kind")
     ahead = "" if facts["read_ahead_bytes"] is None else f", read-ahead {units.size(facts['read_ahead_bytes'])}"
     return f"{facts['device']}, {facts['model'] or 'unknown model'}, {kind}{ahead}"

@@ -25,15 +25,13 @@ def excluded_samples(document: Document) -> str | None:
 
 
 def noisy_host(document: Document) -> str | None:
-    """Any sample that was marked noisy while it was taken."""
+    """Any sample marked noisy: by other work on the host or its GPUs, or by readings of its memory that disagree."""
     noisy = [sample for sample in document["samples"] if (sample.get("noise") or {}).get("noisy")]
     if not noisy:
         return None
     reasons = Counter(reason for sample in noisy for reason in sample["noise"]["reasons"])
     told = "; ".join(f"{md(reason)} ({times} of {len(document['samples'])})" for reason, times in reasons.most_common())
-    return (
-        f"The host was busy during {len(noisy)} of {len(document['samples'])} samples: {told}. Trust the figures less."
-    )
+    return f"Noisy samples, {len(noisy)} of {len(document['samples'])}: {told}. Trust their figures less."
 
 
 def few_samples(document: Document) -> str | None:

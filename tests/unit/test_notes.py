@@ -114,8 +114,17 @@ def test_excluded_samples_are_counted_with_their_reasons() -> None:
 def test_a_noisy_host_is_named() -> None:
     said = rules_samples.noisy_host(load("troubled"))
     assert said
+    assert said.startswith("Noisy samples, 1 of 8: load average")
     assert "steal 3.1 % (1 of 8)" in said
     assert rules_samples.noisy_host(load("cpu")) is None
+
+
+def test_readings_of_memory_that_disagree_are_not_called_a_busy_host(cpu: dict[str, Any]) -> None:
+    cpu["samples"][0]["noise"] |= {"noisy": True, "reasons": ["memory figures disagree: psutil says 1, smaps_rollup 2"]}
+    assert rules_samples.noisy_host(cpu) == (
+        "Noisy samples, 1 of 6: memory figures disagree: psutil says 1, smaps_rollup 2 (1 of 6). "
+        "Trust their figures less."
+    )
 
 
 def test_few_samples_end_at_six(cpu: dict[str, Any], gpu: dict[str, Any]) -> None:

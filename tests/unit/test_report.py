@@ -181,6 +181,21 @@ def test_undo_quotes_a_host_name_for_the_shell() -> None:
     assert "rollback.yml -l 'a; rm -rf $HOME'\n" in readme(document)["undo"]
 
 
+def test_undo_names_the_inventory_of_the_run() -> None:
+    assert "with the `-i` of the run, if it had one" in render(load("cpu"))
+
+
+def test_a_disk_is_rotating_in_the_kernels_word() -> None:
+    document = load("cpu")
+    document["host"]["disk"] |= {"rotational": True}
+    assert "Example NVMe 1TB, reported by the kernel as rotating, read-ahead" in readme(document)["setup"]
+
+
+def test_the_gpus_are_those_at_the_end_of_the_run() -> None:
+    """`host.gpus` is read once, after the last block; each sample has its own, and the noise it made."""
+    assert "| Others on it at the end |" in readme(load("gpu"))["gpus"]
+
+
 def test_a_stored_result_of_another_version_is_refused() -> None:
     document = load("cpu")
     document["schema_version"] = 2
