@@ -1,4 +1,4 @@
-"""The page, rendered from stored results by the role's own template, against golden pages.
+"""The page, rendered from stored results by the role's own template, against golden pages and published examples.
 
 After a change that is meant, `SLM_UPDATE_GOLDEN=1 pytest tests/unit/test_report.py` writes them anew.
 """
@@ -16,12 +16,14 @@ from typing import Any
 import jinja2
 import pytest
 
+from analysis.figures import phases_svg
 from analysis.report import readme
 from module_utils.slm_baseline.errors import SettingError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "tests/golden/results"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+EXAMPLES = sorted(path.parent for path in (REPOSITORY / "docs/examples").glob("*/result.json"))
 _NUMBER_WITHOUT_UNIT = re.compile(r"[0-9]\.[0-9]+ (?!s\b|ms\b|B\b|[KMGT]iB\b|[kMGT]?B/s\b|%|x\b|billion|GHz|\()")
 
 
@@ -54,6 +56,23 @@ def test_the_page_is_the_golden_one(name: str) -> None:
     if os.environ.get("SLM_UPDATE_GOLDEN"):
         golden.write_text(page, encoding="utf-8")
     assert page == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_a_published_example_is_what_the_code_makes_of_its_result_today(folder: Path) -> None:
+    document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    made = {"README.md": render(document), "phases.svg": phases_svg(document)}
+    for name, text in made.items():
+        if os.environ.get("SLM_UPDATE_GOLDEN"):
+            (folder / name).write_text(text, encoding="utf-8")
+        assert text == (folder / name).read_text(encoding="utf-8"), name
+
+
+def test_there_are_examples_and_they_name_no_private_kernel() -> None:
+    assert EXAMPLES
+    for folder in EXAMPLES:
+        kernel = json.loads((folder / "result.json").read_text(encoding="utf-8"))["host"]["kernel"]
+        assert re.fullmatch(r"[0-9]+(\.[0-9]+)+", kernel), folder.name
 
 
 @pytest.mark.parametrize("name", NAMES)
