@@ -19,7 +19,6 @@ FILTERS = {
     "slm_phases_svg": "analysis.figures:phases_svg",
     "slm_json": "analysis.results:as_json",
     "slm_folder": "analysis.results:folder_name",
-    "slm_md": "analysis.markdown:md",
     "slm_sweep_outlook": "analysis.sweep_progress:outlook",
     "slm_sweep_line": "analysis.sweep_progress:line",
     "slm_sweep_stop": "analysis.sweep_progress:stop_reason",
