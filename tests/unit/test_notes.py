@@ -368,3 +368,17 @@ def test_missing_psi_is_told_as_missing() -> None:
 def test_what_the_host_says_is_escaped(cpu: dict[str, Any]) -> None:
     cpu["tuning"]["notes"] = ["<b>`x`</b>|"]
     assert "&lt;b&gt;\\`x\\`&lt;/b&gt;\\|" in "\n".join(notes(cpu))
+
+
+def test_what_is_said_of_devices_is_escaped(gpu: dict[str, Any]) -> None:
+    hostile = "<b>|`x`"
+    blind = with_samples(gpu, device="cpu", gpu=[])
+    blind["software"]["torch"] = blind["host"]["gpu_driver"] = blind["host"]["cuda"] = hostile
+    blind["protocol"]["user"] = hostile
+    for said in (
+        rules_device.gpu_unseen(blind),
+        rules_device.weights_off_gpu(with_samples(gpu, device=f"cpu,{hostile}")),
+    ):
+        assert said
+        assert "&lt;b&gt;\\|\\`x\\`" in said
+        assert "<b>" not in said
