@@ -119,6 +119,8 @@ def silence() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        # The one thing that says why a host with GPUs loads on its CPU: torch asks the driver, warns and goes on.
+        warnings.filterwarnings("default", message="CUDA initialization")
 
 
 def import_package(name: str) -> Any:

@@ -22,7 +22,7 @@ PHASES = ["interpreter", "import_torch", "import_transformers", "device_ready", 
 # Just enough of each package for one load; every call that matters is written to $CALLS.
 PACKAGES = {
     "torch": """
-        import os, sys
+        import os, sys, warnings
         __version__ = "2.13.0"
         GPUS = int(os.environ.get("FAKE_GPUS", "0"))
         bfloat16, float32 = "torch.bfloat16", "torch.float32"
@@ -39,8 +39,11 @@ PACKAGES = {
             def __exit__(self, *error): pass
         class version: cuda = "12.8"
         class Properties: name, major, minor, total_memory, uuid = "Fake GPU", 9, 0, 1 << 36, "1-2"
+        def is_available():
+            for text in os.environ.get("FAKE_WARNINGS", "").splitlines(): warnings.warn(text, stacklevel=1)
+            return GPUS > 0
         class cuda:
-            is_available = staticmethod(lambda: GPUS > 0)
+            is_available = staticmethod(is_available)
             device_count = staticmethod(lambda: GPUS)
             synchronize = staticmethod(lambda index: log("synchronize", index))
             get_device_properties = staticmethod(lambda index: Properties)
@@ -173,6 +176,14 @@ class Watched:
 def test_by_hand_it_prints_one_line(packages: Path) -> None:
     done = by_hand(packages)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"loaded {slm_load.MODEL} on cpu\n", "")
+
+
+def test_why_there_is_no_gpu_is_said_and_no_other_warning(packages: Path) -> None:
+    why = "CUDA initialization: The NVIDIA driver on your system is too old (found version 11040)."
+    done = by_hand(packages, FAKE_WARNINGS=f"advice that nobody asked for\n{why}")
+    assert (done.returncode, done.stdout) == (0, f"loaded {slm_load.MODEL} on cpu\n")
+    assert done.stderr.count(why) == 1
+    assert "advice" not in done.stderr
 
 
 def test_by_hand_it_neither_counts_nor_imports_for_an_observer(packages: Path) -> None:
