@@ -181,7 +181,7 @@ def measure_sample(
     noise = judge_noise(activity, read_activity(host), own_cpu_s, len(foreign))
     counted = moved(counters, read_thp_counters(host))
     sample = {
-        **empty_sample(block, wanted, "failed", run.problem or "", started_at),
+        **empty_sample(block, wanted, "failed", run.problem or "it ended before its memory was read", started_at),
         "arm": arm,
         "order": order,
         "dtype": None if dtype == "auto" else dtype,

@@ -27,6 +27,8 @@ _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4096
 _WATCH_MS = 1000
 """How often the observer wakes without cause, to see a loader that died while a child of its holds the pipes."""
+_DYING_S = 2.0
+"""How long a killed loader may take to give its memory back: gone from /proc by then, it has not ended for wait4."""
 _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -105,6 +107,10 @@ class Observation:
     elapsed_s: float
 
 
+class Unreadable(Exception):
+    """The loader lives, and what it holds cannot be read; the message says why."""
+
+
 class ControllerGone(Exception):
     """Nobody reads our output any more: the run was interrupted, so nothing more is measured."""
 
@@ -112,8 +118,9 @@ class ControllerGone(Exception):
 def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
     """Run the loader once. `on_held(pid)` is called while it holds the model after its first token.
 
-    A loader that crashes, hangs, is killed or writes rubbish gives an Observation with a `problem`. Raises SettingError
-    where it cannot be started at all and ControllerGone when nobody waits for the answer. No process is left behind.
+    A loader that crashes, hangs, is killed or writes rubbish gives an Observation with a `problem`, and so does one of
+    which `on_held` cannot read what it wants (OSError, SettingError). Raises SettingError where it cannot be started at
+    all and ControllerGone when nobody waits for the answer. No process is left behind.
     """
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(_private_home(loader))
@@ -208,7 +215,7 @@ class _Watch:
                 if descriptor in open_pipes:
                     try:
                         still_open = self._read(descriptor)
-                    except ProtocolError as error:
+                    except (ProtocolError, Unreadable) as error:
                         return str(error)
                     if not still_open:
                         poll.unregister(descriptor)
@@ -226,7 +233,7 @@ class _Watch:
         try:
             while self.events_fd in open_pipes and self._read(self.events_fd):
                 pass
-        except ProtocolError as error:
+        except (ProtocolError, Unreadable) as error:
             return str(error)
         return None
 
@@ -239,10 +246,21 @@ class _Watch:
         if descriptor == self.error_fd:
             self.tail = (self.tail + data)[-_TAIL_BYTES:]
         elif "held" in self.events.feed(data):
-            self.on_held(self.pid)
+            self._look()
             with contextlib.suppress(BrokenPipeError):
                 os.write(self.hold_fd, b"g")
         return bool(data)
+
+    def _look(self) -> None:
+        """Read what the loader holds. One that has been killed meanwhile has nothing left; its exit status tells."""
+        try:
+            self.on_held(self.pid)
+        except (OSError, SettingError) as error:
+            deadline = time.monotonic() + _DYING_S
+            while not _has_ended(self.pid):
+                if time.monotonic() > deadline:
+                    raise Unreadable(f"what holds the model cannot be read: {error}") from error
+                time.sleep(0.01)
 
     def _last_event(self) -> str:
         return next(reversed(self.events.marks), "none")

@@ -77,7 +77,8 @@ def main() -> None:
     say("held", memory=MEMORY, **facts)
     sys.stderr.write(json.dumps({"env": dict(os.environ), "cwd": os.getcwd(), "uid": os.getuid()}))
     sys.stderr.flush()
-    assert os.read(HOLD, 1)
+    if MODE != "hasty":
+        assert os.read(HOLD, 1)
     say("resumed")
     say("unheard-of", t_ns="of no meaning")
     say("second_token")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from pathlib import Path
@@ -160,6 +161,21 @@ def test_a_loader_that_fails_is_a_failed_sample(tmp_path: Path, cache: FakeCache
     assert [phase["name"] for phase in sample["phases"]] == ["interpreter", "import_torch"]
     if mode == "crash":
         assert "here" in sample["stderr_tail"]
+
+
+@pytest.mark.parametrize(("mode", "word"), [("good", "cannot be read"), ("hasty", "before its memory was read")])
+def test_a_loader_that_cannot_be_read_is_a_failed_sample_with_a_reason(
+    tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch, mode: str, word: str
+) -> None:
+    def gone(host: Host, pid: int) -> MemoryReading:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr(benchmark, "read_memory", gone)
+    sample, _ = measure_sample(Host(), subject(tmp_path, mode), "warm", block=1, order=1)
+    check_schema(sample)
+    assert sample["kind"] == "failed"
+    assert word in sample["reason"]
+    assert sample["load_real_s"] is None
 
 
 def test_a_sample_that_measured_nothing_fits_the_schema() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -11,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.slm_baseline.errors import SettingError
+from ansible.module_utils.slm_baseline import loader_process
+from ansible.module_utils.slm_baseline.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.loader_events import phases
 from ansible.module_utils.slm_baseline.loader_process import (
     Loader,
@@ -105,6 +108,29 @@ def test_a_bad_run_says_why(tmp_path: Path, mode: str, problem: str) -> None:
     seen = run(tmp_path, mode)
     assert problem in (seen.problem or "")
     assert processes(f"{FAKE} {mode}") == []
+
+
+def test_a_held_loader_that_cannot_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", f"/proc/{pid}/smaps_rollup")
+
+    monkeypatch.setattr(loader_process, "_DYING_S", 0.1)
+    seen = observe(Loader(sys.executable, str(FAKE), ("good",), None, 20.0, scratch=str(tmp_path)), refuse)
+    assert (seen.problem or "").startswith("what holds the model cannot be read: [Errno 13] Permission denied: '/proc/")
+    assert processes(f"{FAKE} good") == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ProcessLookupError(errno.ESRCH, "No such process"), ParseError("status", "a line `VmSize: number kB`", "Name:")],
+)
+def test_a_loader_killed_while_it_is_read_tells_by_its_signal(tmp_path: Path, error: Exception) -> None:
+    def read(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        raise error
+
+    seen = observe(Loader(sys.executable, str(FAKE), ("good",), None, 20.0, scratch=str(tmp_path)), read)
+    assert seen.problem == "killed by SIGKILL"
 
 
 def test_a_hung_loader_and_its_children_are_killed(tmp_path: Path) -> None:
