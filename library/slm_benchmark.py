@@ -69,6 +69,11 @@ options:
     description: For O(state=checked), the lock that an environment would be made from.
     type: str
     default: ""
+  pip_options:
+    description: For O(state=checked), the options of C(pip install) that an environment would be made with.
+    type: list
+    elements: str
+    default: []
   hf_home:
     description: The hub's cache on the host. Empty means C(huggingface) in O(home).
     type: str
@@ -147,6 +152,7 @@ ARGUMENTS: dict[str, Any] = {
     "python": {"type": "str", "default": ""},
     "base_python": {"type": "str", "default": ""},
     "requirements": {"type": "str", "default": ""},
+    "pip_options": {"type": "list", "elements": "str", "default": []},
     "hf_home": {"type": "str", "default": ""},
     "offline": {"type": "bool", "default": True},
     **SETTER_ARGUMENTS,

@@ -9,8 +9,8 @@ short_description: Make the environment that measures model loads
 description:
   - Writes scripts into one folder, and makes a virtual environment there from a lock, with a Python of the host that
     the loader's user can execute.
-  - An environment made from the same lock is left alone, which costs milliseconds. One that was interrupted is made
-    again.
+  - An environment made from the same lock, with the same O(pip_options) and O(base_python), is left alone, which costs
+    milliseconds. One that was interrupted is made again.
   - With O(python) an existing interpreter is used, and only the scripts are written.
 author: slm-baseline maintainers
 options:

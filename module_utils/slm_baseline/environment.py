@@ -1,7 +1,7 @@
 """The measurement's own environment on a host: scripts, and a virtual environment made from a lock.
 
-Everything lies in one folder, which the purge removes. A stamp written last holds the lock's hash, so an environment
-that is right costs one file to see, and one that was interrupted is made again.
+Everything lies in one folder, which the purge removes. A stamp written last holds the hashes of what the environment
+was made from, so one that is right costs one file to see, and one that was interrupted is made again.
 """
 
 from __future__ import annotations
@@ -63,8 +63,13 @@ class Environment:
         return f"{self.home}/scratch"
 
     def stamp(self) -> dict[str, Any]:
-        """What an environment made from this lock notes in itself."""
-        return {"requirements_sha256": hashlib.sha256(self.requirements.encode()).hexdigest()}
+        """What an environment notes in itself of all it was made from; hashes, since an index may hold a password."""
+        made_from = {
+            "requirements": self.requirements,
+            "pip_options": "\n".join(self.pip_options),
+            "base_python": self.base_python,
+        }
+        return {f"{name}_sha256": hashlib.sha256(text.encode()).hexdigest() for name, text in made_from.items() if text}
 
 
 def parse_environment(params: Mapping[str, Any]) -> Environment:
@@ -88,7 +93,7 @@ def absolute_path(knob: str, value: object) -> str:
 
 
 def is_built(host: Host, environment: Environment) -> bool:
-    """Whether our own environment is there and made from this very lock; true where an existing Python is used."""
+    """Whether our own environment is there and made from just this; true where an existing Python is used."""
     if environment.python:
         return True
     try:

@@ -18,10 +18,13 @@ FAKE_BENCHMARK = """
 from ansible.module_utils.basic import AnsibleModule
 
 keys = "state model revision block blocks scope dtype timeout_s user home python base_python requirements hf_home "
-keys += "offline run"
+keys += "offline run pip_options"
 module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
-block, blocks = int(module.params["block"]), int(module.params["blocks"])
 assert "torch==" in module.params["requirements"]
+assert module.params["pip_options"] == ["--pre"]
+if module.params["state"] == "checked":
+    module.exit_json(changed=False)
+block, blocks = int(module.params["block"]), int(module.params["blocks"])
 more = {"benchmark": {"samples": [1, 2]}} if block == blocks else {}
 module.exit_json(changed=True, msg="block %d of %d: cold 8.31 s, warm 4.02 s" % (block, blocks), **more)
 """
@@ -37,8 +40,13 @@ PLAY = """
 - hosts: localhost
   connection: local
   gather_facts: false
-  vars: {slm_run: {id: test}, slm_benchmark_runs: "2", ansible_python_interpreter: "{{ ansible_playbook_python }}"}
+  vars:
+    slm_run: {id: test}
+    slm_benchmark_runs: "2"
+    slm_benchmark_pip_options: [--pre]
+    ansible_python_interpreter: "{{ ansible_playbook_python }}"
   tasks:
+    - import_role: {name: slm_benchmark, tasks_from: check}
     - import_role: {name: slm_benchmark}
     - assert: {that: "slm_benchmark_measured.results[-1].benchmark.samples == [1, 2]"}
 """

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,7 +196,13 @@ def test_an_environment_is_built_when_its_stamp_says_so(tmp_path: Path) -> None:
     assert not is_built(host, wanted), "a stamp without an interpreter is of no use"
     binary.touch()
     assert is_built(host, wanted)
-    assert not is_built(host, Environment("/opt/slm", requirements="torch==2.14.0\n"))
+    for other in (
+        replace(wanted, requirements="torch==2.14.0\n"),
+        replace(wanted, pip_options=("--index-url", "https://user:secret@index.example/simple")),
+        replace(wanted, base_python="/usr/bin/python3.12"),
+    ):
+        assert not is_built(host, other)
+        assert "secret" not in str(other.stamp())
     stamp.write_text("torn {")
     assert not is_built(host, wanted)
     assert is_built(host, Environment("/opt/slm", python="/srv/python"))
