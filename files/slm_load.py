@@ -190,7 +190,7 @@ def load_model(torch: Any, transformers: Any, options: argparse.Namespace) -> An
             local_files_only=is_offline(options.model, dict(os.environ)),
             output_loading_info=True,
         )
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError)):
         raise
     except Exception as error:
         raise LoadError(f"{options.model!r} cannot be loaded: {one_line(error)}") from error

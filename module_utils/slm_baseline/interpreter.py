@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from .errors import SettingError
 from .loader_process import Account, Loader, clean_environment, printable, run_as
 
 PACKAGES = ("torch", "transformers", "accelerate", "psutil", "safetensors")
+OLDEST = {"torch": (2, 5), "transformers": (4, 56), "accelerate": (0, 26)}
+"""What the loader asks for came with these: a device's `uuid`, `dtype=`, and what transformers 4.56 itself demands."""
+_VERSION = re.compile(r"(?P<major>[0-9]{1,9})\.(?P<minor>[0-9]{1,9})", re.ASCII)
 _PROBE_TIMEOUT_S = 60.0
 _PROBE = f"""
 import json, sys, sysconfig
@@ -92,20 +96,31 @@ def probe(python: str, account: Account | None) -> Interpreter:
 
 
 def require_packages(python: str, account: Account | None) -> Interpreter:
-    """The interpreter, if it has all that the loader needs; SettingError naming what is missing."""
+    """The interpreter, if it has all that the loader needs; SettingError naming what is missing or too old."""
     interpreter = probe(python, account)
-    missing = [name for name, version in interpreter.packages.items() if version is None]
-    if missing or interpreter.version < (3, 10, 0):
+    packages = interpreter.packages.items()
+    missing = [name for name, version in packages if version is None]
+    old = [f"{name} {version}" for name, version in packages if version is not None and is_too_old(name, version)]
+    if missing or old or interpreter.version < (3, 10, 0):
         found = "Python " + ".".join(map(str, interpreter.version))
+        oldest = [name + (" >= {}.{}".format(*OLDEST[name]) if name in OLDEST else "") for name in PACKAGES]
         raise SettingError(
             "slm_benchmark_python",
-            f"Python 3.10 or later with {', '.join(PACKAGES)}",
-            f"{python}, {found}" + (f", without {', '.join(missing)}" if missing else ""),
+            f"Python 3.10 or later with {', '.join(oldest)}",
+            f"{python}, {found}"
+            + (f", without {', '.join(missing)}" if missing else "")
+            + (f", with {', '.join(old)}" if old else ""),
             "The loader imports these packages.",
             "install them there, name another interpreter, or leave slm_benchmark_python empty for an environment of "
             "our own.",
         )
     return interpreter
+
+
+def is_too_old(name: str, version: str) -> bool:
+    """Whether a package's version lies below the oldest that will do; one of another form than `4.56...` never does."""
+    match = _VERSION.match(version)
+    return match is not None and (int(match["major"]), int(match["minor"])) < OLDEST.get(name, (0, 0))
 
 
 def _unusable(python: str, account: Account | None, found: str) -> SettingError:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline import environment, measurement
+from ansible.module_utils.slm_baseline import environment, interpreter, measurement
 from ansible.module_utils.slm_baseline.environment import (
     Environment,
     absolute_path,
@@ -25,7 +25,7 @@ from ansible.module_utils.slm_baseline.environment import (
 )
 from ansible.module_utils.slm_baseline.errors import SettingError
 from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.interpreter import PACKAGES, Interpreter, probe, require_packages
+from ansible.module_utils.slm_baseline.interpreter import PACKAGES, Interpreter, is_too_old, probe, require_packages
 from ansible.module_utils.slm_baseline.loader_process import Account
 from ansible.module_utils.slm_baseline.measurement import parse_block, parse_request, preflight
 from ansible.module_utils.slm_baseline.model_build import build_model
@@ -112,8 +112,8 @@ def test_measuring_without_root_is_one_error(monkeypatch: pytest.MonkeyPatch) ->
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A tree with an interpreter that has everything and room for all."""
     (tmp_path / "opt").mkdir()
-    interpreter = Interpreter((3, 11, 2), dict.fromkeys(PACKAGES, "1"), (), (), "/usr/bin/python3")
-    monkeypatch.setattr(measurement, "require_packages", lambda python, account: interpreter)
+    found = Interpreter((3, 11, 2), dict.fromkeys(PACKAGES, "1"), (), (), "/usr/bin/python3")
+    monkeypatch.setattr(measurement, "require_packages", lambda python, account: found)
     monkeypatch.setattr(measurement, "find_base_python", lambda environment, account: "/usr/bin/python3")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 40))
     return Host(tmp_path)
@@ -158,6 +158,39 @@ def test_a_python_without_torch_is_refused_by_name() -> None:
         require_packages("/usr/bin/python3", None)
     assert raised.value.knob == "slm_benchmark_python"
     assert "without torch, transformers" in raised.value.found
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "is_old"),
+    [
+        ("torch", "2.4.1", True),
+        ("torch", "2.5.0a0+872d972e41.nv24.08", False),
+        ("torch", "2.13.0+cpu", False),
+        ("transformers", "4.55.4", True),
+        ("transformers", "4.56.0.dev0", False),
+        ("transformers", "5.23.0", False),
+        ("accelerate", "0.25.0", True),
+        ("psutil", "0.1", False),
+        ("torch", "of our own", False),
+    ],
+)
+def test_packages_without_what_the_loader_calls_are_too_old(name: str, version: str, is_old: bool) -> None:
+    assert is_too_old(name, version) is is_old
+
+
+def test_a_python_with_old_packages_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    packages: dict[str, str | None] = {
+        **dict.fromkeys(PACKAGES, "99.0"),
+        "torch": "2.4.1+cu121",
+        "transformers": "4.55.4",
+    }
+    monkeypatch.setattr(interpreter, "probe", lambda *_: Interpreter((3, 11, 2), packages, (), (), "/srv/python"))
+    with pytest.raises(SettingError) as raised:
+        require_packages("/srv/python", None)
+    assert raised.value.found == "/srv/python, Python 3.11.2, with torch 2.4.1+cu121, transformers 4.55.4"
+    assert "torch >= 2.5, transformers >= 4.56," in raised.value.wanted
+    packages.update(torch="2.5.0", transformers="4.56.0")
+    assert require_packages("/srv/python", None).packages == packages
 
 
 def test_what_is_no_python_is_refused(tmp_path: Path) -> None:

@@ -342,6 +342,13 @@ def test_a_load_that_fails_gets_one_line(packages: Path, fail: str, status: int,
     assert said in done.stderr
 
 
+def test_a_torch_without_its_own_memory_error_still_gets_one_line(packages: Path) -> None:
+    torch = packages / "torch.py"
+    torch.write_text(torch.read_text().replace("class OutOfMemoryError(RuntimeError): pass", ""))
+    done = by_hand(packages, "--model", "m", FAKE_FAIL="weights")
+    assert (done.returncode, done.stderr) == (2, "slm_load: 'm' cannot be loaded: header too large\n")
+
+
 @pytest.mark.parametrize("name", ["torch", "transformers"])
 def test_an_environment_without_a_package_gets_one_line(packages: Path, name: str) -> None:
     (packages / f"{name}.py").write_text("raise ImportError('No module named x')")
