@@ -6,8 +6,8 @@ stages through a buffer of its own, as it does for weights that are a mapping of
 
     {"devices": [{"index": 0, "pinned_bytes_per_s": 5.5e10, "pageable_bytes_per_s": 9.1e9, "bytes": 1073741824}]}
 
-Run it with the Python that has torch. Without a CUDA device the list is empty. A device that cannot be measured has
-null rates, and the reason goes to stderr.
+Run it with the Python that has torch, and CUDA_DEVICE_ORDER=PCI_BUS_ID for the numbers that nvidia-smi shows. Without
+a CUDA device the list is empty. A device that cannot be measured has null rates, and the reason goes to stderr.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import statistics
 import sys
 from typing import Any
@@ -61,8 +60,6 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.mebibytes, options.piece_mebibytes, options.repeats) < 1:
         parser.error("sizes and repeats are whole numbers from 1")
-    # The driver's numbering, which nvidia-smi shows, in place of CUDA's, which puts the fastest device first.
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:

@@ -160,10 +160,13 @@ def _one_use(device: Mapping[str, Any], before: GpuFacts, held: GpuFacts, own_pi
 
 
 def _matching(facts: GpuFacts, device: Mapping[str, Any]) -> Gpu | None:
-    """The GPU that torch calls `device`: by UUID, which torch gives without the prefix, else the only one there is."""
+    """The GPU that torch calls `device`: by UUID, which torch gives without the prefix, else the only one there is.
+
+    In MIG mode torch sees a slice, whose UUID is its own, and the whole GPU's figures would tell of its neighbours.
+    """
     uuid = str(device.get("uuid") or "").rpartition("GPU-")[2]
     found = [gpu for gpu in facts.gpus if uuid and gpu.uuid == f"GPU-{uuid}"]
-    if not found and len(facts.gpus) == 1:
+    if not found and len(facts.gpus) == 1 and not facts.gpus[0].mig_mode:
         return facts.gpus[0]
     return found[0] if found else None
 

@@ -174,6 +174,8 @@ def clean_environment(loader: Loader, home: str) -> dict[str, str]:
         "HOME": home,
         "LANG": "C.UTF-8",
         "TOKENIZERS_PARALLELISM": "false",
+        # The driver's numbering, which nvidia-smi shows, in place of CUDA's, which puts the fastest device first.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # A model is loaded from its files; nothing may wait for a network.
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

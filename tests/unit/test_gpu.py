@@ -249,3 +249,12 @@ def test_use_without_a_uuid_needs_a_single_gpu() -> None:
     use = gpu_use([device], held, held, own_pids={414})[0]
     assert use["memory_after_bytes"] == 1551 * MIB
     assert [process["pid"] for process in use["foreign_processes"]] == [414]
+
+
+def test_a_slice_of_a_gpu_is_not_taken_for_the_whole() -> None:
+    whole = parse_nvidia_smi(golden("mig.xml"))
+    facts = dataclasses.replace(whole, gpus=whole.gpus[:1])
+    assert facts.gpus[0].mig_mode
+    for uuid in ("MIG-99999999-8888-7777-6666-555555555555", None):
+        use = gpu_use([{"index": 0, "name": "MIG 1g.10gb", "uuid": uuid}], facts, facts, own_pids=())[0]
+        assert (use["memory_before_bytes"], use["memory_after_bytes"], use["foreign_processes"]) == (None, None, [])

@@ -83,7 +83,6 @@ def fake_torch(devices: int, fails: tuple[int, ...] = ()) -> Any:
 def output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], torch: Any, *args: str) -> Any:
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setattr(sys, "argv", ["gpu_copy_rate.py", *args])
-    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     gpu_copy_rate.main()
     printed = capsys.readouterr()
     assert printed.out.count("\n") == 1

@@ -78,6 +78,7 @@ def test_the_loader_gets_a_clean_environment_and_a_home_that_is_removed(
     assert told["cwd"] == "/"
     assert "OURS" not in told["env"]
     assert told["env"]["HF_HUB_OFFLINE"] == told["env"]["TRANSFORMERS_OFFLINE"] == "1"
+    assert told["env"]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert told["env"]["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     assert told["env"]["HOME"].startswith(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
