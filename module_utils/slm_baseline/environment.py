@@ -19,7 +19,8 @@ from typing import Any
 
 from .errors import SettingError
 from .hostfs import Host
-from .loader_process import Account, printable
+from .loader_process import Account, printable, run_as
+from .mounts import missing_folders
 from .samples import RUNS
 
 _STAMP = "slm-baseline.json"
@@ -122,9 +123,7 @@ def find_base_python(environment: Environment, account: Account) -> str:
                 env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
                 timeout=60,
                 check=False,
-                user=account.uid,
-                group=account.gid,
-                extra_groups=[],
+                **run_as(account),
             )
         except (OSError, subprocess.SubprocessError):
             continue
@@ -209,7 +208,10 @@ def remove(host: Host, environment: Environment, paths: Sequence[str]) -> None:
 
 
 def _make_home(host: Host, environment: Environment) -> None:
-    host.path(environment.home).mkdir(mode=0o755, parents=True, exist_ok=True)
+    """`home` and what is missing above it, open to the loader's user however strict our umask is."""
+    for folder in map(host.path, missing_folders(host, environment.home)):
+        folder.mkdir()
+        folder.chmod(0o755)
 
 
 def _run(command: Sequence[str], what: str) -> None:

@@ -27,7 +27,7 @@ from .host_facts import host_facts
 from .hostfs import Host
 from .interpreter import PACKAGES, Interpreter, require_packages
 from .loader_process import Account, Loader, find_account
-from .model_files import EMBEDDED_MODEL_BYTES, Model, Reader, resolve_model
+from .model_files import EMBEDDED_MODEL_BYTES, PASS, Model, Reader, barrier, resolve_model
 from .samples import Block, append_sample, close_block, finished_blocks, samples_path
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -96,16 +96,18 @@ def parse_block(value: object, blocks: int) -> int:
 def preflight(host: Host, request: Request) -> dict[str, Any]:
     """Everything that would stop the measurement, told before anything on the host changes; reads only.
 
-    Raises the first SettingError: no root, an unknown or privileged user, an interpreter that lacks packages or that
-    the user cannot run, a model that is missing, damaged or unreadable, too little room for what is yet to be made.
+    Raises the first SettingError: no root, an unknown or privileged user, a home that the user cannot reach, an
+    interpreter that lacks packages or that the user cannot run, a model that is missing, damaged or unreadable, too
+    little room for what is yet to be made.
     """
     _require_root(host)
     account = find_account(request.user)
     needed = 0
     environment = request.environment
-    if environment.python:
-        require_packages(environment.python, account)
-    elif not is_built(host, environment):
+    if is_built(host, environment):
+        _require_way(host, environment, account)
+        require_packages(environment.interpreter, account)
+    else:
         find_base_python(environment, account)
         needed += _CUDA_ENVIRONMENT_BYTES if host.exists(DRIVER_VERSION) else _ENVIRONMENT_BYTES
     if request.place.model in EMBEDDED_MODEL_BYTES:
@@ -132,8 +134,13 @@ def find_model(host: Host, place: ModelPlace, account: Account) -> Model:
         place.hf_home,
         f"{place.home}/models",
         place.offline,
-        Reader(account.name, account.uid, (account.gid,)),
+        _reader(account),
     )
+
+
+def _reader(account: Account) -> Reader:
+    """That user as the loader has it, without groups of its own."""
+    return Reader(account.name, account.uid, (account.gid,))
 
 
 def make_subject(host: Host, request: Request) -> Subject:
@@ -242,6 +249,22 @@ def _require_root(host: Host) -> None:
             f"user id {os.geteuid()}",
             "Only root may drop caches and be told the truth about them; the loader itself runs unprivileged.",
             "connect as root, or give become a way to it (--become, --ask-become-pass).",
+        )
+
+
+def _require_way(host: Host, environment: Environment, account: Account) -> None:
+    """The loader's user gets into `home`, as far as it exists: the script lies there, and each run's own home."""
+    folder = host.path(environment.home)
+    while not folder.exists():
+        folder = folder.parent
+    closed = barrier(folder, _reader(account), PASS)
+    if closed:
+        raise SettingError(
+            "slm_benchmark_home",
+            f"a folder that {account.name} can reach",
+            environment.home,
+            f"{closed} is closed to {account.name}, and the loader runs as {account.name}.",
+            f"open {closed} to {account.name}, or choose another folder, such as /opt/slm-baseline.",
         )
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ _MAX_JSON_BYTES = 64 << 20
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+READ, PASS = 0o4, 0o1
 
 
 @dataclass(frozen=True)
@@ -304,31 +306,45 @@ def _file(host: Host, place: _Place, name: str, kind: str, reader: Reader | None
     if not stat.S_ISREG(status.st_mode):
         raise place.error(f"file {name}", "something else", f"{place.path}/{name} leads to {real}.")
     if reader is not None:
-        barrier = _barrier(real, reader)
-        if barrier:
+        closed = barrier(host.path(f"{place.path}/{name}"), reader)
+        if closed:
             raise SettingError(
                 KNOB,
                 f"files that user {reader.name} can read",
-                f"{barrier} is closed to them",
+                f"{closed} is closed to them",
                 "The loader runs unprivileged.",
-                f"open {barrier} to {reader.name}, or move the model.",
+                f"open {closed} to {reader.name}, or move the model.",
             )
     root = os.path.realpath(host.root)
     inside = os.path.relpath(real, root) if os.path.commonpath((root, real)) == root else None
     return ModelFile(name, f"/{inside}" if inside else str(real), status.st_size, kind)
 
 
-def _barrier(real: Path, reader: Reader) -> Path | None:
-    """The first component of a link-free path that keeps this user out by owner, group and mode, or None."""
+def barrier(path: Path, reader: Reader, needed: int = READ) -> Path | None:
+    """The first thing on the way to an existing path, links followed, that keeps this user out; None for an open way.
+
+    Judged by owner, group and mode: folders must let the user pass, and what the path leads to must allow `needed`.
+    """
     if reader.uid == 0:
         return None
-    for component in [*reversed(real.parents), real]:
+    for component, wanted in (*((folder, PASS) for folder in _passed(path)), (path, needed)):
         status = os.stat(component)
         shift = 6 if status.st_uid == reader.uid else 3 if status.st_gid in reader.gids else 0
-        needed = 0o4 if component == real else 0o1
-        if not (status.st_mode >> shift) & needed:
+        if not (status.st_mode >> shift) & wanted:
             return component
     return None
+
+
+def _passed(path: Path) -> Iterator[Path]:
+    """Every folder that is passed on the way to an absolute path, those on the way of its links among them."""
+    at = Path(path.anchor)
+    for part in path.parts[1:]:
+        yield at
+        if (at / part).is_symlink():
+            yield from _passed(at / os.readlink(at / part))
+            at = Path(os.path.realpath(at / part))
+        else:
+            at /= part
 
 
 def _read_header(host: Host, place: _Place, file: ModelFile) -> Header:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,11 @@ def test_no_blocks_is_one_error_that_names_the_variable(tmp_path: Path) -> None:
 def test_a_python_without_torch_is_refused_before_anything_else(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can ask a Python as the loader's user")
-    answer = checked(tmp_path, "slm_benchmark", state="checked", model="tiny", python="/usr/bin/python3")
+    with tempfile.TemporaryDirectory() as root:
+        # The loader's user has to reach the home in it.
+        Path(root).chmod(0o755)
+        python = "/usr/bin/python3"
+        answer = checked(tmp_path, "slm_benchmark", state="checked", model="tiny", python=python, root=root)
     assert answer["problem"]["knob"] == "slm_benchmark_python"
     assert "without torch" in answer["problem"]["found"]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,14 +112,22 @@ def test_measuring_without_root_is_one_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+def public() -> Iterator[Path]:
+    """A folder that every user may enter, which pytest's own never is."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def host(public: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A tree with an interpreter that has everything and room for all."""
-    (tmp_path / "opt").mkdir()
+    (public / "opt").mkdir()
     found = Interpreter((3, 11, 2), dict.fromkeys(PACKAGES, "1"), (), (), "/usr/bin/python3")
     monkeypatch.setattr(measurement, "require_packages", lambda python, account: found)
     monkeypatch.setattr(measurement, "find_base_python", lambda environment, account: "/usr/bin/python3")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 40))
-    return Host(tmp_path)
+    return Host(public)
 
 
 def test_preflight_counts_what_is_yet_to_be_made(host: Host) -> None:
@@ -145,6 +156,21 @@ def test_preflight_refuses(host: Host, more: dict[str, str], knob: str) -> None:
     with pytest.raises(SettingError) as raised:
         preflight(host, parse_request({**PARAMS, **more}))
     assert raised.value.knob == knob
+
+
+@pytest.mark.parametrize("closed", ["/opt", "/opt/slm-baseline"])
+@pytest.mark.parametrize("python", ["/srv/python", ""])
+def test_a_home_that_the_user_cannot_reach_is_told(host: Host, closed: str, python: str) -> None:
+    request = parse_request({**PARAMS, "python": python})
+    binary = host.path("/opt/slm-baseline/venv/bin/python")
+    binary.parent.mkdir(parents=True)
+    binary.touch()
+    host.path("/opt/slm-baseline/venv/slm-baseline.json").write_text(json.dumps(request.environment.stamp()))
+    preflight(host, request)
+    host.path(closed).chmod(0o700)
+    with pytest.raises(SettingError, match=f"{closed} is closed to nobody") as raised:
+        preflight(host, request)
+    assert raised.value.knob == "slm_benchmark_home"
 
 
 def test_a_full_disk_is_told_with_its_figures(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +276,19 @@ def test_scripts_are_written_once(tmp_path: Path) -> None:
     assert host.path("/opt/slm/slm_load.py").stat().st_mode & 0o777 == 0o755
     with pytest.raises(SettingError):
         changed_scripts(host, wanted, {"../evil.py": ""})
+
+
+def test_what_is_made_for_home_is_open_under_any_umask(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    (tmp_path / "srv").mkdir()
+    (tmp_path / "srv").chmod(0o711)
+    umask = os.umask(0o077)
+    try:
+        install_scripts(host, Environment("/srv/deep/slm"), {"slm_load.py": ""})
+    finally:
+        os.umask(umask)
+    modes = {path: host.path(path).stat().st_mode & 0o777 for path in ("/srv", "/srv/deep", "/srv/deep/slm")}
+    assert modes == {"/srv": 0o711, "/srv/deep": 0o755, "/srv/deep/slm": 0o755}
 
 
 def test_the_purge_removes_ours_and_nothing_else(tmp_path: Path) -> None:

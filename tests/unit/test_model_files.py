@@ -260,6 +260,22 @@ def test_a_reader_who_is_kept_out(public: Path) -> None:
         resolve(public, "/srv/m", reader=stranger)
 
 
+def test_a_link_in_a_closed_folder_keeps_a_reader_out(public: Path) -> None:
+    """Of the model itself, of what leads to its links, and of a link among several."""
+    write_model(public / "srv/open")
+    (public / "srv/closed").mkdir()
+    (public / "srv/closed/m").symlink_to("../open")
+    (public / "srv/m").symlink_to("closed/m")
+    stranger = Reader("stranger", 4_000_000, (4_000_000,))
+    for path in ("/srv/closed/m", "/srv/m"):
+        assert resolve(public, path, reader=stranger).weight_files[0].path == "/srv/open/model-1.safetensors"
+    (public / "srv/closed").chmod(0o700)
+    for path in ("/srv/closed/m", "/srv/m"):
+        with pytest.raises(SettingError, match="srv/closed is closed to them"):
+            resolve(public, path, reader=stranger)
+    assert resolve(public, "/srv/open", reader=stranger).parameters == 16
+
+
 def test_the_table_of_sizes_is_what_the_builder_plans() -> None:
     planned = {name: build_model.planned_bytes(shape) for name, shape in build_model.SHAPES.items()}
     assert planned == EMBEDDED_MODEL_BYTES
