@@ -198,6 +198,29 @@ def test_a_block_tells_its_times_and_what_is_left(monkeypatch: pytest.MonkeyPatc
     assert Progress(3, 3, began=100.0).line([failed]) == "block 3 of 3: warm failed (killed by SIGKILL), done"
 
 
+@pytest.mark.parametrize(("resident", "is_known"), [(0.0, True), (0.04, True), (0.06, False), (1.0, False)])
+def test_a_pass_through_the_page_cache_is_no_ceiling(
+    tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch, resident: float, is_known: bool
+) -> None:
+    def read(files: list[Path]) -> Ceiling:
+        cache.done.append("read")
+        cache.share = resident
+        # Half of the weights' 1000 bytes, as of a model that is larger than a pass.
+        return Ceiling(2e9, 500, 4)
+
+    monkeypatch.setattr(benchmark, "measure_ceiling", read)
+    passes = benchmark.ceiling_passes(subject(tmp_path, "good"), 2)
+    assert cache.done == ["evict", "read"] * 2
+    assert ceiling_record(passes)["bytes_per_s"] == ([2e9, 2e9] if is_known else [])
+    assert {each.reason for each in passes} == {None if is_known else "the filesystem reads through the page cache"}
+
+
+def test_a_refused_pass_keeps_its_own_reason(tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = Ceiling(None, 0, 4, "direct reads of the model's files failed: Invalid argument")
+    monkeypatch.setattr(benchmark, "measure_ceiling", lambda files: refused)
+    assert benchmark.ceiling_passes(subject(tmp_path, "good"), 1) == [refused]
+
+
 def test_an_unknown_ceiling_is_empty_and_not_zero() -> None:
     refused = Ceiling(None, 0, 4, "direct reads of the model's files failed: Invalid argument")
     assert ceiling_record([refused, refused]) == {"bytes_per_s": [], "streams": 4, "guest_cold": None}
