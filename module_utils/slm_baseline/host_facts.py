@@ -100,12 +100,10 @@ def mount_of(entries: list[MountEntry], path: str) -> MountEntry | None:
 
 
 def disk_facts(host: Host, mount: MountEntry | None) -> dict[str, Any] | None:
-    """The block device under a mount, by its source; None where no local disk is (tmpfs, overlay, network)."""
-    if mount is None or not mount.source.startswith("/dev/"):
+    """The block device under a mount; None where no local disk is (tmpfs, overlay, network)."""
+    device = _device_under(host, mount) if mount else None
+    if device is None:
         return None
-    # /dev/mapper/NAME and /dev/disk/by-* are links to the kernel's own name.
-    source = os.path.realpath(host.path(mount.source)) if host.is_live else mount.source
-    device = PurePosixPath(source).name
     folder = f"/sys/class/block/{device}"
     if not host.exists(folder):
         return None
@@ -120,3 +118,17 @@ def disk_facts(host: Host, mount: MountEntry | None) -> dict[str, Any] | None:
         "rotational": None if rotational is None else rotational.strip() == "1",
         "read_ahead_bytes": int(read_ahead) * 1024 if read_ahead.isdecimal() else None,
     }
+
+
+def _device_under(host: Host, mount: MountEntry) -> str | None:
+    """The kernel's name of a mount's device, by its number: the source may be one that exists nowhere (`/dev/root`).
+
+    By the source where the number is none of a block device, as on btrfs.
+    """
+    numbered = host.path(f"/sys/dev/block/{mount.device}")
+    if numbered.exists():
+        return PurePosixPath(os.path.realpath(numbered)).name
+    if not mount.source.startswith("/dev/"):
+        return None
+    # /dev/mapper/NAME and /dev/disk/by-* are links to the kernel's own name.
+    return PurePosixPath(os.path.realpath(host.path(mount.source)) if host.is_live else mount.source).name

@@ -54,7 +54,10 @@ class MountSpec:
 
 @dataclass(frozen=True)
 class MountEntry:
-    """One line of mountinfo (proc_pid_mountinfo(5)), escapes decoded."""
+    """One line of mountinfo (proc_pid_mountinfo(5)), escapes decoded.
+
+    `device` is the filesystem's `major:minor`; major 0 is no block device.
+    """
 
     mount_id: int
     path: str
@@ -62,6 +65,7 @@ class MountEntry:
     source: str
     options: str
     super_options: str
+    device: str = "0:0"
 
 
 def parse_mountinfo(text: str) -> list[MountEntry]:
@@ -74,7 +78,9 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
         if not separator or len(before) < 6 or len(after) < 3 or not _is_number(before[0]):
             raise ParseError("mountinfo", "`ID PARENT DEV ROOT PATH OPTIONS ... - TYPE SOURCE OPTIONS`", line)
         entries.append(
-            MountEntry(int(before[0]), _unescape(before[4]), after[0], _unescape(after[1]), before[5], after[2])
+            MountEntry(
+                int(before[0]), _unescape(before[4]), after[0], _unescape(after[1]), before[5], after[2], before[2]
+            )
         )
     return entries
 

@@ -17,7 +17,7 @@ from ansible.module_utils.slm_baseline.host_facts import (
     parse_distribution,
 )
 from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.mounts import MountEntry
+from ansible.module_utils.slm_baseline.mounts import MountEntry, parse_mountinfo
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +71,19 @@ def test_a_partition_has_the_queue_of_its_disk(host: Host) -> None:
     host.path("/sys/class/block/vda1").symlink_to(disk / "vda1")
     facts = disk_facts(host, mount_of([MountEntry(22, "/", "ext4", "/dev/vda1", "rw", "rw")], "/opt/models"))
     assert facts == {"device": "vda1", "model": None, "rotational": None, "read_ahead_bytes": 4 << 20}
+
+
+def test_a_source_that_exists_nowhere_is_found_by_its_number(host: Host) -> None:
+    (host.path("/sys/devices/pci0/block/vda/vda1")).mkdir(parents=True)
+    (host.path("/sys/devices/pci0/block/vda/queue")).mkdir()
+    for link in ("/sys/class/block/vda1", "/sys/dev/block/254:1"):
+        host.path(link).parent.mkdir(parents=True, exist_ok=True)
+        host.path(link).symlink_to(host.path("/sys/devices/pci0/block/vda/vda1"))
+    (mount,) = parse_mountinfo("22 1 254:1 / / rw,relatime - ext4 /dev/root rw\n")
+    assert (disk_facts(host, mount) or {})["device"] == "vda1"
+    # btrfs has a number of its own, of no device.
+    (mount,) = parse_mountinfo("22 1 0:31 /root / rw,relatime - btrfs /dev/vda1 rw\n")
+    assert (disk_facts(host, mount) or {})["device"] == "vda1"
 
 
 def test_what_lies_on_no_local_disk_has_no_disk(host: Host) -> None:

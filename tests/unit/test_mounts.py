@@ -48,6 +48,7 @@ def test_golden_mountinfo() -> None:
         "rw",
     )
     assert (root.path, root.fstype, root.super_options) == ("/", "ext4", "rw,discard")
+    assert (proc.device, root.device) == ("0:21", "254:0")
     assert (odd.path, odd.source) == ("/mnt/with blank\ttab\nnewline\\slash#hash", "a - b")
 
 
