@@ -23,6 +23,7 @@ PHASES = (
 _ORDER = (*PHASES[:-1], "held", "resumed", PHASES[-1], "done")
 _FAULTS = ("minor_faults", "major_faults")
 _MEMORY = ("rss_bytes", "vsz_bytes", "uss_bytes", "pss_bytes")
+_GPU_MEMORY = ("allocated_bytes", "reserved_bytes", "peak_allocated_bytes")
 MAX_LINE_BYTES = 1 << 20
 
 
@@ -148,8 +149,19 @@ def _checked_held(event: Mapping[str, Any]) -> dict[str, Any]:
     gpu = event.get("gpu")
     if gpu is not None and not isinstance(gpu, list):
         raise ProtocolError("event held has a gpu that is neither null nor a list")
-    held["gpu"] = gpu
+    held["gpu"] = None if gpu is None else [_checked_gpu(device) for device in gpu]
     return held
+
+
+def _checked_gpu(device: object) -> dict[str, Any]:
+    """A device as torch tells it; its memory may be unknown."""
+    if not isinstance(device, dict) or not isinstance(device.get("name"), str):
+        raise ProtocolError(f"event held has a gpu {_shown(device)}, not one with a name")
+    _whole("held", device, "index")
+    for name in _GPU_MEMORY:
+        if device.get(name) is not None:
+            _whole("held", device, name)
+    return device
 
 
 def _whole(name: str, event: Mapping[str, Any], key: str) -> int:

@@ -75,6 +75,12 @@ def is_number(value: Any) -> bool:
         ({"memory": {"rss_bytes": -1}}, "rss_bytes"),
         ({"device": 3}, "device"),
         ({"gpu": "none"}, "gpu"),
+        ({"gpu": [1]}, "gpu 1, not one with a name"),
+        ({"gpu": [{}]}, "gpu {}, not one with a name"),
+        ({"gpu": [{"index": 0, "name": None}]}, "not one with a name"),
+        ({"gpu": [{"name": "H100"}]}, "index None"),
+        ({"gpu": [{"index": True, "name": "H100"}]}, "index True"),
+        ({"gpu": [{"index": 0, "name": "H100", "reserved_bytes": "many"}]}, "reserved_bytes 'many'"),
         ({"software": []}, "software"),
     ],
 )
@@ -83,6 +89,13 @@ def test_a_held_event_that_lacks_something_names_it(more: dict[str, Any], word: 
     events.feed(b"".join(event(name, 1) for name in PHASES[:-1]))
     with pytest.raises(ProtocolError, match=word):
         events.feed(held(2, **more))
+
+
+def test_gpus_are_taken_as_the_loader_tells_them() -> None:
+    gpu = [{"index": 1, "name": "H100", "uuid": "GPU-1", "allocated_bytes": 5, "reserved_bytes": None}]
+    events = Events(0)
+    events.feed(b"".join(event(name, 1) for name in PHASES[:-1]) + held(2, gpu=gpu))
+    assert (events.held or {})["gpu"] == gpu
 
 
 def test_unknown_bytes_read_stay_unknown() -> None:
