@@ -30,7 +30,7 @@ def samples_path(run_id: str) -> str:
 
 
 def append_sample(host: Host, run_id: str, sample: Mapping[str, Any]) -> None:
-    """Append one line durably: a single write, then fsync of the file and, when new, of the folders above it."""
+    """Append one line durably: all of it, then fsync of the file and, when new, of the folders above it."""
     path = host.path(samples_path(run_id))
     is_new = not path.exists()
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -41,7 +41,9 @@ def append_sample(host: Host, run_id: str, sample: Mapping[str, Any]) -> None:
         # A crash may have torn the last line; a new line of its own keeps this sample out of it.
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = b"\n" + line
-        os.write(descriptor, line)
+        view = memoryview(line)
+        while view:
+            view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

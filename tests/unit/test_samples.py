@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_samples_come_back_in_order(tmp_path: Path) -> None:
     append_sample(host, "run-1", WARM)
     assert read_samples(host, "run-1") == [COLD, WARM]
     assert host.path(samples_path("run-1")).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_write_that_takes_part_of_a_line_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    append_sample(Host(tmp_path), "run-1", COLD)
+    monkeypatch.undo()
+    assert read_samples(Host(tmp_path), "run-1") == [COLD]
 
 
 @pytest.mark.parametrize("keep", [1, 20, 61])
