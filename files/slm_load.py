@@ -368,6 +368,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     options = parse_arguments()
     events = Events(options.events_fd, options.hold_fd)
+    # Counters cannot be read before the imports above: what these add to them counts for the interpreter.
     events.at("interpreter", _INTERPRETER_NS)
     try:
         run(options, events)
