@@ -182,11 +182,16 @@ def measure_block(host: Host, request: Request, run_id: str, number: int) -> dic
 
 
 def whole_run(host: Host, request: Request, subject: Subject, blocks: Mapping[int, Block]) -> dict[str, Any]:
-    """What the result document takes from the measurement: host, model, software, protocol, ceiling, samples."""
+    """What the result document takes from the measurement: host, model, software, protocol, ceiling, samples.
+
+    A sweep that died between a block's last sample and its closing line has a block less here: the ceiling is unknown
+    where no line tells it.
+    """
     ordered = [blocks[number] for number in sorted(blocks)]
     gpus = read_gpus(host)
-    ceilings = [block.shared["ceiling"] for block in ordered]
-    software = next((block.shared["software"] for block in ordered if block.shared["software"]), None)
+    ceilings = [block.shared["ceiling"] for block in ordered if block.shared.get("ceiling")]
+    first = ceilings[0] if ceilings else {"streams": None, "guest_cold": None}
+    software = next((block.shared["software"] for block in ordered if block.shared.get("software")), None)
     loader = host.path(f"{request.environment.home}/{LOADER}").read_bytes()
     return {
         "host": {
@@ -207,8 +212,8 @@ def whole_run(host: Host, request: Request, subject: Subject, blocks: Mapping[in
         },
         "ceiling": {
             "bytes_per_s": [rate for each in ceilings for rate in each["bytes_per_s"]],
-            "streams": ceilings[0]["streams"],
-            "guest_cold": ceilings[0]["guest_cold"],
+            "streams": first["streams"],
+            "guest_cold": first["guest_cold"],
             "host_to_device": measure_copy_rates(subject.loader, f"{request.environment.home}/{SCRIPT}")
             if gpus.gpus
             else [],

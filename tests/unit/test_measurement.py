@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline import environment, interpreter, measurement
+from ansible.module_utils.slm_baseline.benchmark import Subject
 from ansible.module_utils.slm_baseline.environment import (
     Environment,
     absolute_path,
@@ -29,11 +30,15 @@ from ansible.module_utils.slm_baseline.environment import (
 from ansible.module_utils.slm_baseline.errors import SettingError
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.interpreter import PACKAGES, Interpreter, is_too_old, probe, require_packages
-from ansible.module_utils.slm_baseline.loader_process import Account
+from ansible.module_utils.slm_baseline.loader_process import Account, Loader
 from ansible.module_utils.slm_baseline.measurement import parse_block, parse_request, preflight
 from ansible.module_utils.slm_baseline.model_build import build_model
+from ansible.module_utils.slm_baseline.model_files import Model
+from ansible.module_utils.slm_baseline.samples import Block
 from hypothesis import given
 from hypothesis import strategies as st
+
+from analysis.schema import validate
 
 PARAMS: dict[str, Any] = {
     "home": "/opt/slm-baseline",
@@ -177,6 +182,39 @@ def test_a_full_disk_is_told_with_its_figures(host: Host, monkeypatch: pytest.Mo
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 30))
     with pytest.raises(SettingError, match=r"3\.5 GiB free .* found 1\.0 GiB"):
         preflight(host, parse_request(PARAMS))
+
+
+SHARED: dict[str, Any] = {
+    "ceiling": {"bytes_per_s": [2e9], "streams": 4, "guest_cold": False},
+    "software": {"torch": "2.13.0"},
+}
+
+
+@pytest.mark.parametrize(
+    ("shared", "rates", "streams", "torch"),
+    [([], [], None, "1"), ([{}], [], None, "1"), ([{}, SHARED], [2e9], 4, "2.13.0")],
+)
+def test_a_run_without_closing_lines_has_no_ceiling_and_is_told_all_the_same(
+    host: Host,
+    monkeypatch: pytest.MonkeyPatch,
+    shared: list[dict[str, Any]],
+    rates: list[float],
+    streams: int | None,
+    torch: str,
+) -> None:
+    monkeypatch.setattr(measurement, "host_facts", lambda host, path: {})
+    request = parse_request(PARAMS)
+    install_scripts(host, request.environment, {"slm_load.py": ""})
+    subject = Subject(
+        Loader("/usr/bin/python3", "", (), None, 1.0),
+        Model("tiny", "embedded", "/m", None, (), "bfloat16", 7),
+        Interpreter((3, 11, 2), dict.fromkeys(PACKAGES, "1"), (), (), "/usr/bin/python3"),
+    )
+    blocks = {number: Block(number, [], each) for number, each in enumerate(shared, 1)}
+    whole = measurement.whole_run(host, request, subject, blocks)
+    assert (whole["ceiling"]["bytes_per_s"], whole["ceiling"]["streams"]) == (rates, streams)
+    assert whole["software"]["torch"] == torch
+    validate(whole["ceiling"], "result", "/properties/ceiling")
 
 
 def test_a_python_without_torch_is_refused_by_name() -> None:
