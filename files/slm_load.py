@@ -307,8 +307,7 @@ def run(options: argparse.Namespace, events: Events) -> None:
     synchronize(torch)
     events.now("first_token")
     if events.watched:
-        held_ns, held = time.monotonic_ns(), counters()
-        events.at("held", held_ns, **held_facts(torch, model), **held)
+        events.now("held", **held_facts(torch, model))
     events.hold()
 
     if options.until == "second_token":

@@ -21,7 +21,7 @@ from .loader_process import Loader, Observation, environment_tuple, observe
 from .model_files import Model
 from .modules import now
 from .noise import judge_noise, read_activity
-from .process_memory import MemoryReading, moved, parse_counters, read_memory, read_thp_counters
+from .process_memory import MemoryReading, moved, read_memory, read_thp_counters
 
 WANTED = ("cold", "warm")
 SCOPES = ("host", "app", "weights")
@@ -74,13 +74,10 @@ class Held:
     host: Host
     gpus: bool
     memory: MemoryReading | None = None
-    read_bytes: int | None = None
     gpu_facts: GpuFacts = field(default_factory=lambda: GpuFacts(None))
 
     def read(self, pid: int) -> None:
         self.memory = read_memory(self.host, pid)
-        io = self.host.read_or_none(f"/proc/{pid}/io")
-        self.read_bytes = parse_counters("/proc/PID/io", io)["read_bytes"] if io else None
         if self.gpus:
             self.gpu_facts = read_gpus(self.host)
 
@@ -258,7 +255,6 @@ def _figures(
     """The figures of a run that kept the protocol. Counters are those at first token, before the hold."""
     events, memory = run.events, held.memory
     first = events.marks["first_token"]
-    read_bytes = held.read_bytes if first.read_bytes is None else first.read_bytes
     weights_read = read_between(events.marks["tokenizer"], first)
     weights_s = (first.t_ns - events.marks["tokenizer"].t_ns) / 1e9
     rate = None if weights_read is None or ceiling is None or not weights_s else weights_read / weights_s
@@ -268,7 +264,7 @@ def _figures(
         "load_real_s": _since_spawn(events, events.marks["weights"]),
         "time_to_first_token_s": _since_spawn(events, first),
         "second_token_s": (events.marks["second_token"].t_ns - events.marks["resumed"].t_ns) / 1e9,
-        "read_bytes": read_bytes,
+        "read_bytes": first.read_bytes,
         "read_share": None if weights_read is None else weights_read / subject.model.weight_bytes,
         "ceiling_share": None if rate is None or ceiling is None else rate / ceiling,
         **(vars(memory) if memory else {}),

@@ -128,12 +128,6 @@ def read_gpus(host: Host, timeout_s: float = 60.0) -> GpuFacts:
     return facts
 
 
-def foreign_processes(gpus: Iterable[Gpu], own_pids: Collection[int]) -> dict[int, list[GpuProcess]]:
-    """Processes that are none of ours by GPU index; only GPUs that have any, so that empty means undisturbed."""
-    found = {gpu.index: gpu.foreign_processes(own_pids) for gpu in gpus}
-    return {index: processes for index, processes in found.items() if processes}
-
-
 def gpu_use(
     devices: Iterable[Mapping[str, Any]], before: GpuFacts, held: GpuFacts, own_pids: Collection[int]
 ) -> list[dict[str, Any]]:

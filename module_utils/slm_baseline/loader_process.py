@@ -87,11 +87,10 @@ class Loader:
 
 @dataclass(frozen=True)
 class Usage:
-    """wait4(2) of the one child: CPU seconds and faults of its whole life."""
+    """wait4(2) of the one child: CPU seconds of its whole life."""
 
     cpu_user_s: float
     cpu_system_s: float
-    max_rss_bytes: int
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,6 @@ class Observation:
     signal: str | None
     stderr_tail: str
     usage: Usage
-    elapsed_s: float
 
 
 class Unreadable(Exception):
@@ -164,7 +162,7 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
         finally:
             status, usage = _end(process)
         watch.drain_stderr()
-        return _observation(watch, problem, status, usage, spawn_ns)
+        return _observation(watch, problem, status, usage)
 
 
 def clean_environment(loader: Loader, home: str) -> dict[str, str]:
@@ -268,7 +266,7 @@ class _Watch:
         return next(reversed(self.events.marks), "none")
 
 
-def _observation(watch: _Watch, problem: str | None, status: int, usage: Usage, spawn_ns: int) -> Observation:
+def _observation(watch: _Watch, problem: str | None, status: int, usage: Usage) -> Observation:
     name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
     exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
     if problem is None:
@@ -278,15 +276,7 @@ def _observation(watch: _Watch, problem: str | None, status: int, usage: Usage, 
             problem = f"ended with exit code {exit_code}"
         elif missing := watch.events.missing():
             problem = f"ended well but never reported {', '.join(missing)}"
-    return Observation(
-        watch.events,
-        problem,
-        exit_code,
-        name,
-        printable(watch.tail),
-        usage,
-        (time.monotonic_ns() - spawn_ns) / 1e9,
-    )
+    return Observation(watch.events, problem, exit_code, name, printable(watch.tail), usage)
 
 
 def printable(tail: bytes) -> str:
@@ -309,7 +299,7 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[int, Usage]:
         os.killpg(process.pid, signal.SIGKILL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-    return status, Usage(usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024)
+    return status, Usage(usage.ru_utime, usage.ru_stime)
 
 
 def _tie_to(parent: int) -> Callable[[], None]:

@@ -83,10 +83,6 @@ class Model:
     def weight_bytes(self) -> int:
         return sum(file.size_bytes for file in self.weight_files)
 
-    @property
-    def total_bytes(self) -> int:
-        return sum(file.size_bytes for file in self.files)
-
     def as_dict(self) -> dict[str, Any]:
         """The `model` of a result document: `bytes` and `files` are those of the weights."""
         return {
@@ -122,13 +118,6 @@ class _Place:
 
     def error(self, wanted: str, found: str, why: str) -> SettingError:
         return SettingError(KNOB, wanted, found, why, self.next_step)
-
-
-def embedded_model_bytes(shape: str) -> int:
-    """Bytes on disk of an embedded model; SettingError for a shape that nobody can build."""
-    if shape not in EMBEDDED_MODEL_BYTES:
-        raise _unknown_model(shape)
-    return EMBEDDED_MODEL_BYTES[shape]
 
 
 def expected_bytes(host: Host, model: str) -> int:

@@ -1,6 +1,6 @@
-"""One process as the kernel counts it: memory and what backs it, bytes read, faults; and the kernel's own THP counters.
+"""One process's memory as the kernel counts it, and what backs it; and the kernel's own THP counters.
 
-Sources: Documentation/filesystems/proc.rst (smaps_rollup, status, io, stat) and mm/vmstat.c (vmstat).
+Sources: Documentation/filesystems/proc.rst (smaps_rollup, status) and mm/vmstat.c (vmstat).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from .hostfs import Host
 
 _KB_LINE = re.compile(r"(?P<name>\w+):\s+(?P<kb>[0-9]{1,20}) kB")
 _COUNT_LINE = re.compile(r"(?P<name>\w+):? (?P<count>[0-9]{1,20})")
-_NUMBER = re.compile(r"[0-9]{1,20}")
 _THP_COUNTERS = ("thp_", "compact_")
 
 
@@ -64,7 +63,7 @@ def parse_memory(smaps_rollup: str, status: str) -> MemoryReading:
 
 
 def parse_counters(source: str, text: str) -> dict[str, int]:
-    """`name number` or `name: number` lines, as in /proc/PID/io and /proc/vmstat."""
+    """`name number` or `name: number` lines, as in /proc/vmstat and /proc/PID/io."""
     counters = {}
     for line in text.splitlines():
         match = _COUNT_LINE.fullmatch(line)
@@ -72,14 +71,6 @@ def parse_counters(source: str, text: str) -> dict[str, int]:
             raise ParseError(source, "lines of a name and a number", line)
         counters[match["name"]] = int(match["count"])
     return counters
-
-
-def parse_faults(stat: str) -> tuple[int, int]:
-    """Minor and major faults, fields 10 and 12 of /proc/PID/stat; the name before them may hold anything."""
-    fields = stat.rpartition(")")[2].split()
-    if len(fields) < 10 or not (_NUMBER.fullmatch(fields[7]) and _NUMBER.fullmatch(fields[9])):
-        raise ParseError("/proc/PID/stat", "`pid (name) state` and at least nine more fields", stat)
-    return int(fields[7]), int(fields[9])
 
 
 def read_memory(host: Host, pid: int) -> MemoryReading:

@@ -13,7 +13,6 @@ from ansible.module_utils.slm_baseline.gpu import (
     Gpu,
     GpuFacts,
     GpuProcess,
-    foreign_processes,
     gpu_use,
     parse_module_version,
     parse_nvidia_smi,
@@ -199,9 +198,9 @@ def test_nvidia_smi_that_hangs(tmp_path: Path) -> None:
 
 
 def test_foreign_processes() -> None:
-    gpus = parse_nvidia_smi(golden("mig.xml")).gpus
-    assert foreign_processes(gpus, own_pids={4242}) == {0: [GpuProcess(77, None, None)]}
-    assert foreign_processes(gpus, own_pids={4242, 77}) == {}
+    gpu = parse_nvidia_smi(golden("mig.xml")).gpus[0]
+    assert gpu.foreign_processes(own_pids={4242}) == [GpuProcess(77, None, None)]
+    assert gpu.foreign_processes(own_pids={4242, 77}) == []
 
 
 def test_as_the_result_document_has_it() -> None:
