@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ansible.module_utils
@@ -29,10 +29,11 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
-from ansible.module_utils.slm_baseline import page_cache  # noqa: E402  found through the path above
+from ansible.module_utils.slm_baseline import lease, page_cache  # noqa: E402  found through the path above
 from ansible.module_utils.slm_baseline.benchmark import Subject  # noqa: E402
+from ansible.module_utils.slm_baseline.errors import SettingError  # noqa: E402
 from ansible.module_utils.slm_baseline.hostfs import Host  # noqa: E402
-from ansible.module_utils.slm_baseline.loader_process import clean_environment, observe  # noqa: E402
+from ansible.module_utils.slm_baseline.loader_process import clean_environment, observe, run_as  # noqa: E402
 from ansible.module_utils.slm_baseline.measurement import make_subject, parse_request  # noqa: E402
 
 TIME = "/usr/bin/time"
@@ -76,10 +77,8 @@ def by_hand(subject: Subject) -> Load:
             text=True,
             cwd="/",
             env=clean_environment(loader, home),
-            user=loader.account.uid,
-            group=loader.account.gid,
-            extra_groups=[],
             check=True,
+            **run_as(loader.account),
         )
     match = _TOLD.search(answer.stderr)
     if not match:
@@ -89,7 +88,7 @@ def by_hand(subject: Subject) -> Load:
 
 def observed(subject: Subject, arguments: tuple[str, ...]) -> tuple[Load, float]:
     """One observed load (load_real_s), and the CPU seconds that the observer itself spent on it."""
-    loader = subject.loader.__class__(**{**vars(subject.loader), "arguments": arguments})
+    loader = replace(subject.loader, arguments=arguments)
     before = resource.getrusage(resource.RUSAGE_SELF)
     run = observe(loader, lambda pid: None)
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -125,12 +124,24 @@ def main() -> int:
     fixed = {"base_python": "", "requirements": "", "revision": "", "hf_home": "", "offline": True}
     kept = {"dtype": "auto", "scope": "host", "blocks": 1, "timeout_s": 600}
     given = {name: getattr(options, name) for name in ("home", "python", "model", "user")}
-    subject = make_subject(Host(), parse_request({**fixed, **kept, **given}))
-    rng = random.Random(options.seed)
+    host, run = Host(), {"id": f"bench-{os.getpid()}"}
+    try:
+        # Under a lease, since a subject begins with an empty scratch: not that of a run at work.
+        with lease.held(host, run):
+            subject = make_subject(host, parse_request({**fixed, **kept, **given}))
+            return compare(subject, options.pairs, random.Random(options.seed))
+    except SettingError as error:
+        raise SystemExit(f"fidelity: {error}") from error
+    finally:
+        lease.release(host, run["id"])
+
+
+def compare(subject: Subject, pairs: int, rng: random.Random) -> int:
+    """Measure the pairs, print them and their verdict; 0 where it is good."""
     arguments = ("--model", subject.model.path)
     ratios, cpu_ratios, costs = [], [], []
     # The first load of each kind may read what warming missed, so it is not counted.
-    for pair in range(options.pairs + 1):
+    for pair in range(pairs + 1):
         loads = {}
         for kind in rng.sample(("by hand", "observed"), k=2):
             warm(subject)
@@ -144,7 +155,7 @@ def main() -> int:
             cpu_ratios.append(seen.cpu_s / alone.cpu_s)
             costs.append(cost_s)
             told = f"observed {seen.real_s:.3f} s, by hand {alone.real_s:.2f} s"
-            print(f"pair {pair} of {options.pairs}: {told}, ratio {ratios[-1]:.4f}", flush=True)
+            print(f"pair {pair} of {pairs}: {told}, ratio {ratios[-1]:.4f}", flush=True)
     median, (low, high) = statistics.median(ratios), interval(ratios, rng)
     is_within = abs(median - 1) <= WITHIN
     print(f"median ratio {median:.4f} [{low:.4f}, {high:.4f}] over {len(ratios)} pairs")
