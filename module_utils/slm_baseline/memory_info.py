@@ -112,17 +112,17 @@ def _check_sys_writable(host: Host) -> None:
 
 def preflight(host: Host, wanted: Wanted, keep_bytes: int, max_share: float, competitors: Sequence[Competitor]) -> None:
     """Raise the first reason why the wanted tuning cannot or must not be applied, `competitors` last. Reads only."""
+    prior = load(host)
     if not wanted.values():
         raise SettingError(
             "tuning",
             "a setting at least: thp_enabled and its like, hugepages_pools or hugetlbfs_mounts",
             "none",
-            "Ansible reads group_vars beside the inventory in use, so another inventory needs its own; a run that wants "
+            "Ansible reads group_vars beside the inventory in use, so another one needs its own. A run that wants "
             "nothing would only take back what an earlier one set.",
-            "copy inventory/group_vars beside your inventory; to give the host back, run rollback.yml; to measure alone, "
-            "add --tags measure,report.",
+            "copy inventory/group_vars beside your inventory. To give the host back, run rollback.yml; to measure "
+            "alone, add --tags measure,report.",
         )
-    prior = load(host)
     if wanted.thp or wanted.pools:
         _check_sys_writable(host)
     check_thp(host, wanted.thp)

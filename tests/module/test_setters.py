@@ -297,6 +297,14 @@ def test_a_corrupt_snapshot_stops_every_module_and_stays(kernel: FakeKernel, run
     assert kernel.writes == []
 
 
+def test_a_run_that_wants_nothing_is_refused_before_it_takes_anything_back(kernel: FakeKernel, run: Run) -> None:
+    problem = run("memory_info", preflight=True, pools=[], mounts=[], thp={"enabled": None})["problem"]
+    assert (problem["knob"], problem["found"]) == ("tuning", "none")
+    assert "inventory/group_vars" in problem["next_step"]
+    assert "problem" not in run("memory_info", pools=[], mounts=[])
+    assert "problem" not in run("memory_info", preflight=True, thp={"enabled": "madvise"})
+
+
 def test_held_pages_make_the_rollback_incomplete_until_they_are_let_go(kernel: FakeKernel, run: Run) -> None:
     run("hugepages", pools=[{"size": "2M", "count": 8}], run=RUN)
     kernel.used[MIB2, 0] = 2
