@@ -22,15 +22,15 @@ class Outcome:
 
 
 def roll_back(host: Host, dry_run: bool = False) -> Outcome:
-    """Restore the snapshot, or what an unfinished sweep left where the host was never tuned.
+    """Restore the snapshot, and what an unfinished sweep left.
 
-    The tuning's snapshot is older than a sweep's prior state and holds all that it holds, so it alone counts where
-    both are there.
+    Where both are there, the sweep's prior state is the later one: the snapshot has the last word, and the sweep's adds
+    what a kernel newer than the snapshot brought.
     """
     if not dry_run:
         remove_leftovers(host)
     snapshot, sweep = load(host), load(host, SWEEP_PRIOR)
-    prior = snapshot or sweep
+    prior = snapshot.completed_by(sweep) if snapshot and sweep else snapshot or sweep
     if prior is None:
         ours = our_files(host)
         if ours:

@@ -1,7 +1,8 @@
 """The host's prior state, durable before the first change, and its exact restore.
 
 The document holds every knob this project could ever write, every pool by node, and each mount path, file and folder
-that the tuning names. It is written once; it only grows, when the tuning names a new mount path.
+that the tuning names. It is written once; it only grows, when the tuning names a new mount path or a newer kernel has
+new knobs and pools.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .changes import WriteKnob, os_problem
 from .errors import SettingError
 from .hostfs import Host, temporary_name
-from .knobs import MIN_FREE, THP, read_knob, thp_knobs
+from .knobs import MIN_FREE, THP, Knob, read_knob, thp_knobs
 from .mounts import ChangeMount, MountSpec, found_mount, holders, hugetlbfs_mounts, missing_folders
 from .persistence import POOLS_DROPIN, THP_DROPIN, TMPFILES, UNITS, WANTS, our_files, unit_path, wants_path
 from .pools import pool_name, pool_sizes, pool_spread, read_pool, restore_spread
@@ -77,6 +78,15 @@ class Snapshot:
             if state is not None:
                 state["content"] = base64.b64encode(state["content"]).decode()
         return json.dumps({"schema_version": SCHEMA_VERSION, **document}, indent=1, sort_keys=True).encode() + b"\n"
+
+    def completed_by(self, later: Snapshot) -> Snapshot:
+        """This state, and of a later one the knobs and pools that this one does not know."""
+        return replace(
+            self,
+            knobs={**later.knobs, **self.knobs},
+            paths={**later.paths, **self.paths},
+            pools={**later.pools, **self.pools},
+        )
 
     def values(self) -> dict[str, str]:
         """Knob names and prior values as text, for reports."""
@@ -209,15 +219,12 @@ def load(host: Host, path: str = SNAPSHOT) -> Snapshot | None:
 
 def take(host: Host, mount_paths: Iterable[str], taken_at: str, run_id: str) -> Snapshot:
     """The host's state now. Reads only."""
-    knobs = thp_knobs(host)
-    if host.exists(MIN_FREE):
-        knobs[_MIN_FREE_KNOB] = read_knob(host, _MIN_FREE_KNOB, MIN_FREE)
     empty = Snapshot(
         taken_at=taken_at,
         run_id=run_id,
-        knobs={name: knob.value for name, knob in knobs.items()},
-        paths={name: knob.path for name, knob in knobs.items()},
-        pools={size: PoolState(read_pool(host, size).persistent, pool_spread(host, size)) for size in pool_sizes(host)},
+        knobs={},
+        paths={},
+        pools={},
         mounts={},
         files={path: _file_state(host, path) for path in (THP_DROPIN, POOLS_DROPIN)},
         missing_folders=missing_folders(host, TMPFILES) + missing_folders(host, STATE),
@@ -226,19 +233,42 @@ def take(host: Host, mount_paths: Iterable[str], taken_at: str, run_id: str) -> 
 
 
 def extended(host: Host, snapshot: Snapshot, mount_paths: Iterable[str]) -> Snapshot:
-    """The snapshot with the state of mount paths it does not know yet; the same object where it knows them all."""
-    new = [path for path in mount_paths if path not in snapshot.mounts]
-    if not new:
+    """The snapshot with the state of what it does not know yet; the same object where it knows everything.
+
+    New are mount paths that the tuning names, and the knobs and page sizes of a kernel newer than the snapshot. None of
+    them can hold a value of ours yet, since this comes before every change.
+    """
+    knobs = {name: knob for name, knob in _all_knobs(host).items() if name not in snapshot.knobs}
+    sizes = [size for size in pool_sizes(host) if size not in snapshot.pools]
+    paths = [path for path in mount_paths if path not in snapshot.mounts]
+    if not (knobs or sizes or paths):
         return snapshot
-    mounts, files, folders = dict(snapshot.mounts), dict(snapshot.files), list(snapshot.missing_folders)
-    for path in new:
-        mounts[path] = found_mount(host, path)
+    files, folders = dict(snapshot.files), list(snapshot.missing_folders)
+    for path in paths:
         files |= {file: _file_state(host, file) for file in (unit_path(path), wants_path(path))}
         for folder in (path, UNITS, WANTS):
             folders += [missing for missing in missing_folders(host, folder) if missing not in folders]
-    return Snapshot(
-        snapshot.taken_at, snapshot.run_id, snapshot.knobs, snapshot.paths, snapshot.pools, mounts, files, folders
+    return replace(
+        snapshot,
+        knobs={**snapshot.knobs, **{name: knob.value for name, knob in knobs.items()}},
+        paths={**snapshot.paths, **{name: knob.path for name, knob in knobs.items()}},
+        pools={**snapshot.pools, **{size: _pool_state(host, size) for size in sizes}},
+        mounts={**snapshot.mounts, **{path: found_mount(host, path) for path in paths}},
+        files=files,
+        missing_folders=folders,
     )
+
+
+def _all_knobs(host: Host) -> dict[str, Knob]:
+    """Every knob that the tuning, or the kernel on its behalf, could move."""
+    knobs = thp_knobs(host)
+    if host.exists(MIN_FREE):
+        knobs[_MIN_FREE_KNOB] = read_knob(host, _MIN_FREE_KNOB, MIN_FREE)
+    return knobs
+
+
+def _pool_state(host: Host, size_bytes: int) -> PoolState:
+    return PoolState(read_pool(host, size_bytes).persistent, pool_spread(host, size_bytes))
 
 
 def ensure(host: Host, mount_paths: Iterable[str], taken_at: str, run_id: str) -> tuple[Snapshot, bool]:

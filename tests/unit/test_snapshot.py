@@ -39,7 +39,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fake_kernel import MIN_FREE, FakeKernel, add_node
-from tests.fakes import build_host, put
+from tests.fakes import POOL_FILES, build_host, put
 
 MIB2, GIB = 2 << 20, 1 << 30
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
@@ -249,6 +249,37 @@ def test_it_is_taken_once_and_only_grows_by_new_mount_paths(kernel: FakeKernel) 
     assert (grown.knobs, grown.pools, grown.taken_at) == (first.knobs, first.pools, "t1")
     assert "/mnt/other" in grown.missing_folders
     assert extended(kernel, grown, ["/mnt/other/deep"]) is grown
+
+
+def upgrade(kernel: FakeKernel) -> None:
+    """A newer kernel: one more size of mTHP, and one more of pools."""
+    put(kernel.root, f"{THP}/hugepages-16kB/enabled", "always inherit madvise [never]\n")
+    for name, text in POOL_FILES.items():
+        put(kernel.root, f"/sys/kernel/mm/hugepages/hugepages-64kB/{name}", text)
+        for node in (0, 1):
+            put(kernel.root, f"/sys/devices/system/node/node{node}/hugepages/hugepages-64kB/{name}", text)
+
+
+NEW_KNOB, NEW_POOL = f"{THP}/hugepages-16kB/enabled", "/sys/kernel/mm/hugepages/hugepages-64kB/nr_hugepages"
+
+
+def test_it_grows_by_what_a_newer_kernel_brought_before_that_is_changed(kernel: FakeKernel) -> None:
+    first, _ = ensure(kernel, [], "t1", "run-1")
+    upgrade(kernel)
+    before = state(kernel)
+    grown, written = ensure(kernel, [], "t2", "run-2")
+    assert written
+    assert set(grown.values()) - set(first.values()) == {
+        "thp.sizes.16kB.enabled",
+        "hugepages.64K",
+        "hugepages.node0.64K",
+        "hugepages.node1.64K",
+    }
+    assert ensure(kernel, [], "t3", "run-3") == (grown, False)
+    kernel.write_kernel(NEW_KNOB, "always")
+    kernel.write_kernel(NEW_POOL, "8")
+    assert roll_back(kernel).status == "restored"
+    assert state(kernel) == before
 
 
 def test_values_of_our_own_are_never_taken_for_prior_state(kernel: FakeKernel) -> None:
@@ -497,6 +528,21 @@ def test_the_older_snapshot_counts_where_a_sweep_left_its_own(kernel: FakeKernel
     save(kernel, take_now(kernel), SWEEP_PRIOR)
     assert roll_back(kernel).status == "restored"
     assert thp_knobs(kernel)["thp.enabled"].value == "madvise"
+    assert not kernel.exists(SWEEP_PRIOR)
+
+
+def test_a_sweep_on_a_kernel_newer_than_the_snapshot_is_put_back_too(kernel: FakeKernel) -> None:
+    ensure(kernel, [], "t", "run-1")
+    upgrade(kernel)
+    before = state(kernel)
+    kernel.write_kernel(f"{THP}/enabled", "always")
+    save(kernel, take_now(kernel), SWEEP_PRIOR)
+    kernel.write_kernel(NEW_KNOB, "always")
+    kernel.write_kernel(NEW_POOL, "8")
+    predicted = roll_back(kernel, dry_run=True).changes
+    done = roll_back(kernel)
+    assert (done.status, done.changes) == ("restored", predicted)
+    assert state(kernel) == before
     assert not kernel.exists(SWEEP_PRIOR)
 
 
