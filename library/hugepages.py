@@ -54,6 +54,11 @@ changes:
   type: list
   elements: dict
   sample: [{knob: hugepages.2M, before: "0", after: "1024"}]
+recovered:
+  description: What an interrupted sweep had left set and was put back first; the same form as C(changes).
+  returned: success, not in check mode
+  type: list
+  elements: dict
 verified:
   description: Every page asked for was read back from the kernel.
   returned: success, not in check mode

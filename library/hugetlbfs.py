@@ -45,6 +45,11 @@ changes:
   type: list
   elements: dict
   sample: [{knob: hugetlbfs./mnt/huge, before: not mounted, after: "pagesize=2M,mode=0770,uid=0,gid=0"}]
+recovered:
+  description: What an interrupted sweep had left set and was put back first; the same form as C(changes).
+  returned: success, not in check mode
+  type: list
+  elements: dict
 verified:
   description: Exactly one hugetlbfs stands on each path, with the options asked for.
   returned: success, not in check mode

@@ -57,6 +57,11 @@ changes:
   returned: when state is restored
   type: list
   elements: dict
+recovered:
+  description: What an interrupted sweep had left set and was put back before the state was recorded.
+  returned: when state is present
+  type: list
+  elements: dict
 archive:
   description: Where the snapshot of a complete restore was moved.
   returned: after a complete restore
@@ -75,22 +80,22 @@ from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, now, require_root
 from ansible.module_utils.slm_baseline.mounts import parse_mounts
 from ansible.module_utils.slm_baseline.rollback import Outcome, roll_back
-from ansible.module_utils.slm_baseline.snapshot import ensure, extended, load, take
+from ansible.module_utils.slm_baseline.snapshot import ensure, foresee, undo_sweep
 
 
 def record(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Take or extend the snapshot, or say in check mode that it would be."""
     paths = [mount.path for mount in parse_mounts(host, module.params["mounts"])]
     if module.check_mode:
-        stored = load(host)
-        snapshot = extended(host, stored, paths) if stored else take(host, paths, now(), "check")
-        changed = snapshot is not stored
+        recovered, (snapshot, is_new) = [], foresee(host, paths, now(), "check")
     else:
         with leased(module, host) as run_id:
-            snapshot, changed = ensure(host, paths, now(), run_id)
+            recovered = undo_sweep(host)
+            snapshot, is_new = ensure(host, paths, now(), run_id)
     return {
-        "changed": changed,
-        "status": "recorded" if changed else "kept",
+        "changed": is_new or bool(recovered),
+        "status": "recorded" if is_new else "kept",
+        "recovered": recovered,
         "before": snapshot.values(),
         "taken_at": snapshot.taken_at,
     }

@@ -57,6 +57,11 @@ changes:
   type: list
   elements: dict
   sample: [{knob: thp.enabled, before: always, after: madvise}]
+recovered:
+  description: What an interrupted sweep had left set and was put back first; the same form as C(changes).
+  returned: success, not in check mode
+  type: list
+  elements: dict
 verified:
   description: Every wanted value was read back from the kernel.
   returned: success, not in check mode

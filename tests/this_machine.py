@@ -11,7 +11,8 @@ KERNEL_FILES = ("/sys/kernel/mm/transparent_hugepage", "/sys/kernel/mm/hugepages
 WATCHED = (
     "/etc/tmpfiles.d",
     "/etc/systemd/system",
-    *(f"/var/lib/slm-baseline/{name}" for name in ("snapshot.json", "sweep-prior.json", "archive")),
+    *(f"/var/lib/slm-baseline/{name}" for name in ("snapshot.json", "archive")),
+    "/run/slm-baseline/sweep-prior.json",
 )
 _SETTINGS = ("enabled", "defrag", "shmem_enabled", "scan_sleep_millisecs", "nr_hugepages", "min_free_kbytes")
 

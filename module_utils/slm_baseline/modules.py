@@ -17,7 +17,7 @@ from .errors import SettingError
 from .hostfs import Host
 from .persistence import UNITS, reload_units
 from .pools import NeedsReboot
-from .snapshot import Snapshot, ensure, load, recover_sweep, take
+from .snapshot import Snapshot, ensure, foresee, load, refuse_unfinished_sweep, undo_sweep
 
 ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
 SETTER_ARGUMENTS: dict[str, Any] = {**ARGUMENTS, "run": {"type": "dict"}}
@@ -80,13 +80,18 @@ def set_up(
     """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
     require_root(host, what)
     if module.check_mode:
-        return outcome(plan(load(host) or take(host, mount_paths, now(), "check")))
+        refuse_unfinished_sweep(host)
+        changes = plan(load(host))
+        if changes:
+            foresee(host, mount_paths, now(), "check")
+        return outcome(changes)
     with leased(module, host) as run_id:
-        recover_sweep(host)
+        recovered = undo_sweep(host)
         changes = plan(load(host))
         if changes:
             ensure(host, mount_paths, now(), run_id)
             apply_all(host, changes)
             if any(change.name.startswith(UNITS) for change in changes):
                 reload_units(host)
-    return outcome(changes, verified=True)
+    told = outcome(changes, verified=True, recovered=recovered)
+    return {**told, "changed": bool(changes or recovered)}

@@ -22,14 +22,19 @@ from .changes import WriteKnob, os_problem
 from .errors import SettingError
 from .hostfs import Host, temporary_name
 from .knobs import MIN_FREE, THP, Knob, read_knob, thp_knobs
+from .lease import FOLDER as RUN_FOLDER
 from .mounts import ChangeMount, MountSpec, found_mount, holders, hugetlbfs_mounts, missing_folders
 from .persistence import POOLS_DROPIN, THP_DROPIN, TMPFILES, UNITS, WANTS, our_files, unit_path, wants_path
 from .pools import pool_name, pool_sizes, pool_spread, read_pool, restore_spread
 
 STATE = "/var/lib/slm-baseline"
 SNAPSHOT = f"{STATE}/snapshot.json"
-SWEEP_PRIOR = f"{STATE}/sweep-prior.json"
-"""What a sweep found before its arms changed anything; the same document, and gone when the sweep has restored it."""
+SWEEP_PRIOR = f"{RUN_FOLDER}/sweep-prior.json"
+"""What a sweep found before its arms changed anything; the same document, and gone when the sweep has restored it.
+
+In /run, since arms set run-time values alone: a reboot undoes these, and must take their prior state with them. On disk
+it would wait there to put old values over whatever was set since.
+"""
 ARCHIVE = f"{STATE}/archive"
 SCHEMA_VERSION = 1
 
@@ -277,46 +282,68 @@ def ensure(host: Host, mount_paths: Iterable[str], taken_at: str, run_id: str) -
     Values of our own are never taken for prior state: an unfinished sweep is restored first, and drop-ins of ours with
     no snapshot beside them are an error.
     """
-    recover_sweep(host)
-    stored = load(host)
-    if stored is None:
-        ours = our_files(host)
-        if ours:
-            raise SettingError(
-                SNAPSHOT,
-                "the state before slm-baseline",
-                f"no snapshot, but files of ours: {', '.join(ours)}",
-                "The values in force may be our own, so they must not be recorded as the host's.",
-                f"put the snapshot back (see {ARCHIVE}), or remove these files and reboot.",
-            )
-        wanted = take(host, mount_paths, taken_at, run_id)
-    else:
-        wanted = extended(host, stored, mount_paths)
-    if wanted is not stored:
+    undo_sweep(host)
+    wanted, is_new = foresee(host, mount_paths, taken_at, run_id)
+    if is_new:
         save(host, wanted)
+    return wanted, is_new
+
+
+def foresee(host: Host, mount_paths: Iterable[str], taken_at: str, run_id: str) -> tuple[Snapshot, bool]:
+    """What `ensure` returns, or its SettingError, with nothing written."""
+    refuse_unfinished_sweep(host)
+    stored = load(host)
+    ours = our_files(host) if stored is None else []
+    if ours:
+        raise SettingError(
+            SNAPSHOT,
+            "the state before slm-baseline",
+            f"no snapshot, but files of ours: {', '.join(ours)}",
+            "The values in force may be our own, so they must not be recorded as the host's.",
+            f"put the snapshot back (see {ARCHIVE}), or remove these files and reboot.",
+        )
+    wanted = extended(host, stored, mount_paths) if stored else take(host, mount_paths, taken_at, run_id)
     return wanted, wanted is not stored
 
 
 def save(host: Host, snapshot: Snapshot, path: str = SNAPSHOT) -> None:
     """Write a snapshot durably, root's alone; SettingError where the disk will not take it."""
     try:
-        os.makedirs(host.path(STATE), mode=0o755, exist_ok=True)
-        host.sync_folder(host.path(STATE).parent)
+        folder = host.path(path).parent
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        host.sync_folder(folder.parent)
         host.write_durably(path, snapshot.to_json(), mode=0o600)
     except OSError as error:
         raise os_problem(path, "a durable snapshot before the first change", error) from error
 
 
-def recover_sweep(host: Host) -> bool:
-    """Restore what an interrupted sweep left behind; True where there was something."""
+def undo_sweep(host: Host) -> list[dict[str, str]]:
+    """Restore what an interrupted sweep left behind; the changes (`knob, before, after`) that took."""
     prior = load(host, SWEEP_PRIOR)
     if prior is None:
-        return False
-    incomplete = restore(host, prior).incomplete
-    if incomplete:
-        raise incomplete[0]
+        return []
+    restored = restore(host, prior)
+    if restored.incomplete:
+        raise restored.incomplete[0]
     host.remove_durably(SWEEP_PRIOR)
-    return True
+    return restored.changes
+
+
+def recover_sweep(host: Host) -> bool:
+    """As `undo_sweep`, for whom it is enough to know whether anything was put back."""
+    return bool(undo_sweep(host))
+
+
+def refuse_unfinished_sweep(host: Host) -> None:
+    """SettingError where a sweep was cut short: for a dry run, which cannot restore the host before it looks."""
+    if host.exists(SWEEP_PRIOR):
+        raise SettingError(
+            "sweep",
+            "the host's own values, to tell what would change",
+            f"those of a sweep that was cut short ({SWEEP_PRIOR})",
+            "The real run restores the host first, so nothing can be foretold from the values in force.",
+            "run it without --check, or restore the host first with rollback.yml.",
+        )
 
 
 def remove_leftovers(host: Host) -> None:

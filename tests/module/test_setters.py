@@ -20,7 +20,7 @@ from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.knobs import THP, thp_knobs
 from ansible.module_utils.slm_baseline.lease import LEASE
 from ansible.module_utils.slm_baseline.persistence import POOLS_DROPIN, THP_DROPIN
-from ansible.module_utils.slm_baseline.snapshot import SNAPSHOT
+from ansible.module_utils.slm_baseline.snapshot import SNAPSHOT, SWEEP_PRIOR, save, take
 from ansible.module_utils.testing import patch_module_args
 
 from tests.fake_kernel import FakeKernel
@@ -278,6 +278,34 @@ def test_the_snapshot_is_recorded_once_and_restored_exactly(kernel: FakeKernel, 
     for check in (True, False):
         again = run("memory_snapshot", check=check, state="restored", run=RUN)
         assert (again["status"], again["changed"]) == ("nothing", False)
+
+
+@pytest.mark.parametrize("name", ["thp", "memory_snapshot"])
+def test_what_an_interrupted_sweep_left_is_put_back_first_and_told(kernel: FakeKernel, run: Run, name: str) -> None:
+    run("memory_snapshot", run=RUN)
+    save(kernel, take(kernel, [], "t", "sweep"), SWEEP_PRIOR)
+    kernel.write_kernel(f"{THP}/enabled", "always")
+    before = tree(kernel)
+    foretold = run(name, check=True, run=RUN)
+    assert foretold["problem"]["knob"] == "sweep"
+    assert "restores the host first" in foretold["msg"]
+    assert tree(kernel) == before
+    real = run(name, run=RUN)
+    assert (real["changed"], real["recovered"]) == (
+        True,
+        [{"knob": "thp.enabled", "before": "always", "after": "madvise"}],
+    )
+    again = run(name, run=RUN)
+    assert (again["changed"], again["recovered"]) == (False, [])
+
+
+def test_files_of_ours_without_a_snapshot_are_refused_in_check_mode_too(kernel: FakeKernel, run: Run) -> None:
+    put(kernel.root, THP_DROPIN, f"w {THP}/enabled - - - - never\n")
+    for name, arguments in (("memory_snapshot", {}), ("thp", {"enabled": "always"})):
+        for check in (True, False):
+            result = run(name, check=check, run=RUN, **arguments)
+            assert (result["problem"]["knob"], result["problem"]["found"][:11]) == (SNAPSHOT, "no snapshot")
+    assert kernel.writes == []
 
 
 def test_a_corrupt_snapshot_stops_every_module_and_stays(kernel: FakeKernel, run: Run) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -512,6 +513,16 @@ def test_an_unfinished_sweep_is_restored_before_a_snapshot_is_taken(kernel: Fake
     snapshot, _ = ensure(kernel, [], "t", "run-1")
     assert snapshot.knobs["thp.enabled"] == "madvise"
     assert not kernel.exists(SWEEP_PRIOR)
+
+
+def test_a_sweeps_prior_state_is_roots_alone_and_goes_with_the_run_time_values_of_its_arms(kernel: FakeKernel) -> None:
+    save(kernel, take_now(kernel), SWEEP_PRIOR)
+    assert stat.S_IMODE(kernel.path(SWEEP_PRIOR).stat().st_mode) == 0o600
+    # A reboot, after which somebody else sets a value.
+    shutil.rmtree(kernel.path("/run"))
+    kernel.path("/run").mkdir()
+    kernel.write_kernel(f"{THP}/enabled", "always")
+    assert ensure(kernel, [], "t", "run-1")[0].knobs["thp.enabled"] == "always"
 
 
 def test_a_sweep_on_a_host_never_tuned_is_rolled_back(kernel: FakeKernel) -> None:
