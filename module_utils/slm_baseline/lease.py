@@ -1,9 +1,9 @@
 """One run at a time on a host: a lease between tasks, a lock while a task works.
 
 Each task of a play is a process of its own, so a lock alone would leave gaps between them. The lease fills these: a
-small file in /run that names the run, its controller, and until when it holds. Every changing task renews it, the last
-one gives it back. A run that died is recognised at once when it was started from the same controller, by its process;
-else when the lease ends.
+small file in /run that names the run, its controller, and until when it holds. Every changing task renews it; the last
+one gives it back, and so does one that fails, since its run does not come back to this host. A run of the same
+controller holds exactly as long as its process lives; of another's no more can be told than when its lease ends.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from .hostfs import Host
 FOLDER = "/run/slm-baseline"
 LEASE = f"{FOLDER}/lease.json"
 LOCK = f"{FOLDER}/lock"
-TASK_LEASE_S = 600.0
-"""How long a run may be silent between two tasks: the slowest host of a batch holds the others up."""
+TASK_LEASE_S = 3900.0
+"""How long a run may be silent on a host. The fastest host of a batch waits for the slowest between two tasks, and the
+longest task builds an environment, for which pip has an hour."""
 
 
 def boot_id(host: Host) -> str:
@@ -34,11 +35,11 @@ def boot_id(host: Host) -> str:
 
 
 @contextlib.contextmanager
-def held(host: Host, run: Mapping[str, Any], lease_s: float = TASK_LEASE_S) -> Iterator[None]:
+def held(host: Host, run: Mapping[str, Any]) -> Iterator[None]:
     """Work under the run's lease; SettingError, naming the other run, where another one holds this host.
 
-    `run` is `{id, controller: {name, boot_id, pid, started}, alive: [[pid, started], ...]}`; `alive` lists the runs
-    living on the new run's controller.
+    `run` is `{id, controller: {name, id, pid, started}, alive: [[pid, started], ...]}`; `alive` lists the runs living
+    on the new run's controller. Work that raises ends the run on this host; a killed task keeps the lease.
     """
     try:
         os.makedirs(host.path(FOLDER), mode=0o755, exist_ok=True)
@@ -46,17 +47,20 @@ def held(host: Host, run: Mapping[str, Any], lease_s: float = TASK_LEASE_S) -> I
     except OSError as error:
         raise os_problem("run lock", LOCK, error) from error
     try:
-        other = _other(host, run)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise _refused(run, other or _read(host) or {}, "it is working on this host at this moment") from error
-        if other is not None:
-            wait_s = other["expires"] - time.clock_gettime(time.CLOCK_BOOTTIME)
-            raise _refused(run, other, f"it holds this host for up to {wait_s:.0f} s more")
-        _write(host, run, lease_s)
-        yield
-        _write(host, run, TASK_LEASE_S)
+            raise _refused(run, _read(host) or {}, "it is working on this host at this moment") from error
+        _refuse_other(host, run)
+        _write(host, run)
+        try:
+            yield
+        except BaseException:
+            # What the work failed of is the news, whatever becomes of the lease.
+            with contextlib.suppress(OSError):
+                release(host, run["id"])
+            raise
+        _write(host, run)
     finally:
         os.close(lock)
 
@@ -71,18 +75,19 @@ def release(host: Host, run_id: str) -> bool:
     return True
 
 
-def _other(host: Host, run: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The lease of another run that is, as far as can be told, still alive."""
+def _refuse_other(host: Host, run: Mapping[str, Any]) -> None:
+    """SettingError where the lease is another run's that is, as far as can be told, still alive."""
     lease = _read(host)
     if lease is None or lease["run_id"] == run["id"] or lease["boot_id"] != boot_id(host):
-        return None
-    if lease["expires"] < time.clock_gettime(time.CLOCK_BOOTTIME):
-        return None
+        return
     theirs, ours = lease["controller"], run.get("controller") or {}
-    same_controller = bool(theirs.get("boot_id")) and theirs.get("boot_id") == ours.get("boot_id")
-    if same_controller and [theirs.get("pid"), theirs.get("started")] not in (run.get("alive") or []):
-        return None
-    return lease
+    if theirs.get("id") and theirs["id"] == ours.get("id"):
+        if [theirs.get("pid"), theirs.get("started")] in (run.get("alive") or []):
+            raise _refused(run, lease, "it is still running")
+        return
+    left_s = lease["expires"] - time.clock_gettime(time.CLOCK_BOOTTIME)
+    if left_s >= 0:
+        raise _refused(run, lease, f"it holds this host for up to {left_s:.0f} s more")
 
 
 def _read(host: Host) -> dict[str, Any] | None:
@@ -96,12 +101,12 @@ def _read(host: Host) -> dict[str, Any] | None:
         return None
 
 
-def _write(host: Host, run: Mapping[str, Any], lease_s: float) -> None:
+def _write(host: Host, run: Mapping[str, Any]) -> None:
     lease = {
         "run_id": run["id"],
         "controller": dict(run.get("controller") or {}),
         "boot_id": boot_id(host),
-        "expires": time.clock_gettime(time.CLOCK_BOOTTIME) + lease_s,
+        "expires": time.clock_gettime(time.CLOCK_BOOTTIME) + TASK_LEASE_S,
     }
     host.write_durably(LEASE, json.dumps(lease).encode(), mode=0o600)
 

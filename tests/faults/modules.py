@@ -79,7 +79,7 @@ class Modules:
 
     def identity(self) -> dict[str, Any]:
         pid, started = 100_000 + self._run, float(self._run)
-        controller = {"name": "stage", "boot_id": self._boot_id, "pid": pid, "started": started}
+        controller = {"name": "stage", "id": self._boot_id, "pid": pid, "started": started}
         return {"id": f"run-{self._run}", "controller": controller, "alive": [[pid, started]]}
 
     def run(

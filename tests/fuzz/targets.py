@@ -133,7 +133,7 @@ def _snapshot(text: str) -> object:
 def _lease(text: str) -> object:
     """Whatever is in the file, the next run gets the host or is refused by one error."""
     host = _with_file(lease.LEASE, text)
-    with lease.held(host, {"id": "fuzz", "controller": {"boot_id": "b", "pid": 2, "started": 2.0}, "alive": []}):
+    with lease.held(host, {"id": "fuzz", "controller": {"id": "b", "pid": 2, "started": 2.0}, "alive": []}):
         return None
 
 
@@ -250,9 +250,7 @@ _SNAPSHOT = snapshot.Snapshot(
 )
 _TMPFILES = persistence.tmpfiles_text({_THP_PATH: "madvise", "/proc/sys/vm/nr_hugepages": "8"})
 _UNIT = persistence.unit_text(mounts.MountSpec("/mnt/huge", DEFAULT_PAGE, 8 << 20, 0o770, 1000, 1000))
-_LEASE = json.dumps(
-    {"run_id": "r", "controller": {"boot_id": "b", "pid": 1, "started": 1.5}, "boot_id": "x", "expires": 1}
-)
+_LEASE = json.dumps({"run_id": "r", "controller": {"id": "b", "pid": 1, "started": 1.5}, "boot_id": "x", "expires": 1})
 _COUNTERS = {"minor_faults": 2, "major_faults": 1, "cpu_user_s": 0.5, "cpu_system_s": 0.1}
 _EVENTS = "".join(
     json.dumps({"event": name, "t_ns": 1000 * (number + 1), "read_bytes": 4096, **_COUNTERS, **more}) + "\n"

@@ -28,8 +28,8 @@ from tests.fakes import MOUNTINFO, put
 
 LIBRARY = Path(__file__).parents[2] / "library"
 MIB2 = 2 << 20
-RUN = {"id": "run-1", "controller": {"name": "c", "boot_id": "b", "pid": 7, "started": 1.0}, "alive": [[7, 1.0]]}
-OTHER_RUN = {"id": "run-2", "controller": {"name": "d", "boot_id": "x", "pid": 8, "started": 1.0}, "alive": []}
+RUN = {"id": "run-1", "controller": {"name": "c", "id": "b", "pid": 7, "started": 1.0}, "alive": [[7, 1.0]]}
+OTHER_RUN = {"id": "run-2", "controller": {"name": "d", "id": "x", "pid": 8, "started": 1.0}, "alive": []}
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 
 Run = Callable[..., dict[str, Any]]

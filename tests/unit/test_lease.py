@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +26,7 @@ from tests.fakes import put
 def run(name: str, pid: int = 1, controller: str = "c1", alive: list[list[float]] | None = None) -> dict[str, Any]:
     return {
         "id": name,
-        "controller": {"name": f"host-{controller}", "boot_id": controller, "pid": pid, "started": 5.0},
+        "controller": {"name": f"host-{controller}", "id": controller, "pid": pid, "started": 5.0},
         "alive": [[pid, 5.0]] if alive is None else alive,
     }
 
@@ -48,11 +51,19 @@ def test_a_run_comes_back_to_its_own_host(leased: Host) -> None:
     assert json.loads(leased.read(LEASE))["run_id"] == "first"
 
 
-def test_another_run_is_refused_and_told_who_and_how_long(leased: Host) -> None:
+def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    monkeypatch.setattr("time.clock_gettime", lambda which: now + seconds)
+
+
+def test_a_living_run_of_the_same_controller_holds_its_host_however_long_it_is_silent(
+    leased: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_time(monkeypatch, 10 * lease.TASK_LEASE_S)
     with pytest.raises(SettingError) as caught:
         enter(leased, run("second", pid=12, alive=[[11, 5.0], [12, 5.0]]))
     assert caught.value.found == "run first, started from host-c1 (pid 11)"
-    assert "for up to 600 s more" in caught.value.why
+    assert "it is still running" in caught.value.why
     assert json.loads(leased.read(LEASE))["run_id"] == "first"
 
 
@@ -67,11 +78,36 @@ def test_a_pid_that_another_run_has_by_now_is_not_the_run_that_died(leased: Host
 
 def test_a_run_of_another_controller_counts_until_its_lease_ends(leased: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     other = run("second", controller="c2", alive=[])
-    with pytest.raises(SettingError, match="run first"):
+    with pytest.raises(SettingError, match=r"run first, .* for up to 3900 s more"):
         enter(leased, other)
-    clock = time.clock_gettime(time.CLOCK_BOOTTIME)
-    monkeypatch.setattr("time.clock_gettime", lambda which: clock + lease.TASK_LEASE_S + 60)
+    pass_time(monkeypatch, lease.TASK_LEASE_S + 60)
     enter(leased, other)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [(None, None), ({}, {}), ({"id": ""}, {"id": ""}), ({"id": "c1"}, None), (None, {"id": "c1"})]
+)
+def test_a_controller_that_cannot_be_told_apart_is_another_one(
+    fake_host: Host, theirs: dict[str, str] | None, ours: dict[str, str] | None
+) -> None:
+    enter(fake_host, {"id": "first", "controller": theirs, "alive": []})
+    with pytest.raises(SettingError, match="for up to"):
+        enter(fake_host, {"id": "second", "controller": ours, "alive": []})
+
+
+def test_a_lease_taken_while_this_run_came_to_the_lock_counts(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(fake_host, FIRST)
+    text = fake_host.read(LEASE)
+    release(fake_host, "first")
+    flock = fcntl.flock
+
+    def overtaken(descriptor: int, operation: int) -> None:
+        put(fake_host.root, LEASE, text)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with pytest.raises(SettingError, match="run first"):
+        enter(fake_host, run("second", controller="c2"))
 
 
 def test_a_lease_never_outlives_a_boot(leased: Host) -> None:
@@ -103,21 +139,50 @@ def test_two_tasks_of_one_run_do_not_work_at_once(fake_host: Host) -> None:
         enter(fake_host, FIRST)
 
 
-def test_a_failed_task_keeps_the_lease_and_frees_the_lock(fake_host: Host) -> None:
-    with pytest.raises(RuntimeError), held(fake_host, FIRST):
-        raise RuntimeError
+def fail(host: Host, failure: type[BaseException]) -> None:
+    with held(host, FIRST):
+        assert host.exists(LEASE)
+        raise failure
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_failed_task_gives_the_host_back(fake_host: Host, failure: type[BaseException]) -> None:
+    with pytest.raises(failure):
+        fail(fake_host, failure)
+    assert not fake_host.exists(LEASE)
+    enter(fake_host, run("second", controller="c2"))
+
+
+def test_what_a_task_failed_of_is_told_also_where_the_lease_cannot_be_removed(
+    fake_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def stuck(path: Path, missing_ok: bool = False) -> None:
+        if path == fake_host.path(LEASE):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stuck)
+    with pytest.raises(RuntimeError):
+        fail(fake_host, RuntimeError)
+    assert fake_host.exists(LEASE)
+
+
+def test_a_refused_task_leaves_the_others_lease(leased: Host) -> None:
+    with pytest.raises(SettingError):
+        enter(leased, run("second", controller="c2"))
+    assert json.loads(leased.read(LEASE))["run_id"] == "first"
+
+
+def test_a_killed_task_keeps_the_lease_and_frees_the_lock(fake_host: Host) -> None:
+    child = os.fork()
+    if child == 0:
+        with held(fake_host, FIRST):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
     assert json.loads(fake_host.read(LEASE))["run_id"] == "first"
     enter(fake_host, FIRST)
-
-
-def test_a_long_task_holds_for_its_own_time_and_then_the_usual_one(fake_host: Host) -> None:
-    def left() -> float:
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        return float(json.loads(fake_host.read(LEASE))["expires"]) - now
-
-    with held(fake_host, FIRST, lease_s=9000):
-        assert left() > 8990
-    assert left() <= lease.TASK_LEASE_S
 
 
 DAMAGE = [

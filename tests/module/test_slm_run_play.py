@@ -1,0 +1,40 @@
+"""The look-up of the run through Ansible itself: one identity in all workers, and the play among those that live."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
+PLAY = """
+- hosts: all
+  gather_facts: false
+  vars: {slm_run: "{{ lookup('slm_run') }}", us: "{{ [slm_run.controller.pid, slm_run.controller.started] }}"}
+  tasks:
+    - debug: {msg: "run={{ slm_run.id }} is {{ us in slm_run.alive }}."}
+    - debug: {msg: "run={{ slm_run.id }} is {{ us in slm_run.alive }}."}
+"""
+
+
+def test_every_worker_of_a_play_has_the_same_run_and_sees_it_live(tmp_path: Path) -> None:
+    (tmp_path / "play.yml").write_text(PLAY)
+    (tmp_path / "ansible.cfg").touch()
+    settings = {"ANSIBLE_LOOKUP_PLUGINS": f"{ROOT}/lookup_plugins", "ANSIBLE_HOME": f"{tmp_path}/.ansible"}
+    shown = subprocess.run(
+        [PLAYBOOK, "-i", "a,b,c", "play.yml"],
+        cwd=tmp_path,
+        env={**os.environ, **settings, "ANSIBLE_CONFIG": f"{tmp_path}/ansible.cfg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    told = re.findall(r"run=(\S+) is (\w+)\.", shown.stdout)
+    assert len(told) == 6
+    assert len(set(told)) == 1, told
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", told[0][0])
+    assert told[0][1] == "True"
