@@ -273,9 +273,9 @@ def _id(host: Host, knob: str, what: str, value: object) -> int:
     if isinstance(value, str):
         if _is_number(value) and int(value) < 2**32 - 1:
             return int(value)
-        known = _names(host, "/etc/passwd" if what == "owner" else "/etc/group")
-        if value in known:
-            return known[value]
+        known = _id_of(host, what, value)
+        if known is not None:
+            return known
     raise SettingError(
         knob,
         f"{what} {value!r}",
@@ -285,17 +285,20 @@ def _id(host: Host, knob: str, what: str, value: object) -> int:
     )
 
 
-def _names(host: Host, path: str) -> dict[str, int]:
+def _id_of(host: Host, what: str, name: str) -> int | None:
+    """A name's uid (`owner`) or gid (`group`) on the host, or None."""
     if host.is_live:
-        # Directory services count too, not only the files.
+        # Directory services count too, and many of them answer for a name without listing all they know.
         import grp
         import pwd
 
-        if path == "/etc/passwd":
-            return {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
-        return {entry.gr_name: entry.gr_gid for entry in grp.getgrall()}
-    rows = (line.split(":") for line in (host.read_or_none(path) or "").splitlines())
-    return {row[0]: int(row[2]) for row in rows if len(row) > 2 and _is_number(row[2])}
+        try:
+            return pwd.getpwnam(name).pw_uid if what == "owner" else grp.getgrnam(name).gr_gid
+        except (KeyError, ValueError):
+            return None
+    file = "/etc/passwd" if what == "owner" else "/etc/group"
+    rows = (line.split(":") for line in (host.read_or_none(file) or "").splitlines())
+    return next((int(row[2]) for row in rows if len(row) > 2 and row[0] == name and _is_number(row[2])), None)
 
 
 def check_mounts(host: Host, wanted: Sequence[MountSpec], ours: Sequence[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
+import pwd
 import shutil
 
 import pytest
@@ -187,6 +189,33 @@ def test_a_path_that_is_not_plain_is_refused(fake_host: Host, path: object) -> N
 def test_a_mode_the_kernel_would_not_keep_is_refused(fake_host: Host, mode: object, told: str) -> None:
     with pytest.raises(SettingError, match=told):
         parse_mounts(fake_host, [{"path": "/mnt/huge", "page_size": "2M", "mode": mode}])
+
+
+def test_a_directory_service_is_asked_for_the_name_since_it_need_not_list_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed() -> list[object]:
+        return []
+
+    def user(name: str) -> pwd.struct_passwd:
+        if name != "serving":
+            raise KeyError(name)
+        return pwd.struct_passwd(("serving", "x", 70001, 70002, "", "/", "/bin/false"))
+
+    for module, function in ((pwd, "getpwall"), (grp, "getgrall")):
+        monkeypatch.setattr(module, function, listed)
+    monkeypatch.setattr(pwd, "getpwnam", user)
+    monkeypatch.setattr(grp, "getgrnam", lambda name: grp.struct_group((name, "x", 70003, [])))
+    item = {"path": "/mnt/huge", "page_size": "2M", "owner": "serving", "group": "models"}
+    (mount,) = parse_mounts(Host(), [item])
+    assert (mount.uid, mount.gid) == (70001, 70003)
+    with pytest.raises(SettingError, match="no such name"):
+        parse_mounts(Host(), [{**item, "owner": "serving2"}])
+
+
+@pytest.mark.parametrize("name", ["no-such-name-here", "nul\0", "\ud800", ""])
+def test_a_name_that_nobody_has_is_refused_on_a_live_host(name: str) -> None:
+    for what in ("owner", "group"):
+        with pytest.raises(SettingError, match="no such name"):
+            parse_mounts(Host(), [{"path": "/mnt/huge", "page_size": "2M", what: name}])
 
 
 @pytest.mark.parametrize("owner", ["nobody-here", True, -1, 2**32 - 1, "4294967295", "9" * 5000, "", 1.5, []])
