@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .errors import SettingError
 from .hostfs import Host
 from .knobs import THP
 from .mounts import MountSpec, parse_options
@@ -242,8 +243,20 @@ def plan_files(host: Host, wanted: Mapping[str, str]) -> list[WriteFile]:
 
 
 def plan_unit(host: Host, path: str, mount: MountSpec | None) -> Sequence[WriteFile | EnableUnit]:
-    """What the unit of one mount path needs: its file first when it comes, its symlink first when it goes."""
-    files: list[WriteFile | EnableUnit] = [*plan_files(host, {unit_path(path): unit_text(mount) if mount else ""})]
+    """What the unit of one mount path needs: its file first when it comes, its symlink first when it goes.
+
+    SettingError where somebody else's unit has the name: it is neither overwritten nor removed.
+    """
+    unit = unit_path(path)
+    if os.path.lexists(host.path(unit)) and not is_ours(host, unit):
+        raise SettingError(
+            f"hugetlbfs.{path}",
+            f"a unit of our own at {unit}",
+            "one that this project did not write",
+            "systemd knows the unit of a path by that name alone, and files of others are left as they are.",
+            f"remove it (systemctl disable --now '{unit_name(path)}' first), or choose another path.",
+        )
+    files: list[WriteFile | EnableUnit] = [*plan_files(host, {unit: unit_text(mount) if mount else ""})]
     if is_enabled(host, path) == (mount is not None):
         return files
     link = EnableUnit(path, enabled=mount is not None)

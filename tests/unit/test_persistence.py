@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from ansible.module_utils.slm_baseline.errors import ParseError
+from ansible.module_utils.slm_baseline.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.mounts import MountSpec
 from ansible.module_utils.slm_baseline.persistence import (
@@ -154,6 +154,20 @@ def test_files_of_others_are_not_ours(fake_host: Host) -> None:
     put(fake_host.root, f"{UNITS}/mnt-huge.mount", unit_text(SPEC).replace(MARK, "# by hand"))
     put(fake_host.root, f"{UNITS}/mnt-huge.service", unit_text(SPEC))
     assert our_units(fake_host) == our_files(fake_host) == []
+
+
+@pytest.mark.parametrize("wanted", [SPEC, None])
+@pytest.mark.parametrize("link", [None, "/dev/null", "gone.mount"])
+def test_a_unit_of_others_is_neither_overwritten_nor_removed(
+    fake_host: Host, wanted: MountSpec | None, link: str | None
+) -> None:
+    unit = unit_path("/mnt/huge")
+    if link:
+        os.symlink(link, fake_host.path(unit))
+    else:
+        put(fake_host.root, unit, unit_text(SPEC).replace(MARK, "# by hand"))
+    with pytest.raises(SettingError, match="a unit of our own at /etc/systemd"):
+        plan_unit(fake_host, "/mnt/huge", wanted)
 
 
 def test_each_change_undoes_itself(fake_host: Host) -> None:
