@@ -327,15 +327,36 @@ def pool_spread(host: Host, size_bytes: int) -> dict[int, int]:
 
 
 def restore_spread(host: Host, size_bytes: int, spread: Mapping[int, int], persistent: int) -> None:
-    """Give a size its old pages back, node by node where nodes are known; writes only what differs."""
-    nodes = pool_spread(host, size_bytes)
-    if spread and set(spread) <= set(nodes):
-        # What shrinks goes first, so that the pages are there for what grows.
-        for node in sorted(nodes, key=lambda node: spread.get(node, 0) - nodes[node]):
-            if nodes[node] != spread.get(node, 0):
-                host.write_kernel(f"{pool_folder(size_bytes, node)}/nr_hugepages", str(spread.get(node, 0)))
-    elif read_pool(host, size_bytes).persistent != persistent:
-        host.write_kernel(f"{pool_folder(size_bytes)}/nr_hugepages", str(persistent))
+    """Give a size its old pages back, node by node where nodes are known; writes only what differs.
+
+    As often as `SetPool` tries, and for the same reason. Whether the pages came is for the caller to read.
+    """
+    for attempt in range(ATTEMPTS):
+        nodes = pool_spread(host, size_bytes)
+        goal = spread_goal(nodes, spread)
+        wanted: dict[int | None, int] = {}
+        if goal is None:
+            if read_pool(host, size_bytes).persistent != persistent:
+                wanted[None] = persistent
+        else:
+            # What shrinks goes first, so that the pages are there for what grows.
+            order = sorted(goal, key=lambda node: goal[node] - nodes[node])
+            wanted |= {node: goal[node] for node in order if goal[node] != nodes[node]}
+        if not wanted:
+            return
+        for node, count in wanted.items():
+            host.write_kernel(f"{pool_folder(size_bytes, node)}/nr_hugepages", str(count))
+        time.sleep(0.1 * attempt)
+
+
+def spread_goal(nodes: Mapping[int, int], spread: Mapping[int, int]) -> dict[int, int] | None:
+    """What each of the nodes of now must have for an earlier spread to be back; None where that cannot be had.
+
+    Nodes may be unknown, or have gone since; one that has come since had no pages.
+    """
+    if not spread or not set(spread) <= set(nodes):
+        return None
+    return {node: spread.get(node, 0) for node in nodes}
 
 
 def plan_pools(host: Host, wanted: Sequence[PoolSpec], compact: bool = False) -> list[SetPool]:

@@ -25,7 +25,7 @@ from .knobs import MIN_FREE, THP, Knob, read_knob, thp_knobs
 from .lease import FOLDER as RUN_FOLDER
 from .mounts import ChangeMount, MountSpec, found_mount, holders, hugetlbfs_mounts, missing_folders
 from .persistence import POOLS_DROPIN, THP_DROPIN, TMPFILES, UNITS, WANTS, our_files, unit_path, wants_path
-from .pools import pool_name, pool_sizes, pool_spread, read_pool, restore_spread
+from .pools import ATTEMPTS, pool_name, pool_sizes, pool_spread, read_pool, restore_spread, spread_goal
 
 STATE = "/var/lib/slm-baseline"
 SNAPSHOT = f"{STATE}/snapshot.json"
@@ -493,18 +493,21 @@ class _Restore:
         except OSError as error:
             self.incomplete.append(os_problem(name, f"{wanted.persistent} pages", error))
             return
-        if (before.persistent, spread) != (wanted.persistent, wanted.nodes) and not (
-            before.persistent == wanted.persistent and not wanted.nodes
-        ):
+        if before.persistent != wanted.persistent or spread_goal(spread, wanted.nodes) not in (None, spread):
             with self._item(name, str(before.persistent), str(wanted.persistent)):
                 if not self.dry_run:
                     restore_spread(self.host, size, wanted.nodes, wanted.persistent)
         if self.dry_run:
             return
-        after = read_pool(self.host, size)
+        after, spread = read_pool(self.host, size), pool_spread(self.host, size)
+        goal = spread_goal(spread, wanted.nodes) or {}
+        pages = {pool_name(size, node): (asked, spread[node]) for node, asked in goal.items()}
+        pages[name] = (wanted.persistent, after.persistent)
         # Surplus that the host's own overcommit allows is its business; any other is memory that did not come back.
-        left = after.surplus - (after.overcommit or 0)
-        if after.persistent != wanted.persistent or left > 0:
+        left = max(0, after.surplus - (after.overcommit or 0))
+        if any(got < asked for asked, got in pages.values()):
+            self.incomplete.append(_pages_short(name, pages))
+        elif left or any(got > asked for asked, got in pages.values()):
             self.incomplete.append(self._pages_held(name, wanted.persistent, after.persistent, left))
 
     def _pages_held(self, name: str, wanted: int, persistent: int, surplus: int) -> SettingError:
@@ -520,6 +523,19 @@ class _Restore:
             f"Held by {', '.join(users) or 'a user that cannot be seen from here'}; they are freed when it lets go.",
             "stop it or remove its files, then run the rollback again: the snapshot is kept until then.",
         )
+
+
+def _pages_short(name: str, pages: Mapping[str, tuple[int, int]]) -> SettingError:
+    """Too few pages came; `pages` has what was asked and got of the pool (`name`) and of its nodes."""
+    asked, got = pages[name]
+    nodes = [f"{node} has {got} of {asked}" for node, (asked, got) in pages.items() if node != name and got != asked]
+    return SettingError(
+        name,
+        f"{asked} pages",
+        f"{got} pages" + (f" ({', '.join(nodes)})" if nodes else ""),
+        f"The kernel could not find enough contiguous memory for the rest in {ATTEMPTS} attempts.",
+        "free memory, or reboot, then run the rollback again: the snapshot is kept until then.",
+    )
 
 
 def _put_file(host: Host, path: str, wanted: FileState | None) -> None:

@@ -25,7 +25,7 @@ from .persistence import (
     pools_file,
     thp_file,
 )
-from .pools import PoolSpec, check_pools, parse_pool_name, parse_pools, plan_pools
+from .pools import PoolSpec, check_pools, parse_pool_name, parse_pools, plan_pools, pool_spread, spread_goal
 from .snapshot import Snapshot
 from .thp import parse_thp, plan_knobs
 
@@ -92,17 +92,17 @@ def plan_all_pools(
 def _returned_pools(host: Host, wanted: Sequence[PoolSpec], prior: Snapshot) -> list[PoolSpec]:
     """Pools of our drop-in that are no longer wanted, with their prior counts.
 
-    A size that is wanted as a whole covers its nodes; one wanted by node gives the other nodes their pages back.
+    A size that is wanted as a whole covers its nodes; one wanted by node gives the other nodes their pages back. Pages
+    return to the nodes they were on, where the snapshot knows these and the host has them yet.
     """
     kept = {(pool.size_bytes, pool.node) for pool in wanted}
-    sizes = {pool.size_bytes for pool in wanted}
     returned: dict[tuple[int, int | None], PoolSpec] = {}
     for name, count in _dropped(our_lines(host, POOLS_DROPIN), {pool.name for pool in wanted}, prior.values()).items():
         pool = parse_pool_name(name, int(count))
         pools = [pool]
-        if pool.node is None and pool.size_bytes in sizes:
-            nodes = prior.pools[pool.size_bytes].nodes
-            pools = [PoolSpec(pool.size_bytes, pages, node) for node, pages in nodes.items()]
+        goal = spread_goal(pool_spread(host, pool.size_bytes), prior.pools[pool.size_bytes].nodes)
+        if pool.node is None and goal is not None:
+            pools = [PoolSpec(pool.size_bytes, pages, node) for node, pages in goal.items()]
         for one in pools:
             if not kept & {(one.size_bytes, None), (one.size_bytes, one.node)}:
                 returned[one.size_bytes, one.node] = one

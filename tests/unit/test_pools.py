@@ -271,6 +271,29 @@ def test_a_read_only_sys_is_one_clear_failure(kernel: FakeKernel) -> None:
     assert kernel.pages(MIB2) == {0: 0, 1: 0}
 
 
+def test_pages_that_come_back_late_are_asked_for_again(kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel.room.update({(MIB2, 0): 1, (MIB2, 1): 1})
+
+    def later(seconds: float) -> None:
+        """Memory becomes free while this waits."""
+        kernel.room[MIB2, 0] += 2
+        kernel.room[MIB2, 1] += 2
+
+    monkeypatch.setattr(time, "sleep", later)
+    restore_spread(kernel, MIB2, {0: 4, 1: 4}, 8)
+    assert kernel.pages(MIB2) == {0: 4, 1: 4}
+    kernel.room.update({(MIB2, 0): 5, (MIB2, 1): 5})
+    restore_spread(kernel, MIB2, {}, 15)
+    assert sum(kernel.pages(MIB2).values()) == 15
+
+
+def test_attempts_to_restore_are_bounded(kernel: FakeKernel) -> None:
+    kernel.room[MIB2, 0] = 1
+    restore_spread(kernel, MIB2, {0: 4, 1: 4}, 8)
+    assert [value for path, value in kernel.writes if "node0" in path] == ["4"] * 3
+    assert kernel.pages(MIB2) == {0: 1, 1: 4}
+
+
 @given(
     before=st.tuples(st.integers(0, 9), st.integers(0, 9)),
     now=st.tuples(st.integers(0, 9), st.integers(0, 9)),

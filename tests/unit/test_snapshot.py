@@ -44,6 +44,7 @@ from tests.fakes import POOL_FILES, build_host, put
 
 MIB2, GIB = 2 << 20, 1 << 30
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+NODE_POOLS = [f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages" for node in (0, 1)]
 
 
 @pytest.fixture
@@ -445,10 +446,36 @@ def test_pages_that_cannot_be_had_back_are_an_incomplete_restore(kernel: FakeKer
     kernel.room.update({(MIB2, 0): 1, (MIB2, 1): 4})
     done = roll_back(kernel)
     assert done.status == "incomplete"
-    assert (done.problems[0].wanted, done.problems[0].found[:7]) == ("8 pages", "5 pages")
+    (problem,) = done.problems
+    assert (problem.wanted, problem.found) == ("8 pages", "5 pages (hugepages.node0.2M has 1 of 4)")
+    assert "could not find enough contiguous memory" in problem.why
+    assert "Held by" not in str(problem)
     kernel.room.clear()
     assert roll_back(kernel).status == "restored"
     assert kernel.pages(MIB2) == {0: 4, 1: 4}
+
+
+def test_surplus_below_the_hosts_overcommit_is_never_told_as_a_negative_count(kernel: FakeKernel) -> None:
+    put(kernel.root, POOL.replace("nr_", "nr_overcommit_"), "4\n")
+    ensure(kernel, [], "t", "run-1")
+    kernel.write_kernel(POOL, "8")
+    for path in (POOL, *NODE_POOLS):
+        kernel.stuck.add(path)
+    (problem,) = roll_back(kernel).problems
+    assert problem.found == "8 pages and 0 surplus pages still in use"
+
+
+def test_pages_that_are_back_on_another_node_are_an_incomplete_restore(kernel: FakeKernel) -> None:
+    kernel.write_kernel(NODE_POOLS[0], "8")
+    ensure(kernel, [], "t", "run-1")
+    kernel.write_kernel(NODE_POOLS[0], "5")
+    kernel.write_kernel(NODE_POOLS[1], "3")
+    kernel.stuck.update(NODE_POOLS)
+    (problem,) = roll_back(kernel).problems
+    assert problem.found == "8 pages (hugepages.node0.2M has 5 of 8, hugepages.node1.2M has 3 of 0)"
+    kernel.stuck.clear()
+    assert roll_back(kernel).status == "restored"
+    assert kernel.pages(MIB2) == {0: 8, 1: 0}
 
 
 def test_one_item_that_fails_does_not_keep_the_others(kernel: FakeKernel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
@@ -94,8 +95,16 @@ def test_without_persistence_only_the_kernel_changes(kernel: FakeKernel) -> None
 
 def test_a_pool_as_a_whole_comes_and_goes(kernel: FakeKernel) -> None:
     assert pools(kernel, PoolSpec(MIB2, 100)) == ["hugepages.2M", POOLS_DROPIN]
+    assert sorted(pools(kernel)) == [POOLS_DROPIN, "hugepages.node0.2M", "hugepages.node1.2M"]
+    assert kernel.pages(MIB2) == {0: 1, 1: 3}
+
+
+def test_a_pool_returns_as_a_whole_where_a_node_has_gone_since(kernel: FakeKernel) -> None:
+    pools(kernel, PoolSpec(MIB2, 100))
+    shutil.rmtree(kernel.path("/sys/devices/system/node/node1"))
+    kernel.write_kernel(NODE.format(0), "100")
     assert pools(kernel) == ["hugepages.2M", POOLS_DROPIN]
-    assert sum(kernel.pages(MIB2).values()) == 4
+    assert kernel.pages(MIB2) == {0: 4}
 
 
 def test_a_node_no_longer_wanted_returns_while_the_other_stays(kernel: FakeKernel) -> None:
@@ -120,7 +129,8 @@ def test_from_nodes_to_the_whole_the_nodes_are_covered(kernel: FakeKernel) -> No
 
 def test_one_size_goes_while_another_comes(kernel: FakeKernel) -> None:
     pools(kernel, PoolSpec(GIB, 2))
-    assert pools(kernel, PoolSpec(MIB2, 9)) == ["hugepages.1G", "hugepages.2M", POOLS_DROPIN]
+    came_and_went = ["hugepages.node0.1G", "hugepages.node1.1G", "hugepages.2M", POOLS_DROPIN]
+    assert pools(kernel, PoolSpec(MIB2, 9)) == came_and_went
     assert kernel.pages(GIB) == {0: 0, 1: 0}
 
 
