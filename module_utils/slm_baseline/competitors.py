@@ -6,13 +6,13 @@ Each finding carries the file and line it came from. Only one that wants another
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from .errors import SettingError
 from .hostfs import Host
 from .knobs import THP
-from .persistence import POOLS_DROPIN, THP_DROPIN, WANTS, is_ours, tmpfiles_lines
+from .persistence import POOLS_DROPIN, THP_DROPIN, is_ours, tmpfiles_lines
 from .pools import HUGEPAGES, NODES, pool_name
 from .sizes import parse_size
 
@@ -33,7 +33,9 @@ _POOL_FILE = re.compile(
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MENTION = re.compile(r"/(?:sys|proc)/[\w/-]+", re.ASCII)
 _NUMBER = re.compile(r"(?<![\w/.-])[0-9]+(?![\w/.-])", re.ASCII)
-_SYSCTL_POOL = re.compile(r"\bvm[./]nr_hugepages\s*=\s*([0-9]+)", re.ASCII)
+_SYSCTL_POOL = re.compile(r"\bsysctl\b.*?\bvm[./]nr_hugepages\s*=\s*([0-9]+)", re.ASCII)
+_INTO = re.compile(r"""(?:>\|?|\btee\b[^;|&<>]*)\s*["']?$""")
+"""What stands before a path that is written: a redirection, or tee with its options and its other files."""
 
 
 @dataclass(frozen=True)
@@ -223,20 +225,20 @@ def _boot(host: Host, default: int) -> Iterator[Competitor]:
         yield Competitor("/proc/cmdline", 1, knob, value, "the kernel command line")
 
 
-def _mentioned(text: str, default: int) -> Iterator[tuple[str, str | None]]:
-    """Knobs that a shell-like line writes, with the value where one stands plainly before the path."""
+def _written(text: str, default: int) -> Iterator[tuple[str, str | None]]:
+    """Knobs that a shell-like line writes, with the value where one stands plainly before the path.
+
+    A path that is only read does not count: metrics exporters and checks read them all the time.
+    """
     for match in _MENTION.finditer(text):
+        before = text[: match.start()]
         knob = knob_of(match[0], default)
-        if knob:
+        if knob and _INTO.search(before):
             selects = knob.startswith("thp.") and not knob.startswith("thp.khugepaged.")
-            words = (_THP_WORDS if selects else _NUMBER).findall(text[: match.start()])
+            words = (_THP_WORDS if selects else _NUMBER).findall(before)
             yield knob, words[-1] if words else None
     for match in _SYSCTL_POOL.finditer(text):
         yield pool_name(default), match[1]
-
-
-def _writes(text: str) -> bool:
-    return any(sign in text for sign in (">", "tee ", "sysctl ", "hugeadm", "echo ", "write"))
 
 
 def _units(host: Host, default: int) -> Iterator[Competitor]:
@@ -252,19 +254,20 @@ def _units(host: Host, default: int) -> Iterator[Competitor]:
             path = f"{folder}/{name}"
             if name.endswith(".service") and name in enabled:
                 enabled.discard(name)
-                yield from _script(host, path, default, f"unit {name}", lambda text: text.startswith("Exec"))
+                yield from _script(host, path, default, f"unit {name}", "Exec")
 
 
 def _scripts(host: Host, default: int) -> Iterator[Competitor]:
     crons = [f"/etc/cron.d/{name}" for name in host.names("/etc/cron.d")]
     for path in (*_SCRIPTS, "/etc/crontab", *crons):
-        yield from _script(host, path, default, "a script run at boot", _writes)
+        yield from _script(host, path, default, "a script run at boot")
 
 
-def _script(host: Host, path: str, default: int, kind: str, relevant: Callable[[str], bool]) -> Iterator[Competitor]:
+def _script(host: Host, path: str, default: int, kind: str, key: str = "") -> Iterator[Competitor]:
+    """What the lines of a script, or those of a unit that begin with `key`, write."""
     for number, text in _lines(host, path):
-        if relevant(text):
-            for knob, value in _mentioned(text, default):
+        if text.startswith(key):
+            for knob, value in _written(text, default):
                 yield Competitor(path, number, knob, value, kind)
 
 
@@ -277,7 +280,7 @@ def _fstab(host: Host) -> Iterator[Competitor]:
     for folder in _UNIT_FOLDERS:
         for name in host.names(folder):
             path = f"{folder}/{name}"
-            if name.endswith(".mount") and folder != WANTS and not is_ours(host, path):
+            if name.endswith(".mount") and not is_ours(host, path):
                 for number, text in _lines(host, path):
                     if text.startswith("Where="):
                         yield Competitor(path, number, f"hugetlbfs.{text[6:].strip()}", None, f"unit {name}")

@@ -121,6 +121,15 @@ def test_our_own_files_do_not_compete(fake_host: Host) -> None:
         ("/etc/rc.local", f"#!/bin/sh\necho never > {THP}/enabled\n", [("thp.enabled", "never", 2)]),
         ("/etc/rc.local", f"echo madvise | tee {THP}/enabled {THP}/defrag\n", []),
         ("/etc/rc.local", f"if test -f {THP}/enabled; then\n  cat {THP}/enabled\nfi\n", []),
+        ("/etc/rc.local", f"echo 512 >>{POOL}\n", [("hugepages.2M", "512", 1)]),
+        ("/etc/rc.local", f"echo 512 >| '{POOL}'\n", [("hugepages.2M", "512", 1)]),
+        ("/etc/rc.local", f'echo 512 | tee -a "{POOL}" > /dev/null\n', [("hugepages.2M", "512", 1)]),
+        ("/etc/rc.local", f"echo never | tee {THP}/defrag {THP}/enabled\n", [("thp.enabled", "never", 1)]),
+        ("/etc/cron.d/x", f"* * * * * root cat {POOL} > /var/lib/node_exporter/hp.prom\n", []),
+        ("/etc/cron.d/x", f"* * * * * root cat {POOL} | tee /var/lib/node_exporter/hp.prom\n", []),
+        ("/etc/cron.d/x", f"* * * * * root tee /tmp/x < {POOL}\n", []),
+        ("/etc/cron.d/x", f"* * * * * root echo never | tee /tmp/x; cat {THP}/enabled\n", []),
+        ("/etc/cron.d/x", "* * * * * root sysctl vm.nr_hugepages | tee /tmp/hp\n", []),
         ("/etc/rc.local", f"echo $MODE > {THP}/enabled\n", [("thp.enabled", None, 1)]),
         ("/etc/rc.local", f"echo 512 > {POOL}\n", [("hugepages.2M", "512", 1)]),
         ("/etc/rc.local", f"echo 4 > {NODE1}\n", []),
@@ -156,6 +165,15 @@ def test_a_unit_competes_once_it_is_enabled(fake_host: Host) -> None:
     wants.mkdir()
     os.symlink("/usr/lib/systemd/system/disable-thp.service", wants / "disable-thp.service")
     assert found(fake_host) == [("thp.enabled", "never", "/usr/lib/systemd/system/disable-thp.service:3")]
+
+
+def test_a_unit_that_only_reads_a_knob_does_not_compete(fake_host: Host) -> None:
+    unit = "/etc/systemd/system/exporter.service"
+    put(fake_host.root, unit, f"[Service]\nExecStart=/bin/sh -c 'cat {POOL} {THP}/enabled > /run/hp.prom'\n")
+    wants = fake_host.path("/etc/systemd/system/multi-user.target.wants")
+    wants.mkdir()
+    os.symlink(unit, wants / "exporter.service")
+    assert found(fake_host) == []
 
 
 def tuned(host: Host, active: str, profiles: dict[str, str], enabled: bool = True) -> None:
