@@ -20,7 +20,8 @@ options:
     type: raw
     required: true
   run:
-    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    description: The run this task belongs to, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
+      Keeps two runs apart.
     type: dict
   root:
     description: Where the host's files are. For tests.

@@ -22,7 +22,8 @@ options:
     description: The wanted mounts, in the form of M(hugetlbfs)'s option; their paths are recorded too.
     type: raw
   run:
-    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    description: The run this task belongs to, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
+      Keeps two runs apart.
     type: dict
   root:
     description: Where the host's files are. For tests.
@@ -77,7 +78,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, now, require_root
+from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, now, require_root, warn
 from ansible.module_utils.slm_baseline.mounts import parse_mounts
 from ansible.module_utils.slm_baseline.rollback import Outcome, roll_back
 from ansible.module_utils.slm_baseline.snapshot import ensure, foresee, undo_sweep
@@ -108,6 +109,7 @@ def put_back(module: AnsibleModule, host: Host) -> dict[str, Any]:
     else:
         with leased(module, host, last=True):
             done = roll_back(host)
+    warn(module, done.warning)
     result = _told(done)
     if done.status == "incomplete":
         reasons = " / ".join(str(problem) for problem in done.problems)

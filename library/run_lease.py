@@ -12,7 +12,7 @@ description:
 author: slm-baseline maintainers
 options:
   run:
-    description: The run that ends, as the playbooks of this project pass it.
+    description: The run that ends, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
     type: dict
     required: true
   root:
@@ -42,11 +42,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline import lease
 from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish
+from ansible.module_utils.slm_baseline.modules import ARGUMENTS, RUN_ARGUMENT, finish
 
 
 def main() -> None:
-    module = AnsibleModule({**ARGUMENTS, "run": {"type": "dict", "required": True}}, supports_check_mode=True)
+    module = AnsibleModule({**ARGUMENTS, "run": {**RUN_ARGUMENT, "required": True}}, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
         released = not module.check_mode and lease.release(host, module.params["run"]["id"])

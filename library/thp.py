@@ -32,7 +32,8 @@ options:
     description: "Per-size (mTHP) policy by size: a mapping such as C({64K: madvise})."
     type: raw
   run:
-    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
+    description: The run this task belongs to, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
+      Keeps two runs apart.
     type: dict
   root:
     description: Where the host's files are. For tests.

@@ -20,7 +20,17 @@ from .pools import NeedsReboot
 from .snapshot import Snapshot, ensure, foresee, load, refuse_unfinished_sweep, undo_sweep
 
 ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
-SETTER_ARGUMENTS: dict[str, Any] = {**ARGUMENTS, "run": {"type": "dict"}}
+RUN_ARGUMENT: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "id": {"type": "str", "required": True},
+        "started_at": {"type": "str"},
+        "controller": {"type": "dict"},
+        "alive": {"type": "list"},
+    },
+}
+"""What lookup_plugins/slm_run.py tells of a run."""
+SETTER_ARGUMENTS: dict[str, Any] = {**ARGUMENTS, "run": RUN_ARGUMENT}
 
 
 def now() -> str:
@@ -30,6 +40,8 @@ def now() -> str:
 
 def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoReturn:
     """Run the work and end the module: with its result, or with one error that says what to do."""
+    # Folders on the way to a unit, a drop-in or a mount are for others to pass, however root's own files are kept.
+    os.umask(0o022)
     try:
         result = work(Host(Path(module.params["root"])))
     except NeedsReboot as error:
@@ -41,6 +53,12 @@ def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoR
         problem = os_problem(str(error.filename or "the host"), "to work", error)
         module.fail_json(msg=str(problem), problem=problem.as_dict())
     module.exit_json(**result)
+
+
+def warn(module: AnsibleModule, warning: str | None) -> None:
+    """Tell a warning, where there is one."""
+    if warning:
+        module.warn(warning)
 
 
 def require_root(host: Host, what: str) -> None:
@@ -92,6 +110,6 @@ def set_up(
             ensure(host, mount_paths, now(), run_id)
             apply_all(host, changes)
             if any(change.name.startswith(UNITS) for change in changes):
-                reload_units(host)
+                warn(module, reload_units(host))
     told = outcome(changes, verified=True, recovered=recovered)
     return {**told, "changed": bool(changes or recovered)}

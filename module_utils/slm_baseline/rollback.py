@@ -12,13 +12,17 @@ from .snapshot import SNAPSHOT, SWEEP_PRIOR, archive, load, remove_leftovers, re
 
 @dataclass(frozen=True)
 class Outcome:
-    """`status` is `restored`, `nothing` or `incomplete`; `archive` is the snapshot's path after a complete restore."""
+    """`status` is `restored`, `nothing` or `incomplete`; `archive` is the snapshot's path after a complete restore.
+
+    A `warning` is about what no setting depends on.
+    """
 
     status: str
     changes: list[dict[str, str]] = field(default_factory=list)
     problems: list[SettingError] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
     archive: str | None = None
+    warning: str | None = None
 
 
 def roll_back(host: Host, dry_run: bool = False) -> Outcome:
@@ -43,12 +47,13 @@ def roll_back(host: Host, dry_run: bool = False) -> Outcome:
             )
         return Outcome("nothing")
     restored = restore(host, prior, dry_run)
+    warning = None
     if not dry_run and any(change["knob"].startswith(UNITS) for change in restored.changes):
-        reload_units(host)
+        warning = reload_units(host)
     if restored.incomplete:
-        return Outcome("incomplete", restored.changes, restored.incomplete, prior.values())
+        return Outcome("incomplete", restored.changes, restored.incomplete, prior.values(), warning=warning)
     path = None
     if not dry_run:
         host.remove_durably(SWEEP_PRIOR)
         path = archive(host, snapshot) if snapshot else None
-    return Outcome("restored", restored.changes, [], prior.values(), path)
+    return Outcome("restored", restored.changes, [], prior.values(), path, warning)

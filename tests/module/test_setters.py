@@ -9,20 +9,25 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline import modules
+from ansible.module_utils.slm_baseline import modules, rollback
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.knobs import THP, thp_knobs
+from ansible.module_utils.slm_baseline.lease import FOLDER as LEASE_FOLDER
 from ansible.module_utils.slm_baseline.lease import LEASE
-from ansible.module_utils.slm_baseline.persistence import POOLS_DROPIN, THP_DROPIN
-from ansible.module_utils.slm_baseline.snapshot import SNAPSHOT, SWEEP_PRIOR, save, take
+from ansible.module_utils.slm_baseline.mounts import MountSpec
+from ansible.module_utils.slm_baseline.persistence import POOLS_DROPIN, THP_DROPIN, unit_path, unit_text
+from ansible.module_utils.slm_baseline.snapshot import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR, save, take
 from ansible.module_utils.testing import patch_module_args
 
+from lookup_plugins.slm_run import describe
 from tests.fake_kernel import FakeKernel
 from tests.fakes import MOUNTINFO, put
 
@@ -45,9 +50,9 @@ def kernel(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 
 @pytest.fixture
 def run(kernel: FakeKernel, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a module of the library by name with arguments; its result."""
+    """Run a module of the library by name; its result. Every error `has_parts` but Ansible's own."""
 
-    def call(name: str, check: bool = False, **arguments: Any) -> dict[str, Any]:
+    def call(name: str, check: bool = False, has_parts: bool = True, **arguments: Any) -> dict[str, Any]:
         spec = importlib.util.spec_from_file_location(f"slm_module_{name}", LIBRARY / f"{name}.py")
         assert spec
         assert spec.loader
@@ -59,7 +64,7 @@ def run(kernel: FakeKernel, capsys: pytest.CaptureFixture[str]) -> Run:
         result: dict[str, Any] = json.loads(capsys.readouterr().out)
         if result.get("failed"):
             assert "Traceback" not in json.dumps(result)
-            if "problems" not in result:
+            if has_parts and "problems" not in result:
                 assert all(result["problem"][part] for part in ("knob", "wanted", "found", "why", "next_step"))
                 assert result["problem"]["wanted"] in result["msg"]
         return result
@@ -236,6 +241,83 @@ def test_hugetlbfs_in_check_mode_predicts_mount_and_unit(kernel: FakeKernel, run
     ]
     assert "Options=pagesize=2M,mode=0770,uid=0,gid=0,nosuid,nodev" in result["diff"]["after"]
     assert tree(kernel) == before
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ({}, "missing required arguments: id"),
+        ({"id": "run-1", "controller": "c"}, "controller"),
+        ({"id": "run-1", "alive": {"pid": 7}}, "alive"),
+        ({"id": "run-1", "colour": "red"}, "colour"),
+        ("run-1", "dictionary requested"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("thp", {}),
+        ("hugepages", {"pools": []}),
+        ("hugetlbfs", {"mounts": []}),
+        ("memory_snapshot", {}),
+        ("run_lease", {}),
+    ],
+)
+def test_an_odd_run_is_one_clear_error(
+    kernel: FakeKernel, run: Run, name: str, arguments: dict[str, Any], odd: object, told: str
+) -> None:
+    before = tree(kernel)
+    result = run(name, has_parts=False, run=odd, **arguments)
+    assert result["failed"]
+    assert told in result["msg"]
+    assert tree(kernel) == before
+
+
+def test_everything_that_the_lookup_tells_of_a_run_is_taken(kernel: FakeKernel, run: Run) -> None:
+    assert not run("thp", run=describe()).get("failed")
+
+
+def test_a_hardened_umask_locks_nobody_out_of_the_folders_and_lets_nobody_into_the_secrets(
+    kernel: FakeKernel, run: Run
+) -> None:
+    kernel.path("/etc/tmpfiles.d").rmdir()
+    before = os.umask(0o077)
+    try:
+        run("thp", enabled="always", run=RUN)
+        run("memory_snapshot", state="restored", run=RUN)
+        run("thp", enabled="always", run=RUN)
+    finally:
+        os.umask(before)
+    modes = {
+        path: stat.S_IMODE(kernel.path(path).stat().st_mode)
+        for path in ("/etc/tmpfiles.d", THP_DROPIN, STATE, ARCHIVE, SNAPSHOT, LEASE_FOLDER, LEASE)
+    }
+    assert modes == {
+        "/etc/tmpfiles.d": 0o755,
+        THP_DROPIN: 0o644,
+        STATE: 0o755,
+        ARCHIVE: 0o700,
+        SNAPSHOT: 0o600,
+        LEASE_FOLDER: 0o755,
+        LEASE: 0o600,
+    }
+
+
+def test_units_that_systemd_did_not_read_again_are_a_warning(
+    kernel: FakeKernel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule.warn", lambda module, warning: told.append(warning))
+    for module in (modules, rollback):
+        monkeypatch.setattr(module, "reload_units", lambda host: "systemd did not answer")
+    run("memory_snapshot", mounts=[{"path": "/mnt/huge", "page_size": "2M"}], run=RUN)
+    unit = unit_text(MountSpec("/mnt/huge", MIB2))
+    put(kernel.root, unit_path("/mnt/huge"), unit)
+    assert run("hugetlbfs", mounts=[], run=RUN)["changed"]
+    assert told == ["systemd did not answer"]
+    put(kernel.root, unit_path("/mnt/huge"), unit)
+    assert run("memory_snapshot", state="restored", run=RUN)["status"] == "restored"
+    assert told == ["systemd did not answer"] * 2
 
 
 def test_a_second_run_of_the_project_is_refused_by_name(kernel: FakeKernel, run: Run) -> None:

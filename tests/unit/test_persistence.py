@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from ansible.module_utils.slm_baseline import persistence
 from ansible.module_utils.slm_baseline.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.mounts import MountSpec
@@ -24,6 +25,7 @@ from ansible.module_utils.slm_baseline.persistence import (
     plan_files,
     plan_unit,
     pools_file,
+    reload_units,
     systemd_runs,
     tmpfiles_lines,
     tmpfiles_text,
@@ -193,3 +195,34 @@ def test_systemd_is_known_by_its_folder(fake_host: Host) -> None:
     assert not systemd_runs(fake_host)
     fake_host.path("/run/systemd/system").mkdir(parents=True)
     assert systemd_runs(fake_host)
+
+
+def test_a_fake_host_has_no_systemd_to_tell(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_host.path("/run/systemd/system").mkdir(parents=True)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("ran"))
+    assert reload_units(fake_host) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (subprocess.CompletedProcess([], 0, "", "a remark"), None),
+        (subprocess.CompletedProcess([], 1, "", "Access denied\n"), "(Access denied)"),
+        (subprocess.CompletedProcess([], 4, "", ""), "(exit code 4)"),
+        (subprocess.TimeoutExpired("systemctl", 60), "timed out after 60 seconds"),
+        (FileNotFoundError(2, "No such file or directory", "systemctl"), "No such file"),
+    ],
+)
+def test_a_systemd_that_does_not_read_the_units_again_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, answer: object, told: str | None
+) -> None:
+    def run(*_: object, **__: object) -> object:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(persistence, "systemd_runs", lambda host: True)
+    warning = reload_units(Host())
+    assert (warning is None) == (told is None)
+    assert (told or "") in (warning or "")
