@@ -10,16 +10,7 @@ from .errors import SettingError
 from .hostfs import Host
 from .knobs import thp_knobs
 from .mounts import default_page_bytes, found_mount
-from .persistence import (
-    POOLS_DROPIN,
-    THP_DROPIN,
-    WANTS,
-    is_enabled,
-    our_units,
-    parse_unit,
-    systemd_runs,
-    tmpfiles_lines,
-)
+from .persistence import POOLS_DROPIN, THP_DROPIN, UNITS, is_enabled, our_units, parse_unit, tmpfiles_lines
 from .pools import read_pools
 from .tuning import Wanted
 
@@ -117,7 +108,7 @@ def _left_over(
     persisted: Mapping[str, tuple[str, str]],
     boot: Mapping[str, str],
 ) -> list[Row]:
-    ours = (f"{THP_DROPIN}:", f"{POOLS_DROPIN}:", f"{WANTS.rpartition('/')[0]}/")
+    ours = (f"{THP_DROPIN}:", f"{POOLS_DROPIN}:", f"{UNITS}/")
     return [
         Row(
             knob,
@@ -132,8 +123,3 @@ def _left_over(
         for knob, (value, source) in persisted.items()
         if knob not in wanted and source.startswith(ours)
     ]
-
-
-def waits_for_systemd(host: Host) -> bool:
-    """Whether the persisted settings have nobody to apply them at boot, as far as this boot shows."""
-    return not systemd_runs(host)

@@ -65,28 +65,22 @@ def our_mount_paths(host: Host) -> list[str]:
     return [unit.path for unit in units if unit]
 
 
-def plan_thp(host: Host, wanted: dict[str, str], prior: Snapshot | None, persist: bool = True) -> list[Change]:
+def plan_thp(host: Host, wanted: dict[str, str], prior: Snapshot | None) -> list[Change]:
     """Runtime values first, in the kernel's order, then the drop-in that keeps them."""
     offered = thp_knobs(host)
     dropped = _dropped(our_lines(host, THP_DROPIN), wanted, prior.knobs if prior else {})
     dropped = {name: value for name, value in dropped.items() if name in offered}
-    changes: list[Change] = [*plan_knobs(host, {**dropped, **wanted})]
-    if persist:
-        kept = {knob.path: wanted[name] for name, knob in offered.items() if name in wanted}
-        changes += plan_files(host, thp_file(kept))
-    return changes
+    kept = {knob.path: wanted[name] for name, knob in offered.items() if name in wanted}
+    return [*plan_knobs(host, {**dropped, **wanted}), *plan_files(host, thp_file(kept))]
 
 
 def plan_all_pools(
-    host: Host, wanted: Sequence[PoolSpec], prior: Snapshot | None, compact: bool = False, persist: bool = True
+    host: Host, wanted: Sequence[PoolSpec], prior: Snapshot | None, compact: bool = False
 ) -> list[Change]:
     """Pools first, then their drop-in."""
     check_pools(host, wanted)
     returned = _returned_pools(host, wanted, prior) if prior else []
-    changes: list[Change] = [*plan_pools(host, [*wanted, *returned], compact)]
-    if persist:
-        changes += plan_files(host, pools_file(wanted))
-    return changes
+    return [*plan_pools(host, [*wanted, *returned], compact), *plan_files(host, pools_file(wanted))]
 
 
 def _returned_pools(host: Host, wanted: Sequence[PoolSpec], prior: Snapshot) -> list[PoolSpec]:

@@ -88,11 +88,6 @@ def test_a_drop_in_deleted_by_hand_is_written_again(kernel: FakeKernel) -> None:
     assert thp(kernel, enabled="always") == [THP_DROPIN]
 
 
-def test_without_persistence_only_the_kernel_changes(kernel: FakeKernel) -> None:
-    assert names(plan_thp(kernel, {"thp.enabled": "always"}, None, persist=False)) == ["thp.enabled"]
-    assert names(plan_all_pools(kernel, [PoolSpec(MIB2, 9)], None, persist=False)) == ["hugepages.2M"]
-
-
 def test_a_pool_as_a_whole_comes_and_goes(kernel: FakeKernel) -> None:
     assert pools(kernel, PoolSpec(MIB2, 100)) == ["hugepages.2M", POOLS_DROPIN]
     assert sorted(pools(kernel)) == [POOLS_DROPIN, "hugepages.node0.2M", "hugepages.node1.2M"]
