@@ -11,6 +11,8 @@ description:
     them over reboots with a C(tmpfiles.d) drop-in of its own.
   - A pool that the kernel grants only in part is a failure that says what was asked and what was got, and the earlier
     value is put back.
+  - Pools that would grow beyond O(max_share) of RAM, or leave less than O(margin) available, are refused before
+    anything is written.
   - A size that is left out stays untouched; one that an earlier run set returns to its value in the snapshot.
 author: slm-baseline maintainers
 options:
@@ -22,6 +24,14 @@ options:
     description: Whether one memory compaction may be tried when pages are short. It can stall the host for a while.
     type: bool
     default: false
+  max_share:
+    description: The largest share of RAM that the pools may take.
+    type: raw
+    default: 0.5
+  margin:
+    description: Memory that must stay available beside the pools.
+    type: raw
+    default: 1G
   run:
     description: The run this task belongs to, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
       Keeps two runs apart.
@@ -79,12 +89,17 @@ problem:
   type: dict
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.changes import Change
 from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.meminfo import check_guard, parse_share
 from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, set_up
 from ansible.module_utils.slm_baseline.pools import parse_pools
+from ansible.module_utils.slm_baseline.sizes import parse_size
+from ansible.module_utils.slm_baseline.snapshot import Snapshot
 from ansible.module_utils.slm_baseline.tuning import plan_all_pools
 
 
@@ -93,6 +108,8 @@ def main() -> None:
         {
             "pools": {"type": "raw", "required": True},
             "compact": {"type": "bool", "default": False},
+            "max_share": {"type": "raw", "default": 0.5},
+            "margin": {"type": "raw", "default": "1G"},
             **SETTER_ARGUMENTS,
         },
         supports_check_mode=True,
@@ -100,8 +117,15 @@ def main() -> None:
 
     def work(host: Host) -> dict[str, Any]:
         wanted = parse_pools(module.params["pools"])
-        compact = module.params["compact"]
-        return set_up(module, host, "hugepages", lambda prior: plan_all_pools(host, wanted, prior, compact))
+        max_share = parse_share(module.params["max_share"], "hugepages_max_share")
+        keep_bytes = parse_size(module.params["margin"], "hugepages_margin")
+
+        def plan(prior: Snapshot | None) -> Sequence[Change]:
+            changes = plan_all_pools(host, wanted, prior, module.params["compact"])
+            check_guard(host, wanted, keep_bytes, max_share)
+            return changes
+
+        return set_up(module, host, "hugepages", plan)
 
     finish(module, work)
 
