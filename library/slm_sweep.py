@@ -154,7 +154,7 @@ from ansible.module_utils.slm_baseline.experiment_state import progress
 from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.measurement import Request, make_subject, parse_request
 from ansible.module_utils.slm_baseline.model_files import expected_bytes
-from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, leased, now, require_root
+from ansible.module_utils.slm_baseline.modules import ARGUMENTS, RUN_ARGUMENT, finish, leased, now, require_root
 from ansible.module_utils.slm_baseline.sizes import parse_size
 
 BENCHMARK = {
@@ -176,7 +176,7 @@ SWEEP = {
     "new": {"type": "bool", "default": False},
     "margin": {"type": "raw", "default": "1G"},
     "max_share": {"type": "float", "default": 0.5},
-    "run": {"type": "dict", "required": True},
+    "run": {**RUN_ARGUMENT, "required": True},
 }
 
 
