@@ -118,6 +118,11 @@ samples:
   returned: success, not in check mode
   type: list
   elements: dict
+recovered:
+  description: What an interrupted sweep had left set and was put back before the block.
+  returned: success, not in check mode
+  type: list
+  elements: dict
 benchmark:
   description: The whole run (host, model, software, protocol, ceiling, samples), as the result document wants it.
   returned: success, last block, not in check mode
@@ -136,7 +141,7 @@ from ansible.module_utils.slm_baseline.hostfs import Host
 from ansible.module_utils.slm_baseline.loader_process import ControllerGone
 from ansible.module_utils.slm_baseline.measurement import measure_block, parse_block, parse_request, preflight
 from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased
-from ansible.module_utils.slm_baseline.snapshot import recover_sweep
+from ansible.module_utils.slm_baseline.snapshot import undo_sweep
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["measured", "checked"], "default": "measured"},
@@ -175,8 +180,9 @@ def main() -> None:
             }
         with leased(module, host) as run_id:
             # What an interrupted sweep left set would be measured as if the user had set it.
-            recover_sweep(host)
-            return measure_block(host, request, run_id, number)
+            recovered = undo_sweep(host)
+            measured = measure_block(host, request, run_id, number)
+        return {**measured, "changed": measured["changed"] or bool(recovered), "recovered": recovered}
 
     try:
         finish(module, work)

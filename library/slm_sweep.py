@@ -156,6 +156,7 @@ from ansible.module_utils.slm_baseline.measurement import Request, make_subject,
 from ansible.module_utils.slm_baseline.model_files import expected_bytes
 from ansible.module_utils.slm_baseline.modules import ARGUMENTS, RUN_ARGUMENT, finish, leased, now, require_root
 from ansible.module_utils.slm_baseline.sizes import parse_size
+from ansible.module_utils.slm_baseline.snapshot import refuse_unfinished_sweep
 
 BENCHMARK = {
     "home": {"type": "path", "default": "/opt/slm-baseline"},
@@ -198,6 +199,7 @@ def main() -> None:
         )
 
     def foreseen(host: Host, request: Request) -> dict[str, Any]:
+        refuse_unfinished_sweep(host)
         new = experiment_run.new_plan(
             host, wanted(expected_bytes(host, request.place.model), subject={}, stored_dtype="")
         )

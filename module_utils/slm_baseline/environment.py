@@ -196,15 +196,16 @@ def installed(host: Host, environment: Environment) -> list[str]:
 
 
 def remove(host: Host, environment: Environment, paths: Sequence[str]) -> None:
-    """Remove these, and `home` where nothing else is left in it: it may be a folder that others use too."""
+    """Remove these, and the folders they lay in where nothing else is left there: others may use `home` too."""
     for path in paths:
         target = host.path(path)
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
             target.unlink()
-    with contextlib.suppress(OSError):
-        host.path(environment.home).rmdir()
+    for folder in (host.path(environment.home), host.path(RUNS).parent):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _make_home(host: Host, environment: Environment) -> None:

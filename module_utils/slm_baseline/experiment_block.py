@@ -14,7 +14,7 @@ from .experiment import WANTED, Arm, Cell, changes_to
 from .hostfs import Host
 from .knobs import thp_knobs
 from .pools import pool_name, pool_sizes, read_pool
-from .snapshot import SWEEP_PRIOR, Snapshot, recover_sweep, restore, save, take
+from .snapshot import SWEEP_PRIOR, Snapshot, restore, save, take, undo_sweep
 
 Measure = Callable[[Arm, str, str], dict[str, Any]]
 """Runs the loader once: arm, dtype and `cold` or `warm` in, a sample out."""
@@ -93,7 +93,7 @@ def _put_back(host: Host, prior: Snapshot) -> None:
 @contextlib.contextmanager
 def _restored(host: Host, taken_at: str, run_id: str) -> Iterator[Snapshot]:
     """The host's state now, stored durably; restored and forgotten at the end, also when told to terminate."""
-    recover_sweep(host)
+    undo_sweep(host)
     prior = take(host, [], taken_at, run_id)
     save(host, prior, SWEEP_PRIOR)
     with _termination_as_exception():

@@ -13,7 +13,7 @@ from .experiment_block import run_block
 from .experiment_state import Plan, attempts, finished_blocks, load_plan, progress, require_same, save_plan
 from .hostfs import Host
 from .samples import append_sample, read_samples
-from .snapshot import recover_sweep, take
+from .snapshot import take, undo_sweep
 
 
 class Bench(Protocol):
@@ -57,7 +57,7 @@ def parse_seed(value: object, run_id: str) -> int:
 
 def plan(host: Host, request: Request) -> dict[str, Any]:
     """Make or resume the plan: `plan`, `is_resumed`, `restored` (what an interrupted block had left), `progress`."""
-    restored = bool(recover_sweep(host))
+    restored = bool(undo_sweep(host))
     fresh = new_plan(host, request)
     stored = None if request.is_new else load_plan(host)
     if stored is None or stored.is_finished:
@@ -103,7 +103,7 @@ def block(host: Host, bench_of: Callable[[int], Bench], taken_at: str) -> dict[s
     `bench_of` makes what measures the block of that number.
     """
     current = _current(host)
-    recover_sweep(host)
+    undo_sweep(host)
     require_same(current, stock=_stock(host, taken_at, current.run_id))
     before = read_samples(host, current.run_id)
     number = int(progress(before, current.cells())["next_block"])

@@ -329,11 +329,6 @@ def undo_sweep(host: Host) -> list[dict[str, str]]:
     return restored.changes
 
 
-def recover_sweep(host: Host) -> bool:
-    """As `undo_sweep`, for whom it is enough to know whether anything was put back."""
-    return bool(undo_sweep(host))
-
-
 def refuse_unfinished_sweep(host: Host) -> None:
     """SettingError where a sweep was cut short: for a dry run, which cannot restore the host before it looks."""
     if host.exists(SWEEP_PRIOR):

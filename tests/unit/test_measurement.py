@@ -345,6 +345,17 @@ def test_the_purge_removes_ours_and_nothing_else(tmp_path: Path) -> None:
     assert not host.path("/srv/shared").exists()
 
 
+@pytest.mark.parametrize("others", [(), ("archive",)])
+def test_a_purge_takes_the_state_folder_along_where_it_is_empty(tmp_path: Path, others: tuple[str, ...]) -> None:
+    host = Host(tmp_path)
+    for name in ("runs/run-1", *others):
+        host.path(f"/var/lib/slm-baseline/{name}").mkdir(parents=True)
+    wanted = Environment("/srv/shared")
+    remove(host, wanted, installed(host, wanted))
+    assert host.names("/var/lib/slm-baseline") == list(others)
+    assert host.exists("/var/lib/slm-baseline") is bool(others)
+
+
 def test_a_purge_does_not_follow_links(tmp_path: Path) -> None:
     host, wanted = Host(tmp_path), Environment("/srv/shared")
     host.path("/srv/shared").mkdir(parents=True)
