@@ -85,42 +85,17 @@ def _counter(name: str) -> Callable[[Mapping[str, Any]], float | None]:
 _ONE_PERCENT = math.log(1.01)
 _HUGE_PAGE = float(2 << 20)
 
+
+def _time(name: str, title: str, value: Callable[[Mapping[str, Any]], float | None]) -> Metric:
+    return Metric(name, title, value, True, _ONE_PERCENT, "faster", "slower", units.seconds, is_time=True)
+
+
 METRICS = (
-    Metric(
-        "time_to_first_token_s",
-        "time to first token",
-        _field("time_to_first_token_s"),
-        True,
-        _ONE_PERCENT,
-        "faster",
-        "slower",
-        units.seconds,
-        is_time=True,
-    ),
-    Metric(
-        "load_real_s",
-        "load",
-        _field("load_real_s"),
-        True,
-        _ONE_PERCENT,
-        "faster",
-        "slower",
-        units.seconds,
-        is_time=True,
-    ),
+    _time("time_to_first_token_s", "time to first token", _field("time_to_first_token_s")),
+    _time("load_real_s", "load", _field("load_real_s")),
     # Where the weights are handled, and what grows with the model: interpreter, imports and tokenizer do not, and on a
     # fast GPU host they are most of the time to first token and nearly all of its scatter.
-    Metric(
-        "weights_to_first_token_s",
-        "weights to first token",
-        _phases("weights", "first_token"),
-        True,
-        _ONE_PERCENT,
-        "faster",
-        "slower",
-        units.seconds,
-        is_time=True,
-    ),
+    _time("weights_to_first_token_s", "weights to first token", _phases("weights", "first_token")),
     Metric("minor_faults", "minor faults", _field("minor_faults"), True, _ONE_PERCENT, "fewer", "more", units.count),
     # Not `file_pmd_bytes`: a filesystem with large folios has such mappings of its own accord, whatever THP is set to.
     Metric(
