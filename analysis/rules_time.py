@@ -13,6 +13,7 @@ LATE_READ_SHARE = 0.5
 ONE_TIME_FACTOR = 3
 LIMIT_SHARE = 0.8
 BOTH_SHARE = 0.5
+WAIT_SHARE = 0.25
 
 
 def cold_is_warm(document: Document) -> str | None:
@@ -122,11 +123,11 @@ def _longer(document: Document, *names: str) -> _Longer | None:
 def _verdict(limit: str, share: float, longer: _Longer | None) -> str:
     """What a load waits for, from the share of a limit that it reaches and from what it does without when warm.
 
-    A loader that reads, then works, then reads keeps a disk half busy and still spends half of its time waiting for it.
+    A loader that reads, then works, then reads keeps a disk half busy and still spends much of its time waiting for it.
     """
     if share >= LIMIT_SHARE:
         return "that is the limit"
-    if longer and longer.share >= BOTH_SHARE:
+    if longer and longer.share >= WAIT_SHARE:
         return "disk and loader both count"
     return f"{limit} and loader both count" if share >= BOTH_SHARE else "the loader itself is the limit"
 

@@ -240,8 +240,8 @@ def test_a_cache_below_the_guest_is_told() -> None:
     [
         (0.81, 3.9, "that is the limit"),
         (0.6, 3.9, "disk and loader both count"),
-        (0.3, 1.9, "disk and loader both count"),
-        (0.3, 2.1, "the loader itself is the limit"),
+        (0.3, 2.9, "disk and loader both count"),
+        (0.3, 3.1, "the loader itself is the limit"),
     ],
 )
 def test_the_disks_share_and_the_warm_load_decide_what_limits(
