@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        from analysis.audit_answer import judge
+        from analysis.audit.answer import judge
 
         super().run(tmp, task_vars)
         arguments = self._task.args

@@ -29,12 +29,13 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
-from ansible.module_utils.slm_baseline import lease, page_cache  # noqa: E402  found through the path above
-from ansible.module_utils.slm_baseline.benchmark import Subject  # noqa: E402
-from ansible.module_utils.slm_baseline.errors import SettingError  # noqa: E402
-from ansible.module_utils.slm_baseline.hostfs import Host  # noqa: E402
-from ansible.module_utils.slm_baseline.loader_process import clean_environment, observe, run_as  # noqa: E402
-from ansible.module_utils.slm_baseline.measurement import make_subject, parse_request  # noqa: E402
+from ansible.module_utils.slm_baseline.host import lease  # noqa: E402  found through the path above
+from ansible.module_utils.slm_baseline.host.errors import SettingError  # noqa: E402
+from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
+from ansible.module_utils.slm_baseline.measuring import page_cache  # noqa: E402  found through the path above
+from ansible.module_utils.slm_baseline.measuring.loader_process import clean_environment, observe, run_as  # noqa: E402
+from ansible.module_utils.slm_baseline.measuring.protocol import Subject  # noqa: E402
+from ansible.module_utils.slm_baseline.measuring.run import make_subject, parse_request  # noqa: E402
 
 TIME = "/usr/bin/time"
 WITHIN = 0.02

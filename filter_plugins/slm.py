@@ -14,17 +14,17 @@ if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
 FILTERS = {
-    "slm_document": "analysis.results:document",
-    "slm_readme": "analysis.report:readme",
-    "slm_phases_svg": "analysis.figures:phases_svg",
-    "slm_json": "analysis.results:as_json",
-    "slm_folder": "analysis.results:folder_name",
-    "slm_sweep_outlook": "analysis.sweep_progress:outlook",
-    "slm_sweep_line": "analysis.sweep_progress:line",
-    "slm_sweep_stop": "analysis.sweep_progress:stop_reason",
-    "slm_sweep_document": "analysis.sweep_document:document",
-    "slm_sweep_analysed": "analysis.sweep_document:analysed",
-    "slm_sweep_files": "analysis.sweep_report:files",
+    "slm_document": "analysis.baseline.document:document",
+    "slm_readme": "analysis.baseline.report:readme",
+    "slm_phases_svg": "analysis.text.figures:phases_svg",
+    "slm_json": "analysis.text.storage:as_json",
+    "slm_folder": "analysis.text.storage:folder_name",
+    "slm_sweep_outlook": "analysis.sweep.progress:outlook",
+    "slm_sweep_line": "analysis.sweep.progress:line",
+    "slm_sweep_stop": "analysis.sweep.progress:stop_reason",
+    "slm_sweep_document": "analysis.sweep.document:document",
+    "slm_sweep_analysed": "analysis.sweep.document:analysed",
+    "slm_sweep_files": "analysis.sweep.report:files",
 }
 
 

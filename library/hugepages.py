@@ -93,14 +93,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.changes import Change
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.meminfo import check_guard, parse_share
-from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, set_up
-from ansible.module_utils.slm_baseline.pools import parse_pools
-from ansible.module_utils.slm_baseline.sizes import parse_size
-from ansible.module_utils.slm_baseline.snapshot import Snapshot
-from ansible.module_utils.slm_baseline.tuning import plan_all_pools
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.sizes import parse_size
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
+from ansible.module_utils.slm_baseline.settings.changes import Change
+from ansible.module_utils.slm_baseline.settings.guard import check_guard, parse_share
+from ansible.module_utils.slm_baseline.settings.plan import plan_all_pools
+from ansible.module_utils.slm_baseline.settings.pools import parse_pools
+from ansible.module_utils.slm_baseline.settings.snapshot import Snapshot
 
 
 def main() -> None:

@@ -64,10 +64,10 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, set_up
-from ansible.module_utils.slm_baseline.mounts import parse_mounts
-from ansible.module_utils.slm_baseline.tuning import plan_mounts
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
+from ansible.module_utils.slm_baseline.settings.mounts import parse_mounts
+from ansible.module_utils.slm_baseline.settings.plan import plan_mounts
 
 
 def main() -> None:

@@ -94,13 +94,13 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.meminfo import parse_share
-from ansible.module_utils.slm_baseline.memory_info import competitors_of, gather, judge, preflight
-from ansible.module_utils.slm_baseline.model_files import expected_bytes
-from ansible.module_utils.slm_baseline.modules import ARGUMENTS, finish, require_root
-from ansible.module_utils.slm_baseline.sizes import parse_size
-from ansible.module_utils.slm_baseline.tuning import parse_wanted
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.sizes import parse_size
+from ansible.module_utils.slm_baseline.measuring.model_files import expected_bytes
+from ansible.module_utils.slm_baseline.module import ARGUMENTS, finish, require_root
+from ansible.module_utils.slm_baseline.settings.guard import parse_share
+from ansible.module_utils.slm_baseline.settings.plan import parse_wanted
+from ansible.module_utils.slm_baseline.settings.survey import competitors_of, gather, judge, preflight
 
 
 def main() -> None:

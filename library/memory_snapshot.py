@@ -77,11 +77,12 @@ problems:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, now, require_root, warn
-from ansible.module_utils.slm_baseline.mounts import parse_mounts
-from ansible.module_utils.slm_baseline.rollback import Outcome, roll_back
-from ansible.module_utils.slm_baseline.snapshot import ensure, foresee, undo_sweep
+from ansible.module_utils.slm_baseline.host.clock import now
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root, warn
+from ansible.module_utils.slm_baseline.settings.mounts import parse_mounts
+from ansible.module_utils.slm_baseline.settings.rollback import Outcome, roll_back
+from ansible.module_utils.slm_baseline.settings.snapshot import ensure, foresee, undo_sweep
 
 
 def record(module: AnsibleModule, host: Host) -> dict[str, Any]:

@@ -40,9 +40,9 @@ released:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline import lease
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.modules import ARGUMENTS, RUN_ARGUMENT, finish
+from ansible.module_utils.slm_baseline.host import lease
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.module import ARGUMENTS, RUN_ARGUMENT, finish
 
 
 def main() -> None:

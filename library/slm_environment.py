@@ -97,7 +97,8 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.environment import (
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring.environment import (
     build,
     changed_scripts,
     install_scripts,
@@ -106,9 +107,8 @@ from ansible.module_utils.slm_baseline.environment import (
     parse_environment,
     remove,
 )
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.loader_process import find_account
-from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, require_root
+from ansible.module_utils.slm_baseline.measuring.loader_process import find_account
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

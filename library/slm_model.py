@@ -77,13 +77,13 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.environment import Environment
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.loader_process import find_account
-from ansible.module_utils.slm_baseline.measurement import embedded_path, find_model, parse_model
-from ansible.module_utils.slm_baseline.model_build import build_model
-from ansible.module_utils.slm_baseline.model_files import EMBEDDED_MODEL_BYTES
-from ansible.module_utils.slm_baseline.modules import SETTER_ARGUMENTS, finish, leased, require_root
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring.environment import Environment
+from ansible.module_utils.slm_baseline.measuring.loader_process import find_account
+from ansible.module_utils.slm_baseline.measuring.model_build import build_model
+from ansible.module_utils.slm_baseline.measuring.model_files import EMBEDDED_MODEL_BYTES
+from ansible.module_utils.slm_baseline.measuring.run import embedded_path, find_model, parse_model
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 
 ARGUMENTS: dict[str, Any] = {
     "model": {"type": "str", "required": True},

@@ -147,16 +147,17 @@ host:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline import experiment_run
-from ansible.module_utils.slm_baseline.experiment import parse_arms, parse_dtypes
-from ansible.module_utils.slm_baseline.experiment_measure import Bench, record, subject_record
-from ansible.module_utils.slm_baseline.experiment_state import progress
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.measurement import Request, make_subject, parse_request
-from ansible.module_utils.slm_baseline.model_files import expected_bytes
-from ansible.module_utils.slm_baseline.modules import ARGUMENTS, RUN_ARGUMENT, finish, leased, now, require_root
-from ansible.module_utils.slm_baseline.sizes import parse_size
-from ansible.module_utils.slm_baseline.snapshot import refuse_unfinished_sweep
+from ansible.module_utils.slm_baseline.host.clock import now
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.sizes import parse_size
+from ansible.module_utils.slm_baseline.measuring.model_files import expected_bytes
+from ansible.module_utils.slm_baseline.measuring.run import Request, make_subject, parse_request
+from ansible.module_utils.slm_baseline.module import ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root
+from ansible.module_utils.slm_baseline.settings.snapshot import refuse_unfinished_sweep
+from ansible.module_utils.slm_baseline.sweep import run
+from ansible.module_utils.slm_baseline.sweep.bench import Bench, record, subject_record
+from ansible.module_utils.slm_baseline.sweep.design import parse_arms, parse_dtypes
+from ansible.module_utils.slm_baseline.sweep.plan import progress
 
 BENCHMARK = {
     "home": {"type": "path", "default": "/opt/slm-baseline"},
@@ -185,11 +186,11 @@ def main() -> None:
     module = AnsibleModule({**ARGUMENTS, **BENCHMARK, **SWEEP}, supports_check_mode=True)
     given = module.params
 
-    def wanted(weight_bytes: int, **about: Any) -> experiment_run.Request:
-        return experiment_run.Request(
+    def wanted(weight_bytes: int, **about: Any) -> run.Request:
+        return run.Request(
             arms=parse_arms(given["arms"]),
             dtypes=parse_dtypes(given["dtypes"]),
-            seed=experiment_run.parse_seed(given["seed"], given["run"]["id"]),
+            seed=run.parse_seed(given["seed"], given["run"]["id"]),
             run_id=given["run"]["id"],
             started_at=now(),
             # Cast to float32, the weights take twice their size beside the page cache.
@@ -200,12 +201,10 @@ def main() -> None:
 
     def foreseen(host: Host, request: Request) -> dict[str, Any]:
         refuse_unfinished_sweep(host)
-        new = experiment_run.new_plan(
-            host, wanted(expected_bytes(host, request.place.model), subject={}, stored_dtype="")
-        )
+        new = run.new_plan(host, wanted(expected_bytes(host, request.place.model), subject={}, stored_dtype=""))
         return {
             "changed": False,
-            "plan": experiment_run.plan_dict(new),
+            "plan": run.plan_dict(new),
             "is_resumed": False,
             "restored": False,
             "progress": progress([], new.cells()),
@@ -214,14 +213,14 @@ def main() -> None:
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "sweep")
         if given["state"] == "closed":
-            return {"changed": not module.check_mode and experiment_run.close(host)}
+            return {"changed": not module.check_mode and run.close(host)}
         request = parse_request({**given, "base_python": "", "requirements": "", "dtype": "auto", "blocks": 1})
         if module.check_mode:
             # Environment and model may not be there yet, and another run may be using them.
             return foreseen(host, request) if given["state"] == "planned" else {"changed": False}
         subject = make_subject(host, request)
         if given["state"] == "planned":
-            planned = experiment_run.plan(
+            planned = run.plan(
                 host,
                 wanted(
                     subject.model.weight_bytes,
@@ -232,8 +231,8 @@ def main() -> None:
             )
             return {"changed": planned["restored"], **planned}
         if given["state"] == "block":
-            return {"changed": False, **experiment_run.block(host, lambda number: Bench(host, subject, number), now())}
-        finished = experiment_run.finish(host)
+            return {"changed": False, **run.block(host, lambda number: Bench(host, subject, number), now())}
+        finished = run.finish(host)
         return {"changed": False, **finished, **record(host, request, subject, finished["plan"]["run_id"])}
 
     def work_leased(host: Host) -> dict[str, Any]:

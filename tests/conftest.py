@@ -17,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(REPOSITORY / "module_utils"))
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "files")]
 
-from ansible.module_utils.slm_baseline.hostfs import Host  # noqa: E402 - needs the path above
+from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402 - needs the path above
 
 from tests.fakes import build_host  # noqa: E402 - needs the path above
 

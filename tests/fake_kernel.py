@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.host.files import Host
 
 from tests.fakes import put
 

@@ -1,1 +1,10 @@
-"""Target-side code of slm-baseline: what its modules run on a host. Standard library only, Python 3.9 and later."""
+"""Target-side code of slm-baseline: what its modules run on a host. Standard library only, Python 3.9 and later.
+
+The wings, and whom each may import (tests/unit/test_wings.py holds it):
+
+    host        one host's files, errors, clock, lease, /proc     imports none of the others
+    settings    kinds of settings: plan, snapshot, restore        host
+    measuring   one loader run, its sample, the page cache        host
+    sweep       arms of settings, each of them measured           host, settings, measuring
+    module.py   what every Ansible module does around its work    host, settings; alone knows AnsibleModule
+"""

@@ -24,6 +24,7 @@ from tests.faults.strace import Call, attach, parse_log
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY = REPOSITORY / "library"
+PACKAGE = REPOSITORY / "module_utils" / "slm_baseline"
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ class Modules:
     @staticmethod
     def _import_beforehand() -> None:
         """What every child would import for itself, and the standard library's lazy imports."""
-        for path in (REPOSITORY / "module_utils/slm_baseline").glob("[a-z]*.py"):
-            importlib.import_module(f"ansible.module_utils.slm_baseline.{path.stem}")
+        for path in PACKAGE.rglob("[a-z]*.py"):
+            name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+            importlib.import_module(f"ansible.module_utils.slm_baseline.{name}")
         for name in (
             "grp",
             "pwd",

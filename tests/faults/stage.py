@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ansible.module_utils.slm_baseline import lease
-from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.host import lease
+from ansible.module_utils.slm_baseline.host.files import Host
 
 from lookup_plugins.slm_run import describe
 

@@ -14,40 +14,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.slm_baseline import (
-    competitors,
-    drift,
-    experiment,
-    experiment_state,
+from ansible.module_utils.slm_baseline.host import lease, meminfo, mountinfo, processes, sizes
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring import (
     gpu,
     host_facts,
-    knobs,
-    lease,
     loader_events,
-    meminfo,
-    mounts,
     noise,
-    persistence,
-    pools,
     process_memory,
     safetensors_header,
-    samples,
-    sizes,
-    snapshot,
-    thp,
-    tuning,
 )
-from ansible.module_utils.slm_baseline.errors import SettingError
-from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.measuring import store as samples
+from ansible.module_utils.slm_baseline.settings import drift, knobs, mounts, persistence, pools, snapshot, thp
+from ansible.module_utils.slm_baseline.settings import other_writers as competitors
+from ansible.module_utils.slm_baseline.settings import plan as tuning
+from ansible.module_utils.slm_baseline.sweep import design as experiment
+from ansible.module_utils.slm_baseline.sweep import plan as experiment_state
 
-from analysis import audit, schema
-from module_utils.slm_baseline.errors import SettingError as ControlSettingError
+from analysis.audit import fleet as audit
+from analysis.text import schema
+from analysis.text.errors import DocumentError
 from tests.fakes import MEMINFO, MOUNTINFO, build_host
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "tests/golden"
 # The control side imports the same class under another name.
-TYPED_ERRORS = (SettingError, ControlSettingError, loader_events.ProtocolError)
+TYPED_ERRORS = (SettingError, DocumentError, loader_events.ProtocolError)
 DEFAULT_PAGE = 2 << 20
 
 
@@ -190,7 +183,7 @@ def _pool(text: str) -> object:
 
 
 def _status(text: str) -> object:
-    return snapshot.pool_users(_with_file("/proc/1/status", text))
+    return processes.pool_users(_with_file("/proc/1/status", text))
 
 
 def _json(take: Callable[[Any], object]) -> Callable[[str], object]:
@@ -316,7 +309,7 @@ TARGETS = (
     Target("pool counts", _pool, ("8\n",)),
     Target(
         "mountinfo",
-        mounts.parse_mountinfo,
+        mountinfo.parse_mountinfo,
         (MOUNTINFO, r"40 27 0:35 / /mnt/a\040b rw shared:1 - hugetlbfs hugetlbfs rw,pagesize=2M" + "\n"),
     ),
     Target(

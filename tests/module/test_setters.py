@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline import modules, rollback
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.knobs import THP, thp_knobs
-from ansible.module_utils.slm_baseline.lease import FOLDER as LEASE_FOLDER
-from ansible.module_utils.slm_baseline.lease import LEASE
-from ansible.module_utils.slm_baseline.mounts import MountSpec
-from ansible.module_utils.slm_baseline.persistence import POOLS_DROPIN, THP_DROPIN, unit_path, unit_text
-from ansible.module_utils.slm_baseline.snapshot import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR, save, take
+from ansible.module_utils.slm_baseline import module as modules
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.lease import FOLDER as LEASE_FOLDER
+from ansible.module_utils.slm_baseline.host.lease import LEASE
+from ansible.module_utils.slm_baseline.settings import rollback
+from ansible.module_utils.slm_baseline.settings.knobs import THP, thp_knobs
+from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
+from ansible.module_utils.slm_baseline.settings.persistence import POOLS_DROPIN, THP_DROPIN, unit_path, unit_text
+from ansible.module_utils.slm_baseline.settings.snapshot import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR, save, take
 from ansible.module_utils.testing import patch_module_args
 
 from lookup_plugins.slm_run import describe

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from analysis.sweep_document import analysed
-from analysis.sweep_report import PICTURES
-from tests.unit.sweep_samples import document
+from analysis.sweep.document import analysed
+from analysis.sweep.report import PICTURES
+from tests.sweep_samples import document
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

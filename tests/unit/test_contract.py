@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.benchmark import empty_sample
-from ansible.module_utils.slm_baseline.drift import Row
-from ansible.module_utils.slm_baseline.gpu import GpuFacts, gpu_use, parse_nvidia_smi
-from ansible.module_utils.slm_baseline.hostfs import Host
-from ansible.module_utils.slm_baseline.loader_events import Events, Mark, phases
-from ansible.module_utils.slm_baseline.mounts import MountSpec
-from ansible.module_utils.slm_baseline.pools import Pool
-from ansible.module_utils.slm_baseline.snapshot import pool_users
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.processes import pool_users
+from ansible.module_utils.slm_baseline.measuring.gpu import GpuFacts, gpu_use, parse_nvidia_smi
+from ansible.module_utils.slm_baseline.measuring.loader_events import Events, Mark, phases
+from ansible.module_utils.slm_baseline.measuring.protocol import empty_sample
+from ansible.module_utils.slm_baseline.settings.drift import Row
+from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
+from ansible.module_utils.slm_baseline.settings.pools import Pool
 
-from analysis.schema import validate
+from analysis.text.schema import validate
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline import lease
-from ansible.module_utils.slm_baseline.hostfs import Host
+from ansible.module_utils.slm_baseline.host import lease
+from ansible.module_utils.slm_baseline.host.files import Host
 
 from benchmarks import fidelity
 

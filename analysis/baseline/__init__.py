@@ -1,0 +1,1 @@
+"""One host's measured run: result document in, report out. Imports `text` alone."""

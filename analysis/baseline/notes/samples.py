@@ -1,0 +1,93 @@
+"""Rules for notes about how far the samples can be trusted."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from analysis.baseline.reading import Document
+from analysis.text import statistics, units
+from analysis.text.markdown import md
+
+WIDE_INTERVAL_SHARE = 0.10
+FEWEST_FOR_CONFIDENCE = 6
+
+
+def excluded_samples(document: Document) -> str | None:
+    """Any lukewarm or failed sample."""
+    left_out = [sample for sample in document["samples"] if sample["kind"] not in statistics.MEASURED_KINDS]
+    if not left_out:
+        return None
+    reasons = Counter((sample["kind"], sample["wanted"], sample["reason"]) for sample in left_out)
+    told = "; ".join(
+        f"{times} {kind} instead of {wanted} ({md(reason)})" for (kind, wanted, reason), times in reasons.items()
+    )
+    return f"{len(left_out)} of {len(document['samples'])} samples are in no figure: {told}."
+
+
+def noisy_host(document: Document) -> str | None:
+    """Any sample marked noisy: by other work on the host or its GPUs, or by readings of its memory that disagree."""
+    noisy = [sample for sample in document["samples"] if (sample.get("noise") or {}).get("noisy")]
+    if not noisy:
+        return None
+    reasons = Counter(reason for sample in noisy for reason in sample["noise"]["reasons"])
+    told = "; ".join(f"{md(reason)} ({times} of {len(document['samples'])})" for reason, times in reasons.most_common())
+    return f"Noisy samples, {len(noisy)} of {len(document['samples'])}: {told}. Trust their figures less."
+
+
+def few_samples(document: Document) -> str | None:
+    """Fewer than six valid cold or warm samples: below that no interval can cover the median 95 times in 100."""
+    fewest = min(document["summary"]["counts"][kind] for kind in statistics.MEASURED_KINDS)
+    if fewest >= FEWEST_FOR_CONFIDENCE:
+        return None
+    if fewest < statistics.FEWEST_FOR_INTERVAL:
+        return (
+            f"There are only {fewest} valid samples of a kind, so no interval is given. Set `slm_benchmark_runs` to "
+            f"{FEWEST_FOR_CONFIDENCE} or more before you decide anything from the figures."
+        )
+    return (
+        f"With {fewest} samples an interval spans all that was seen, and covers the true median at most "
+        f"{units.percent(statistics.best_coverage(fewest))} of the time. "
+        f"`slm_benchmark_runs: {FEWEST_FOR_CONFIDENCE}` is the least that allows 95 %."
+    )
+
+
+def wide_interval(document: Document) -> str | None:
+    """An interval of a cold or warm load wider than 10 % of its median."""
+    wide = []
+    for kind in statistics.MEASURED_KINDS:
+        figure = document["summary"][f"{kind}_load_real_s"]
+        if figure["ci_low"] is not None and figure["median"]:
+            width = (figure["ci_high"] - figure["ci_low"]) / figure["median"]
+            if width > WIDE_INTERVAL_SHARE:
+                wide.append(f"the {kind} load's spans {units.percent(width)} of its median")
+    if not wide:
+        return None
+    return f"Wide interval: {' and '.join(wide)}. A smaller effect than that cannot be seen here: run more blocks."
+
+
+def guest_cold(document: Document) -> str | None:
+    """The ceiling measurement saw a layer below this host cache the files."""
+    if not (document["ceiling"] or {}).get("guest_cold"):
+        return None
+    return (
+        "The disk answered a second direct read faster than the first, or than it can: a layer below this host caches. "
+        "Cold here means cold for the guest only, and the disk ceiling is that cache's."
+    )
+
+
+def no_psi(document: Document) -> str | None:
+    """The kernel offers no pressure stall information."""
+    if document["host"]["psi"] is not False:
+        return None
+    return "Pressure stall information is off in this kernel, so stalls by other work went unseen."
+
+
+def free_page_reporting(document: Document) -> str | None:
+    """The host is a guest that gives freed memory back to its hypervisor as it goes."""
+    if not document["host"].get("free_page_reporting"):
+        return None
+    return (
+        "This guest gives freed memory back to its hypervisor (free page reporting), so most loads pay for the first "
+        "touch of their memory in the hypervisor too, huge page or not: CPU system time and the phases that fill "
+        "memory are longer than where the guest keeps what it has, as it keeps a reserved pool."
+    )

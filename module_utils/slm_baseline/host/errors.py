@@ -1,0 +1,64 @@
+"""The one error type a user ever sees: knob, wanted, found, why, next step."""
+
+from __future__ import annotations
+
+import errno
+
+
+class SettingError(Exception):
+    """A setting that cannot be had, told so that the reader can act.
+
+    Attributes are plain text for people: `knob` (flat knob name or variable), `wanted`, `found`, `why`, `next_step`.
+    """
+
+    def __init__(self, knob: str, wanted: object, found: object, why: str, next_step: str) -> None:
+        self.knob = knob
+        self.wanted = str(wanted)
+        self.found = str(found)
+        self.why = why
+        self.next_step = next_step
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        return f"{self.knob}: wanted {self.wanted}; found {self.found}. {self.why} Next: {self.next_step}"
+
+    def as_dict(self) -> dict[str, str]:
+        """The same for machines: what modules return as `problem`."""
+        return {
+            "knob": self.knob,
+            "wanted": self.wanted,
+            "found": self.found,
+            "why": self.why,
+            "next_step": self.next_step,
+        }
+
+
+class ParseError(SettingError):
+    """Kernel text or a stored document that is not what its source documents."""
+
+    def __init__(self, source: str, expected: str, text: str, next_step: str | None = None) -> None:
+        super().__init__(
+            source,
+            expected,
+            repr(text if len(text) <= 80 else text[:77] + "..."),
+            "The text does not have the documented form.",
+            next_step or "check the kernel version; if it is supported, report this text as a bug.",
+        )
+
+
+def os_problem(knob: str, wanted: str, error: OSError) -> SettingError:
+    """What an operating-system error means to the person on call."""
+    reasons = {
+        errno.EROFS: ("The file system is read-only, as /sys is in most containers.", "run this on the host itself."),
+        errno.EACCES: ("The kernel demands root.", "connect as root, or let become do it."),
+        errno.EPERM: ("The kernel demands root with CAP_SYS_ADMIN.", "run this on the host itself, as root."),
+        errno.ENOSPC: ("The disk is full.", "free some space, then run again."),
+        errno.EIO: ("The disk or kernel reported an I/O error.", "look at the kernel log before anything else."),
+        errno.EBUSY: ("Something is using it.", "stop what uses it, then run again."),
+        errno.ENOMEM: ("The kernel could not get the memory.", "free some memory, then run again."),
+        errno.EINVAL: ("The kernel takes no such value.", "choose a value that the file offers."),
+        errno.ENOENT: ("There is no such file.", "check that this kernel has the knob."),
+    }
+    why, next_step = reasons.get(error.errno or 0, ("The operating system refused.", "look at the kernel log."))
+    place = f" on {error.filename}" if error.filename else ""
+    return SettingError(knob, wanted, f"{error.strerror or error}{place}", why, next_step)

@@ -1,0 +1,132 @@
+"""Files of one host, under a root that is `/` in production and a temporary tree in tests."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where a host's files are. Paths given to its methods are absolute host paths, `/proc/meminfo` and the like."""
+
+    root: Path = Path("/")
+
+    def path(self, path: str | Path) -> Path:
+        """The real path of a host path."""
+        return self.root / str(path).lstrip("/")
+
+    @property
+    def is_live(self) -> bool:
+        """True on a running machine, false on a test's tree, where mounting and systemctl make no sense."""
+        return self.root == Path("/")
+
+    def exists(self, path: str | Path) -> bool:
+        return self.path(path).exists()
+
+    def read(self, path: str | Path) -> str:
+        """The file's text, undecodable bytes kept as surrogates; OSError as the kernel gave it."""
+        # Not read_text(): it would turn a carriage return in a path of mountinfo into the end of a line.
+        return self.path(path).read_bytes().decode("utf-8", errors="surrogateescape")
+
+    def read_or_none(self, path: str | Path) -> str | None:
+        """The file's text, or None where it is missing or cannot be read by this user."""
+        try:
+            return self.read(path)
+        except OSError:
+            return None
+
+    def names(self, path: str | Path) -> list[str]:
+        """Sorted names in a folder; none where there is no such folder."""
+        try:
+            return sorted(os.listdir(self.path(path)))
+        except OSError:
+            return []
+
+    def write_kernel(self, path: str | Path, value: str) -> None:
+        """One write(2) of `value` to a sysfs or procfs file that exists; OSError as the kernel gave it.
+
+        Unbuffered and without O_CREAT or O_TRUNC: a kernel file that is missing must not become a plain file.
+        """
+        descriptor = os.open(self.path(path), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
+        finally:
+            os.close(descriptor)
+
+    def write_durably(self, path: str | Path, content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1) -> None:
+        """Replace a file so that a crash leaves the old or the new one whole: temporary file, fsync, rename, fsync.
+
+        The temporary name is fixed (`NAME.slm-baseline.tmp`), so that whoever comes next can remove a leftover.
+        The folder must exist. Owner and group are the writer's where uid or gid is -1.
+        """
+        target = self.path(path)
+        temporary = self.path(temporary_name(path))
+        with_owner = uid != -1 or gid != -1
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if with_owner:
+                os.fchown(descriptor, uid, gid)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            temporary.unlink(missing_ok=True)
+            raise
+        os.close(descriptor)
+        try:
+            os.rename(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self.sync_folder(target.parent)
+
+    def remove_durably(self, path: str | Path) -> None:
+        """Remove a file or symlink, if there is one, and make that durable."""
+        target = self.path(path)
+        try:
+            target.unlink()
+        except FileNotFoundError:
+            return
+        self.sync_folder(target.parent)
+
+    @staticmethod
+    def sync_folder(folder: Path) -> None:
+        """fsync a folder, so that a rename or unlink in it survives a power loss."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def is_symlink_free(self, path: str | Path) -> bool:
+        """True where no existing component of the path is a symbolic link."""
+        walked = self.root
+        for part in Path(str(path).lstrip("/")).parts:
+            walked = walked / part
+            try:
+                if stat.S_ISLNK(os.lstat(walked).st_mode):
+                    return False
+            except OSError:
+                return True
+        return True
+
+
+def temporary_name(path: str | Path) -> str:
+    """The temporary sibling that `write_durably` uses for a path."""
+    return f"{path}.slm-baseline.tmp"
+
+
+def missing_folders(host: Host, path: str) -> list[str]:
+    """The folders of a path that do not exist yet, outermost first: what mounting would create."""
+    missing = []
+    while path != "/" and not os.path.lexists(host.path(path)):
+        missing.append(path)
+        path = os.path.dirname(path)
+    return missing[::-1]

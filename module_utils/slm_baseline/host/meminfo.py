@@ -1,0 +1,26 @@
+"""/proc/meminfo, and the guard that keeps a pool from starving the host."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import ParseError
+from .files import Host
+
+_LINE = re.compile(r"(?P<name>[^:\s][^:]*):\s+(?P<number>[0-9]{1,19})(?P<unit> kB)?")
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """Fields of /proc/meminfo: bytes where the kernel prints kB (KiB in truth), counts where it prints no unit."""
+    fields = {}
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line.strip())
+        if not match:
+            raise ParseError("/proc/meminfo", "`Name: number kB`", line)
+        fields[match["name"]] = int(match["number"]) * (1024 if match["unit"] else 1)
+    return fields
+
+
+def read_meminfo(host: Host) -> dict[str, int]:
+    """The host's memory now."""
+    return parse_meminfo(host.read("/proc/meminfo"))

@@ -1,0 +1,62 @@
+"""/proc/PID/mountinfo: what is mounted where (proc_pid_mountinfo(5))."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import ParseError
+from .files import Host
+from .sizes import is_number
+
+MOUNTINFO = "/proc/self/mountinfo"
+
+
+_ESCAPE = re.compile(r"\\([0-7]{3})")
+
+
+@dataclass(frozen=True)
+class MountEntry:
+    """One line of mountinfo (proc_pid_mountinfo(5)), escapes decoded.
+
+    `device` is the filesystem's `major:minor`; major 0 is no block device.
+    """
+
+    mount_id: int
+    path: str
+    fstype: str
+    source: str
+    options: str
+    super_options: str
+    device: str = "0:0"
+
+
+def parse_mountinfo(text: str) -> list[MountEntry]:
+    """Parse /proc/PID/mountinfo; ParseError for a line that is not of the documented form."""
+    entries = []
+    # Only newlines end a line: the kernel escapes these in paths, and no other character that splitlines() knows.
+    for line in filter(None, text.split("\n")):
+        left, separator, right = line.partition(" - ")
+        before, after = left.split(" "), right.split(" ")
+        if not separator or len(before) < 6 or len(after) < 3 or not is_number(before[0]):
+            raise ParseError("mountinfo", "`ID PARENT DEV ROOT PATH OPTIONS ... - TYPE SOURCE OPTIONS`", line)
+        entries.append(
+            MountEntry(
+                int(before[0]), _unescape(before[4]), after[0], _unescape(after[1]), before[5], after[2], before[2]
+            )
+        )
+    return entries
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def read_mountinfo(host: Host) -> list[MountEntry]:
+    return parse_mountinfo(host.read(MOUNTINFO))
+
+
+def mounted_at(entries: Sequence[MountEntry], path: str) -> list[MountEntry]:
+    """Every mount on exactly this path, the visible one last."""
+    return [entry for entry in entries if entry.path == path]

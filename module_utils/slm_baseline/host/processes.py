@@ -1,0 +1,46 @@
+"""Processes of a host as /proc shows them: who holds a folder, who has huge pages mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .files import Host
+
+_DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+def holders(host: Host, path: str, most: int = 8) -> list[str]:
+    """Processes with a mapping, open file, root or working folder under a path, as `name (pid N)`."""
+    found = []
+    for pid in filter(str.isdigit, host.names("/proc")):
+        if _holds(host, pid, path):
+            found.append(f"{(host.read_or_none(f'/proc/{pid}/comm') or '?').strip()} (pid {pid})")
+            if len(found) == most:
+                break
+    return found
+
+
+def _holds(host: Host, pid: str, path: str) -> bool:
+    links = [f"/proc/{pid}/cwd", f"/proc/{pid}/root", *(f"/proc/{pid}/fd/{fd}" for fd in host.names(f"/proc/{pid}/fd"))]
+    for link in links:
+        with contextlib.suppress(OSError):
+            target = os.readlink(host.path(link))
+            if target == path or target.startswith(f"{path}/"):
+                return True
+    return any(f" {path}/" in line for line in (host.read_or_none(f"/proc/{pid}/maps") or "").splitlines())
+
+
+def pool_users(host: Host) -> list[dict[str, Any]]:
+    """Processes with huge pages mapped: pid, name, bytes (HugetlbPages of /proc/PID/status), largest first."""
+    users = []
+    for pid in filter(str.isdigit, host.names("/proc")):
+        status = host.read_or_none(f"/proc/{pid}/status") or ""
+        fields: Mapping[str, str] = dict(line.partition(":")[::2] for line in status.splitlines())
+        pages = fields.get("HugetlbPages", "0").split()
+        if pages and _DECIMAL.fullmatch(pages[0]) and int(pages[0]) > 0:
+            users.append({"pid": int(pid), "name": fields.get("Name", "?").strip(), "bytes": int(pages[0]) * 1024})
+    return sorted(users, key=lambda user: -int(user["bytes"]))

@@ -1,0 +1,37 @@
+"""systemd as PID 1: whether it runs, and how it reads its units again."""
+
+from __future__ import annotations
+
+import subprocess
+
+from .files import Host
+
+
+def systemd_runs(host: Host) -> bool:
+    """Whether systemd is PID 1 here: sd_booted(3) looks for this folder."""
+    return host.path("/run/systemd/system").is_dir()
+
+
+def reload_units(host: Host) -> str | None:
+    """Let a running systemd read the units again; a mount that stands already is then tracked under its unit.
+
+    A warning where that failed: all is applied by then, and the next boot reads the units anyway.
+    """
+    if not (host.is_live and systemd_runs(host)):
+        return None
+    try:
+        done = subprocess.run(
+            ["systemctl", "daemon-reload"],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=60,
+        )
+        failure = done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
+    except (OSError, subprocess.SubprocessError) as error:
+        failure = str(error)
+    if not failure:
+        return None
+    return f"systemd did not read the mount units again ({failure}). Next: run systemctl daemon-reload by hand."

@@ -1,0 +1,243 @@
+"""The measurement's own environment on a host: scripts, and a virtual environment made from a lock.
+
+Everything lies in one folder, which the purge removes. A stamp written last holds the hashes of what the environment
+was made from, so one that is right costs one file to see, and one that was interrupted is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..host.errors import SettingError
+from ..host.files import Host, missing_folders
+from .loader_process import Account, printable, run_as
+from .store import RUNS
+
+_STAMP = "slm-baseline.json"
+_FEWEST_MINOR = 11
+_CANDIDATES = tuple(
+    f"{folder}/python3{minor}"
+    for minor in ("", *(f".{number}" for number in range(_FEWEST_MINOR, 20)))
+    for folder in ("/usr/bin", "/usr/local/bin")
+)
+_PROBE = "import ensurepip, os, sys, venv; print(sys.version_info[1], int(os.access(sys.argv[1], os.X_OK)))"
+_BUILD_TIMEOUT_S = 3600.0
+_OURS = ("venv", "models", "scratch", "requirements.txt", "slm_load.py", "build_model.py", "gpu_copy_rate.py")
+_SCRIPT = re.compile(r"[a-z][a-z0-9_]*\.py", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the environment should be. `python` names an existing interpreter that is used instead of our own.
+
+    `requirements` is the lock's text, `pip_options` what pip gets besides (an index, say), `base_python` the Python to
+    make the environment from; empty finds one.
+    """
+
+    home: str
+    python: str = ""
+    base_python: str = ""
+    requirements: str = ""
+    pip_options: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        return f"{self.home}/venv"
+
+    @property
+    def interpreter(self) -> str:
+        """The Python that runs the loader and the builder."""
+        return self.python or f"{self.folder}/bin/python"
+
+    @property
+    def scratch(self) -> str:
+        return f"{self.home}/scratch"
+
+    def stamp(self) -> dict[str, Any]:
+        """What an environment notes in itself of all it was made from; hashes, since an index may hold a password."""
+        made_from = {
+            "requirements": self.requirements,
+            "pip_options": "\n".join(self.pip_options),
+            "base_python": self.base_python,
+        }
+        return {f"{name}_sha256": hashlib.sha256(text.encode()).hexdigest() for name, text in made_from.items() if text}
+
+
+def parse_environment(params: Mapping[str, Any]) -> Environment:
+    """The environment that a module's parameters ask for; SettingError for a path that is none."""
+    python, base_python = params["python"], params["base_python"]
+    return Environment(
+        home=absolute_path("slm_benchmark_home", params["home"]),
+        python=absolute_path("slm_benchmark_python", python) if python else "",
+        base_python=absolute_path("slm_benchmark_base_python", base_python) if base_python else "",
+        requirements=params["requirements"] or "",
+        pip_options=tuple(params.get("pip_options") or ()),
+    )
+
+
+def absolute_path(knob: str, value: object) -> str:
+    """A path on the host, free of `.` and `..`; SettingError, naming the knob, for anything else and for `/`."""
+    text = str(value)
+    if not text.startswith("/") or not text.isprintable() or os.path.normpath(text) in ("/", "//"):
+        raise SettingError(knob, "an absolute path", repr(value), "It is a place on the host.", f"correct {knob}.")
+    return os.path.normpath(text)
+
+
+def is_built(host: Host, environment: Environment) -> bool:
+    """Whether our own environment is there and made from just this; true where an existing Python is used."""
+    if environment.python:
+        return True
+    try:
+        stamp = json.loads(host.read(f"{environment.folder}/{_STAMP}"))
+    except (OSError, ValueError):
+        return False
+    return bool(stamp == environment.stamp() and host.exists(environment.interpreter))
+
+
+def find_base_python(environment: Environment, account: Account) -> str:
+    """A Python from which the loader's user can run an environment in `home`; SettingError where there is none.
+
+    A virtual environment's interpreter is a link to its base, so the base itself must be executable by that user.
+    """
+    above = environment.home
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+    tried = (environment.base_python,) if environment.base_python else _CANDIDATES
+    for python in tried:
+        try:
+            answer = subprocess.run(
+                [python, "-I", "-c", _PROBE, above],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+                timeout=60,
+                check=False,
+                **run_as(account),
+            )
+        except (OSError, subprocess.SubprocessError):
+            continue
+        minor, _, reachable = printable(answer.stdout).partition(" ")
+        if answer.returncode or not minor.isdecimal() or int(minor) < _FEWEST_MINOR:
+            continue
+        if reachable != "1":
+            raise SettingError(
+                "slm_benchmark_home",
+                f"a folder that {account.name} can reach",
+                environment.home,
+                f"{account.name} may not enter {above}, and the loader runs as {account.name}.",
+                "choose another folder, such as /opt/slm-baseline.",
+            )
+        return python
+    raise SettingError(
+        "slm_benchmark_base_python",
+        f"Python 3.{_FEWEST_MINOR} or later with venv and ensurepip, executable by {account.name}",
+        f"none at {environment.base_python}" if environment.base_python else "none in /usr/bin or /usr/local/bin",
+        "The loader's environment is made from it.",
+        "install one (Debian: python3-venv), or set slm_benchmark_python to one that has torch and transformers.",
+    )
+
+
+def build(host: Host, environment: Environment, account: Account) -> None:
+    """Make the environment anew from its lock. Takes minutes. SettingError with the end of what pip said."""
+    base = find_base_python(environment, account)
+    _make_home(host, environment)
+    folder = str(host.path(environment.folder))
+    _run([base, "-m", "venv", "--clear", folder], "venv")
+    requirements = f"{environment.home}/requirements.txt"
+    host.write_durably(requirements, environment.requirements.encode())
+    # No cache: nothing may lie outside our folder.
+    pip = [f"{folder}/bin/python", "-m", "pip", "install", "--no-input", "--no-cache-dir", "--quiet"]
+    _run([*pip, *environment.pip_options, "--requirement", str(host.path(requirements))], "pip")
+    host.write_durably(f"{environment.folder}/{_STAMP}", json.dumps(environment.stamp()).encode())
+
+
+def changed_scripts(host: Host, environment: Environment, scripts: Mapping[str, str]) -> list[str]:
+    """Names of the scripts in `home` that are missing or not as given."""
+    for name in scripts:
+        if not _SCRIPT.fullmatch(name):
+            raise SettingError(
+                "scripts", "plain names such as slm_load.py", repr(name), "They lie in home.", "correct it."
+            )
+    return [name for name, text in scripts.items() if host.read_or_none(f"{environment.home}/{name}") != text]
+
+
+def install_scripts(host: Host, environment: Environment, scripts: Mapping[str, str]) -> None:
+    """Write these scripts into `home`."""
+    _make_home(host, environment)
+    for name, text in scripts.items():
+        host.write_durably(f"{environment.home}/{name}", text.encode(), mode=0o755)
+
+
+def fresh_scratch(host: Host, environment: Environment) -> str:
+    """The folder for the loader's homes, emptied of what a killed run left."""
+    scratch = host.path(environment.scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
+    # Others may pass through and not look; each home in it belongs to the loader's user.
+    scratch.mkdir(mode=0o711)
+    scratch.chmod(0o711)
+    return str(scratch)
+
+
+def installed(host: Host, environment: Environment) -> list[str]:
+    """What of ours is on the host: the parts of `home` that this project writes, and the samples of runs."""
+    parts = [f"{environment.home}/{name}" for name in _OURS]
+    return [path for path in (*parts, RUNS) if host.path(path).exists() or host.path(path).is_symlink()]
+
+
+def remove(host: Host, environment: Environment, paths: Sequence[str]) -> None:
+    """Remove these, and the folders they lay in where nothing else is left there: others may use `home` too."""
+    for path in paths:
+        target = host.path(path)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink()
+    for folder in (host.path(environment.home), host.path(RUNS).parent):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _make_home(host: Host, environment: Environment) -> None:
+    """`home` and what is missing above it, open to the loader's user however strict our umask is."""
+    for folder in map(host.path, missing_folders(host, environment.home)):
+        folder.mkdir()
+        folder.chmod(0o755)
+
+
+def _run(command: Sequence[str], what: str) -> None:
+    """Run one step; umask 022, because another user has to read what it makes."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    try:
+        answer = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=environment,
+            timeout=_BUILD_TIMEOUT_S,
+            check=False,
+            umask=0o022,
+        )
+        said = printable(answer.stdout[-2000:]) if answer.returncode else None
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(error)
+    if said is not None:
+        raise SettingError(
+            "slm_benchmark environment",
+            "torch, transformers and their dependencies from the lock",
+            f"{what} failed: {' | '.join(said.splitlines()[-6:])}",
+            "The loader cannot run without them.",
+            "check the host's way to a package index (pip's own configuration, slm_benchmark_pip_options), or set "
+            "slm_benchmark_python to a Python that has them.",
+        )

@@ -1,0 +1,143 @@
+"""A Python on the host as the loader's user sees it: whether it runs, which packages it has, where its files lie.
+
+Packages are looked up by their metadata (importlib.metadata): importing torch would take seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..host.errors import SettingError
+from .loader_process import Account, Loader, clean_environment, printable, run_as
+
+PACKAGES = ("torch", "transformers", "accelerate", "psutil", "safetensors")
+OLDEST = {"torch": (2, 5), "transformers": (4, 56), "accelerate": (0, 26)}
+"""What the loader asks for came with these: a device's `uuid`, `dtype=`, and what transformers 4.56 itself demands."""
+_VERSION = re.compile(r"(?P<major>[0-9]{1,9})\.(?P<minor>[0-9]{1,9})", re.ASCII)
+_PROBE_TIMEOUT_S = 60.0
+_PROBE = f"""
+import json, sys, sysconfig
+from importlib import metadata
+found = {{}}
+for name in {PACKAGES!r}:
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        found[name] = None
+paths = sysconfig.get_paths()
+print(json.dumps({{
+    "version": list(sys.version_info[:3]),
+    "packages": found,
+    "library": [paths["purelib"], paths["platlib"]],
+    "standard": [paths["stdlib"], paths["platstdlib"]],
+    "executable": sys.executable,
+}}))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What a Python says of itself. `packages` has None for each that is missing."""
+
+    version: tuple[int, int, int]
+    packages: dict[str, str | None]
+    library_folders: tuple[str, ...]
+    standard_folders: tuple[str, ...]
+    executable: str
+
+    def library_files(self) -> Iterator[str]:
+        """Every file of the installed packages."""
+        return _files(self.library_folders)
+
+    def all_files(self) -> Iterator[str]:
+        """The interpreter, its standard library and the installed packages."""
+        yield self.executable
+        folders = dict.fromkeys((*self.library_folders, *self.standard_folders))
+        # In a virtual environment the packages lie inside the standard library's folder.
+        yield from _files(folder for folder in folders if not any(folder.startswith(f"{other}/") for other in folders))
+
+
+def probe(python: str, account: Account | None) -> Interpreter:
+    """Ask a Python, run by the loader's user; SettingError where that user cannot run it or it makes no sense."""
+    environment = clean_environment(Loader(python, "", (), account, _PROBE_TIMEOUT_S), "/nonexistent")
+    try:
+        answer = subprocess.run(
+            [python, "-c", _PROBE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd="/",
+            env=environment,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+            **run_as(account),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _unusable(python, account, f"running it failed: {error}") from error
+    if answer.returncode:
+        last = printable(answer.stderr[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
+        raise _unusable(python, account, last[0])
+    try:
+        said = json.loads(answer.stdout)
+        major, minor, micro = (int(part) for part in said["version"])
+        return Interpreter(
+            (major, minor, micro),
+            {name: said["packages"][name] for name in PACKAGES},
+            tuple(dict.fromkeys(said["library"])),
+            tuple(dict.fromkeys(said["standard"])),
+            str(said["executable"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _unusable(python, account, f"its answer is not Python's: {printable(answer.stdout[:200])}") from error
+
+
+def require_packages(python: str, account: Account | None) -> Interpreter:
+    """The interpreter, if it has all that the loader needs; SettingError naming what is missing or too old."""
+    interpreter = probe(python, account)
+    packages = interpreter.packages.items()
+    missing = [name for name, version in packages if version is None]
+    old = [f"{name} {version}" for name, version in packages if version is not None and is_too_old(name, version)]
+    if missing or old or interpreter.version < (3, 10, 0):
+        found = "Python " + ".".join(map(str, interpreter.version))
+        oldest = [name + (" >= {}.{}".format(*OLDEST[name]) if name in OLDEST else "") for name in PACKAGES]
+        raise SettingError(
+            "slm_benchmark_python",
+            f"Python 3.10 or later with {', '.join(oldest)}",
+            f"{python}, {found}"
+            + (f", without {', '.join(missing)}" if missing else "")
+            + (f", with {', '.join(old)}" if old else ""),
+            "The loader imports these packages.",
+            "install them there, name another interpreter, or leave slm_benchmark_python empty for an environment of "
+            "our own.",
+        )
+    return interpreter
+
+
+def is_too_old(name: str, version: str) -> bool:
+    """Whether a package's version lies below the oldest that will do; one of another form than `4.56...` never does."""
+    match = _VERSION.match(version)
+    return match is not None and (int(match["major"]), int(match["minor"])) < OLDEST.get(name, (0, 0))
+
+
+def _unusable(python: str, account: Account | None, found: str) -> SettingError:
+    user = account.name if account else "this user"
+    return SettingError(
+        "slm_benchmark_python",
+        f"a Python that {user} can run",
+        f"{python}: {found}",
+        f"The loader runs as {user}, without privileges.",
+        f"check that it exists and that {user} may read and execute it and every folder above it.",
+    )
+
+
+def _files(folders: Iterable[str]) -> Iterator[str]:
+    for folder in folders:
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                path = f"{parent}/{name}"
+                if os.path.isfile(path):
+                    yield path

@@ -1,0 +1,351 @@
+"""One loader run as a fresh, unprivileged process, watched from outside through pipes and /proc.
+
+The observer sleeps in poll(2) while the loader works; what it reads in /proc it reads while the loader is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from typing import Any
+
+from ..host.errors import SettingError
+from .loader_events import Events, ProtocolError
+
+_PR_SET_PDEATHSIG = 1
+_TAIL_BYTES = 4096
+_WATCH_MS = 1000
+"""How often the observer wakes without cause, to see a loader that died while a child of its holds the pipes."""
+_DYING_S = 2.0
+"""How long a killed loader may take to give its memory back: gone from /proc by then, it has not ended for wait4."""
+_SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True)
+class Account:
+    """The user a loader runs as."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def find_account(name: str) -> Account:
+    """The user of that name; SettingError for one who does not exist, or who is root."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise SettingError(
+            "slm_benchmark_user",
+            name,
+            "no such user",
+            "The loader runs as an unprivileged user of the host.",
+            "name an existing user, such as nobody.",
+        ) from None
+    if entry.pw_uid == 0:
+        raise SettingError(
+            "slm_benchmark_user",
+            "an unprivileged user",
+            name,
+            "The loader runs code that comes with a model's libraries; it gets no privileges.",
+            "name an unprivileged user, such as nobody.",
+        )
+    return Account(name, entry.pw_uid, entry.pw_gid)
+
+
+def run_as(account: Account | None) -> dict[str, Any]:
+    """Arguments of subprocess that start a process as that user, without our groups; None keeps the current user."""
+    return {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How to run the loader. `account` None keeps the current user, as in tests; `env` is added to the clean one.
+
+    `scratch` is the folder in which each run gets a home of its own; the system's temporary folder where it is empty.
+    """
+
+    python: str
+    script: str
+    arguments: tuple[str, ...]
+    account: Account | None
+    timeout_s: float
+    env: tuple[tuple[str, str], ...] = ()
+    scratch: str = ""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """wait4(2) of the one child: CPU seconds of its whole life."""
+
+    cpu_user_s: float
+    cpu_system_s: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one loader run did. `problem` is None for a run that kept the protocol and ended well."""
+
+    events: Events
+    problem: str | None
+    exit_code: int | None
+    signal: str | None
+    stderr_tail: str
+    usage: Usage
+
+
+class Unreadable(Exception):
+    """The loader lives, and what it holds cannot be read; the message says why."""
+
+
+class ControllerGone(Exception):
+    """Nobody reads our output any more: the run was interrupted, so nothing more is measured."""
+
+
+def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
+    """Run the loader once. `on_held(pid)` is called while it holds the model after its first token.
+
+    A loader that crashes, hangs, is killed or writes rubbish gives an Observation with a `problem`, and so does one of
+    which `on_held` cannot read what it wants (OSError, SettingError). Raises SettingError where it cannot be started at
+    all and ControllerGone when nobody waits for the answer. No process is left behind.
+    """
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(_private_home(loader))
+        events_read, events_write = _pipe(stack)
+        hold_read, hold_write = _pipe(stack)
+        error_read, error_write = _pipe(stack)
+        given = (events_write.fileno(), hold_read.fileno())
+        command = [loader.python, loader.script, *loader.arguments]
+        command += ["--events-fd", str(given[0]), "--hold-fd", str(given[1])]
+        tie_to_us = _tie_to(os.getpid())
+        environment = clean_environment(loader, home)
+        spawn_ns = time.monotonic_ns()
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=error_write,
+                cwd="/",
+                env=environment,
+                pass_fds=given,
+                start_new_session=True,
+                preexec_fn=tie_to_us,
+                **run_as(loader.account),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SettingError(
+                "slm_benchmark_python",
+                "an interpreter that the loader's user can run",
+                loader.python,
+                f"Starting it failed: {error}.",
+                "check the path and its permissions for the user slm_benchmark_user.",
+            ) from error
+        for end in (events_write, hold_read, error_write):
+            end.close()
+        watch = _Watch(
+            process.pid, Events(spawn_ns), events_read.fileno(), hold_write.fileno(), error_read.fileno(), on_held
+        )
+        try:
+            problem = watch.run(spawn_ns + int(loader.timeout_s * 1e9), loader.timeout_s)
+        finally:
+            status, usage = _end(process)
+        watch.drain_stderr()
+        return _observation(watch, problem, status, usage)
+
+
+def clean_environment(loader: Loader, home: str) -> dict[str, str]:
+    """The loader's whole environment: nothing of ours, so that nothing of ours can change a figure."""
+    environment = {
+        "PATH": _SEARCH_PATH,
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        "TOKENIZERS_PARALLELISM": "false",
+        # The driver's numbering, which nvidia-smi shows, in place of CUDA's, which puts the fastest device first.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        # A model is loaded from its files; nothing may wait for a network.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+    return {**environment, **dict(loader.env)}
+
+
+class _Watch:
+    """The poll loop over one loader's pipes."""
+
+    def __init__(
+        self, pid: int, events: Events, events_fd: int, hold_fd: int, error_fd: int, on_held: Callable[[int], None]
+    ) -> None:
+        self.pid = pid
+        self.events = events
+        self.events_fd = events_fd
+        self.hold_fd = hold_fd
+        self.error_fd = error_fd
+        self.on_held = on_held
+        self.tail = b""
+
+    def run(self, deadline_ns: int, timeout_s: float) -> str | None:
+        """Until the loader ends, breaks the protocol (the answer says how) or the deadline passes."""
+        poll = select.poll()
+        for descriptor in (self.events_fd, self.error_fd):
+            os.set_blocking(descriptor, False)
+            poll.register(descriptor, select.POLLIN)
+        # No events asked for: poll reports a hung-up reader of our own output all the same.
+        poll.register(1, 0)
+        open_pipes = {self.events_fd, self.error_fd}
+        while True:
+            left_ms = (deadline_ns - time.monotonic_ns()) // 1_000_000
+            if left_ms <= 0:
+                return f"still running after {timeout_s:g} s; last event: {self._last_event()}"
+            # With both pipes closed the process is about to be gone, so the wait is short.
+            for descriptor, flags in poll.poll(min(left_ms, _WATCH_MS if open_pipes else 10)):
+                if descriptor == 1 and flags & (select.POLLERR | select.POLLHUP):
+                    raise ControllerGone
+                if descriptor in open_pipes:
+                    try:
+                        still_open = self._read(descriptor)
+                    except (ProtocolError, Unreadable) as error:
+                        return str(error)
+                    if not still_open:
+                        poll.unregister(descriptor)
+                        open_pipes.discard(descriptor)
+            if _has_ended(self.pid):
+                return self._last_words(open_pipes)
+
+    def drain_stderr(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._read(self.error_fd):
+                pass
+
+    def _last_words(self, open_pipes: set[int]) -> str | None:
+        """The events still in the pipe of a process that has ended."""
+        try:
+            while self.events_fd in open_pipes and self._read(self.events_fd):
+                pass
+        except (ProtocolError, Unreadable) as error:
+            return str(error)
+        return None
+
+    def _read(self, descriptor: int) -> bool:
+        """Take what a pipe has; False at its end, or for now where a stray child keeps it open."""
+        try:
+            data = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return False
+        if descriptor == self.error_fd:
+            self.tail = (self.tail + data)[-_TAIL_BYTES:]
+        elif "held" in self.events.feed(data):
+            self._look()
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self.hold_fd, b"g")
+        return bool(data)
+
+    def _look(self) -> None:
+        """Read what the loader holds. One that has been killed meanwhile has nothing left; its exit status tells."""
+        try:
+            self.on_held(self.pid)
+        except (OSError, SettingError) as error:
+            deadline = time.monotonic() + _DYING_S
+            while not _has_ended(self.pid):
+                if time.monotonic() > deadline:
+                    raise Unreadable(f"what holds the model cannot be read: {error}") from error
+                time.sleep(0.01)
+
+    def _last_event(self) -> str:
+        return next(reversed(self.events.marks), "none")
+
+
+def _observation(watch: _Watch, problem: str | None, status: int, usage: Usage) -> Observation:
+    name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
+    exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    if problem is None:
+        if name:
+            problem = f"killed by {name}"
+        elif exit_code:
+            problem = f"ended with exit code {exit_code}"
+        elif missing := watch.events.missing():
+            problem = f"ended well but never reported {', '.join(missing)}"
+    return Observation(watch.events, problem, exit_code, name, printable(watch.tail), usage)
+
+
+def printable(tail: bytes) -> str:
+    """The end of a process's stderr as plain text: control characters other than line ends and tabs are dropped."""
+    text = tail.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _end(process: subprocess.Popen[bytes]) -> tuple[int, Usage]:
+    """Kill what is left of the loader's process group, reap the loader; its wait status and own usage.
+
+    Reaped last: until then its group id cannot belong to anybody else. RUSAGE_CHILDREN would be a maximum over all
+    children so far (getrusage(2)), so the one child is waited for.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+    return status, Usage(usage.ru_utime, usage.ru_stime)
+
+
+def _tie_to(parent: int) -> Callable[[], None]:
+    """For the child, after it changed its user (which clears the tie): die with us (prctl(2), PR_SET_PDEATHSIG)."""
+    libc = ctypes.CDLL(None)
+
+    def tie() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return tie
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
+    """A pipe's reading and writing end; both are closed with the stack, if not before."""
+    read, write = os.pipe()
+    return stack.enter_context(FileIO(read, "rb")), stack.enter_context(FileIO(write, "wb"))
+
+
+@contextlib.contextmanager
+def _private_home(loader: Loader) -> Iterator[str]:
+    """An empty home of this run's own, removed afterwards."""
+    home = tempfile.mkdtemp(prefix="home-", dir=loader.scratch or None)
+    try:
+        if loader.account is not None:
+            os.chown(home, loader.account.uid, loader.account.gid)
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def environment_tuple(env: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """An arm's environment variables as pairs of text; SettingError for a name or value no process could get."""
+    for name, value in env.items():
+        if (
+            not isinstance(value, (str, int))
+            or isinstance(value, bool)
+            or "\0" in str(value)
+            or not name.isidentifier()
+        ):
+            raise SettingError(
+                "env",
+                "names and text values",
+                f"{name!r}: {value!r}",
+                "Environment variables are text.",
+                "put the value in quotes.",
+            )
+    return tuple((name, str(value)) for name, value in env.items())

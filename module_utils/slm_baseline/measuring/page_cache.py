@@ -1,0 +1,171 @@
+"""The page cache as a stated condition: how much of a set of files is resident, evicted, or read in.
+
+Only root may ask: an unprivileged mincore(2) claims that everything is resident, and an unprivileged cachestat(2) says
+EPERM (mm/mincore.c and mm/filemap.c, `can_do_mincore`, `can_do_cachestat`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from ..host.errors import SettingError, os_problem
+from ..host.files import Host
+
+DROP_CACHES = "/proc/sys/vm/drop_caches"
+_CACHESTAT = 451
+"""cachestat(2) has no wrapper in libc; since Linux 6.5 it has this number on every architecture but alpha and mips."""
+PathLike = Union[str, "os.PathLike[str]"]
+_WINDOW_BYTES = 1 << 30
+_READ_BYTES = 4 << 20
+_NOT_RESIDENT = bytes(range(0, 256, 2))
+
+
+@dataclass(frozen=True)
+class Residency:
+    """How much of some files is in the page cache, and which system call said so (`cachestat` or `mincore`)."""
+
+    file_bytes: int
+    resident_bytes: int
+    by: str
+
+    @property
+    def share(self) -> float:
+        """Fraction 0..1; files without a byte count as resident."""
+        return self.resident_bytes / self.file_bytes if self.file_bytes else 1.0
+
+
+class CachestatUnavailable(Exception):
+    """This kernel, or the sandbox around us, has no cachestat(2) for this file."""
+
+
+def residency(paths: Iterable[PathLike]) -> Residency:
+    """Residency of whole files; SettingError where this user would be told lies.
+
+    Opening follows symbolic links, so a hub snapshot's links count as the blobs they lead to.
+    """
+    if os.geteuid() != 0:
+        raise SettingError(
+            "page cache",
+            "a verified state of the page cache",
+            f"user id {os.geteuid()}",
+            "The kernel tells page cache residency to root alone.",
+            "run with become: true.",
+        )
+    return measured_residency(list(paths), resident_by_cachestat, resident_by_mincore)
+
+
+def measured_residency(
+    files: Sequence[PathLike], cachestat: Callable[[int, int], int], mincore: Callable[[int, int], int]
+) -> Residency:
+    """Residency by cachestat, or by mincore for all files where cachestat is unavailable for any.
+
+    Both take a descriptor and the file's size in bytes and return resident bytes.
+    """
+    for name, verifier in (("cachestat", cachestat), ("mincore", mincore)):
+        total = resident = 0
+        try:
+            for path in files:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    size = os.fstat(descriptor).st_size
+                    total += size
+                    # The last page is counted whole, so clip.
+                    resident += min(size, verifier(descriptor, size)) if size else 0
+                finally:
+                    os.close(descriptor)
+        except CachestatUnavailable:
+            continue
+        return Residency(total, resident, name)
+    raise AssertionError("mincore never raises CachestatUnavailable")
+
+
+class _CachestatRange(ctypes.Structure):
+    _fields_ = (("off", ctypes.c_uint64), ("len", ctypes.c_uint64))
+
+
+class _Cachestat(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in ("nr_cache", "nr_dirty", "nr_writeback", "nr_evicted", "nr_recently_evicted")
+    )
+
+
+def resident_by_cachestat(descriptor: int, size: int) -> int:
+    """Resident bytes by cachestat(2) (mm/filemap.c, Linux 6.5); CachestatUnavailable where it cannot be asked."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    window, counts = _CachestatRange(0, size), _Cachestat()
+    if libc.syscall(
+        ctypes.c_long(_CACHESTAT),
+        ctypes.c_int(descriptor),
+        ctypes.byref(window),
+        ctypes.byref(counts),
+        ctypes.c_uint(0),
+    ):
+        number = ctypes.get_errno()
+        # EPERM comes from seccomp filters that do not know the call, EOPNOTSUPP from hugetlbfs.
+        if number in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+            raise CachestatUnavailable(os.strerror(number))
+        raise OSError(number, os.strerror(number))
+    return int(counts.nr_cache) * mmap.PAGESIZE
+
+
+def resident_by_mincore(descriptor: int, size: int) -> int:
+    """Resident bytes by mincore(2) over mappings of at most 1 GiB, which touch no page of the file."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+    pages = 0
+    for offset in range(0, size, _WINDOW_BYTES):
+        length = min(_WINDOW_BYTES, size - offset)
+        address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
+        if address == ctypes.c_void_p(-1).value:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        try:
+            vector = ctypes.create_string_buffer(-(-length // mmap.PAGESIZE))
+            if libc.mincore(address, length, vector):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            # Only the lowest bit of each byte is defined (mincore(2)).
+            pages += len(vector.raw.translate(None, _NOT_RESIDENT))
+        finally:
+            libc.munmap(address, length)
+    return pages * mmap.PAGESIZE
+
+
+def evict(paths: Iterable[PathLike]) -> None:
+    """Drop the files' clean pages. Pages that a live process maps stay: fadvise(2) cannot evict these."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # Dirty pages cannot be dropped, so they are written first.
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def drop_host_caches(host: Host) -> None:
+    """`sync`, then page cache, dentries and inodes of the whole host (Documentation/admin-guide/sysctl/vm.rst)."""
+    os.sync()
+    try:
+        host.write_kernel(DROP_CACHES, "3")
+    except OSError as error:
+        raise os_problem("drop_caches", "3", error) from error
+
+
+def warm(paths: Iterable[PathLike]) -> int:
+    """Read the files through, front to back; bytes read."""
+    buffer = bytearray(_READ_BYTES)
+    total = 0
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                total += count
+    return total

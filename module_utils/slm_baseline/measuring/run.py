@@ -1,0 +1,310 @@
+"""What a user asked to be measured: checked before any change on the host, made into a subject, run block by block."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..host.errors import SettingError
+from ..host.files import Host
+from .copy_rates import SCRIPT, measure_copy_rates
+from .environment import Environment, absolute_path, find_base_python, fresh_scratch, is_built, parse_environment
+from .gpu import DRIVER_VERSION, read_gpus
+from .host_facts import host_facts
+from .interpreter import PACKAGES, Interpreter, require_packages
+from .loader_process import Account, Loader, find_account
+from .model_files import EMBEDDED_MODEL_BYTES, PASS, Model, Reader, barrier, resolve_model
+from .protocol import SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling_record, measure_sample
+from .store import Block, append_sample, close_block, finished_blocks, samples_path
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+LOADER = "slm_load.py"
+_SPARE_BYTES = 512 << 20
+_ENVIRONMENT_BYTES = 3 << 30
+_CUDA_ENVIRONMENT_BYTES = 12 << 30
+"""A CUDA build of torch brings its libraries as packages, and pip unpacks beside what it downloaded."""
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """Which model, and where on the host to look for it; names as the user gave them, not yet checked."""
+
+    home: str
+    model: str
+    revision: str
+    hf_home: str
+    offline: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure and how, checked for sense; nothing about the host is known yet."""
+
+    environment: Environment
+    place: ModelPlace
+    dtype: str
+    scope: str
+    blocks: int
+    timeout_s: float
+    user: str
+
+
+def parse_request(params: Mapping[str, Any]) -> Request:
+    """A module's parameters as a request; SettingError names the variable of the role that holds a bad one."""
+    return Request(
+        environment=parse_environment(params),
+        place=parse_model(params),
+        dtype=_choice("slm_benchmark_dtype", params["dtype"], DTYPES),
+        scope=_choice("slm_benchmark_cold_scope", params["scope"], SCOPES),
+        blocks=int(_number("slm_benchmark_runs", params["blocks"], 1, 10_000, whole=True)),
+        timeout_s=_number("slm_benchmark_timeout_s", params["timeout_s"], 1, 86_400),
+        user=str(params["user"] or ""),
+    )
+
+
+def parse_model(params: Mapping[str, Any]) -> ModelPlace:
+    """A module's parameters as the place of a model."""
+    home = absolute_path("slm_benchmark_home", params["home"])
+    hf_home = params["hf_home"]
+    return ModelPlace(
+        home=home,
+        model=str(params["model"] or ""),
+        revision=str(params["revision"] or ""),
+        hf_home=absolute_path("slm_benchmark_hf_home", hf_home) if hf_home else f"{home}/huggingface",
+        offline=bool(params["offline"]),
+    )
+
+
+def parse_block(value: object, blocks: int) -> int:
+    """The number of a block of a run, from 1."""
+    return int(_number("block", value, 1, blocks, whole=True))
+
+
+def preflight(host: Host, request: Request) -> dict[str, Any]:
+    """Everything that would stop the measurement, told before anything on the host changes; reads only.
+
+    Raises the first SettingError: no root, an unknown or privileged user, a home that the user cannot reach, an
+    interpreter that lacks packages or that the user cannot run, a model that is missing, damaged or unreadable, too
+    little room for what is yet to be made.
+    """
+    _require_root(host)
+    account = find_account(request.user)
+    needed = 0
+    environment = request.environment
+    if is_built(host, environment):
+        _require_way(host, environment, account)
+        require_packages(environment.interpreter, account)
+    else:
+        find_base_python(environment, account)
+        needed += _CUDA_ENVIRONMENT_BYTES if host.exists(DRIVER_VERSION) else _ENVIRONMENT_BYTES
+    if request.place.model in EMBEDDED_MODEL_BYTES:
+        embedded = embedded_path(request.place)
+        needed += max(0, EMBEDDED_MODEL_BYTES[request.place.model] - _size_of(host, embedded))
+    else:
+        find_model(host, request.place, account)
+    if needed:
+        _require_room(host, request, needed)
+    return {"interpreter": environment.interpreter, "to_make_bytes": needed}
+
+
+def embedded_path(place: ModelPlace) -> str:
+    """Where an embedded model lies, or will."""
+    return f"{place.home}/models/{place.model}"
+
+
+def find_model(host: Host, place: ModelPlace, account: Account) -> Model:
+    """The model, every file there and readable by the loader's user."""
+    return resolve_model(
+        host,
+        place.model,
+        place.revision or None,
+        place.hf_home,
+        f"{place.home}/models",
+        place.offline,
+        _reader(account),
+    )
+
+
+def _reader(account: Account) -> Reader:
+    """That user as the loader has it, without groups of its own."""
+    return Reader(account.name, account.uid, (account.gid,))
+
+
+def make_subject(host: Host, request: Request) -> Subject:
+    """What a sample needs, looked up and checked on the host as it is now."""
+    account = find_account(request.user)
+    environment = request.environment
+    interpreter = require_packages(environment.interpreter, account)
+    loader = Loader(
+        python=environment.interpreter,
+        script=str(host.path(f"{environment.home}/{LOADER}")),
+        arguments=(),
+        account=account,
+        timeout_s=request.timeout_s,
+        scratch=fresh_scratch(host, environment),
+    )
+    return Subject(loader, find_model(host, request.place, account), interpreter, request.scope)
+
+
+def measure_block(host: Host, request: Request, run_id: str, number: int) -> dict[str, Any]:
+    """Measure one block, cold then warm, unless this run has finished it already; its samples and its line.
+
+    Every sample is on the host's disk before the next one starts. The result of the last block has `benchmark`: the
+    whole run as the result document wants it.
+    """
+    _require_root(host)
+    samples_path(run_id)
+    done = finished_blocks(host, run_id)
+    is_new = number not in done
+    progress = Progress(number, request.blocks)
+    subject = make_subject(host, request)
+    if is_new:
+        done[number] = _measure(host, request, subject, run_id, number)
+    block = done[number]
+    line = progress.line(block.samples) if is_new else f"block {number} of {request.blocks}: measured before"
+    result: dict[str, Any] = {"changed": is_new, "msg": line, "samples": block.samples}
+    if number == request.blocks:
+        result["benchmark"] = whole_run(host, request, subject, done)
+    return result
+
+
+def whole_run(host: Host, request: Request, subject: Subject, blocks: Mapping[int, Block]) -> dict[str, Any]:
+    """What the result document takes from the measurement: host, model, software, protocol, ceiling, samples.
+
+    A sweep that died between a block's last sample and its closing line has a block less here: the ceiling is unknown
+    where no line tells it.
+    """
+    ordered = [blocks[number] for number in sorted(blocks)]
+    gpus = read_gpus(host)
+    ceilings = [block.shared["ceiling"] for block in ordered if block.shared.get("ceiling")]
+    first = ceilings[0] if ceilings else {"streams": None, "guest_cold": None}
+    software = next((block.shared["software"] for block in ordered if block.shared.get("software")), None)
+    loader = host.path(f"{request.environment.home}/{LOADER}").read_bytes()
+    return {
+        "host": {
+            **host_facts(host, subject.model.path),
+            "gpus": [gpu.as_dict() for gpu in gpus.gpus],
+            "gpu_driver": gpus.driver,
+            "cuda": gpus.cuda,
+        },
+        "model": subject.model.as_dict(),
+        "software": software or installed(subject.interpreter),
+        "protocol": {
+            "blocks": request.blocks,
+            "cold_scope": request.scope,
+            "timeout_s": request.timeout_s,
+            "user": request.user,
+            "dtype": request.dtype,
+            "loader_sha256": hashlib.sha256(loader).hexdigest(),
+        },
+        "ceiling": {
+            "bytes_per_s": [rate for each in ceilings for rate in each["bytes_per_s"]],
+            "streams": first["streams"],
+            "guest_cold": first["guest_cold"],
+            "host_to_device": measure_copy_rates(subject.loader, f"{request.environment.home}/{SCRIPT}")
+            if gpus.gpus
+            else [],
+        },
+        "samples": [sample for block in ordered for sample in block.samples],
+    }
+
+
+def installed(interpreter: Interpreter) -> dict[str, Any]:
+    """Versions by package metadata, for a run of which no loader came far enough to say."""
+    return {
+        "python": ".".join(map(str, interpreter.version)),
+        **{name: interpreter.packages[name] for name in PACKAGES},
+    }
+
+
+def _measure(host: Host, request: Request, subject: Subject, run_id: str, number: int) -> Block:
+    # A second pass, in the first block alone, shows whether a layer below this host caches.
+    passes = ceiling_passes(subject, 2 if number == 1 else 1)
+    samples, software = [], None
+    for order, wanted in enumerate(WANTED):
+        sample, said = measure_sample(
+            host, subject, wanted, block=number, order=order, dtype=request.dtype, ceiling=passes[0]
+        )
+        append_sample(host, run_id, sample)
+        samples.append(sample)
+        software = said["software"] if said else software
+    shared = {"ceiling": ceiling_record(passes), "software": software}
+    close_block(host, run_id, number, shared)
+    return Block(number, samples, shared)
+
+
+def _require_root(host: Host) -> None:
+    if host.is_live and os.geteuid() != 0:
+        raise SettingError(
+            "slm_benchmark",
+            "root",
+            f"user id {os.geteuid()}",
+            "Only root may drop caches and be told the truth about them; the loader itself runs unprivileged.",
+            "connect as root, or give become a way to it (--become, --ask-become-pass).",
+        )
+
+
+def _require_way(host: Host, environment: Environment, account: Account) -> None:
+    """The loader's user gets into `home`, as far as it exists: the script lies there, and each run's own home."""
+    folder = host.path(environment.home)
+    while not folder.exists():
+        folder = folder.parent
+    closed = barrier(folder, _reader(account), PASS)
+    if closed:
+        raise SettingError(
+            "slm_benchmark_home",
+            f"a folder that {account.name} can reach",
+            environment.home,
+            f"{closed} is closed to {account.name}, and the loader runs as {account.name}.",
+            f"open {closed} to {account.name}, or choose another folder, such as /opt/slm-baseline.",
+        )
+
+
+def _require_room(host: Host, request: Request, needed: int) -> None:
+    folder = host.path(request.environment.home)
+    while not folder.is_dir():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_BYTES:
+        raise SettingError(
+            "slm_benchmark_home",
+            f"{(needed + _SPARE_BYTES) / 2**30:.1f} GiB free for {request.environment.home}",
+            f"{free / 2**30:.1f} GiB",
+            "The environment and the model need this room.",
+            "make room, or set slm_benchmark_home to a folder on another disk.",
+        )
+
+
+def _size_of(host: Host, folder: str) -> int:
+    return sum(host.path(f"{folder}/{name}").lstat().st_size for name in host.names(folder))
+
+
+def _choice(knob: str, value: object, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SettingError(
+            knob, " or ".join(choices), repr(value), "Nothing else is known.", f"set {knob} to one of them."
+        )
+    return str(value)
+
+
+def _number(knob: str, value: object, least: float, most: float, whole: bool = False) -> float:
+    """A number from YAML or from `-e name=3`, which gives text."""
+    kind = "a whole number" if whole else "a number"
+    try:
+        number = float(str(value)) if not whole else int(str(value))
+    except ValueError:
+        number = math.nan
+    if isinstance(value, bool) or not least <= number <= most:
+        raise SettingError(
+            knob,
+            f"{kind} from {least:g} to {most:g}",
+            repr(value),
+            "Anything else cannot be measured.",
+            f"correct {knob}.",
+        )
+    return number

@@ -1,0 +1,111 @@
+"""What every module of this project does around its work: root, lease, snapshot, apply, one readable error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .host import lease
+from .host.clock import now
+from .host.errors import SettingError, os_problem
+from .host.files import Host
+from .host.systemd import reload_units
+from .settings.changes import Change, apply_all, outcome
+from .settings.persistence import UNITS
+from .settings.pools import NeedsReboot
+from .settings.snapshot import Snapshot, ensure, foresee, load, refuse_unfinished_sweep, undo_sweep
+
+ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
+RUN_ARGUMENT: dict[str, Any] = {
+    "type": "dict",
+    "options": {
+        "id": {"type": "str", "required": True},
+        "started_at": {"type": "str"},
+        "controller": {"type": "dict"},
+        "alive": {"type": "list"},
+    },
+}
+"""What lookup_plugins/slm_run.py tells of a run."""
+SETTER_ARGUMENTS: dict[str, Any] = {**ARGUMENTS, "run": RUN_ARGUMENT}
+
+
+def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoReturn:
+    """Run the work and end the module: with its result, or with one error that says what to do."""
+    # Folders on the way to a unit, a drop-in or a mount are for others to pass, however root's own files are kept.
+    os.umask(0o022)
+    try:
+        result = work(Host(Path(module.params["root"])))
+    except NeedsReboot as error:
+        reboot = {"reboot_required": True, "boot_arguments": error.boot_arguments}
+        module.fail_json(msg=str(error), problem=error.as_dict(), **reboot)
+    except SettingError as error:
+        module.fail_json(msg=str(error), problem=error.as_dict())
+    except OSError as error:
+        problem = os_problem(str(error.filename or "the host"), "to work", error)
+        module.fail_json(msg=str(problem), problem=problem.as_dict())
+    module.exit_json(**result)
+
+
+def warn(module: AnsibleModule, warning: str | None) -> None:
+    """Tell a warning, where there is one."""
+    if warning:
+        module.warn(warning)
+
+
+def require_root(host: Host, what: str) -> None:
+    """SettingError unless this process is root; a test's tree needs none."""
+    if host.is_live and os.geteuid() != 0:
+        raise SettingError(
+            what,
+            "root",
+            f"user id {os.geteuid()}",
+            "The kernel takes these settings from root alone.",
+            "connect as root, or give become a way to it (--become, --ask-become-pass).",
+        )
+
+
+@contextlib.contextmanager
+def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[str]:
+    """Work under the lease of the run this module belongs to; its id.
+
+    The `last` task of a run gives the host back whatever happens, and a module used on its own is a run of one task.
+    """
+    run = module.params["run"] or {"id": f"adhoc-{os.getpid()}"}
+    try:
+        with lease.held(host, run):
+            yield run["id"]
+    finally:
+        if last or not module.params["run"]:
+            lease.release(host, run["id"])
+
+
+def set_up(
+    module: AnsibleModule,
+    host: Host,
+    what: str,
+    plan: Callable[[Snapshot | None], Sequence[Change]],
+    mount_paths: Iterable[str] = (),
+) -> dict[str, Any]:
+    """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
+    require_root(host, what)
+    if module.check_mode:
+        refuse_unfinished_sweep(host)
+        changes = plan(load(host))
+        if changes:
+            foresee(host, mount_paths, now(), "check")
+        return outcome(changes)
+    with leased(module, host) as run_id:
+        recovered = undo_sweep(host)
+        changes = plan(load(host))
+        if changes:
+            ensure(host, mount_paths, now(), run_id)
+            apply_all(host, changes)
+            if any(change.name.startswith(UNITS) for change in changes):
+                warn(module, reload_units(host))
+    told = outcome(changes, verified=True, recovered=recovered)
+    return {**told, "changed": bool(changes or recovered)}

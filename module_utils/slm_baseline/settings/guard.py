@@ -1,0 +1,68 @@
+"""The memory guard: no pool may starve the model or the host."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+from ..host.errors import ParseError, SettingError
+from ..host.files import Host
+from ..host.meminfo import read_meminfo
+from .pools import PoolSpec, read_pool
+
+
+def parse_share(value: object, variable: str) -> float:
+    """A fraction above 0 and up to 1, as a number or text; SettingError for anything else."""
+    share = math.nan
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            share = float(value)
+    if not 0 < share <= 1:
+        raise SettingError(
+            variable,
+            "a share of memory above 0 and up to 1",
+            repr(value),
+            "Any other number would switch the guard off or refuse every pool.",
+            "give a fraction, such as 0.5 for half of the memory.",
+        )
+    return share
+
+
+def check_guard(host: Host, wanted: Sequence[PoolSpec], keep_bytes: int, max_share: float) -> None:
+    """Refuse pools that would take more than `max_share` of RAM or leave less than `keep_bytes` available.
+
+    `keep_bytes` is the model plus a margin. Only growth is refused: a host that is already short may shrink its pools.
+    """
+    growth = sum(
+        (spec.count - read_pool(host, spec.size_bytes, spec.node).persistent) * spec.size_bytes for spec in wanted
+    )
+    if growth <= 0:
+        return
+    memory = read_meminfo(host)
+    if "MemTotal" not in memory or "MemAvailable" not in memory:
+        raise ParseError("/proc/meminfo", "MemTotal and MemAvailable", ", ".join(memory))
+    total, available = memory["MemTotal"], memory["MemAvailable"]
+    pools = sum(spec.count * spec.size_bytes for spec in wanted)
+    names = ", ".join(f"{spec.name}={spec.count}" for spec in wanted)
+    wanted_text = f"{names} ({_gib(pools)}, {_gib(growth)} more than now)"
+    if pools > total * max_share:
+        raise SettingError(
+            "hugepages_pools",
+            wanted_text,
+            f"{_gib(total)} of memory, {max_share:.0%} of which is {_gib(int(total * max_share))}",
+            "The pools would take more of the memory than hugepages_max_share allows.",
+            "ask for fewer pages, or raise hugepages_max_share.",
+        )
+    if available - growth < keep_bytes:
+        raise SettingError(
+            "hugepages_pools",
+            wanted_text,
+            f"{_gib(available)} available, which would leave {_gib(available - growth)}",
+            f"The model and its margin need {_gib(keep_bytes)} outside the pools.",
+            "ask for fewer pages, or lower hugepages_margin.",
+        )
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"

@@ -1,0 +1,130 @@
+"""One block of a sweep on the live host: every cell in random order, and the host put back whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ..host.errors import SettingError
+from ..host.files import Host
+from ..settings.changes import apply_all
+from ..settings.knobs import thp_knobs
+from ..settings.pools import pool_name, pool_sizes, read_pool
+from ..settings.snapshot import SWEEP_PRIOR, Snapshot, restore, save, take, undo_sweep
+from .design import WANTED, Arm, Cell, changes_to
+
+Measure = Callable[[Arm, str, str], dict[str, Any]]
+"""Runs the loader once: arm, dtype and `cold` or `warm` in, a sample out."""
+
+
+def run_block(
+    host: Host,
+    arms: Sequence[Arm],
+    ordered: Sequence[Cell],
+    measure: Measure,
+    failed: Callable[[str, str], dict[str, Any]],
+    record: Callable[[Mapping[str, Any]], None],
+    taken_at: str,
+    run_id: str,
+) -> None:
+    """Measure the cells in the given order, cold then warm, under each arm's settings; `record` keeps each sample.
+
+    The prior state is durable before the first change and restored at the end, also after an error or a signal. An arm
+    whose settings the kernel refuses yields samples made by `failed(wanted, reason)`, and the block goes on; a sample
+    under which somebody else changed the settings is a failed one. Raises SettingError where the host could not be put
+    back.
+    """
+    by_name = {arm.name: arm for arm in arms}
+    with _restored(host, taken_at, run_id) as prior:
+        began = time.monotonic()
+        for position, cell in enumerate(ordered):
+            arm = by_name[cell.arm]
+            refused = _enter(host, prior, arm)
+            in_force = _in_force(host)
+            for wanted in WANTED:
+                sample = failed(wanted, refused) if refused else measure(arm, cell.dtype, wanted)
+                moved = _moved(in_force, _in_force(host))
+                if moved and not refused:
+                    sample = {**sample, "kind": "failed", "reason": f"another writer changed {moved} meanwhile"}
+                record(
+                    {
+                        **sample,
+                        "arm": arm.name,
+                        "dtype_asked": cell.dtype,
+                        "order": position,
+                        "settings": arm.settings(),
+                        "env": dict(arm.env),
+                        "elapsed_s": round(time.monotonic() - began, 3),
+                    }
+                )
+
+
+def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
+    """Bring the host from whatever arm was before to this one; the reason in words where the kernel refuses."""
+    _put_back(host, prior)
+    try:
+        apply_all(host, changes_to(host, arm))
+    except SettingError as error:
+        return str(error)
+    return None
+
+
+def _in_force(host: Host) -> dict[str, str]:
+    """Every THP knob and pool as the kernel has it now."""
+    knobs = {name: knob.value for name, knob in thp_knobs(host).items()}
+    return {**knobs, **{pool_name(size): str(read_pool(host, size).persistent) for size in pool_sizes(host)}}
+
+
+def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> str:
+    """What changed under a sample, in words; empty where nothing did."""
+    different = [name for name in before if before[name] != after.get(name)]
+    return ", ".join(f"{name} from {before[name]} to {after.get(name)}" for name in different)
+
+
+def _put_back(host: Host, prior: Snapshot) -> None:
+    incomplete = restore(host, prior).incomplete
+    if incomplete:
+        raise incomplete[0]
+
+
+@contextlib.contextmanager
+def _restored(host: Host, taken_at: str, run_id: str) -> Iterator[Snapshot]:
+    """The host's state now, stored durably; restored and forgotten at the end, also when told to terminate."""
+    undo_sweep(host)
+    prior = take(host, [], taken_at, run_id)
+    save(host, prior, SWEEP_PRIOR)
+    with _termination_as_exception():
+        try:
+            yield prior
+        finally:
+            _ignore_termination()
+            _put_back(host, prior)
+            host.remove_durably(SWEEP_PRIOR)
+
+
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def _ignore_termination() -> None:
+    """From here on no signal may cut the restore short; `_termination_as_exception` gives the handlers back."""
+    for number in _TERMINATING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _termination_as_exception() -> Iterator[None]:
+    """SIGTERM and SIGHUP (a lost connection) unwind the stack, as Ctrl-C does, so that the host is put back first."""
+
+    def stop(number: int, _frame: object) -> None:
+        _ignore_termination()
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in _TERMINATING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,157 @@
+"""A sweep on the host's disk: its plan, which blocks are finished, and what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..host.errors import ParseError, SettingError, os_problem
+from ..host.files import Host
+from ..measuring.store import RUNS
+from .design import WANTED, Arm, Cell
+
+PLAN = f"{RUNS}/sweep.json"
+"""Beside the runs' samples, so that a purge removes both."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What makes samples comparable: a run that resumes must ask the same of the same host.
+
+    `asked` are the arms as the user gave them, `arms` those of them that the host could do when the sweep was planned.
+    `stock` maps knob names to the host's own values, `subject` says what is measured and how (model, interpreter, cold
+    scope, kernel); its content is opaque here.
+    """
+
+    run_id: str
+    seed: int
+    started_at: str
+    arms: list[dict[str, Any]]
+    left_out: list[dict[str, str]]
+    dtypes: list[str]
+    stock: dict[str, str]
+    subject: dict[str, Any]
+    # An older plan does not say what was asked: it can still be told finished from unfinished.
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    is_finished: bool = False
+
+    def cells(self) -> list[Cell]:
+        return [Cell(arm["name"], dtype) for arm in self.arms for dtype in self.dtypes]
+
+
+def load_plan(host: Host) -> Plan | None:
+    """The host's latest sweep, None where there was none; SettingError where its file is damaged."""
+    try:
+        text = host.read(PLAN)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise os_problem(PLAN, "a readable plan", error) from error
+    try:
+        return _typed(Plan(**json.loads(text)))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ParseError(PLAN, "the plan of a sweep", text, "set sweep_new=true to begin a new sweep.") from error
+
+
+def _typed(plan: Plan) -> Plan:
+    """The plan, once its values have the types that its fields name; an arm must be what `Arm.as_dict` tells."""
+    kinds: dict[str, type] = {"run_id": str, "seed": int, "started_at": str, "is_finished": bool}
+    kinds.update(dict.fromkeys(("asked", "arms", "left_out", "dtypes"), list), stock=dict, subject=dict)
+    for name, kind in kinds.items():
+        if not isinstance(getattr(plan, name), kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    if not all(isinstance(value, str) for value in (*plan.dtypes, *plan.stock.values())):
+        raise TypeError("dtypes and stock values are text")
+    for arm in (*plan.asked, *plan.arms):
+        Arm.from_dict(arm)
+    return plan
+
+
+def save_plan(host: Host, plan: Plan) -> None:
+    """Make the plan durable before anything is measured under it."""
+    try:
+        host.path(RUNS).mkdir(mode=0o755, parents=True, exist_ok=True)
+        host.write_durably(PLAN, json.dumps(asdict(plan), indent=1).encode() + b"\n", mode=0o600)
+    except OSError as error:
+        raise os_problem(PLAN, "a durable plan", error) from error
+
+
+def require_same(plan: Plan, **now: Any) -> None:
+    """SettingError where one of these fields of an unfinished sweep is not what it is now.
+
+    Blocks of both could not be compared.
+    """
+    for name, value in now.items():
+        before = getattr(plan, name)
+        if before != value:
+            raise SettingError(
+                f"sweep {_WORDS.get(name, name)}",
+                _shown(name, before, value),
+                _shown(name, value, before),
+                f"Sweep {plan.run_id} is unfinished and was planned otherwise; blocks of both cannot be compared.",
+                "go back to those settings to finish it, or begin anew with -e sweep_new=true.",
+            )
+
+
+_WORDS = {"asked": "arms"}
+
+
+def _shown(name: str, value: Any, other: Any) -> str:
+    """One side of a difference: the arms in short, of a mapping only the entries that differ."""
+    if name == "asked":
+        return ", ".join(f"{arm['name']} {json.dumps({**arm['settings'], **arm['env']})}" for arm in value)
+    if isinstance(value, dict):
+        value = {key: value[key] for key in value if key not in other or other[key] != value[key]}
+    return json.dumps(value, sort_keys=True)
+
+
+def attempts(samples: Sequence[Mapping[str, Any]], block: int) -> int:
+    """How many times a block has been begun."""
+    return max((sample["attempt"] for sample in samples if sample["block"] == block), default=0)
+
+
+def finished_blocks(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dict[int, int]:
+    """Finished blocks and the attempt that finished each: every cell has a sample of each kind that was wanted.
+
+    A failed sample is a sample: a cell that cannot be measured must not make the block repeat for ever.
+    """
+    whole = {(cell.arm, cell.dtype, wanted) for cell in cells for wanted in WANTED}
+    found: dict[tuple[int, int], set[tuple[str, str, str]]] = {}
+    for sample in samples:
+        key = (sample["block"], sample["attempt"])
+        found.setdefault(key, set()).add((sample["arm"], sample["dtype_asked"], sample["wanted"]))
+    return {block: attempt for (block, attempt), have in sorted(found.items()) if have >= whole}
+
+
+def spent_s(samples: Sequence[Mapping[str, Any]], finished: Mapping[int, int]) -> float:
+    """Seconds that the finished blocks took, cold preparation and settings included."""
+    ends: dict[int, float] = {}
+    for sample in samples:
+        if finished.get(sample["block"]) == sample["attempt"]:
+            ends[sample["block"]] = max(ends.get(sample["block"], 0.0), sample["elapsed_s"])
+    return sum(ends.values())
+
+
+def progress(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dict[str, Any]:
+    """What the control node needs to decide on another block, and no more: this is sent back after each.
+
+    `times` holds the valid samples of finished blocks, `cells` every arm and dtype that should be among them.
+    """
+    finished = finished_blocks(samples, cells)
+    return {
+        "done": len(finished),
+        "last_block": max(finished, default=0),
+        "next_block": next(block for block in range(1, len(finished) + 2) if block not in finished),
+        "spent_s": round(spent_s(samples, finished), 3),
+        "cells": [list(cell) for cell in cells],
+        "times": [
+            {
+                name: sample[name]
+                for name in ("block", "arm", "dtype_asked", "kind", "load_real_s", "time_to_first_token_s")
+            }
+            for sample in samples
+            if finished.get(sample["block"]) == sample["attempt"] and sample["kind"] == sample["wanted"]
+        ],
+    }

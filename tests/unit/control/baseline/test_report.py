@@ -1,0 +1,222 @@
+"""The page, rendered from stored results by the role's own template, against golden pages and published examples.
+
+After a change that is meant, `SLM_UPDATE_GOLDEN=1 pytest tests/unit/control/baseline/test_report.py` writes them anew.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+
+from analysis.baseline.report import readme
+from analysis.text.errors import DocumentError
+from analysis.text.figures import phases_svg
+
+REPOSITORY = Path(__file__).resolve().parents[4]
+GOLDEN = REPOSITORY / "tests/golden/results"
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+EXAMPLES = sorted(path.parent for path in (REPOSITORY / "docs/examples").glob("*/result.json"))
+_NUMBER_WITHOUT_UNIT = re.compile(r"[0-9]\.[0-9]+ (?!s\b|ms\b|B\b|[KMGT]iB\b|[kMGT]?B/s\b|%|x\b|billion|GHz|\()")
+
+
+def load(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def render(document: dict[str, Any]) -> str:
+    """As ansible.builtin.template renders it: blocks trimmed, the last newline kept."""
+    spec = importlib.util.spec_from_file_location("slm", REPOSITORY / "filter_plugins/slm.py")
+    assert spec
+    assert spec.loader
+    plugin = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plugin)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(REPOSITORY / "roles/report/templates"),
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(plugin.FilterModule().filters())
+    return environment.get_template("README.md.j2").render(report_document=document)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_is_the_golden_one(name: str) -> None:
+    page = render(load(name))
+    golden = GOLDEN / f"{name}.md"
+    if os.environ.get("SLM_UPDATE_GOLDEN"):
+        golden.write_text(page, encoding="utf-8")
+    assert page == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
+def test_a_published_example_is_what_the_code_makes_of_its_result_today(folder: Path) -> None:
+    document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    made = {"README.md": render(document), "phases.svg": phases_svg(document)}
+    for name, text in made.items():
+        if os.environ.get("SLM_UPDATE_GOLDEN"):
+            (folder / name).write_text(text, encoding="utf-8")
+        assert text == (folder / name).read_text(encoding="utf-8"), name
+
+
+def test_there_are_examples_and_they_name_no_private_kernel() -> None:
+    assert EXAMPLES
+    for folder in EXAMPLES:
+        kernel = json.loads((folder / "result.json").read_text(encoding="utf-8"))["host"]["kernel"]
+        assert re.fullmatch(r"[0-9]+(\.[0-9]+)+", kernel), folder.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_are_whole_and_sections_apart(name: str) -> None:
+    lines = render(load(name)).split("\n")
+    for before, line in itertools.pairwise(lines):
+        if line.startswith("|") and before.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"(?<!\\)\|", before)), line
+        if line.startswith("#"):
+            assert before == "", line
+    assert "\n\n\n" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu", "no-systemd", "measure-only"])
+def test_hostile_text_anywhere_stays_inert(name: str) -> None:
+    hostile = "x|`<script>alert(1)</script>\n\n# owned\n](http://evil.example) \x1b[31m{{ 7*7 }}"
+
+    def spoil(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: spoil(item, name) for name, item in value.items()}
+        if isinstance(value, list):
+            return [spoil(item, key) for item in value]
+        return hostile if isinstance(value, str) and key in _FREE_TEXT else value
+
+    document = load(name)
+    spoiled = {
+        **document,
+        **{part: spoil(document[part]) for part in ("host", "software", "protocol", "tuning")},
+        "model": {**spoil(document["model"]), "source": "hub"},
+        "samples": [{**sample, "noise": {"noisy": True, "reasons": [hostile]}} for sample in document["samples"]],
+    }
+    page = render(spoiled)
+    outside_fences = re.sub(r"^(`{3,})text\n.*?^\1$", "", page, flags=re.S | re.M)
+    assert "alert" in outside_fences
+    assert "<script" not in re.sub(r"`[^`\n]*`", "", outside_fences)
+    assert "\n# owned" not in page
+    assert not re.search(r"(?<!\\)\]\(http", re.sub(r"`[^`\n]*`", "", outside_fences))
+    assert "\x1b" not in page
+    for line in outside_fences.split("\n"):
+        assert line.count("|") - line.count("\\|") in (0, 3, 4, 5, 6, 7, 8, 11), line
+
+
+_FREE_TEXT = (
+    *(
+        "name",
+        "kernel",
+        "distribution",
+        "cpu_model",
+        "device",
+        "model",
+        "type",
+        "mount_point",
+        "id",
+        "revision",
+        "path",
+    ),
+    *("detail", "source", "notes", "options", "user", "gpu_driver", "cuda", "torch"),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_headline_says_cold_warm_and_whether_the_tuning_took(name: str) -> None:
+    document = load(name)
+    lines = readme(document)["headline"].split("\n")
+    assert lines[0].startswith("- **Cold load: ")
+    assert lines[1].startswith("- **Warm load: ")
+    drifted = any(row["verdict"] == "drift" for row in document["tuning"]["rows"])
+    assert any(line.startswith("- **Not tuned as asked for:**") for line in lines) is drifted
+    assert any(line.startswith("- **Tuned and verified:**") for line in lines) is not drifted
+    assert not _NUMBER_WITHOUT_UNIT.search("\n".join(lines).replace("[", "(").replace(", ", " ("))
+
+
+def test_sections_are_plain_text_for_ansible() -> None:
+    assert {type(text) for text in readme(load("gpu")).values()} == {str}
+
+
+def test_a_host_without_a_gpu_has_no_section_about_it() -> None:
+    assert "## GPUs" not in render(load("cpu"))
+    assert "| 1 | NVIDIA H100 80GB HBM3 | 79.6 GiB | generation 5, 8 lanes" in render(load("gpu"))
+
+
+def test_where_and_as_what_the_model_was_loaded_is_told() -> None:
+    assert "stored as bfloat16, in `/var" in readme(load("cpu"))["model"]
+    assert readme(load("cpu"))["model"].endswith(", loaded on cpu as bfloat16.")
+    document = load("gpu")
+    assert readme(document)["model"].endswith(", loaded on cuda:0, cuda:1 as bfloat16.")
+    document["samples"][0] |= {"device": "<b>", "dtype": "float32"}
+    assert readme(document)["model"].endswith(", loaded on &lt;b&gt; as float32; on cuda:0, cuda:1 as bfloat16.")
+
+
+def test_a_ratio_is_bold_where_it_has_an_interval_without_one() -> None:
+    few, same = load("no-systemd"), load("cpu")
+    assert (
+        "\n- A cold load takes 1.72x as long as a warm one, paired in 2 blocks, too few for an interval.\n"
+        in (readme(few)["headline"])
+    )
+    assert "\n- **A cold load takes 1.69x as long as a warm one**, between 1.68x and 1.77x" in readme(same)["headline"]
+    same["summary"]["cold_to_warm_load_ratio"] |= {"ci_low": 0.98}
+    assert (
+        "\n- **Cold and warm loads do not differ beyond noise.** A cold load takes 1.69x as long as a warm one, "
+        "between 0.98x and 1.77x, paired in 3 blocks.\n"
+    ) in readme(same)["headline"]
+
+
+def test_a_run_without_one_valid_sample_is_still_a_page() -> None:
+    document = load("cpu")
+    for sample in document["samples"]:
+        nothing = {key: None for key in sample if key.endswith(("_s", "_bytes", "_share", "_faults"))}
+        sample.update(nothing, kind="failed", reason="the loader crashed", phases=[], resident_before=None)
+    document["summary"] = {
+        key: figure
+        if key == "counts"
+        else {**figure, "values": [], "n": 0, "median": None, "mad": None} | {"ci_low": None, "ci_high": None}
+        for key, figure in document["summary"].items()
+        if "_phase_" not in key
+    }
+    page = render(document)
+    assert "**Cold load: no valid sample.**" in page
+    assert "6 of 6 samples are in no figure: 3 failed instead of cold (the loader crashed)" in page
+
+
+def test_undo_quotes_a_host_name_for_the_shell() -> None:
+    document = load("cpu")
+    document["host"]["name"] = "a; rm -rf $HOME"
+    assert "rollback.yml -l 'a; rm -rf $HOME'\n" in readme(document)["undo"]
+
+
+def test_undo_names_the_inventory_of_the_run() -> None:
+    assert "with the `-i` of the run, if it had one" in render(load("cpu"))
+
+
+def test_a_disk_is_rotating_in_the_kernels_word() -> None:
+    document = load("cpu")
+    document["host"]["disk"] |= {"rotational": True}
+    assert "Example NVMe 1TB, reported by the kernel as rotating, read-ahead" in readme(document)["setup"]
+
+
+def test_the_gpus_are_those_at_the_end_of_the_run() -> None:
+    """`host.gpus` is read once, after the last block; each sample has its own, and the noise it made."""
+    assert "| Others on it at the end |" in readme(load("gpu"))["gpus"]
+
+
+def test_a_stored_result_of_another_version_is_refused() -> None:
+    document = load("cpu")
+    document["schema_version"] = 2
+    with pytest.raises(DocumentError, match="schema_version"):
+        readme(document)

@@ -1,0 +1,355 @@
+"""From the samples of a sweep to verdicts, advice, report and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.sweep.advice import group_vars
+from analysis.sweep.comparison import analyse
+from analysis.sweep.document import analysed, measurements
+from analysis.sweep.figures import forest_svg, memory_svg, phases_svg
+from analysis.sweep.metrics import METRICS
+from analysis.sweep.progress import line, outlook, stop_reason
+from analysis.sweep.report import PICTURES, files, report
+from analysis.text.errors import DocumentError
+from tests.sweep_samples import ARMS, document
+
+EXAMPLES = Path(__file__).resolve().parents[4] / "docs/examples"
+EFFECTS = {
+    ("madvise-torch", "float32", "warm"): 0.85,
+    ("madvise-torch", "float32", "cold"): 0.90,
+    ("always", "float32", "warm"): 0.85,
+    ("never", "auto", "warm"): 1.15,
+}
+
+
+@pytest.fixture(scope="module")
+def sweep() -> dict[str, Any]:
+    return analysed(document(effects=EFFECTS))
+
+
+def _group(analysis: dict[str, Any], metric: str, dtype: str, kind: str) -> dict[str, Any]:
+    wanted = (metric, dtype, kind)
+    return next(each for each in analysis["groups"] if (each["metric"], each["dtype"], each["kind"]) == wanted)
+
+
+def _verdict(analysis: dict[str, Any], metric: str, dtype: str, kind: str, arm: str) -> dict[str, Any]:
+    return next(each for each in _group(analysis, metric, dtype, kind)["arms"] if each["arm"] == arm)
+
+
+def test_known_effects_are_found_told_and_nothing_else_is(sweep: dict[str, Any]) -> None:
+    found = {
+        (result["arm"], group["dtype"], group["kind"]): result["verdict"]
+        for group in sweep["analysis"]["groups"]
+        if group["metric"] == "time_to_first_token_s"
+        for result in group["arms"]
+        if result["verdict"] != "none"
+    }
+    assert found == {key: "less" if effect < 1 else "more" for key, effect in EFFECTS.items()}
+
+
+def test_words_say_direction_size_and_interval(sweep: dict[str, Any]) -> None:
+    analysis = sweep["analysis"]
+    words = _verdict(analysis, "time_to_first_token_s", "float32", "warm", "madvise-torch")["words"]
+    match = re.fullmatch(r"faster, (1\.\d\d)x \[(1\.\d\d), (1\.\d\d)\]", words)
+    assert match
+    assert float(match[2]) < 1 / 0.85 < float(match[3])
+    assert _verdict(analysis, "time_to_first_token_s", "auto", "warm", "never")["words"].startswith("slower, 1.1")
+    assert re.fullmatch(
+        r"no effect beyond noise \(±\d+ %\)",
+        _verdict(analysis, "time_to_first_token_s", "auto", "cold", "always")["words"],
+    )
+    assert _verdict(analysis, "minor_faults", "float32", "warm", "always")["words"].startswith("fewer, 0.20x")
+    assert _verdict(analysis, "anon_huge_bytes", "float32", "warm", "always")["words"].startswith("more, +1.00 GiB")
+
+
+def test_the_bound_of_no_effect_covers_interval_and_band(sweep: dict[str, Any]) -> None:
+    for group in sweep["analysis"]["groups"]:
+        for result in group["arms"]:
+            if result["verdict"] == "none" and group["scale"] == "ratio":
+                ends = [result["low"], result["high"], group["band"]["low"], group["band"]["high"]]
+                bound = int(re.findall(r"±(\d+) %", result["words"])[0])
+                assert bound >= max(abs(end - 1) for end in ends) * 100 - 1e-4
+
+
+def test_lukewarm_failed_and_abandoned_samples_never_enter() -> None:
+    clean = document()
+    odd = document()
+    for each in odd["measurements"]:
+        sample = each["sample"]
+        if each["arm"] == "always" and sample["block"] == 1:
+            sample.update(kind="lukewarm", time_to_first_token_s=1000.0)
+        if each["arm"] == "never" and sample["block"] == 2:
+            sample.update(kind="failed", time_to_first_token_s=None)
+    odd["measurements"] += [
+        {**each, "attempt": 9, "abandoned": True, "sample": {**each["sample"], "time_to_first_token_s": 1000.0}}
+        for each in clean["measurements"][:3]
+    ]
+    analysis = analyse(odd)
+    assert analysis["counts"] == {"cold": 92, "warm": 92, "lukewarm": 4, "failed": 4, "abandoned": 3, "noisy": 0}
+    for arm in ("always", "never"):
+        found = _verdict(analysis, "time_to_first_token_s", "auto", "cold", arm)
+        assert (found["n"], found["dropped"]) == (7, 1)
+        assert 0.9 < found["estimate"] < 1.1
+
+
+def test_below_six_blocks_there_is_nothing_to_say() -> None:
+    few = analysed(document(blocks=5, effects=EFFECTS))
+    assert {result["verdict"] for group in few["analysis"]["groups"] for result in group["arms"]} == {"too_few"}
+    assert "too few blocks to say" in report(few).splitlines()[2]
+
+
+def test_no_block_at_all_still_gives_a_document_and_a_report() -> None:
+    none = analysed(document(blocks=0))
+    assert none["analysis"]["advice"][0]["arm"] is None
+    assert "too few blocks to say" in report(none)
+    assert forest_svg(none, "load_real_s")
+    assert phases_svg(none)
+
+
+def test_a_control_that_moved_silences_its_group() -> None:
+    moved = analysed(document(effects={**EFFECTS, ("stock-again", "float32", "warm"): 1.3}))
+    group = _group(moved["analysis"], "time_to_first_token_s", "float32", "warm")
+    assert group["control"]["verdict"] == "moved"
+    assert {result["verdict"] for result in group["arms"]} == {"untrusted"}
+    assert "stock differs from itself" in "\n".join(report(moved).splitlines()[:5])
+
+
+def _lost(sweep: dict[str, Any], **which: str) -> dict[str, Any]:
+    """The sweep with every sample of this arm, kind or both lukewarm or failed."""
+    for each in sweep["measurements"]:
+        if all((each["arm"] if name == "arm" else each["sample"]["wanted"]) == value for name, value in which.items()):
+            each["sample"].update(kind="lukewarm", reason="not what was wanted")
+    return analysed(sweep)
+
+
+def test_a_kind_that_never_was_what_was_wanted_is_not_called_without_effect() -> None:
+    sweep = _lost(document(effects={("always", "float32", "warm"): 0.7}), kind="cold")
+    _, _, stored, cast, basis = report(sweep).splitlines()[:5]
+    assert stored.endswith("first token cold: too few pairs to say; warm: no effect beyond noise (±4 %).")
+    assert "warm: `always` faster" in cast
+    assert "have too few pairs to be compared cold as stored, cold cast to float32" in basis
+    assert "8 blocks without a pair" in report(sweep)
+    assert "Cold loads could not be judged." in report(sweep).split("## What to do with it")[1]
+
+
+def test_an_arm_that_was_never_measured_is_named_and_widens_no_bound() -> None:
+    stored = report(_lost(document(), arm="pool-glibc")).splitlines()[2]
+    found = re.fullmatch(
+        r".*cold: no effect beyond noise \(±(\d+) %\), `pool-glibc` too few pairs to say; warm: .*", stored
+    )
+    assert found
+    assert int(found[1]) < 10
+
+
+def test_the_bound_of_the_answer_is_that_of_its_least_certain_verdict() -> None:
+    sweep = analysed(document(noise=0.05))
+    bounds = [int(bound) for bound in re.findall(r"±(\d+) %", report(sweep).splitlines()[2])]
+    for kind, bound in zip(("cold", "warm"), bounds, strict=True):
+        words = [arm["words"] for arm in _group(sweep["analysis"], "time_to_first_token_s", "auto", kind)["arms"]]
+        assert bound == max(int(re.findall(r"±(\d+) %", each)[0]) for each in words)
+
+
+def test_a_control_that_moved_in_any_metric_is_told_at_once() -> None:
+    sweep = document()
+    for each in sweep["measurements"]:
+        if each["arm"] == "stock-again":
+            each["sample"]["rss_bytes"] *= 2
+    assert "the two stock arms differ, as they must not: RSS cold as stored" in report(analysed(sweep)).splitlines()[4]
+
+
+def test_the_report_says_what_stock_is(sweep: dict[str, Any]) -> None:
+    assert "Stock has `thp.enabled=madvise`, `thp.defrag=madvise` and no reserved pages." in report(sweep)
+    sweep["stock"]["hugepages.2M"] = "512"
+    assert "`hugepages.2M=512`." in report(sweep)
+    sweep["stock"]["hugepages.2M"] = "0"
+
+
+def test_the_answer_stands_in_the_first_five_lines(sweep: dict[str, Any]) -> None:
+    head = report(sweep).splitlines()[:5]
+    assert head[0].startswith("# ")
+    assert "no effect" in head[2]
+    assert "`never` slower" in head[2]
+    assert "`madvise-torch` faster" in head[3]
+    assert "8 blocks" in head[4]
+
+
+def test_an_effect_on_the_weights_alone_is_not_lost_in_the_imports() -> None:
+    """Imports are half of the time to first token: at this noise a fifth off the other half does not show in it."""
+    effects = {("pool-glibc", "float32", "warm"): 0.8}
+    sweep = analysed(document(noise=0.05, weights_effects=effects))
+    whole = _verdict(sweep["analysis"], "time_to_first_token_s", "float32", "warm", "pool-glibc")
+    part = _verdict(sweep["analysis"], "weights_to_first_token_s", "float32", "warm", "pool-glibc")
+    assert (whole["verdict"], part["verdict"]) == ("none", "less")
+    assert part["low"] < 0.8 < part["high"]
+    stored, cast = report(sweep).splitlines()[2:4]
+    assert "weights to first token" not in stored
+    assert "no arm changes the time to first token beyond noise" in cast
+    assert "Weights to first token alone warm: `pool-glibc` faster, 1.2" in cast
+    assert sweep["analysis"]["advice"][1]["arm"] == "pool-glibc"
+    assert f"`pool-glibc` (weights to first token, warm: {part['words']})." in report(sweep)
+
+
+def test_a_sample_without_its_phases_has_no_weights_to_first_token() -> None:
+    cut = document()
+    for each in cut["measurements"]:
+        if each["arm"] == "always" and each["sample"]["block"] == 1:
+            each["sample"]["phases"] = each["sample"]["phases"][:-1]
+    found = analyse(cut)
+    assert _verdict(found, "weights_to_first_token_s", "auto", "cold", "always")["n"] == 7
+    assert _verdict(found, "time_to_first_token_s", "auto", "cold", "always")["n"] == 8
+
+
+def test_advice_takes_the_smallest_supported_set(sweep: dict[str, Any]) -> None:
+    stored, cast = sweep["analysis"]["advice"]
+    assert stored["arm"] is None
+    # As fast as `always` when warm, and faster cold; one variable, and the knob is as it was.
+    assert (cast["arm"], cast["changes"]) == ("madvise-torch", 1)
+    text = report(sweep).split("## What to do with it")[1]
+    assert 'thp_enabled: "madvise"' in text
+    assert "THP_MEM_ALLOC_ENABLE=1" in text
+    assert "supports no change" in text
+
+
+def test_an_arm_that_slows_anything_is_never_advised() -> None:
+    effects = {("always", "float32", "warm"): 0.7, ("always", "float32", "cold"): 1.3}
+    assert analysed(document(effects=effects))["analysis"]["advice"][1]["arm"] is None
+
+
+def test_group_vars_spell_every_kind_of_knob() -> None:
+    settings = {
+        "thp.enabled": "always",
+        "thp.shmem_enabled": "never",
+        "thp.sizes.64kB.enabled": "madvise",
+        "thp.khugepaged.scan_sleep_millisecs": "100",
+        "hugepages.2M": "1024",
+    }
+    assert group_vars(settings).splitlines() == [
+        'thp_enabled: "always"',
+        'thp_shmem_enabled: "never"',
+        "thp_sizes:",
+        '  64kB: "madvise"',
+        "thp_khugepaged:",
+        '  scan_sleep_millisecs: "100"',
+        "hugepages_pools:",
+        "  - {size: 2M, count: 1024}",
+    ]
+
+
+def test_a_document_that_breaks_the_schema_is_refused() -> None:
+    broken = document(blocks=1)
+    broken["measurements"][0]["sample"]["kind"] = "tepid"
+    with pytest.raises(DocumentError, match="sweep document"):
+        analysed(broken)
+
+
+def test_measurements_know_which_attempt_finished_a_block() -> None:
+    flat = [
+        {"block": 1, "attempt": attempt, "arm": "stock", "dtype_asked": "auto", "elapsed_s": 1.0, "kind": "cold"}
+        for attempt in (1, 2)
+    ]
+    found = measurements(flat, {"1": 2})
+    assert [each["abandoned"] for each in found] == [True, False]
+    assert found[0]["sample"] == {"block": 1, "arm": "stock", "kind": "cold"}
+
+
+def test_hostile_names_stay_inert() -> None:
+    hostile = document(blocks=6)
+    hostile["host"]["name"] = "<script>alert(1)</script> | [x](http://e.example)"
+    hostile["arms"] = [{**arm, "about": "| <b> `x"} for arm in ARMS]
+    text = report(analysed(hostile))
+    assert "<script" not in text
+    assert "<b>" not in text
+    assert r"\[x\](http&#58;" in text
+
+
+def test_report_and_pictures_are_deterministic_and_well_formed(sweep: dict[str, Any]) -> None:
+    pictures = [forest_svg(sweep, "time_to_first_token_s"), phases_svg(sweep), memory_svg(sweep)]
+    assert pictures[-1] == memory_svg(sweep)
+    for picture in pictures:
+        assert "madvise-torch" in "".join(ElementTree.fromstring(picture).itertext())
+    text = report(sweep)
+    assert text == report(sweep)
+    assert all(f"]({name})" in text for name in PICTURES)
+    assert all(metric.title in text.lower() or metric.title in text for metric in METRICS)
+
+
+def test_the_document_lies_beside_its_report(sweep: dict[str, Any]) -> None:
+    written = files(sweep)
+    assert set(written) == {"sweep.md", "sweep.json", *PICTURES}
+    assert json.loads(written["sweep.json"]) == sweep
+    assert "(sweep.json)" in written["sweep.md"]
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*sweep")), ids=lambda path: path.name)
+def test_the_examples_are_what_their_samples_give_today(example: Path) -> None:
+    stored = analysed(json.loads((example / "sweep.json").read_text()))
+    for name, text in files(stored).items():
+        assert (example / name.replace("sweep.md", "README.md")).read_text() == text, name
+
+
+def test_a_hypervisor_that_takes_memory_back_is_told(sweep: dict[str, Any]) -> None:
+    for value in (True, False):
+        sweep["host"]["free_page_reporting"] = value
+        assert ("free page reporting" in report(sweep)) is value
+
+
+PROTOCOL = {"blocks": 8, "budget_s": 2400.0, "precision": 0.05}
+
+
+def _progress(done: int, spent_s: float, noise: float = 0.03) -> dict[str, Any]:
+    rows = [
+        {
+            "arm": each["arm"],
+            "dtype_asked": each["dtype_asked"],
+            **{name: each["sample"][name] for name in ("block", "kind", "load_real_s", "time_to_first_token_s")},
+        }
+        for each in document(blocks=done, noise=noise)["measurements"]
+    ]
+    cells = [[arm["name"], dtype] for arm in ARMS for dtype in ("auto", "float32")]
+    return {"done": done, "last_block": done, "spent_s": spent_s, "cells": cells, "times": rows}
+
+
+def test_a_sweep_stops_at_its_blocks_its_budget_or_its_precision() -> None:
+    assert stop_reason({"done": 0, "spent_s": 0.0, "cells": [], "times": []}, PROTOCOL) is None
+    assert stop_reason(_progress(7, 1400.0), PROTOCOL) is None
+    assert stop_reason(_progress(8, 1600.0), PROTOCOL) == "8 blocks are measured, as many as asked for"
+    assert "40 minutes" in str(stop_reason(_progress(6, 2100.0), PROTOCOL))
+    tight = "every interval of load and time to first token is within ±5 %"
+    assert stop_reason(_progress(6, 600.0, noise=0.001), PROTOCOL) == tight
+    assert stop_reason(_progress(5, 500.0, noise=0.001), PROTOCOL) is None
+
+
+@pytest.mark.parametrize("blocks", [(3,), range(1, 7)])
+def test_missing_samples_keep_a_sweep_from_being_called_tight(blocks: Sequence[int]) -> None:
+    progress = _progress(6, 600.0, noise=0.001)
+    progress["times"] = [row for row in progress["times"] if row["arm"] != "never" or row["block"] not in blocks]
+    assert stop_reason(progress, PROTOCOL) is None
+
+
+def test_a_block_says_how_far_it_is_and_why_it_was_the_last() -> None:
+    assert line(_progress(0, 0.0), PROTOCOL) == "block 0 of 8"
+    told = line(_progress(3, 900.0), PROTOCOL)
+    assert re.fullmatch(r"block 3 of 8: stock's first token \S+ s cold, \S+ s warm; about 25 min 0 s left", told)
+    assert line(_progress(8, 1600.0), PROTOCOL).endswith("; 8 blocks are measured, as many as asked for")
+
+
+def test_the_outlook_names_arms_and_what_is_left_out() -> None:
+    plan = {
+        "run_id": "20260101T000000Z",
+        "arms": ARMS,
+        "dtypes": ["auto"],
+        "seed": 7,
+        "left_out": [{"arm": "mthp-64k", "why": "no such knob."}],
+    }
+    planned = {"plan": plan, "restored": True, "is_resumed": True, "progress": {"done": 2}}
+    told = " ".join(outlook(planned, {**PROTOCOL, "blocks": 3}))
+    for words in ("stock-again", "seed 7", "cut short", "2 of whose blocks", "mthp-64k is left out", "fewer than 6"):
+        assert words in told

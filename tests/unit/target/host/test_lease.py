@@ -1,0 +1,229 @@
+"""One run at a time on a host: who is refused, who takes over, and that damage frees the host."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.host import lease
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.lease import LEASE, LOCK, held, release
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import put
+
+
+def run(name: str, pid: int = 1, controller: str = "c1", alive: list[list[float]] | None = None) -> dict[str, Any]:
+    return {
+        "id": name,
+        "controller": {"name": f"host-{controller}", "id": controller, "pid": pid, "started": 5.0},
+        "alive": [[pid, 5.0]] if alive is None else alive,
+    }
+
+
+FIRST = run("first", pid=11)
+
+
+def enter(host: Host, who: dict[str, Any]) -> None:
+    with held(host, who):
+        pass
+
+
+@pytest.fixture
+def leased(fake_host: Host) -> Host:
+    """A host that the first run has worked on and will come back to."""
+    enter(fake_host, FIRST)
+    return fake_host
+
+
+def test_a_run_comes_back_to_its_own_host(leased: Host) -> None:
+    enter(leased, FIRST)
+    assert json.loads(leased.read(LEASE))["run_id"] == "first"
+
+
+def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    monkeypatch.setattr("time.clock_gettime", lambda which: now + seconds)
+
+
+def test_a_living_run_of_the_same_controller_holds_its_host_however_long_it_is_silent(
+    leased: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pass_time(monkeypatch, 10 * lease.TASK_LEASE_S)
+    with pytest.raises(SettingError) as caught:
+        enter(leased, run("second", pid=12, alive=[[11, 5.0], [12, 5.0]]))
+    assert caught.value.found == "run first, started from host-c1 (pid 11)"
+    assert "it is still running" in caught.value.why
+    assert json.loads(leased.read(LEASE))["run_id"] == "first"
+
+
+def test_a_run_of_the_same_controller_that_died_is_no_obstacle(leased: Host) -> None:
+    enter(leased, run("second", pid=12, alive=[[12, 5.0]]))
+    assert json.loads(leased.read(LEASE))["run_id"] == "second"
+
+
+def test_a_pid_that_another_run_has_by_now_is_not_the_run_that_died(leased: Host) -> None:
+    enter(leased, run("second", pid=11, alive=[[11, 99.0]]))
+
+
+def test_a_run_of_another_controller_counts_until_its_lease_ends(leased: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = run("second", controller="c2", alive=[])
+    with pytest.raises(SettingError, match=r"run first, .* for up to 3900 s more"):
+        enter(leased, other)
+    pass_time(monkeypatch, lease.TASK_LEASE_S + 60)
+    enter(leased, other)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [(None, None), ({}, {}), ({"id": ""}, {"id": ""}), ({"id": "c1"}, None), (None, {"id": "c1"})]
+)
+def test_a_controller_that_cannot_be_told_apart_is_another_one(
+    fake_host: Host, theirs: dict[str, str] | None, ours: dict[str, str] | None
+) -> None:
+    enter(fake_host, {"id": "first", "controller": theirs, "alive": []})
+    with pytest.raises(SettingError, match="for up to"):
+        enter(fake_host, {"id": "second", "controller": ours, "alive": []})
+
+
+def test_a_lease_taken_while_this_run_came_to_the_lock_counts(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(fake_host, FIRST)
+    text = fake_host.read(LEASE)
+    release(fake_host, "first")
+    flock = fcntl.flock
+
+    def overtaken(descriptor: int, operation: int) -> None:
+        put(fake_host.root, LEASE, text)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with pytest.raises(SettingError, match="run first"):
+        enter(fake_host, run("second", controller="c2"))
+
+
+def test_a_lease_never_outlives_a_boot(leased: Host) -> None:
+    put(leased.root, "/proc/sys/kernel/random/boot_id", "another\n")
+    enter(leased, run("second", controller="c2", alive=[]))
+
+
+def test_a_run_given_back_lets_the_next_one_in(leased: Host) -> None:
+    assert not release(leased, "second")
+    assert release(leased, "first")
+    assert not release(leased, "first")
+    enter(leased, run("second", controller="c2"))
+
+
+def test_a_task_at_work_refuses_even_a_run_whose_lease_has_ended(leased: Host) -> None:
+    descriptor = os.open(leased.path(LOCK), os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        for who in (run("second", pid=12, alive=[]), FIRST):
+            with pytest.raises(SettingError, match="at this moment"):
+                enter(leased, who)
+    finally:
+        os.close(descriptor)
+    enter(leased, FIRST)
+
+
+def test_two_tasks_of_one_run_do_not_work_at_once(fake_host: Host) -> None:
+    with held(fake_host, FIRST), pytest.raises(SettingError, match="at this moment"):
+        enter(fake_host, FIRST)
+
+
+def fail(host: Host, failure: type[BaseException]) -> None:
+    with held(host, FIRST):
+        assert host.exists(LEASE)
+        raise failure
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_failed_task_gives_the_host_back(fake_host: Host, failure: type[BaseException]) -> None:
+    with pytest.raises(failure):
+        fail(fake_host, failure)
+    assert not fake_host.exists(LEASE)
+    enter(fake_host, run("second", controller="c2"))
+
+
+def test_what_a_task_failed_of_is_told_also_where_the_lease_cannot_be_removed(
+    fake_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def stuck(path: Path, missing_ok: bool = False) -> None:
+        if path == fake_host.path(LEASE):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stuck)
+    with pytest.raises(RuntimeError):
+        fail(fake_host, RuntimeError)
+    assert fake_host.exists(LEASE)
+
+
+def test_a_refused_task_leaves_the_others_lease(leased: Host) -> None:
+    with pytest.raises(SettingError):
+        enter(leased, run("second", controller="c2"))
+    assert json.loads(leased.read(LEASE))["run_id"] == "first"
+
+
+def test_a_killed_task_keeps_the_lease_and_frees_the_lock(fake_host: Host) -> None:
+    child = os.fork()
+    if child == 0:
+        with held(fake_host, FIRST):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert json.loads(fake_host.read(LEASE))["run_id"] == "first"
+    enter(fake_host, FIRST)
+
+
+DAMAGE = [
+    "",
+    "{",
+    "[]",
+    "7",
+    "null",
+    "{}",
+    '{"run_id": "x", "controller": [], "boot_id": "b", "expires": 1}',
+    '{"run_id": "x", "controller": {}, "boot_id": "b", "expires": NaN}',
+    '{"run_id": "x", "controller": {}, "boot_id": "b", "expires": Infinity}',
+    '{"run_id": "x", "controller": {}, "boot_id": "b", "expires": "soon"}',
+    f'{{"run_id": "x", "controller": {{}}, "boot_id": "b", "expires": 1{"0" * 400}}}',
+    "[" * 10_000,
+]
+
+
+@pytest.mark.parametrize("text", DAMAGE)
+def test_damage_frees_the_host(leased: Host, text: str) -> None:
+    put(leased.root, LEASE, text.replace('"b"', f'"{lease.boot_id(leased)}"'))
+    enter(leased, run("second", controller="c2"))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
+        lambda inner: st.dictionaries(st.sampled_from(["run_id", "controller", "boot_id", "expires"]), inner),
+        max_leaves=6,
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_lease_lets_in_or_refuses_with_one_typed_error(fake_host: Host, document: object) -> None:
+    put(fake_host.root, "/run/slm-baseline/x", "")
+    put(fake_host.root, LEASE, json.dumps(document))
+    with contextlib.suppress(SettingError):
+        enter(fake_host, run("second", controller="c2"))
+
+
+def test_a_run_folder_that_cannot_be_made_is_a_typed_error(fake_host: Host) -> None:
+    fake_host.path("/run").rmdir()
+    put(fake_host.root, "/run", "a file")
+    with pytest.raises(SettingError, match="run lock"):
+        enter(fake_host, FIRST)

@@ -1,0 +1,230 @@
+"""The protocol: what makes a sample cold, warm or lukewarm; a block of fake loads from end to end; its line."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring import page_cache, protocol
+from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling
+from ansible.module_utils.slm_baseline.measuring.interpreter import Interpreter
+from ansible.module_utils.slm_baseline.measuring.loader_process import Loader
+from ansible.module_utils.slm_baseline.measuring.model_files import Model, ModelFile
+from ansible.module_utils.slm_baseline.measuring.page_cache import Residency
+from ansible.module_utils.slm_baseline.measuring.process_memory import MemoryReading
+from ansible.module_utils.slm_baseline.measuring.protocol import (
+    Progress,
+    Subject,
+    ceiling_record,
+    empty_sample,
+    judge,
+    measure_sample,
+    memory_disagreement,
+)
+
+from analysis.text.schema import validate
+from tests.conftest import REPOSITORY
+
+FAKE = REPOSITORY / "tests" / "fake_loader.py"
+GB = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("wanted", "before", "read", "share", "app", "kind", "word"),
+    [
+        ("cold", 0.0, GB, 1.0, None, "cold", None),
+        ("cold", 0.0099, GB, 0.95, None, "cold", None),
+        ("cold", 0.01, GB, 1.0, None, "lukewarm", "1.0% of the model was resident before"),
+        ("cold", 0.0, GB, 0.9499, None, "lukewarm", "only 95.0% of the model's bytes were read"),
+        ("cold", 0.0, GB, 1.0, 0.02, "lukewarm", "2.0% of the libraries stayed resident"),
+        ("cold", 0.0, None, None, None, "lukewarm", "does not tell what the loader read"),
+        ("warm", 1.0, 0, 0.0, None, "warm", None),
+        ("warm", 0.99, GB // 100 - 1, 0.0, None, "warm", None),
+        ("warm", 0.9899, 0, 0.0, None, "lukewarm", "only 99.0% of the model was resident"),
+        ("warm", 1.0, GB // 100, 0.0, None, "lukewarm", "9.5 MiB were read from disk"),
+    ],
+)
+def test_verdicts(
+    wanted: str, before: float, read: int | None, share: float | None, app: float | None, kind: str, word: str | None
+) -> None:
+    verdict = judge(wanted, before, read, share, GB, app_resident=app)
+    assert verdict.kind == kind
+    assert (verdict.reason is None) if word is None else (word in (verdict.reason or ""))
+
+
+def test_reading_libraries_does_not_pass_for_reading_the_model() -> None:
+    assert judge("cold", 0.0, GB, 1.1, GB, resident_after=0.95).kind == "cold"
+    assert judge("cold", 0.0, GB, 1.1, GB, resident_after=0.94).reason == (
+        "only 94.0% of the model was in the page cache after the run"
+    )
+
+
+def test_a_tiny_models_stray_read_is_still_warm() -> None:
+    assert judge("warm", 1.0, 4 << 20, 0.0, 500_000).kind == "warm"
+    assert judge("warm", 1.0, 8 << 20, 0.0, 500_000).kind == "lukewarm"
+
+
+def test_memory_figures_must_agree() -> None:
+    seen = MemoryReading(1000 << 20, 2000 << 20, 900 << 20, 0, 0, 0, 0, 0)
+    said = {"rss_bytes": 1000 << 20, "vsz_bytes": 2000 << 20, "pss_bytes": 910 << 20}
+    assert memory_disagreement(said, seen) is None
+    assert "pss_bytes" in (memory_disagreement({**said, "pss_bytes": 800 << 20}, seen) or "")
+
+
+class FakeCache:
+    """A page cache of one bit: warming sets it, evicting and dropping clear it; what was done is noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.share = 0.5
+        self.done: list[str] = []
+        for name, share in (("warm", 1.0), ("evict", 0.0), ("drop_host_caches", 0.0)):
+            monkeypatch.setattr(page_cache, name, self._doing(name, share))
+        monkeypatch.setattr(page_cache, "residency", lambda paths: Residency(1000, int(1000 * self.share), "cachestat"))
+
+    def _doing(self, name: str, share: float) -> Any:
+        def do(_: object) -> None:
+            self.done.append(name)
+            self.share = share
+
+        return do
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch) -> FakeCache:
+    return FakeCache(monkeypatch)
+
+
+def subject(tmp_path: Path, mode: str, scope: str = "host", weight_bytes: int = 1000) -> Subject:
+    (tmp_path / "library").mkdir(exist_ok=True)
+    file = ModelFile("model.safetensors", str(tmp_path / "weights"), weight_bytes, "weights")
+    return Subject(
+        Loader(sys.executable, str(FAKE), (mode,), None, 20.0, scratch=str(tmp_path)),
+        Model("tiny", "local", str(tmp_path), None, (file,), "bfloat16", 7),
+        Interpreter((3, 11, 2), {}, (str(tmp_path / "library"),), (), sys.executable),
+        scope,
+    )
+
+
+def check_schema(sample: dict[str, Any]) -> None:
+    validate(sample, "result", "/$defs/sample")
+
+
+def test_a_warm_sample_of_a_good_loader(tmp_path: Path, cache: FakeCache) -> None:
+    sample, said = measure_sample(
+        Host(),
+        subject(tmp_path, "good"),
+        "warm",
+        block=2,
+        order=1,
+        arm="always",
+        env={"A": 1},
+        settings={"thp.enabled": "always"},
+        ceiling=Ceiling(2e9, 1, 4),
+    )
+    check_schema(sample)
+    assert (sample["kind"], sample["reason"], sample["block"], sample["order"]) == ("warm", None, 2, 1)
+    assert (sample["arm"], sample["env"], sample["settings"]) == ("always", {"A": "1"}, {"thp.enabled": "always"})
+    assert cache.done == ["warm"]
+    assert said is not None
+    assert said["software"] == {"torch": "2"}
+    seconds = [phase["seconds"] for phase in sample["phases"]]
+    assert sum(seconds[:6]) == pytest.approx(sample["load_real_s"])
+    assert sum(seconds[:7]) == pytest.approx(sample["time_to_first_token_s"])
+    assert (sample["read_bytes"], sample["minor_faults"], sample["pss_bytes"]) == (1000, 10, 3072)
+    # What the loader says of itself here is made up, and the observer looked.
+    assert any("memory figures disagree" in reason for reason in sample["noise"]["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("scope", "done"), [("host", ["drop_host_caches", "evict"]), ("app", ["evict"]), ("weights", ["warm", "evict"])]
+)
+def test_each_scope_evicts_its_own(tmp_path: Path, cache: FakeCache, scope: str, done: list[str]) -> None:
+    sample, _ = measure_sample(Host(), subject(tmp_path, "good", scope), "cold", block=1, order=0)
+    assert cache.done == done
+    assert sample["resident_before"] == 0.0
+    # The fake loader's counters stand still after the tokenizer: it read nothing of the weights.
+    assert (sample["kind"], sample["read_share"]) == ("lukewarm", 0.0)
+    check_schema(sample)
+
+
+@pytest.mark.parametrize(("mode", "word"), [("crash", "exit code 1"), ("killed", "SIGKILL"), ("rubbish", "JSON")])
+def test_a_loader_that_fails_is_a_failed_sample(tmp_path: Path, cache: FakeCache, mode: str, word: str) -> None:
+    sample, said = measure_sample(Host(), subject(tmp_path, mode), "cold", block=1, order=0)
+    check_schema(sample)
+    assert (sample["kind"], said) == ("failed", None)
+    assert word in sample["reason"]
+    assert sample["load_real_s"] is None
+    assert [phase["name"] for phase in sample["phases"]] == ["interpreter", "import_torch"]
+    if mode == "crash":
+        assert "here" in sample["stderr_tail"]
+
+
+@pytest.mark.parametrize(("mode", "word"), [("good", "cannot be read"), ("hasty", "before its memory was read")])
+def test_a_loader_that_cannot_be_read_is_a_failed_sample_with_a_reason(
+    tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch, mode: str, word: str
+) -> None:
+    def gone(host: Host, pid: int) -> MemoryReading:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr(protocol, "read_memory", gone)
+    sample, _ = measure_sample(Host(), subject(tmp_path, mode), "warm", block=1, order=1)
+    check_schema(sample)
+    assert sample["kind"] == "failed"
+    assert word in sample["reason"]
+    assert sample["load_real_s"] is None
+
+
+def test_a_sample_that_measured_nothing_fits_the_schema() -> None:
+    check_schema(empty_sample(1, "cold", "failed", "the kernel refused", "2026-01-02T03:04:05Z"))
+
+
+def test_a_block_tells_its_times_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    cold = {**empty_sample(2, "cold", "cold", "", ""), "reason": None, "load_real_s": 8.312}
+    warm = {
+        **empty_sample(2, "warm", "lukewarm", "only 90.0% of the model was resident before", ""),
+        "load_real_s": 4.02,
+    }
+    failed = empty_sample(2, "warm", "failed", "killed by SIGKILL", "")
+    monkeypatch.setattr(time, "monotonic", lambda: 114.0)
+    line = Progress(2, 3, began=100.0).line([cold, warm])
+    assert line == (
+        "block 2 of 3: cold 8.31 s, warm turned out lukewarm 4.02 s (only 90.0% of the model was resident before), "
+        "about 14 s left"
+    )
+    assert Progress(3, 3, began=100.0).line([failed]) == "block 3 of 3: warm failed (killed by SIGKILL), done"
+
+
+@pytest.mark.parametrize(("resident", "is_known"), [(0.0, True), (0.04, True), (0.06, False), (1.0, False)])
+def test_a_pass_through_the_page_cache_is_no_ceiling(
+    tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch, resident: float, is_known: bool
+) -> None:
+    def read(files: list[Path]) -> Ceiling:
+        cache.done.append("read")
+        cache.share = resident
+        # Half of the weights' 1000 bytes, as of a model that is larger than a pass.
+        return Ceiling(2e9, 500, 4)
+
+    monkeypatch.setattr(protocol, "measure_ceiling", read)
+    passes = protocol.ceiling_passes(subject(tmp_path, "good"), 2)
+    assert cache.done == ["evict", "read"] * 2
+    assert ceiling_record(passes)["bytes_per_s"] == ([2e9, 2e9] if is_known else [])
+    assert {each.reason for each in passes} == {None if is_known else "the filesystem reads through the page cache"}
+
+
+def test_a_refused_pass_keeps_its_own_reason(tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = Ceiling(None, 0, 4, "direct reads of the model's files failed: Invalid argument")
+    monkeypatch.setattr(protocol, "measure_ceiling", lambda files: refused)
+    assert protocol.ceiling_passes(subject(tmp_path, "good"), 1) == [refused]
+
+
+def test_an_unknown_ceiling_is_empty_and_not_zero() -> None:
+    refused = Ceiling(None, 0, 4, "direct reads of the model's files failed: Invalid argument")
+    assert ceiling_record([refused, refused]) == {"bytes_per_s": [], "streams": 4, "guest_cold": None}
+    assert ceiling_record([Ceiling(1e9, 1, 4)])["guest_cold"] is None
+    assert ceiling_record([Ceiling(1e9, 1, 4), Ceiling(3e9, 1, 4)])["guest_cold"] is True
+    assert protocol.WANTED == ("cold", "warm")

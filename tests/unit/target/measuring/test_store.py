@@ -1,0 +1,95 @@
+"""Samples on disk: durable lines, torn lines, interrupted blocks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring.store import (
+    append_sample,
+    close_block,
+    finished_blocks,
+    read_samples,
+    samples_path,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+COLD = {"block": 1, "wanted": "cold", "load_real_s": 2.5}
+WARM = {"block": 1, "wanted": "warm", "load_real_s": 1.5}
+
+
+def test_samples_come_back_in_order(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    assert read_samples(host, "run-1") == []
+    append_sample(host, "run-1", COLD)
+    append_sample(host, "run-1", WARM)
+    assert read_samples(host, "run-1") == [COLD, WARM]
+    assert host.path(samples_path("run-1")).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_write_that_takes_part_of_a_line_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    append_sample(Host(tmp_path), "run-1", COLD)
+    monkeypatch.undo()
+    assert read_samples(Host(tmp_path), "run-1") == [COLD]
+
+
+@pytest.mark.parametrize("keep", [1, 20, 61])
+def test_a_torn_line_costs_itself_alone(tmp_path: Path, keep: int) -> None:
+    host = Host(tmp_path)
+    append_sample(host, "run-1", COLD)
+    path = host.path(samples_path("run-1"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: min(keep, len(whole) - 2)])
+    append_sample(host, "run-1", WARM)
+    assert read_samples(host, "run-1") == [COLD, WARM]
+
+
+def test_a_block_is_finished_when_it_was_closed_and_not_before(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    append_sample(host, "run-1", COLD)
+    append_sample(host, "run-1", WARM)
+    assert finished_blocks(host, "run-1") == {}
+    close_block(host, "run-1", 1, {"software": None})
+    block = finished_blocks(host, "run-1")[1]
+    assert (block.samples, block.shared) == ([COLD, WARM], {"software": None})
+
+
+def test_samples_of_an_interrupted_attempt_are_superseded(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    append_sample(host, "run-1", {**COLD, "load_real_s": 99.0})
+    for sample in (COLD, WARM):
+        append_sample(host, "run-1", sample)
+    close_block(host, "run-1", 1, {})
+    assert finished_blocks(host, "run-1")[1].samples == [COLD, WARM]
+
+
+@pytest.mark.parametrize("run_id", ["", "../etc", "a/b", ".hidden", "x" * 200, "a\nb"])
+def test_a_run_id_is_a_plain_name(tmp_path: Path, run_id: str) -> None:
+    with pytest.raises(SettingError, match="run_id"):
+        append_sample(Host(tmp_path), run_id, COLD)
+
+
+@given(st.binary(max_size=400))
+def test_any_file_is_read_as_samples_or_skipped(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    host = Host(tmp_path_factory.mktemp("host"))
+    append_sample(host, "run-1", COLD)
+    with host.path(samples_path("run-1")).open("ab") as file:
+        file.write(data)
+    assert read_samples(host, "run-1")[0] == COLD
+    finished_blocks(host, "run-1")
+
+
+def test_deep_nesting_and_other_json_are_skipped(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    append_sample(host, "run-1", COLD)
+    lines = ["[" * 100_000, "3", json.dumps({"block": "1", "wanted": "cold"}), json.dumps({"block": True})]
+    with host.path(samples_path("run-1")).open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    assert read_samples(host, "run-1") == [COLD]

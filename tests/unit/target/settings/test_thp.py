@@ -1,0 +1,109 @@
+"""The wanted THP values: parsed strictly, checked against what the kernel offers."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.settings.knobs import THP
+from ansible.module_utils.slm_baseline.settings.thp import check_thp, parse_thp
+from hypothesis import given
+from hypothesis import strategies as st
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def test_every_form_of_setting() -> None:
+    assert parse_thp(
+        {
+            "enabled": "madvise",
+            "defrag": "defer+madvise",
+            "shmem_enabled": None,
+            "khugepaged": {"scan_sleep_millisecs": "10000", "max_ptes_none": 511},
+            "sizes": {"64K": "madvise", "2M": "inherit"},
+        }
+    ) == {
+        "thp.enabled": "madvise",
+        "thp.defrag": "defer+madvise",
+        "thp.khugepaged.scan_sleep_millisecs": "10000",
+        "thp.khugepaged.max_ptes_none": "511",
+        "thp.sizes.64kB.enabled": "madvise",
+        "thp.sizes.2048kB.enabled": "inherit",
+    }
+
+
+def test_nothing_wanted_is_nothing_checked(fake_host: Host) -> None:
+    assert parse_thp(None) == parse_thp({}) == {}
+    assert check_thp(Host(fake_host.root / "nowhere"), {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "knob"),
+    [
+        ({"enabeld": "never"}, "thp"),
+        ({"enabled": False}, "thp_enabled"),
+        ({"enabled": 1}, "thp_enabled"),
+        ({"enabled": ""}, "thp_enabled"),
+        ({"enabled": "never "}, "thp_enabled"),
+        ({"enabled": ["never"]}, "thp_enabled"),
+        ({"khugepaged": {"defrag": True}}, "thp_khugepaged.defrag"),
+        ({"khugepaged": {"defrag": -1}}, "thp_khugepaged.defrag"),
+        ({"khugepaged": {"defrag": 1.5}}, "thp_khugepaged.defrag"),
+        ({"khugepaged": {"defrag": 2**63}}, "thp_khugepaged.defrag"),
+        ({"khugepaged": {"defrag": "9" * 5000}}, "thp_khugepaged.defrag"),
+        ({"khugepaged": "fast"}, "thp_khugepaged"),
+        ({"sizes": {"64K": False}}, "thp_sizes.64K"),
+        ({"sizes": {"64K": "never", "64kB": "always"}}, "thp_sizes"),
+        ({"sizes": {"65537": "never"}}, "thp_sizes"),
+        ({"sizes": {"big": "never"}}, "thp_sizes"),
+        (["enabled"], "thp"),
+        ("never", "thp"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(settings: object, knob: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_thp(settings)
+    assert caught.value.knob == knob
+
+
+def test_a_yaml_boolean_is_explained() -> None:
+    with pytest.raises(SettingError, match="YAML turns some unquoted words"):
+        parse_thp({"enabled": True})
+
+
+@given(ANYTHING | st.fixed_dictionaries({}, optional=dict.fromkeys(("enabled", "khugepaged", "sizes"), ANYTHING)))
+def test_any_setting_gives_text_by_name_or_one_typed_error(settings: object) -> None:
+    try:
+        wanted = parse_thp(settings)
+    except SettingError:
+        return
+    assert all(isinstance(value, str) and name.startswith("thp.") for name, value in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"thp.enabled": "sometimes"}, "always, madvise, never"),
+        ({"thp.defrag": "inherit"}, "always, defer, defer+madvise, madvise, never"),
+        ({"thp.sizes.16kB.enabled": "never"}, "thp.sizes.64kB.enabled, thp.sizes.2048kB.enabled"),
+        ({"thp.khugepaged.speed": "1"}, "thp.khugepaged.defrag, thp.khugepaged.scan_sleep_millisecs"),
+        ({"thp.khugepaged.pages_collapsed": "1"}, "thp.khugepaged.defrag"),
+        ({"thp.khugepaged.../enabled": "1"}, "thp.khugepaged"),
+    ],
+)
+def test_a_value_or_knob_the_kernel_lacks_names_what_it_has(fake_host: Host, wanted: dict[str, str], told: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        check_thp(fake_host, wanted)
+    assert told in str(caught.value)
+
+
+def test_a_kernel_without_thp_says_so(fake_host: Host) -> None:
+    shutil.rmtree(fake_host.path(THP))
+    with pytest.raises(SettingError, match="built without transparent huge pages"):
+        check_thp(fake_host, {"thp.enabled": "never"})

@@ -1,0 +1,180 @@
+"""A block on a host made of files: settings per arm, and the host put back whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.settings.pools import PoolSpec
+from ansible.module_utils.slm_baseline.settings.snapshot import SWEEP_PRIOR, load, save, take
+from ansible.module_utils.slm_baseline.sweep.block import run_block
+from ansible.module_utils.slm_baseline.sweep.design import Arm, Cell
+
+from tests.fake_kernel import FakeKernel
+from tests.fakes import build_host
+
+ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
+ARMS = [Arm("stock"), Arm("always", thp={"thp.enabled": "always"}, env={"A": "1"})]
+ORDER = [Cell("always", "auto"), Cell("stock", "auto")]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeKernel:
+    return FakeKernel(build_host(tmp_path))
+
+
+class Bench:
+    """Stands in for the loader: remembers what was set when each sample ran."""
+
+    def __init__(self, host: FakeKernel, fail_at: int | None = None, error: BaseException | None = None) -> None:
+        self.host, self.fail_at, self.error = host, fail_at, error
+        self.seen: list[tuple[str, str, str]] = []
+        self.records: list[Mapping[str, Any]] = []
+        self.prior_was_stored: list[bool] = []
+
+    def measure(self, arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        enabled = next(word[1:-1] for word in self.host.read(ENABLED).split() if word[0] == "[")
+        self.seen.append((arm.name, wanted, enabled))
+        self.prior_was_stored.append(load(self.host, SWEEP_PRIOR) is not None)
+        if len(self.seen) == self.fail_at:
+            if self.error is not None:
+                raise self.error
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"wanted": wanted, "kind": wanted}
+
+    def failed(self, wanted: str, reason: str) -> dict[str, Any]:
+        return {"wanted": wanted, "kind": "failed", "reason": reason}
+
+    def run(self, arms: list[Arm] = ARMS) -> None:
+        run_block(self.host, arms, ORDER, self.measure, self.failed, self.records.append, "2026-01-01T00:00:00Z", "run")
+
+
+def test_each_arm_runs_under_its_own_settings_cold_then_warm(host: FakeKernel) -> None:
+    bench = Bench(host)
+    bench.run()
+    assert bench.seen == [
+        ("always", "cold", "always"),
+        ("always", "warm", "always"),
+        ("stock", "cold", "madvise"),
+        ("stock", "warm", "madvise"),
+    ]
+    assert [record["order"] for record in bench.records] == [0, 0, 1, 1]
+    assert bench.records[0]["settings"] == {"thp.enabled": "always"}
+    assert bench.records[0]["env"] == {"A": "1"}
+    assert all(bench.prior_was_stored)
+
+
+def test_the_host_is_as_before_after_a_block(host: FakeKernel) -> None:
+    Bench(host).run()
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    assert load(host, SWEEP_PRIOR) is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), None])
+def test_the_host_is_as_before_after_an_error_or_a_signal(host: FakeKernel, error: BaseException | None) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    bench = Bench(host, fail_at=2, error=error)
+    with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)):
+        bench.run()
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    assert load(host, SWEEP_PRIOR) is None
+    assert len(bench.records) == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_while_the_host_is_put_back_cuts_nothing_short(
+    host: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(host)
+    written = FakeKernel.write_kernel
+
+    def write(kernel: FakeKernel, path: str | Path, value: str) -> None:
+        if len(bench.records) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        written(kernel, path, value)
+
+    monkeypatch.setattr(FakeKernel, "write_kernel", write)
+    run_block(
+        host,
+        ARMS,
+        ORDER[::-1],
+        bench.measure,
+        bench.failed,
+        bench.records.append,
+        "2026-01-01T00:00:00Z",
+        "run",
+    )
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    assert load(host, SWEEP_PRIOR) is None
+
+
+def test_what_a_killed_block_left_is_restored_by_the_next_one(host: FakeKernel) -> None:
+    # As SIGKILL leaves it: the arm's value in force, the prior state on disk.
+    save(host, take(host, [], "2026-01-01T00:00:00Z", "run"), SWEEP_PRIOR)
+    host.write_kernel(ENABLED, "always")
+    bench = Bench(host)
+    bench.run()
+    assert bench.seen[-1] == ("stock", "warm", "madvise")
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    assert not host.exists(SWEEP_PRIOR)
+
+
+def test_an_arm_that_the_kernel_refuses_fails_alone(host: FakeKernel) -> None:
+    bench = Bench(host)
+    bench.run([Arm("stock"), Arm("always", thp={"thp.enabled": "sometimes"})])
+    assert [record["kind"] for record in bench.records] == ["failed", "failed", "cold", "warm"]
+    assert "sometimes" in bench.records[0]["reason"]
+    assert host.read(ENABLED) == "always [madvise] never\n"
+
+
+def test_a_sample_under_which_another_writer_changed_a_knob_has_failed(host: FakeKernel) -> None:
+    bench = Bench(host)
+
+    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        sample = bench.measure(arm, dtype, wanted)
+        if (arm.name, wanted) == ("always", "warm"):
+            host.write_kernel(ENABLED, "never")
+        return sample
+
+    run_block(host, ARMS, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
+    assert [record["kind"] for record in bench.records] == ["cold", "failed", "cold", "warm"]
+    assert bench.records[1]["reason"] == "another writer changed thp.enabled from always to never meanwhile"
+
+
+def test_a_host_that_cannot_be_put_back_says_so_and_keeps_the_prior_state(host: FakeKernel) -> None:
+    bench = Bench(host)
+
+    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        host.stuck.add(ENABLED)
+        return bench.measure(arm, dtype, wanted)
+
+    with pytest.raises(SettingError, match=r"thp\.enabled"):
+        run_block(host, ARMS, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
+    assert load(host, SWEEP_PRIOR) is not None
+
+
+def test_a_pool_arm_gets_its_pages_and_gives_them_back(host: FakeKernel) -> None:
+    seen = []
+
+    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        seen.append((arm.name, host.pages(2 << 20)))
+        return {"wanted": wanted, "kind": wanted}
+
+    arms = [Arm("stock"), Arm("always", pools=[PoolSpec(2 << 20, 64)])]
+    bench = Bench(host)
+    run_block(host, arms, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
+    assert seen == [("always", {0: 64})] * 2 + [("stock", {0: 0})] * 2
+
+
+def test_a_pool_granted_in_part_fails_its_arm_and_is_given_back(host: FakeKernel) -> None:
+    host.room[2 << 20, 0] = 10
+    bench = Bench(host)
+    bench.run([Arm("stock"), Arm("always", pools=[PoolSpec(2 << 20, 64)])])
+    assert [record["kind"] for record in bench.records] == ["failed", "failed", "cold", "warm"]
+    assert "got 10" in bench.records[0]["reason"]
+    assert host.pages(2 << 20) == {0: 0}

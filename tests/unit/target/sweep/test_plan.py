@@ -1,0 +1,117 @@
+"""A sweep's plan and its finished blocks, and what resuming makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.sweep.design import Cell
+from ansible.module_utils.slm_baseline.sweep.plan import (
+    PLAN,
+    Plan,
+    attempts,
+    finished_blocks,
+    load_plan,
+    progress,
+    require_same,
+    save_plan,
+)
+
+CELLS = [Cell("stock", "auto"), Cell("stock-again", "auto")]
+WANTED_PLAN = Plan(
+    run_id="20260101T000000Z",
+    seed=7,
+    started_at="2026-01-01T00:00:00Z",
+    asked=[{"name": "stock", "about": "", "settings": {}, "env": {}}],
+    arms=[{"name": "stock", "about": "", "settings": {}, "env": {}}],
+    left_out=[],
+    dtypes=["auto"],
+    stock={"thp.enabled": "madvise"},
+    subject={"model": "tiny"},
+)
+
+
+def _sample(block: int, attempt: int, arm: str, wanted: str, elapsed_s: float = 1.0, kind: str = "") -> dict[str, Any]:
+    return {
+        "block": block,
+        "attempt": attempt,
+        "arm": arm,
+        "dtype_asked": "auto",
+        "wanted": wanted,
+        "kind": kind or wanted,
+        "elapsed_s": elapsed_s,
+        "load_real_s": 2.0,
+        "time_to_first_token_s": 3.0,
+    }
+
+
+def _block(block: int, attempt: int, seconds: float = 4.0) -> list[dict[str, Any]]:
+    return [
+        _sample(block, attempt, cell.arm, wanted, seconds * (index + 1) / 4)
+        for index, (cell, wanted) in enumerate((cell, wanted) for cell in CELLS for wanted in ("cold", "warm"))
+    ]
+
+
+def test_a_plan_survives_the_disk(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    assert load_plan(host) is None
+    save_plan(host, WANTED_PLAN)
+    assert load_plan(host) == WANTED_PLAN
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run_id": "x"}', "[" * 100_000])
+def test_a_damaged_plan_is_one_readable_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / PLAN[1:]
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(SettingError, match="sweep_new=true"):
+        load_plan(Host(tmp_path))
+
+
+def test_a_plan_of_an_older_form_is_no_damage(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    save_plan(host, WANTED_PLAN)
+    stored = json.loads(host.read(PLAN))
+    del stored["asked"]
+    host.path(PLAN).write_text(json.dumps(stored))
+    found = load_plan(host)
+    assert found is not None
+    assert found.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("asked", []), ("dtypes", ["float32"]), ("stock", {}), ("subject", {"model": "other"})]
+)
+def test_an_unfinished_sweep_that_asks_something_else_is_refused(name: str, value: Any) -> None:
+    require_same(WANTED_PLAN, **{name: getattr(WANTED_PLAN, name)})
+    with pytest.raises(SettingError, match="sweep_new=true"):
+        require_same(WANTED_PLAN, **{name: value})
+
+
+def test_a_block_is_finished_when_one_attempt_has_every_sample() -> None:
+    half = _block(2, 1)[:3]
+    samples = [*_block(1, 1), *half]
+    assert finished_blocks(samples, CELLS) == {1: 1}
+    assert attempts(samples, 2) == 1
+    # Halves of two attempts do not make a whole: the host was not in one stretch of time.
+    assert finished_blocks([*samples, _block(2, 2)[3]], CELLS) == {1: 1}
+    assert finished_blocks([*samples, *_block(2, 2)], CELLS) == {1: 1, 2: 2}
+
+
+def test_a_failed_sample_does_not_make_its_block_repeat_for_ever() -> None:
+    samples = [*_block(1, 1)[:3], _sample(1, 1, "stock-again", "warm", kind="failed")]
+    assert finished_blocks(samples, CELLS) == {1: 1}
+    assert len(progress(samples, CELLS)["times"]) == 3
+
+
+def test_progress_counts_finished_blocks_alone() -> None:
+    found = progress([*_block(1, 1, 10.0), *_block(2, 1)[:2], *_block(2, 2, 30.0)], CELLS)
+    assert (found["done"], found["next_block"], found["spent_s"]) == (2, 3, 40.0)
+    assert len(found["times"]) == 8
+    assert found["cells"] == [["stock", "auto"], ["stock-again", "auto"]]
+    nothing = {"done": 0, "last_block": 0, "next_block": 1, "spent_s": 0, "cells": [], "times": []}
+    assert progress([], []) == nothing

@@ -1,0 +1,177 @@
+"""A sweep's life on a host made of files: planned, measured, interrupted, resumed, finished."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.sweep import run
+from ansible.module_utils.slm_baseline.sweep.design import Arm, order, parse_arms
+from ansible.module_utils.slm_baseline.sweep.plan import PLAN, load_plan
+from ansible.module_utils.slm_baseline.sweep.run import Request, parse_seed
+
+from tests.fake_kernel import FakeKernel
+from tests.fakes import build_host
+
+ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
+REQUEST = Request(
+    arms=parse_arms([{"name": "stock"}, {"name": "stock-again"}, {"name": "always", "thp": {"enabled": "always"}}]),
+    dtypes=["auto"],
+    seed=7,
+    run_id="20260101T000000Z",
+    started_at="2026-01-01T00:00:00Z",
+    subject={"model": "tiny"},
+    stored_dtype="bfloat16",
+    keep_bytes=0,
+    max_share=0.5,
+)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeKernel:
+    return FakeKernel(build_host(tmp_path))
+
+
+class Bench:
+    """Stands in for the loader; raises at its sample number `fail_at`."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.fail_at = fail_at
+        self.arms: list[str] = []
+        self.number = 0
+        self.closed = ""
+
+    def measure(self, arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+        self.arms.append(arm.name)
+        if len(self.arms) == self.fail_at:
+            raise KeyboardInterrupt
+        times = {"load_real_s": 1.0, "time_to_first_token_s": 2.0}
+        return {"block": self.number, "wanted": wanted, "kind": wanted, **times}
+
+    def failed(self, wanted: str, reason: str) -> dict[str, Any]:
+        return {"block": self.number, "wanted": wanted, "kind": "failed", "reason": reason}
+
+    def close(self, run_id: str) -> None:
+        self.closed = run_id
+
+    def block(self, host: FakeKernel) -> dict[str, Any]:
+        def bench_of(number: int) -> Bench:
+            self.number = number
+            return self
+
+        return run.block(host, bench_of, "2026-01-01T00:00:00Z")
+
+
+def test_a_sweep_is_planned_measured_and_finished(host: FakeKernel) -> None:
+    planned = run.plan(host, REQUEST)
+    assert (planned["is_resumed"], planned["progress"]["done"]) == (False, 0)
+    assert [Bench().block(host)["block"] for _ in range(2)] == [1, 2]
+    finished = run.finish(host)
+    assert finished["finished_blocks"] == {"1": 1, "2": 1}
+    assert len(finished["samples"]) == 2 * 3 * 2
+    assert finished["plan"]["stock"]["thp.enabled"] == "madvise"
+    # Until its samples are stored elsewhere, nothing but the same sweep is taken up.
+    later = replace(REQUEST, run_id="20260102T000000Z")
+    assert run.plan(host, later)["is_resumed"]
+    assert run.finish(host) == finished
+    assert [run.close(host), run.close(host)] == [True, False]
+    assert not run.plan(host, later)["is_resumed"]
+
+
+def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKernel) -> None:
+    run.plan(host, REQUEST)
+    Bench().block(host)
+    hit = Bench(fail_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        hit.block(host)
+    assert not hit.closed
+    assert host.read(ENABLED) == "always [madvise] never\n"
+    later = replace(REQUEST, run_id="20260102T000000Z", seed=8)
+    planned = run.plan(host, later)
+    assert (planned["is_resumed"], planned["progress"]["done"], planned["plan"]["seed"]) == (True, 1, 7)
+    bench = Bench()
+    assert bench.block(host)["block"] == 2
+    assert bench.closed == "20260101T000000Z"
+    stored = load_plan(host)
+    assert stored is not None
+    assert bench.arms[::2] == [cell.arm for cell in order(7, 2, stored.cells())]
+    finished = run.finish(host)
+    assert finished["finished_blocks"] == {"1": 1, "2": 2}
+    # The three samples of the block that was hit are kept.
+    assert len(finished["samples"]) == 2 * 6 + 3
+
+
+def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: FakeKernel) -> None:
+    run.plan(host, REQUEST)
+    host.write_kernel(ENABLED, "never")
+    with pytest.raises(SettingError, match="sweep stock"):
+        run.plan(host, REQUEST)
+    assert not run.plan(host, replace(REQUEST, is_new=True))["is_resumed"]
+
+
+def test_a_writer_between_two_blocks_does_not_become_stock(host: FakeKernel) -> None:
+    run.plan(host, REQUEST)
+    Bench().block(host)
+    host.write_kernel(ENABLED, "never")
+    with pytest.raises(SettingError, match="sweep stock"):
+        Bench().block(host)
+
+
+def test_a_sweep_goes_on_though_an_arm_no_longer_fits(host: FakeKernel) -> None:
+    arms = [*REQUEST.arms, *parse_arms_of({"name": "pool", "pool": {"size": "2M", "count": 64}})]
+    planned = run.plan(host, replace(REQUEST, arms=arms))
+    assert [arm["name"] for arm in planned["plan"]["arms"]][-1] == "pool"
+    short = host.read("/proc/meminfo").replace("MemAvailable:   14000000", "MemAvailable:   1000")
+    host.path("/proc/meminfo").write_text(short)
+    again = run.plan(host, replace(REQUEST, arms=arms))
+    assert again["is_resumed"]
+    assert again["plan"] == planned["plan"]
+
+
+def parse_arms_of(arm: dict[str, Any]) -> list[Arm]:
+    return parse_arms([{"name": "stock"}, {"name": "stock-again"}, arm])[2:]
+
+
+def test_a_cast_to_the_stored_dtype_is_no_cast(host: FakeKernel) -> None:
+    planned = run.plan(host, replace(REQUEST, dtypes=["auto", "float32"], stored_dtype="float32"))
+    assert planned["plan"]["dtypes"] == ["auto"]
+    assert planned["plan"]["left_out"] == [
+        {"arm": "float32", "why": "This model's weights are stored as float32: it is the same load as `auto`."}
+    ]
+    both = replace(REQUEST, dtypes=["auto", "float32"], is_new=True)
+    assert run.plan(host, both)["plan"]["dtypes"] == ["auto", "float32"]
+
+
+def test_a_damaged_plan_does_not_stand_in_the_way_of_a_new_sweep(host: FakeKernel) -> None:
+    run.plan(host, REQUEST)
+    host.path(PLAN).write_text("{")
+    with pytest.raises(SettingError, match="sweep_new=true"):
+        run.plan(host, REQUEST)
+    assert run.plan(host, replace(REQUEST, is_new=True))["progress"]["done"] == 0
+
+
+def test_a_plan_that_is_only_foreseen_is_not_kept(host: FakeKernel) -> None:
+    assert [arm["name"] for arm in run.new_plan(host, REQUEST).arms] == ["stock", "stock-again", "always"]
+    assert load_plan(host) is None
+
+
+def test_a_block_without_a_plan_is_refused(host: FakeKernel) -> None:
+    with pytest.raises(SettingError, match="state=planned"):
+        Bench().block(host)
+
+
+def test_a_seed_is_a_whole_number_or_follows_the_run() -> None:
+    assert parse_seed(7, "a") == parse_seed("7", "b") == 7
+    assert parse_seed(None, "a") == parse_seed("", "a") != parse_seed(None, "b")
+    for bad in (True, -1, 1.5, "x", [1]):
+        with pytest.raises(SettingError, match="sweep_seed"):
+            parse_seed(bad, "a")
+
+
+def test_a_sweep_without_a_finished_block_has_nothing_to_tell(host: FakeKernel) -> None:
+    run.plan(host, REQUEST)
+    with pytest.raises(SettingError, match="a finished block"):
+        run.finish(host)
