@@ -89,18 +89,15 @@ problem:
   type: dict
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.sizes import parse_size
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
-from ansible.module_utils.slm_baseline.settings.changes import Change
-from ansible.module_utils.slm_baseline.settings.guard import check_guard, parse_share
-from ansible.module_utils.slm_baseline.settings.plan import plan_all_pools
-from ansible.module_utils.slm_baseline.settings.pools import parse_pools
-from ansible.module_utils.slm_baseline.settings.snapshot import Snapshot
+from ansible.module_utils.slm_baseline.settings.guard import Guard, parse_share
+from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
 
 
 def main() -> None:
@@ -116,16 +113,10 @@ def main() -> None:
     )
 
     def work(host: Host) -> dict[str, Any]:
-        wanted = parse_pools(module.params["pools"])
         max_share = parse_share(module.params["max_share"], "hugepages_max_share")
-        keep_bytes = parse_size(module.params["margin"], "hugepages_margin")
-
-        def plan(prior: Snapshot | None) -> Sequence[Change]:
-            changes = plan_all_pools(host, wanted, prior, module.params["compact"])
-            check_guard(host, wanted, keep_bytes, max_share)
-            return changes
-
-        return set_up(module, host, "hugepages", plan)
+        guard = Guard(parse_size(module.params["margin"], "hugepages_margin"), max_share)
+        pools = replace(Pools.parse(host, module.params["pools"]), guard=guard, compact=module.params["compact"])
+        return set_up(module, host, "hugepages", [pools])
 
     finish(module, work)
 

@@ -66,17 +66,14 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
-from ansible.module_utils.slm_baseline.settings.mounts import parse_mounts
-from ansible.module_utils.slm_baseline.settings.plan import plan_mounts
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 
 
 def main() -> None:
     module = AnsibleModule({"mounts": {"type": "raw", "required": True}, **SETTER_ARGUMENTS}, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
-        wanted = parse_mounts(host, module.params["mounts"])
-        paths = [mount.path for mount in wanted]
-        return set_up(module, host, "hugetlbfs", lambda prior: plan_mounts(host, wanted, prior), paths)
+        return set_up(module, host, "hugetlbfs", [Mounts.parse(host, module.params["mounts"])])
 
     finish(module, work)
 

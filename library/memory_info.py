@@ -98,9 +98,9 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.sizes import parse_size
 from ansible.module_utils.slm_baseline.measuring.model_files import expected_bytes
 from ansible.module_utils.slm_baseline.module import ARGUMENTS, finish, require_root
-from ansible.module_utils.slm_baseline.settings.guard import parse_share
-from ansible.module_utils.slm_baseline.settings.plan import parse_wanted
-from ansible.module_utils.slm_baseline.settings.survey import competitors_of, gather, judge, preflight
+from ansible.module_utils.slm_baseline.settings.guard import Guard, parse_share
+from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
+from ansible.module_utils.slm_baseline.settings.survey import competitors_of, gather, guarded, judge, preflight
 
 
 def main() -> None:
@@ -122,15 +122,16 @@ def main() -> None:
 
     def work(host: Host) -> dict[str, Any]:
         given = module.params
-        wanted = parse_wanted(host, given["thp"], given["pools"], given["mounts"])
+        wanted = parse_wanted(host, given)
         competitors, tolerate = competitors_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
             keep_bytes = parse_size(given["margin"], "hugepages_margin") + expected_bytes(host, given["model"] or "")
             max_share = parse_share(given["max_share"], "hugepages_max_share")
-            preflight(host, wanted, keep_bytes, max_share, [] if tolerate else competitors)
+            guard = Guard(keep_bytes, max_share)
+            preflight(host, guarded(wanted, guard), [] if tolerate else competitors)
         judged = judge(host, wanted, competitors, tolerate)
-        return {"changed": False, "memory": gather(host), "desired": wanted.values(), **judged}
+        return {"changed": False, "memory": gather(host), "desired": values_of(wanted), **judged}
 
     finish(module, work)
 

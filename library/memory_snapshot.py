@@ -80,20 +80,21 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.clock import now
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root, warn
-from ansible.module_utils.slm_baseline.settings.mounts import parse_mounts
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
+from ansible.module_utils.slm_baseline.settings.restore import undo_sweep
 from ansible.module_utils.slm_baseline.settings.rollback import Outcome, roll_back
-from ansible.module_utils.slm_baseline.settings.snapshot import ensure, foresee, undo_sweep
+from ansible.module_utils.slm_baseline.settings.snapshot import ensure, foresee
 
 
 def record(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Take or extend the snapshot, or say in check mode that it would be."""
-    paths = [mount.path for mount in parse_mounts(host, module.params["mounts"])]
+    wanted = [Mounts.parse(host, module.params["mounts"])]
     if module.check_mode:
-        recovered, (snapshot, is_new) = [], foresee(host, paths, now(), "check")
+        recovered, (snapshot, is_new) = [], foresee(host, wanted, now(), "check")
     else:
         with leased(module, host) as run_id:
             recovered = undo_sweep(host)
-            snapshot, is_new = ensure(host, paths, now(), run_id)
+            snapshot, is_new = ensure(host, wanted, now(), run_id)
     return {
         "changed": is_new or bool(recovered),
         "status": "recorded" if is_new else "kept",

@@ -141,7 +141,7 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.loader_process import ControllerGone
 from ansible.module_utils.slm_baseline.measuring.run import measure_block, parse_block, parse_request, preflight
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased
-from ansible.module_utils.slm_baseline.settings.snapshot import undo_sweep
+from ansible.module_utils.slm_baseline.settings.restore import undo_sweep
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["measured", "checked"], "default": "measured"},

@@ -78,8 +78,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
-from ansible.module_utils.slm_baseline.settings.plan import plan_thp
-from ansible.module_utils.slm_baseline.settings.thp import parse_thp
+from ansible.module_utils.slm_baseline.settings.kinds.thp import Thp
 
 KEYS = ("enabled", "defrag", "shmem_enabled", "khugepaged", "sizes")
 
@@ -88,8 +87,7 @@ def main() -> None:
     module = AnsibleModule({**{key: {"type": "raw"} for key in KEYS}, **SETTER_ARGUMENTS}, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
-        wanted = parse_thp({key: module.params[key] for key in KEYS})
-        return set_up(module, host, "thp", lambda prior: plan_thp(host, wanted, prior))
+        return set_up(module, host, "thp", [Thp.parse(host, {key: module.params[key] for key in KEYS})])
 
     finish(module, work)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,9 +16,11 @@ from .host.errors import SettingError, os_problem
 from .host.files import Host
 from .host.systemd import reload_units
 from .settings.changes import Change, apply_all, outcome
-from .settings.persistence import UNITS
-from .settings.pools import NeedsReboot
-from .settings.snapshot import Snapshot, ensure, foresee, load, refuse_unfinished_sweep, undo_sweep
+from .settings.kinds.pools import NeedsReboot
+from .settings.registry import Wanted
+from .settings.restore import undo_sweep
+from .settings.snapshot import ensure, foresee, load, recorded_of, refuse_unfinished_sweep
+from .settings.units import UNITS
 
 ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
 RUN_ARGUMENT: dict[str, Any] = {
@@ -84,26 +86,25 @@ def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[st
             lease.release(host, run["id"])
 
 
-def set_up(
-    module: AnsibleModule,
-    host: Host,
-    what: str,
-    plan: Callable[[Snapshot | None], Sequence[Change]],
-    mount_paths: Iterable[str] = (),
-) -> dict[str, Any]:
+def set_up(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
     """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
     require_root(host, what)
+
+    def plan() -> list[Change]:
+        prior = load(host)
+        return [change for kind in wanted for change in kind.plan(host, recorded_of(prior, kind.key))]
+
     if module.check_mode:
         refuse_unfinished_sweep(host)
-        changes = plan(load(host))
+        changes = plan()
         if changes:
-            foresee(host, mount_paths, now(), "check")
+            foresee(host, wanted, now(), "check")
         return outcome(changes)
     with leased(module, host) as run_id:
         recovered = undo_sweep(host)
-        changes = plan(load(host))
+        changes = plan()
         if changes:
-            ensure(host, mount_paths, now(), run_id)
+            ensure(host, wanted, now(), run_id)
             apply_all(host, changes)
             if any(change.name.startswith(UNITS) for change in changes):
                 warn(module, reload_units(host))

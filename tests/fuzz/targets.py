@@ -26,9 +26,20 @@ from ansible.module_utils.slm_baseline.measuring import (
     safetensors_header,
 )
 from ansible.module_utils.slm_baseline.measuring import store as samples
-from ansible.module_utils.slm_baseline.settings import drift, knobs, mounts, persistence, pools, snapshot, thp
+from ansible.module_utils.slm_baseline.settings import (
+    drift,
+    dropins,
+    files,
+    hugetlb,
+    hugetlbfs,
+    knobs,
+    registry,
+    restore,
+    snapshot,
+    units,
+)
 from ansible.module_utils.slm_baseline.settings import other_writers as competitors
-from ansible.module_utils.slm_baseline.settings import plan as tuning
+from ansible.module_utils.slm_baseline.settings.kinds import mounts, pools, thp
 from ansible.module_utils.slm_baseline.sweep import design as experiment
 from ansible.module_utils.slm_baseline.sweep import plan as experiment_state
 
@@ -91,18 +102,18 @@ def _is_escaped(text: str) -> bool:
 
 def _scan(path: str, *more: tuple[str, str]) -> Callable[[str], object]:
     """Look for competing writers, and compare, with the text in one file of the fake host."""
-    wanted = tuning.Wanted(
-        {"thp.enabled": "madvise", "thp.defrag": "never"},
-        [pools.PoolSpec(DEFAULT_PAGE, 8)],
-        [mounts.MountSpec("/mnt/huge", DEFAULT_PAGE)],
-    )
+    wanted: registry.Wanted = [
+        thp.Thp({"thp.enabled": "madvise", "thp.defrag": "never"}),
+        pools.Pools([hugetlb.PoolSpec(DEFAULT_PAGE, 8)]),
+        mounts.Mounts([hugetlbfs.MountSpec("/mnt/huge", DEFAULT_PAGE)]),
+    ]
 
     def take(text: str) -> object:
         host = _with_file(path, text)
         for other, content in more:
             _with_file(other, content)
         try:
-            found = competitors.find_competitors(host, wanted.values(), DEFAULT_PAGE)
+            found = competitors.find_competitors(host, registry.values_of(wanted), DEFAULT_PAGE)
             json.dumps([writer.as_dict() for writer in found])
             return drift.compare(host, wanted, found)
         finally:
@@ -120,7 +131,7 @@ def _snapshot(text: str) -> object:
     parsed = snapshot.parse_snapshot("snapshot.json", _bytes(text))
     assert snapshot.parse_snapshot("snapshot.json", parsed.to_json()) == parsed
     parsed.values()
-    return snapshot.restore(_host(), parsed, dry_run=True)
+    return restore.restore(_host(), parsed, dry_run=True)
 
 
 def _lease(text: str) -> object:
@@ -163,21 +174,21 @@ def _plan(text: str) -> object:
 
 
 def _knob(text: str) -> object:
-    host = _with_file(f"{knobs.THP}/khugepaged/fuzzed", text)
+    host = _with_file(f"{thp.THP}/khugepaged/fuzzed", text)
     try:
-        knob = knobs.read_knob(host, "thp.khugepaged.fuzzed", f"{knobs.THP}/khugepaged/fuzzed")
+        knob = knobs.read_knob(host, "thp.khugepaged.fuzzed", f"{thp.THP}/khugepaged/fuzzed")
         with contextlib.suppress(SettingError):
             knob.check("always", "thp")
         return knob
     finally:
-        host.path(f"{knobs.THP}/khugepaged/fuzzed").unlink()
+        host.path(f"{thp.THP}/khugepaged/fuzzed").unlink()
 
 
 def _pool(text: str) -> object:
-    path = f"{pools.HUGEPAGES}/hugepages-2048kB/nr_hugepages"
+    path = f"{hugetlb.HUGEPAGES}/hugepages-2048kB/nr_hugepages"
     host = _with_file(path, text)
     try:
-        return pools.read_pools(host)
+        return hugetlb.read_pools(host)
     finally:
         _with_file(path, "0\n")
 
@@ -201,8 +212,7 @@ def _json(take: Callable[[Any], object]) -> Callable[[str], object]:
 
 def _wanted(document: Any) -> object:
     given = document if isinstance(document, dict) else {}
-    parsed = tuning.parse_wanted(_host(), given.get("thp"), given.get("pools"), given.get("mounts"))
-    return parsed.values()
+    return registry.values_of(registry.parse_wanted(_host(), given))
 
 
 def _audit(document: Any) -> object:
@@ -230,19 +240,23 @@ def _answers() -> tuple[str, ...]:
     return tuple(json.dumps(answer) for answer in json.loads((GOLDEN / "audit/answers.json").read_text()).values())
 
 
-_THP_PATH = f"{knobs.THP}/enabled"
+_THP_PATH = f"{thp.THP}/enabled"
 _SNAPSHOT = snapshot.Snapshot(
     taken_at="2026-01-01T00:00:00Z",
     run_id="run-1",
-    knobs={"thp.enabled": "always"},
-    paths={"thp.enabled": _THP_PATH},
-    pools={DEFAULT_PAGE: snapshot.PoolState(0, {0: 0})},
-    mounts={"/mnt/huge": None, "/mnt/old": mounts.MountSpec("/mnt/old", DEFAULT_PAGE, 8 << 20)},
-    files={persistence.THP_DROPIN: None, persistence.POOLS_DROPIN: snapshot.FileState(0o644, 0, 0, b"text")},
+    kinds={
+        "thp": {"thp.enabled": knobs.KnobState("thp.enabled", _THP_PATH, "always")},
+        "pools": {str(DEFAULT_PAGE): pools.PoolState(DEFAULT_PAGE, 0, {0: 0})},
+        "mounts": {
+            "/mnt/huge": mounts.MountState("/mnt/huge", None),
+            "/mnt/old": mounts.MountState("/mnt/old", hugetlbfs.MountSpec("/mnt/old", DEFAULT_PAGE, 8 << 20)),
+        },
+    },
+    files={thp.DROPIN: None, pools.DROPIN: files.FileState(0o644, 0, 0, b"text")},
     missing_folders=["/mnt/huge"],
 )
-_TMPFILES = persistence.tmpfiles_text({_THP_PATH: "madvise", "/proc/sys/vm/nr_hugepages": "8"})
-_UNIT = persistence.unit_text(mounts.MountSpec("/mnt/huge", DEFAULT_PAGE, 8 << 20, 0o770, 1000, 1000))
+_TMPFILES = dropins.tmpfiles_text({_THP_PATH: "madvise", "/proc/sys/vm/nr_hugepages": "8"})
+_UNIT = units.unit_text(hugetlbfs.MountSpec("/mnt/huge", DEFAULT_PAGE, 8 << 20, 0o770, 1000, 1000))
 _LEASE = json.dumps({"run_id": "r", "controller": {"id": "b", "pid": 1, "started": 1.5}, "boot_id": "x", "expires": 1})
 _COUNTERS = {"minor_faults": 2, "major_faults": 1, "cpu_user_s": 0.5, "cpu_system_s": 0.1}
 _EVENTS = "".join(
@@ -314,21 +328,21 @@ TARGETS = (
     ),
     Target(
         "mount options",
-        lambda text: mounts.parse_options("/mnt/huge", text, DEFAULT_PAGE).options,
+        lambda text: hugetlbfs.parse_options("/mnt/huge", text, DEFAULT_PAGE).options,
         ("rw,relatime,mode=770,pagesize=2M,size=67108864", "uid=1000,gid=1000,pagesize=1024M"),
     ),
     Target("meminfo", meminfo.parse_meminfo, (MEMINFO,)),
-    Target("tmpfiles.d", lambda text: persistence.parse_tmpfiles("/etc/tmpfiles.d/a.conf", text), (_TMPFILES,)),
-    Target("mount unit", lambda text: persistence.parse_unit(text, DEFAULT_PAGE), (_UNIT,)),
+    Target("tmpfiles.d", lambda text: dropins.parse_tmpfiles("/etc/tmpfiles.d/a.conf", text), (_TMPFILES,)),
+    Target("mount unit", lambda text: units.parse_unit(text, DEFAULT_PAGE), (_UNIT,)),
     Target(
         "kernel command line",
-        lambda text: competitors.boot_values(text, DEFAULT_PAGE),
+        lambda text: registry.boot_values(text, DEFAULT_PAGE),
         (
             "quiet transparent_hugepage=never default_hugepagesz=1G hugepagesz=2M hugepages=0:4,1:8 "
             "thp_anon=16K,64K:always;2M:never",
         ),
     ),
-    Target("snapshot", _snapshot, (_SNAPSHOT.to_json().decode(),)),
+    Target("snapshot", _snapshot, (_SNAPSHOT.to_json().decode(), (GOLDEN / "snapshot-1.json").read_text())),
     Target("lease", _lease, (_LEASE,)),
     Target("scan tmpfiles.d", _scan("/etc/tmpfiles.d/theirs.conf"), (_TMPFILES,)),
     Target("scan sysctl.d", _scan("/etc/sysctl.d/50-theirs.conf"), ("vm.nr_hugepages = 4\n-vm/nr_hugepages=8\n",)),

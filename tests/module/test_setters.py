@@ -22,10 +22,12 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.lease import FOLDER as LEASE_FOLDER
 from ansible.module_utils.slm_baseline.host.lease import LEASE
 from ansible.module_utils.slm_baseline.settings import rollback
-from ansible.module_utils.slm_baseline.settings.knobs import THP, thp_knobs
-from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
-from ansible.module_utils.slm_baseline.settings.persistence import POOLS_DROPIN, THP_DROPIN, unit_path, unit_text
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, thp_knobs
 from ansible.module_utils.slm_baseline.settings.snapshot import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR, save, take
+from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text
 from ansible.module_utils.testing import patch_module_args
 
 from lookup_plugins.slm_run import describe
@@ -129,7 +131,7 @@ def test_the_snapshot_is_there_before_the_first_change(
     monkeypatch.setattr(FakeKernel, "write_kernel", watched)
     run("thp", enabled="always", run=RUN)
     assert seen == [True]
-    assert json.loads(kernel.read(SNAPSHOT))["knobs"]["thp.enabled"] == "madvise"
+    assert json.loads(kernel.read(SNAPSHOT))["kinds"]["thp"]["thp.enabled"] == "madvise"
 
 
 def test_where_no_snapshot_can_be_kept_nothing_is_changed(

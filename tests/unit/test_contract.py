@@ -14,8 +14,8 @@ from ansible.module_utils.slm_baseline.measuring.gpu import GpuFacts, gpu_use, p
 from ansible.module_utils.slm_baseline.measuring.loader_events import Events, Mark, phases
 from ansible.module_utils.slm_baseline.measuring.protocol import empty_sample
 from ansible.module_utils.slm_baseline.settings.drift import Row
-from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
-from ansible.module_utils.slm_baseline.settings.pools import Pool
+from ansible.module_utils.slm_baseline.settings.hugetlb import Pool
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
 
 from analysis.text.schema import validate
 

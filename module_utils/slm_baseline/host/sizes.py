@@ -28,6 +28,14 @@ def parse_size(text: object, knob: str = "size") -> int:
     )
 
 
+def size_or(text: str, otherwise: int) -> int:
+    """Bytes of a size, `otherwise` for anything that is none."""
+    try:
+        return parse_size(text)
+    except SettingError:
+        return otherwise
+
+
 def format_size(size_bytes: int) -> str:
     """The shortest exact spelling: 2097152 -> `2M`, 1073741824 -> `1G`, 1000 -> `1000`."""
     for unit in ("T", "G", "M", "K"):

@@ -1,4 +1,4 @@
-"""Changes: apply, read back, undo. A list of them is applied whole or, as far as the kernel allows, not at all."""
+"""Changes: apply, read back, reverse. A list of them is applied whole or, as far as the kernel allows, not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from ..host.files import Host
 
 
 class Change(Protocol):
-    """One step from a known state to a wanted one; `before` and `after` are text for people and for --diff."""
+    """One step from a known state to another; `before` and `after` are text for people and for --diff.
+
+    It is the only way in which anything on a host is set: undoing is applying the reverse, restoring a host is applying
+    what leads from the state found to the one recorded.
+    """
 
     @property
     def name(self) -> str: ...
@@ -19,10 +23,10 @@ class Change(Protocol):
     @property
     def after(self) -> str: ...
     def apply(self, host: Host) -> None:
-        """Make the change and prove it by reading back; SettingError where it did not take."""
+        """Bring about `after`, whatever is there now, and prove it by reading back; OSError or SettingError."""
 
-    def undo(self, host: Host) -> None:
-        """Return to `before`; OSError or SettingError where that fails."""
+    def reverse(self) -> Change:
+        """The change that leads back to `before`."""
 
 
 def apply_all(host: Host, changes: Sequence[Change]) -> None:
@@ -50,7 +54,7 @@ def _undo_all(host: Host, done: Sequence[Change]) -> list[str]:
     left = []
     for change in reversed(done):
         try:
-            change.undo(host)
+            change.reverse().apply(host)
         except (OSError, SettingError) as error:
             left.append(f"{change.name} ({error})")
     return left

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 from ..host.errors import SettingError
 from ..host.files import Host
-from .knobs import thp_knobs
-from .mounts import found_mount
-from .other_writers import Competitor, boot_values, knob_of
-from .persistence import POOLS_DROPIN, THP_DROPIN, UNITS, is_enabled, our_units, parse_unit, tmpfiles_lines
-from .plan import Wanted
-from .pools import default_page_bytes, read_pools
+from .hugetlb import default_page_bytes
+from .other_writers import Competitor
+from .registry import KINDS, Wanted, boot_values, persisted_values, read_values, values_of
+from .units import UNITS
 
 
 @dataclass(frozen=True)
@@ -29,33 +27,6 @@ class Row:
     detail: str
 
 
-def runtime_values(host: Host) -> dict[str, str]:
-    """Every knob's value now: THP, pools as a whole and by node."""
-    values = {name: knob.value for name, knob in thp_knobs(host).items()}
-    return values | {pool.name: str(pool.persistent) for pool in read_pools(host)}
-
-
-def persisted_values(host: Host) -> dict[str, tuple[str, str]]:
-    """What the next boot will set: knob -> (value, `path:line`).
-
-    The first line for a file wins: systemd-tmpfiles ignores a later one as a duplicate (tmpfiles.d(5)).
-    """
-    default = default_page_bytes(host)
-    values: dict[str, tuple[str, str]] = {}
-    for line in tmpfiles_lines(host):
-        knob = knob_of(line.target, default)
-        if knob:
-            values.setdefault(knob, (line.value, line.source))
-    for unit in our_units(host):
-        text = host.read_or_none(unit) or ""
-        mount = parse_unit(text, default)
-        if mount and is_enabled(host, mount.path):
-            lines = enumerate(text.splitlines(), 1)
-            number = next((number for number, line in lines if line.startswith("Options=")), 1)
-            values[mount.name] = (mount.options, f"{unit}:{number}")
-    return values
-
-
 def compare(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> list[Row]:
     """A row for every wanted knob, and one for each that a drop-in of ours still sets though nobody wants it.
 
@@ -63,19 +34,13 @@ def compare(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> li
     """
     persisted = persisted_values(host)
     boot = boot_values(host.read_or_none("/proc/cmdline") or "", default_page_bytes(host))
-    runtime: dict[str, str | None] = {**runtime_values(host)}
-    broken = {}
-    for mount in wanted.mounts:
-        try:
-            found = found_mount(host, mount.path)
-            runtime[mount.name] = found.options if found else None
-        except SettingError as error:
-            runtime[mount.name] = error.found
-            broken[mount.name] = str(error)
+    readings = read_values(host, wanted)
+    runtime = {knob: value.found if isinstance(value, SettingError) else value for knob, value in readings.items()}
     rows = []
-    for knob, value in wanted.values().items():
+    for knob, value in values_of(wanted).items():
         kept, source = persisted.get(knob, (None, None))
-        details = [broken[knob]] if knob in broken else []
+        reading = readings.get(knob)
+        details = [str(reading)] if isinstance(reading, SettingError) else []
         if runtime.get(knob) != value:
             details.append(f"{knob} is {runtime.get(knob) or 'absent'}, should be {value}")
         if kept != value:
@@ -93,7 +58,7 @@ def compare(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> li
                 "; ".join(details),
             )
         )
-    return rows + _left_over(wanted.values(), runtime, persisted, boot)
+    return rows + _left_over(values_of(wanted), runtime, persisted, boot)
 
 
 def _persistence_detail(knob: str, kept: str | None, value: str, source: str | None) -> str:
@@ -104,11 +69,12 @@ def _persistence_detail(knob: str, kept: str | None, value: str, source: str | N
 
 def _left_over(
     wanted: Mapping[str, str],
-    runtime: Mapping[str, str | None],
+    runtime: Mapping[str, str],
     persisted: Mapping[str, tuple[str, str]],
     boot: Mapping[str, str],
 ) -> list[Row]:
-    ours = (f"{THP_DROPIN}:", f"{POOLS_DROPIN}:", f"{UNITS}/")
+    dropins = [path for kind in KINDS for path in kind().places(())[0]]
+    ours = (*(f"{path}:" for path in dropins), f"{UNITS}/")
     return [
         Row(
             knob,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..host.errors import ParseError, SettingError
 from ..host.files import Host
 from ..host.meminfo import read_meminfo
-from .pools import PoolSpec, read_pool
+from .hugetlb import PoolSpec, read_pool
 
 
 def parse_share(value: object, variable: str) -> float:
@@ -27,6 +28,17 @@ def parse_share(value: object, variable: str) -> float:
             "give a fraction, such as 0.5 for half of the memory.",
         )
     return share
+
+
+@dataclass(frozen=True)
+class Guard:
+    """How far pools may go: `keep_bytes` (the model and a margin) stay available beside them, `max_share` is of RAM."""
+
+    keep_bytes: int
+    max_share: float
+
+    def check(self, host: Host, wanted: Sequence[PoolSpec]) -> None:
+        check_guard(host, wanted, self.keep_bytes, self.max_share)
 
 
 def check_guard(host: Host, wanted: Sequence[PoolSpec], keep_bytes: int, max_share: float) -> None:

@@ -5,19 +5,15 @@ Sources: Documentation/admin-guide/mm/transhuge.rst and hugetlbpage.rst of the k
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import stat
 from dataclasses import dataclass
 
-from ..host.errors import ParseError, SettingError
+from ..host.errors import ParseError, SettingError, os_problem
 from ..host.files import Host
 
-THP = "/sys/kernel/mm/transparent_hugepage"
-MIN_FREE = "/proc/sys/vm/min_free_kbytes"
-
 _SELECTOR = re.compile(r"\S+")
-_SIZE_FOLDER = re.compile(r"hugepages-([0-9]+)kB")
 
 
 @dataclass(frozen=True)
@@ -46,10 +42,6 @@ class Knob:
     value: str
     choices: tuple[str, ...] = ()
 
-    def reread(self, host: Host) -> Knob:
-        """The same knob as the kernel has it now."""
-        return read_knob(host, self.name, self.path)
-
     def check(self, wanted: str, variable: str) -> None:
         """Raise SettingError, naming the user's variable, where the kernel could not take this value."""
         if self.choices:
@@ -71,6 +63,12 @@ class Knob:
             )
 
 
+def check_writable(host: Host, folder: str) -> None:
+    """SettingError where /sys is mounted read-only, as in most containers: root alone does not help there."""
+    if host.exists(folder) and os.statvfs(host.path(folder)).f_flag & os.ST_RDONLY:
+        raise os_problem("/sys", "a writable /sys", OSError(errno.EROFS, os.strerror(errno.EROFS), folder))
+
+
 def read_knob(host: Host, name: str, path: str) -> Knob:
     """Read one knob; SettingError where the kernel has no such file or its text has no known form."""
     try:
@@ -88,77 +86,52 @@ def read_knob(host: Host, name: str, path: str) -> Knob:
     return Knob(name, path, value)
 
 
-def thp_knobs(host: Host) -> dict[str, Knob]:
-    """Every writable THP knob this kernel has, by flat name, in the order in which a restore must write them.
-
-    `enabled` comes first: switching THP on makes khugepaged raise vm.min_free_kbytes (mm/khugepaged.c), so whatever
-    else is set comes after it. Read-only counters (khugepaged/pages_collapsed) are not knobs.
-    """
-    names = host.names(THP)
-    paths = {f"thp.{name}": f"{THP}/{name}" for name in ("enabled", "defrag", "shmem_enabled") if name in names}
-    paths |= {
-        f"thp.{name}": f"{THP}/{name}"
-        for name in names
-        if f"thp.{name}" not in paths and not host.path(f"{THP}/{name}").is_dir()
-    }
-    paths |= {f"thp.khugepaged.{name}": f"{THP}/khugepaged/{name}" for name in host.names(f"{THP}/khugepaged")}
-    sizes = sorted((int(match[1]), match[0]) for match in map(_SIZE_FOLDER.fullmatch, names) if match)
-    for size_kb, folder in sizes:
-        for name in host.names(f"{THP}/{folder}"):
-            if name in ("enabled", "shmem_enabled"):
-                paths[f"thp.sizes.{size_kb}kB.{name}"] = f"{THP}/{folder}/{name}"
-    return {name: read_knob(host, name, path) for name, path in paths.items() if _is_writable(host, path)}
-
-
-def _is_writable(host: Host, path: str) -> bool:
-    """Whether the kernel gave the file a write bit at all; a permission bit, not this user's right."""
-    try:
-        return bool(stat.S_IMODE(os.stat(host.path(path)).st_mode) & stat.S_IWUSR)
-    except OSError:
-        return False
-
-
-def pmd_size_bytes(host: Host) -> int | None:
-    """Size of a PMD-mapped THP in bytes (2 MiB on x86-64, not everywhere), or None without THP."""
-    text = host.read_or_none(f"{THP}/hpage_pmd_size")
-    return int(text) if text and text.isascii() and text.strip().isdigit() else None
-
-
-def effective_size_policy(enabled: str, size_enabled: str) -> str:
-    """What a per-size mTHP selector amounts to: `inherit` takes the top-level `enabled`."""
-    return enabled if size_enabled == "inherit" else size_enabled
-
-
 @dataclass(frozen=True)
 class WriteKnob:
     """Set a selector or number and read it back."""
 
-    knob: Knob
+    name: str
+    path: str
+    before: str
     after: str
 
-    @property
-    def name(self) -> str:
-        return self.knob.name
-
-    @property
-    def before(self) -> str:
-        return self.knob.value
-
     def apply(self, host: Host) -> None:
-        self._write(host, self.after)
-
-    def undo(self, host: Host) -> None:
-        if self.knob.reread(host).value != self.before:
-            self._write(host, self.before)
-
-    def _write(self, host: Host, value: str) -> None:
-        host.write_kernel(self.knob.path, value)
-        found = self.knob.reread(host).value
-        if found != value:
+        if self._found(host) == self.after:
+            return
+        host.write_kernel(self.path, self.after)
+        found = self._found(host)
+        if found != self.after:
             raise SettingError(
                 self.name,
-                value,
+                self.after,
                 found,
-                f"The write to {self.knob.path} succeeded, but the kernel reads back something else.",
+                f"The write to {self.path} succeeded, but the kernel reads back something else.",
                 "look for another writer of this file.",
             )
+
+    def reverse(self) -> WriteKnob:
+        return WriteKnob(self.name, self.path, self.after, self.before)
+
+    def _found(self, host: Host) -> str:
+        return read_knob(host, self.name, self.path).value
+
+
+@dataclass(frozen=True)
+class KnobState:
+    """A knob's prior value. Where the kernel has no such knob any more, there is nothing to restore."""
+
+    name: str
+    path: str
+    value: str
+
+    def values(self) -> dict[str, str]:
+        return {self.name: self.value}
+
+    def to_json(self) -> str:
+        return self.value
+
+    def change(self, host: Host) -> WriteKnob | None:
+        if not host.exists(self.path):
+            return None
+        found = read_knob(host, self.name, self.path).value
+        return None if found == self.value else WriteKnob(self.name, self.path, found, self.value)

@@ -9,12 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from ..host.errors import SettingError
 from ..host.files import Host
-from ..host.sizes import parse_size
-from .knobs import THP
-from .persistence import POOLS_DROPIN, THP_DROPIN, is_ours, tmpfiles_lines
-from .pools import HUGEPAGES, NODES, pool_name
+from .dropins import is_ours, tmpfiles_lines
+from .registry import KINDS, boot_values, knob_of
 
 _SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 _UNIT_FOLDERS = (
@@ -26,14 +23,9 @@ _UNIT_FOLDERS = (
 _TUNED_FOLDERS = ("/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned")
 _SCRIPTS = ("/etc/rc.local", "/etc/rc.d/rc.local")
 _THP_WORDS = re.compile(r"\b(always|madvise|never|defer\+madvise|defer)\b")
-_THP_FILE = re.compile(rf"{THP}/(?:(?P<daemon>khugepaged)/|hugepages-(?P<size>[0-9]+kB)/)?(?P<name>[a-z_]+)", re.ASCII)
-_POOL_FILE = re.compile(
-    rf"(?:{HUGEPAGES}|{NODES}/node(?P<node>[0-9]+)/hugepages)/hugepages-(?P<size>[0-9]+)kB/nr_hugepages", re.ASCII
-)
-_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MENTION = re.compile(r"/(?:sys|proc)/[\w/-]+", re.ASCII)
 _NUMBER = re.compile(r"(?<![\w/.-])[0-9]+(?![\w/.-])", re.ASCII)
-_SYSCTL_POOL = re.compile(r"\bsysctl\b.*?\bvm[./]nr_hugepages\s*=\s*([0-9]+)", re.ASCII)
+_SYSCTL = re.compile(r"\bsysctl\b.*?\b(vm[./][a-z_]+)\s*=\s*([0-9]+)", re.ASCII)
 _INTO = re.compile(r"""(?:>\|?|\btee\b[^;|&<>]*)\s*["']?$""")
 """What stands before a path that is written: a redirection, or tee with its options and its other files."""
 
@@ -54,18 +46,6 @@ class Competitor:
     def __str__(self) -> str:
         value = "something" if self.value is None else self.value
         return f"{self.kind} sets {self.knob} to {value} at {self.path}:{self.line}"
-
-
-def knob_of(target: str, default_page_bytes: int) -> str | None:
-    """The flat knob name of a kernel file's path, or None for a file this project does not set."""
-    if target == "/proc/sys/vm/nr_hugepages":
-        return pool_name(default_page_bytes)
-    if match := _THP_FILE.fullmatch(target):
-        size = f"sizes.{match['size']}." if match["size"] else "khugepaged." if match["daemon"] else ""
-        return f"thp.{size}{match['name']}"
-    if match := _POOL_FILE.fullmatch(target):
-        return pool_name(int(match["size"]) * 1024, int(match["node"]) if match["node"] else None)
-    return None
 
 
 def find_competitors(host: Host, wanted: Mapping[str, str], default_page_bytes: int) -> list[Competitor]:
@@ -101,9 +81,10 @@ def _lines(host: Host, path: str) -> Iterator[tuple[int, str]]:
 
 
 def _tmpfiles(host: Host, default: int) -> Iterator[Competitor]:
+    ours = [path for kind in KINDS for path in kind().places(())[0]]
     for line in tmpfiles_lines(host):
         knob = knob_of(line.target, default)
-        if knob and line.path not in (THP_DROPIN, POOLS_DROPIN):
+        if knob and line.path not in ours:
             yield Competitor(line.path, line.number, knob, line.value, "tmpfiles.d")
 
 
@@ -116,8 +97,13 @@ def _sysctl(host: Host, default: int) -> Iterator[Competitor]:
     for path in paths.values():
         for number, text in _lines(host, path):
             key, _, value = text.lstrip("-").partition("=")
-            if key.strip().replace("/", ".") in ("vm.nr_hugepages", "vm.nr_hugepages_mempolicy"):
-                yield Competitor(path, number, pool_name(default), value.strip(), "sysctl")
+            knob = _sysctl_knob(key.strip(), default)
+            if knob:
+                yield Competitor(path, number, knob, value.strip(), "sysctl")
+
+
+def _sysctl_knob(key: str, default: int) -> str | None:
+    return knob_of(f"/proc/sys/{key.replace('.', '/')}", default)
 
 
 def _sysfs_conf(host: Host, default: int) -> Iterator[Competitor]:
@@ -168,56 +154,9 @@ def _tuned_knob(section: str, key: str, default: int) -> str | None:
         return "thp.enabled"
     if key == "transparent_hugepage.defrag":
         return "thp.defrag"
-    if key == "vm.nr_hugepages":
-        return pool_name(default)
-    return knob_of(key, default) if section == "sysfs" or key.startswith("/sys/") else None
-
-
-def boot_values(text: str, default_page_bytes: int) -> dict[str, str]:
-    """Knobs set by a kernel command line; Documentation/admin-guide/kernel-parameters.txt.
-
-    `hugepages=` counts pages of the `hugepagesz=` before it, else of `default_hugepagesz=`; `1:4,2:8` counts by node.
-    """
-    values: dict[str, str] = {}
-    words = [word.partition("=")[::2] for word in text.split()]
-    size = default_page_bytes
-    for key, value in words:
-        if key == "default_hugepagesz":
-            size = _size_or(value, size)
-    for key, value in words:
-        if key == "transparent_hugepage":
-            values["thp.enabled"] = value
-        elif key == "transparent_hugepage_shmem":
-            values["thp.shmem_enabled"] = value
-        elif key == "hugepagesz":
-            size = _size_or(value, size)
-        elif key == "hugepages":
-            for item in value.split(","):
-                node, colon, count = item.rpartition(":")
-                values[pool_name(size, int(node) if colon and _DIGITS.fullmatch(node) else None)] = count
-        elif key == "thp_anon":
-            for item in value.split(";"):
-                sizes, _, policy = item.partition(":")
-                for size_bytes in _sizes(sizes):
-                    values[f"thp.sizes.{size_bytes // 1024}kB.enabled"] = policy
-    return values
-
-
-def _sizes(text: str) -> Iterator[int]:
-    """Bytes of each size in `16K-64K,2M`; a range holds every power of two in it."""
-    for item in text.split(","):
-        first, dash, last = item.partition("-")
-        size, end = _size_or(first, 0), _size_or(last if dash else first, 0)
-        while 0 < size <= end:
-            yield size
-            size *= 2
-
-
-def _size_or(text: str, otherwise: int) -> int:
-    try:
-        return parse_size(text)
-    except SettingError:
-        return otherwise
+    if section == "sysfs" or key.startswith("/sys/"):
+        return knob_of(key, default)
+    return _sysctl_knob(key, default)
 
 
 def _boot(host: Host, default: int) -> Iterator[Competitor]:
@@ -237,8 +176,10 @@ def _written(text: str, default: int) -> Iterator[tuple[str, str | None]]:
             selects = knob.startswith("thp.") and not knob.startswith("thp.khugepaged.")
             words = (_THP_WORDS if selects else _NUMBER).findall(before)
             yield knob, words[-1] if words else None
-    for match in _SYSCTL_POOL.finditer(text):
-        yield pool_name(default), match[1]
+    for match in _SYSCTL.finditer(text):
+        knob = _sysctl_knob(match[1], default)
+        if knob:
+            yield knob, match[2]
 
 
 def _units(host: Host, default: int) -> Iterator[Competitor]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.systemd import reload_units
-from .persistence import UNITS, our_files
-from .snapshot import SNAPSHOT, SWEEP_PRIOR, archive, load, remove_leftovers, restore
+from .restore import restore
+from .snapshot import SNAPSHOT, SWEEP_PRIOR, archive, load, our_files, remove_leftovers
+from .units import UNITS
 
 
 @dataclass(frozen=True)

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..host import meminfo
-from ..host.errors import SettingError, os_problem
+from ..host.errors import SettingError
 from ..host.files import Host
-from ..host.mountinfo import mounted_at, read_mountinfo
-from ..host.processes import pool_users
 from ..host.systemd import systemd_runs
-from .drift import compare, persisted_values, runtime_values
-from .guard import check_guard
-from .knobs import THP, effective_size_policy, pmd_size_bytes, thp_knobs
-from .mounts import check_mounts, hugetlbfs_mounts
+from .drift import compare
+from .guard import Guard
+from .hugetlb import NODES, default_page_bytes, pool_nodes
+from .kinds.kind import Kind
+from .kinds.pools import Pools
 from .other_writers import Competitor, find_competitors
-from .persistence import our_files
-from .plan import Wanted, ours_to_mount
-from .pools import HUGEPAGES, NODES, check_pools, default_page_bytes, pool_nodes, read_pools
-from .snapshot import SNAPSHOT, SWEEP_PRIOR, load
-from .thp import check_thp
+from .registry import KINDS, Wanted, persisted_values, runtime_values, values_of
+from .snapshot import SNAPSHOT, SWEEP_PRIOR, load, our_files, recorded_of
 
 
 def gather(host: Host) -> dict[str, Any]:
     """Facts of a host, JSON-ready. Needs no root; what only root may see (others' processes) is then missing."""
-    pools = read_pools(host)
     return {
-        "thp": _thp(host),
-        "pools": [pool.as_dict() for pool in pools],
-        "pool_users": pool_users(host) if any(pool.total > pool.free for pool in pools) else [],
-        "mounts": [
-            {**asdict(mount), "options": mount.options, "stacked": len(mounted_at(read_mountinfo(host), mount.path))}
-            for mount in hugetlbfs_mounts(host)
-        ],
+        **{name: fact for kind in KINDS for name, fact in kind.facts(host).items()},
         "meminfo": meminfo.read_meminfo(host),
         "numa": _numa(host),
-        "values": {
-            **runtime_values(host),
-            **{mount.name: mount.options for mount in hugetlbfs_mounts(host)},
-        },
+        "values": runtime_values(host),
         "persisted": {
             knob: {"value": value, "source": source} for knob, (value, source) in persisted_values(host).items()
         },
@@ -64,25 +48,6 @@ def _before(host: Host) -> dict[str, str]:
     return snapshot.values() if snapshot else {}
 
 
-def _thp(host: Host) -> dict[str, Any]:
-    knobs = thp_knobs(host)
-    enabled = knobs.get("thp.enabled")
-    sizes = {
-        name.split(".")[2]: {
-            "enabled": knob.value,
-            "effective": effective_size_policy(enabled.value if enabled else "never", knob.value),
-        }
-        for name, knob in knobs.items()
-        if name.startswith("thp.sizes.") and name.endswith(".enabled")
-    }
-    return {
-        "supported": enabled is not None,
-        "pmd_size_bytes": pmd_size_bytes(host),
-        "knobs": {name: {"value": knob.value, "choices": list(knob.choices)} for name, knob in knobs.items()},
-        "sizes": sizes,
-    }
-
-
 def _numa(host: Host) -> list[dict[str, Any]]:
     """Memory of each node in bytes, from nodeN/meminfo."""
     nodes = []
@@ -95,7 +60,7 @@ def _numa(host: Host) -> list[dict[str, Any]]:
 
 def competitors_of(host: Host, wanted: Wanted) -> list[Competitor]:
     """Other writers of the wanted knobs. Looks through every place that could hold one: once a module is enough."""
-    return find_competitors(host, wanted.values(), default_page_bytes(host))
+    return find_competitors(host, values_of(wanted), default_page_bytes(host))
 
 
 def judge(host: Host, wanted: Wanted, competitors: Sequence[Competitor], tolerate: bool = False) -> dict[str, Any]:
@@ -106,17 +71,16 @@ def judge(host: Host, wanted: Wanted, competitors: Sequence[Competitor], tolerat
     }
 
 
-def _check_sys_writable(host: Host) -> None:
-    """Raise SettingError where /sys is mounted read-only, as in most containers: root alone does not help there."""
-    for path in (THP, HUGEPAGES):
-        if host.exists(path) and os.statvfs(host.path(path)).f_flag & os.ST_RDONLY:
-            raise os_problem("/sys", "a writable /sys", OSError(errno.EROFS, os.strerror(errno.EROFS), path))
+def guarded(wanted: Wanted, guard: Guard) -> list[Kind]:
+    """The same with its pools under the memory guard."""
+    return [replace(kind, guard=guard) if isinstance(kind, Pools) else kind for kind in wanted]
 
 
-def preflight(host: Host, wanted: Wanted, keep_bytes: int, max_share: float, competitors: Sequence[Competitor]) -> None:
+def preflight(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> None:
     """Raise the first reason why the wanted tuning cannot or must not be applied, `competitors` last. Reads only."""
     prior = load(host)
-    if not wanted.values():
+    values = values_of(wanted)
+    if not values:
         raise SettingError(
             "tuning",
             "a setting at least: thp_enabled and its like, hugepages_pools or hugetlbfs_mounts",
@@ -126,17 +90,13 @@ def preflight(host: Host, wanted: Wanted, keep_bytes: int, max_share: float, com
             "copy inventory/group_vars beside your inventory. To give the host back, run rollback.yml; to measure "
             "alone, add --tags measure,report.",
         )
-    if wanted.thp or wanted.pools:
-        _check_sys_writable(host)
-    check_thp(host, wanted.thp)
-    check_pools(host, wanted.pools)
-    check_mounts(host, wanted.mounts, ours_to_mount(host, prior))
-    check_guard(host, wanted.pools, keep_bytes, max_share)
+    for kind in wanted:
+        kind.check(host, recorded_of(prior, kind.key))
     if competitors:
         first = competitors[0]
         raise SettingError(
             first.knob,
-            wanted.values().get(first.knob, "one writer"),
+            values.get(first.knob, "one writer"),
             "; ".join(map(str, competitors)),
             "Two writers of one knob would flip-flop: whichever runs last wins.",
             "remove that setting (for TuneD: switch the profile or override it there), or, if you know that ours runs "

@@ -11,9 +11,10 @@ from typing import Any
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..settings.changes import apply_all
-from ..settings.knobs import thp_knobs
-from ..settings.pools import pool_name, pool_sizes, read_pool
-from ..settings.snapshot import SWEEP_PRIOR, Snapshot, restore, save, take, undo_sweep
+from ..settings.hugetlb import pool_name, pool_sizes, read_pool
+from ..settings.kinds.thp import thp_knobs
+from ..settings.restore import restore, undo_sweep
+from ..settings.snapshot import SWEEP_PRIOR, Snapshot, save, take
 from .design import WANTED, Arm, Cell, changes_to
 
 Measure = Callable[[Arm, str, str], dict[str, Any]]

@@ -13,8 +13,9 @@ from ..host.errors import SettingError
 from ..host.files import Host
 from ..settings.changes import Change
 from ..settings.guard import check_guard
-from ..settings.pools import PoolSpec, check_pools, parse_pool_name, parse_pools, plan_pools
-from ..settings.thp import parse_thp, plan_knobs
+from ..settings.hugetlb import PoolSpec, parse_pool_name
+from ..settings.kinds.pools import check_pools, parse_pools, plan_pools
+from ..settings.kinds.thp import parse_thp, plan_knobs
 
 REFERENCE = "stock"
 CONTROL = "stock-again"

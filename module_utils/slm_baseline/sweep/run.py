@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..measuring.store import append_sample, read_samples
-from ..settings.snapshot import take, undo_sweep
+from ..settings.restore import undo_sweep
+from ..settings.snapshot import take
 from .block import run_block
 from .design import Arm, distinct_dtypes, fitting, order
 from .plan import Plan, attempts, finished_blocks, load_plan, progress, require_same, save_plan

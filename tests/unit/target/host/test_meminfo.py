@@ -9,7 +9,7 @@ from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingErr
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.meminfo import parse_meminfo, read_meminfo
 from ansible.module_utils.slm_baseline.settings.guard import check_guard, parse_share
-from ansible.module_utils.slm_baseline.settings.pools import PoolSpec
+from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError, os_problem
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.changes import apply_all, described, diff, outcome
-from ansible.module_utils.slm_baseline.settings.knobs import THP, WriteKnob, thp_knobs
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, thp_knobs
+from ansible.module_utils.slm_baseline.settings.knobs import WriteKnob
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,18 +25,18 @@ class Step:
     log: list[str] = field(default_factory=list)
     fails: Exception | None = None
     sticks: bool = False
+    sign: str = "+"
     before: str = "old"
     after: str = "new"
 
     def apply(self, host: Host) -> None:
-        self.log.append(f"+{self.name}")
+        self.log.append(f"{self.sign}{self.name}")
         if self.fails:
             raise self.fails
 
-    def undo(self, host: Host) -> None:
-        self.log.append(f"-{self.name}")
-        if self.sticks:
-            raise OSError(errno.EIO, "Input/output error")
+    def reverse(self) -> Step:
+        stuck = OSError(errno.EIO, "Input/output error") if self.sticks else None
+        return replace(self, fails=stuck, sign="-", before=self.after, after=self.before)
 
 
 PROBLEM = SettingError("b", "new", "old", "It did not take.", "look.")
@@ -91,7 +92,8 @@ def test_text_for_people_and_machines() -> None:
 
 
 def knob(kernel: FakeKernel, value: str) -> WriteKnob:
-    return WriteKnob(thp_knobs(kernel)["thp.enabled"], value)
+    found = thp_knobs(kernel)["thp.enabled"]
+    return WriteKnob(found.name, found.path, found.value, value)
 
 
 def test_a_selector_is_written_read_back_and_undone(fake_host: Host) -> None:
@@ -99,7 +101,7 @@ def test_a_selector_is_written_read_back_and_undone(fake_host: Host) -> None:
     change = knob(kernel, "never")
     apply_all(kernel, [change])
     assert thp_knobs(kernel)["thp.enabled"].value == "never"
-    change.undo(kernel)
+    change.reverse().apply(kernel)
     assert thp_knobs(kernel)["thp.enabled"].value == "madvise"
 
 

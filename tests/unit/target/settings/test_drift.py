@@ -6,28 +6,25 @@ import os
 
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.drift import Row, compare, persisted_values, runtime_values
-from ansible.module_utils.slm_baseline.settings.knobs import THP
-from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
-from ansible.module_utils.slm_baseline.settings.persistence import (
-    MARK,
-    POOLS_DROPIN,
-    THP_DROPIN,
-    thp_file,
-    unit_path,
-    unit_text,
-    wants_path,
-)
-from ansible.module_utils.slm_baseline.settings.plan import Wanted
-from ansible.module_utils.slm_baseline.settings.pools import PoolSpec
+from ansible.module_utils.slm_baseline.settings.drift import Row, compare
+from ansible.module_utils.slm_baseline.settings.dropins import MARK, tmpfiles_text
+from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
+from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
+from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, Thp
+from ansible.module_utils.slm_baseline.settings.registry import Wanted, persisted_values, runtime_values
 from ansible.module_utils.slm_baseline.settings.survey import competitors_of
+from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text, wants_path
 
 from tests.fakes import MOUNTINFO, put
 
 MIB2 = 2 << 20
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 SPEC = MountSpec("/mnt/huge", MIB2, None, 0o770)
-WANTED = Wanted({"thp.enabled": "madvise"}, [PoolSpec(MIB2, 8)], [SPEC])
+WANTED: Wanted = [Thp({"thp.enabled": "madvise"}), Pools([PoolSpec(MIB2, 8)]), Mounts([SPEC])]
 MOUNTED = f"9 27 0:9 / /mnt/huge rw - hugetlbfs h rw,{SPEC.options}\n"
 
 
@@ -36,7 +33,7 @@ def tuned(fake_host: Host) -> Host:
     """A host on which all of WANTED is in force and persisted."""
     put(fake_host.root, POOL, "8\n")
     put(fake_host.root, "/proc/self/mountinfo", MOUNTINFO + MOUNTED)
-    put(fake_host.root, THP_DROPIN, thp_file({f"{THP}/enabled": "madvise"})[THP_DROPIN])
+    put(fake_host.root, THP_DROPIN, tmpfiles_text({f"{THP}/enabled": "madvise"}))
     put(fake_host.root, POOLS_DROPIN, f"{MARK}\nw {POOL} - - - - 8\n")
     put(fake_host.root, unit_path("/mnt/huge"), unit_text(SPEC))
     link = fake_host.path(wants_path("/mnt/huge"))
@@ -104,11 +101,11 @@ def test_a_file_that_systemd_reads_before_ours_is_what_the_next_boot_sets(tuned:
 
 
 def test_what_a_drop_in_of_ours_still_sets_though_nobody_wants_it_is_drift(tuned: Host) -> None:
-    details = drift(tuned, Wanted())
+    details = drift(tuned, [])
     assert details["thp.enabled"] == f"{THP_DROPIN}:2 still sets thp.enabled to madvise"
     assert set(details) == {"thp.enabled", "hugepages.2M", "hugetlbfs./mnt/huge"}
     put(tuned.root, "/etc/tmpfiles.d/theirs.conf", f"w {THP}/defrag - - - - never\n")
-    assert set(drift(tuned, Wanted())) == set(details)
+    assert set(drift(tuned, [])) == set(details)
 
 
 def test_a_stacked_mount_is_told_not_thrown(tuned: Host) -> None:
@@ -139,7 +136,4 @@ def test_runtime_values_of_every_knob(fake_host: Host) -> None:
 
 
 def test_a_knob_the_host_lacks_is_absent(fake_host: Host) -> None:
-    assert (
-        "hugepages.16M is absent, should be 1"
-        in drift(fake_host, Wanted(pools=[PoolSpec(16 << 20, 1)]))["hugepages.16M"]
-    )
+    assert "hugepages.16M is absent, should be 1" in drift(fake_host, [Pools([PoolSpec(16 << 20, 1)])])["hugepages.16M"]

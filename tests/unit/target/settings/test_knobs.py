@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.knobs import effective_size_policy, parse_selector, read_knob, thp_knobs
+from ansible.module_utils.slm_baseline.settings.kinds.thp import effective_size_policy, thp_knobs
+from ansible.module_utils.slm_baseline.settings.knobs import parse_selector, read_knob
 from hypothesis import given
 from hypothesis import strategies as st
 

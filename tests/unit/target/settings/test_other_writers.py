@@ -6,9 +6,12 @@ import os
 
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
-from ansible.module_utils.slm_baseline.settings.other_writers import boot_values, find_competitors, knob_of
-from ansible.module_utils.slm_baseline.settings.persistence import POOLS_DROPIN, THP_DROPIN, unit_path, unit_text
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
+from ansible.module_utils.slm_baseline.settings.other_writers import find_competitors
+from ansible.module_utils.slm_baseline.settings.registry import boot_values, knob_of
+from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -15,36 +15,37 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host, temporary_name
-from ansible.module_utils.slm_baseline.settings.knobs import THP, thp_knobs
-from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
-from ansible.module_utils.slm_baseline.settings.persistence import (
-    POOLS_DROPIN,
-    THP_DROPIN,
-    UNITS,
-    unit_path,
-    wants_path,
-)
-from ansible.module_utils.slm_baseline.settings.pools import read_pool
+from ansible.module_utils.slm_baseline.settings.files import FileState
+from ansible.module_utils.slm_baseline.settings.hugetlb import read_pool
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.kinds.kind import Recorded
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts, MountState
+from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.pools import PoolState
+from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, knob_path, thp_knobs
+from ansible.module_utils.slm_baseline.settings.knobs import KnobState
+from ansible.module_utils.slm_baseline.settings.registry import Wanted
+from ansible.module_utils.slm_baseline.settings.restore import restore, undo_sweep
 from ansible.module_utils.slm_baseline.settings.rollback import roll_back
 from ansible.module_utils.slm_baseline.settings.snapshot import (
     ARCHIVE,
     SNAPSHOT,
     STATE,
     SWEEP_PRIOR,
-    FileState,
-    PoolState,
     Snapshot,
     ensure,
     extended,
     load,
     parse_snapshot,
-    restore,
     save,
     take,
 )
+from ansible.module_utils.slm_baseline.settings.units import UNITS, unit_path, wants_path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import REPOSITORY
 from tests.fake_kernel import MIN_FREE, FakeKernel, add_node
 from tests.fakes import POOL_FILES, build_host, put
 
@@ -90,8 +91,12 @@ def tune(kernel: FakeKernel) -> None:
     kernel.path("/mnt/huge").mkdir()
 
 
+def mounts(*paths: str) -> Wanted:
+    return [Mounts([MountSpec(path, MIB2) for path in paths])]
+
+
 def take_now(host: Host) -> Snapshot:
-    return take(host, ["/mnt/huge"], "2031-01-02T03:04:05Z", "run-1")
+    return take(host, mounts("/mnt/huge"), "2031-01-02T03:04:05Z", "run-1")
 
 
 # --- The document ----------------------------------------------------------------------------------------------------
@@ -106,7 +111,9 @@ FILES = st.builds(FileState, st.integers(0, 0o7777), IDS, IDS, st.binary(), st.n
 KNOBS = st.dictionaries(
     st.from_regex(r"thp\.[a-z_]{1,9}", fullmatch=True), st.from_regex(r"[a-z0-9+]{1,9}", fullmatch=True)
 )
-POOLS = st.builds(PoolState, st.integers(0, 2**40), st.dictionaries(st.integers(0, 99), st.integers(0, 2**40)))
+POOLS = st.builds(
+    PoolState, st.just(0), st.integers(0, 2**40), st.dictionaries(st.integers(0, 99), st.integers(0, 2**40))
+)
 
 
 @given(
@@ -125,19 +132,15 @@ def test_a_snapshot_reads_back_from_its_json(
     files: dict[str, FileState | None],
     folders: list[str],
 ) -> None:
-    snapshot = Snapshot(
-        word,
-        word,
-        knobs,
-        {name: f"{THP}/{name}" for name in knobs},
-        pools,
-        {
-            path: spec and MountSpec(path, spec.page_size_bytes, spec.size_bytes, spec.mode)
+    kinds: dict[str, dict[str, Recorded]] = {
+        "thp": {name: KnobState(name, knob_path(name), value) for name, value in knobs.items()},
+        "pools": {str(size): PoolState(size, pool.persistent, pool.nodes) for size, pool in pools.items()},
+        "mounts": {
+            path: MountState(path, spec and MountSpec(path, spec.page_size_bytes, spec.size_bytes, spec.mode))
             for path, spec in mounts.items()
         },
-        {f"{UNITS}{path}": file for path, file in files.items()},
-        folders,
-    )
+    }
+    snapshot = Snapshot(word, word, kinds, {f"{UNITS}{path}": file for path, file in files.items()}, folders)
     assert parse_snapshot("s", snapshot.to_json()) == snapshot
 
 
@@ -157,18 +160,19 @@ def set_in(*keys: str, to: object) -> Callable[[dict[str, Any]], None]:
 
 
 HOSTILE = [
-    set_in("schema_version", to=2),
+    set_in("schema_version", to=3),
     set_in("schema_version", to=True),
     set_in("schema_version", to=None),
-    set_in("knobs", to=[]),
-    set_in("knobs", to={}),
-    set_in("knobs", "thp.enabled", to=7),
-    set_in("knobs", "thp.enabled", to=""),
-    set_in("knobs", "thp.enabled", to="never\0"),
-    set_in("knobs", "thp.enabled", to="\ud800"),
-    set_in("paths", "thp.enabled", to="/etc/passwd"),
-    set_in("paths", "thp.enabled", to=f"{THP}/../../../../etc/passwd"),
-    set_in("paths", "thp.enabled", to="enabled"),
+    set_in("kinds", "thp", to=[]),
+    set_in("kinds", to=[]),
+    set_in("kinds", "colours", to={"red": "1"}),
+    set_in("kinds", "thp", "thp.enabled", to=7),
+    set_in("kinds", "thp", "thp.enabled", to=""),
+    set_in("kinds", "thp", "thp.enabled", to="never\0"),
+    set_in("kinds", "thp", "thp.enabled", to="\ud800"),
+    set_in("kinds", "thp", to={"/etc/passwd": "never"}),
+    set_in("kinds", "thp", to={"thp.../../../../etc/passwd": "never"}),
+    set_in("kinds", "thp", to={"thp.sizes.../enabled": "never"}),
     set_in("files", to={"/etc/passwd": None}),
     set_in("files", to={f"{UNITS}/../../passwd": None}),
     set_in("files", THP_DROPIN, to={"mode": 0o644, "uid": 0, "gid": 0, "content": "not base64!", "link": None}),
@@ -178,14 +182,14 @@ HOSTILE = [
     set_in("files", THP_DROPIN, to={"mode": 0o644, "uid": 0, "gid": 0, "content": "", "link": "a\0b"}),
     set_in("files", THP_DROPIN, to={"mode": 1.5, "uid": 0, "gid": 0, "content": "", "link": None}),
     set_in("files", THP_DROPIN, to="text"),
-    set_in("mounts", to={"mnt/huge": None}),
-    set_in("mounts", "/mnt/huge", to={"path": "/mnt/huge", "page_size_bytes": "2M"}),
-    set_in("mounts", "/mnt/huge", to=[]),
-    set_in("pools", to={"2M": {"persistent": 0, "nodes": {}}}),
-    set_in("pools", to={"-1": {"persistent": 0, "nodes": {}}}),
-    set_in("pools", "2097152", to={"persistent": -1, "nodes": {}}),
-    set_in("pools", "2097152", to={"persistent": 0, "nodes": {"²": 1}}),
-    set_in("pools", "2097152", to=None),
+    set_in("kinds", "mounts", to={"mnt/huge": None}),
+    set_in("kinds", "mounts", "/mnt/huge", to={"path": "/mnt/huge", "page_size_bytes": "2M"}),
+    set_in("kinds", "mounts", "/mnt/huge", to=[]),
+    set_in("kinds", "pools", to={"2M": {"persistent": 0, "nodes": {}}}),
+    set_in("kinds", "pools", to={"-1": {"persistent": 0, "nodes": {}}}),
+    set_in("kinds", "pools", "2097152", to={"persistent": -1, "nodes": {}}),
+    set_in("kinds", "pools", "2097152", to={"persistent": 0, "nodes": {"²": 1}}),
+    set_in("kinds", "pools", "2097152", to=None),
     set_in("missing_folders", to=["relative"]),
     set_in("missing_folders", to=7),
     set_in("run_id", to=None),
@@ -202,7 +206,11 @@ def test_a_damaged_or_newer_document_is_one_error_and_stays_as_it_is(
     put(kernel.root, SNAPSHOT, json.dumps(document))
     tune(kernel)
     before = state(kernel)
-    for use in (lambda: load(kernel), lambda: roll_back(kernel), lambda: ensure(kernel, ["/mnt/new"], "now", "run-2")):
+    for use in (
+        lambda: load(kernel),
+        lambda: roll_back(kernel),
+        lambda: ensure(kernel, mounts("/mnt/new"), "now", "run-2"),
+    ):
         with pytest.raises(SettingError) as caught:
             use()
         assert caught.value.knob == SNAPSHOT
@@ -226,6 +234,21 @@ def test_any_byte_turned_gives_a_snapshot_or_one_typed_error(document: dict[str,
         assert isinstance(parse_snapshot("s", bytes(text)), Snapshot)
 
 
+def test_a_snapshot_of_version_1_restores_as_it_did(kernel: FakeKernel) -> None:
+    """Hosts keep it for years; see tests/golden/snapshot-1.json for how version 1 recorded the fake host."""
+    kernel.write_kernel(NODE_POOLS[1], "3")
+    put(kernel.root, POOLS_DROPIN, "# of an earlier administrator\n", 0o640)
+    before = state(kernel)
+    put(kernel.root, SNAPSHOT, (REPOSITORY / "tests/golden/snapshot-1.json").read_text())
+    snapshot = load(kernel)
+    assert snapshot
+    assert snapshot.values() == take_now(kernel).values()
+    kernel.write_kernel(NODE_POOLS[1], "0")
+    tune(kernel)
+    assert roll_back(kernel).problems == []
+    assert {name: mode for name, mode in state(kernel).items() if mode != before.get(name)} == {}
+
+
 # --- Taking it -------------------------------------------------------------------------------------------------------
 
 
@@ -247,16 +270,16 @@ def test_it_is_roots_alone_and_durable(kernel: FakeKernel) -> None:
 
 
 def test_it_is_taken_once_and_only_grows_by_new_mount_paths(kernel: FakeKernel) -> None:
-    first, _ = ensure(kernel, ["/mnt/huge"], "t1", "run-1")
+    first, _ = ensure(kernel, mounts("/mnt/huge"), "t1", "run-1")
     tune(kernel)
-    again, written = ensure(kernel, ["/mnt/huge"], "t2", "run-2")
+    again, written = ensure(kernel, mounts("/mnt/huge"), "t2", "run-2")
     assert (again, written) == (first, False)
-    grown, written = ensure(kernel, ["/mnt/huge", "/mnt/other/deep"], "t3", "run-3")
+    grown, written = ensure(kernel, mounts("/mnt/huge", "/mnt/other/deep"), "t3", "run-3")
     assert written
-    assert set(grown.mounts) == {"/mnt/huge", "/mnt/other/deep"}
-    assert (grown.knobs, grown.pools, grown.taken_at) == (first.knobs, first.pools, "t1")
+    assert set(grown.of("mounts")) == {"/mnt/huge", "/mnt/other/deep"}
+    assert (grown.of("thp"), grown.of("pools"), grown.taken_at) == (first.of("thp"), first.of("pools"), "t1")
     assert "/mnt/other" in grown.missing_folders
-    assert extended(kernel, grown, ["/mnt/other/deep"]) is grown
+    assert extended(kernel, grown, mounts("/mnt/other/deep")) is grown
 
 
 def upgrade(kernel: FakeKernel) -> None:
@@ -266,6 +289,13 @@ def upgrade(kernel: FakeKernel) -> None:
         put(kernel.root, f"/sys/kernel/mm/hugepages/hugepages-64kB/{name}", text)
         for node in (0, 1):
             put(kernel.root, f"/sys/devices/system/node/node{node}/hugepages/hugepages-64kB/{name}", text)
+
+
+def test_what_a_newer_kernel_brought_comes_back_before_min_free(kernel: FakeKernel) -> None:
+    ensure(kernel, [], "t1", "run-1")
+    upgrade(kernel)
+    grown, _ = ensure(kernel, [], "t2", "run-2")
+    assert list(grown.of("thp"))[-1] == "vm.min_free_kbytes"
 
 
 NEW_KNOB, NEW_POOL = f"{THP}/hugepages-16kB/enabled", "/sys/kernel/mm/hugepages/hugepages-64kB/nr_hugepages"
@@ -318,7 +348,7 @@ def test_a_disk_that_does_not_take_it_is_one_error(
 def test_everything_comes_back_exactly_and_is_archived(kernel: FakeKernel) -> None:
     kernel.write_kernel("/sys/devices/system/node/node1/hugepages/hugepages-2048kB/nr_hugepages", "3")
     before = state(kernel)
-    ensure(kernel, ["/mnt/huge"], "2031-01-02T03:04:05Z", "run-1")
+    ensure(kernel, mounts("/mnt/huge"), "2031-01-02T03:04:05Z", "run-1")
     tune(kernel)
     assert state(kernel) != before
     done = roll_back(kernel)
@@ -330,7 +360,7 @@ def test_everything_comes_back_exactly_and_is_archived(kernel: FakeKernel) -> No
 
 
 def test_a_dry_run_predicts_each_change_and_makes_none(kernel: FakeKernel) -> None:
-    ensure(kernel, ["/mnt/huge"], "t", "run-1")
+    ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     tune(kernel)
     before = state(kernel)
     predicted = roll_back(kernel, dry_run=True).changes
@@ -358,7 +388,7 @@ def test_min_free_comes_back_also_where_the_restore_itself_starts_khugepaged(ker
 def test_a_file_that_was_there_comes_back_with_its_bytes_and_mode(kernel: FakeKernel, mode: int) -> None:
     put(kernel.root, unit_path("/mnt/huge"), "# by hand\n", mode)
     before = state(kernel)
-    ensure(kernel, ["/mnt/huge"], "t", "run-1")
+    ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     kernel.path(unit_path("/mnt/huge")).unlink()
     put(kernel.root, unit_path("/mnt/huge"), "ours\n")
     roll_back(kernel)
@@ -370,7 +400,7 @@ def test_a_symlink_that_was_there_comes_back_also_when_its_folder_is_gone(kernel
     link.parent.mkdir()
     os.symlink("../elsewhere.mount", link)
     before = state(kernel)
-    ensure(kernel, ["/mnt/huge"], "t", "run-1")
+    ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     link.unlink()
     link.parent.rmdir()
     assert roll_back(kernel).status == "restored"
@@ -387,7 +417,7 @@ def test_owners_come_back_of_files_and_of_symlinks(kernel: FakeKernel) -> None:
         if not kernel.exists(SNAPSHOT):
             os.chown(unit, 7, 8)
             os.lchown(link, 9, 10)
-            ensure(kernel, ["/mnt/huge"], "t", "run-1")
+            ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
             unit.unlink()
             link.unlink()
     assert roll_back(kernel).status == "restored"
@@ -396,14 +426,14 @@ def test_owners_come_back_of_files_and_of_symlinks(kernel: FakeKernel) -> None:
 
 def test_folders_that_mounting_made_go_the_innermost_first(kernel: FakeKernel) -> None:
     before = state(kernel)
-    ensure(kernel, ["/mnt/a/b/c"], "t", "run-1")
+    ensure(kernel, mounts("/mnt/a/b/c"), "t", "run-1")
     kernel.path("/mnt/a/b/c").mkdir(parents=True)
     assert roll_back(kernel).status == "restored"
     assert state(kernel) == before
 
 
 def test_a_folder_that_somebody_else_uses_by_now_stays(kernel: FakeKernel) -> None:
-    ensure(kernel, ["/mnt/huge"], "t", "run-1")
+    ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     tune(kernel)
     put(kernel.root, "/mnt/huge/theirs", "")
     predicted = roll_back(kernel, dry_run=True).changes
@@ -414,7 +444,7 @@ def test_a_folder_that_somebody_else_uses_by_now_stays(kernel: FakeKernel) -> No
 
 def test_an_interrupted_writes_temporary_file_goes(kernel: FakeKernel) -> None:
     before = state(kernel)
-    ensure(kernel, ["/mnt/huge"], "t", "run-1")
+    ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     put(kernel.root, temporary_name(THP_DROPIN), "half")
     put(kernel.root, temporary_name(unit_path("/mnt/huge")), "half")
     assert roll_back(kernel).status == "restored"
@@ -485,7 +515,7 @@ def test_pages_that_are_back_on_another_node_are_an_incomplete_restore(kernel: F
 
 
 def test_one_item_that_fails_does_not_keep_the_others(kernel: FakeKernel) -> None:
-    ensure(kernel, ["/mnt/huge"], "t", "run-1")
+    ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     tune(kernel)
     kernel.stuck.add(f"{THP}/enabled")
     kernel.failing[f"{THP}/hugepages-64kB"] = errno.EIO
@@ -515,7 +545,7 @@ def test_whatever_happens_in_between_the_first_state_comes_back(
 ) -> None:
     kernel = FakeKernel(build_host(tmp_path_factory.mktemp("walk")))
     before = state(kernel)
-    ensure(kernel, ["/mnt/huge"], "t", "run-1")
+    ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     for step in steps:
         if step == "tune" and not kernel.exists("/mnt/huge"):
             tune(kernel)
@@ -530,9 +560,9 @@ def test_whatever_happens_in_between_the_first_state_comes_back(
         elif step == "rollback":
             roll_back(kernel)
             assert state(kernel) == before
-            ensure(kernel, ["/mnt/huge"], "t", "run-2")
+            ensure(kernel, mounts("/mnt/huge"), "t", "run-2")
         else:
-            ensure(kernel, ["/mnt/huge"], "t", "run-3")
+            ensure(kernel, mounts("/mnt/huge"), "t", "run-3")
     roll_back(kernel)
     assert state(kernel) == before
 
@@ -540,11 +570,14 @@ def test_whatever_happens_in_between_the_first_state_comes_back(
 # --- Sweeps ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_unfinished_sweep_is_restored_before_a_snapshot_is_taken(kernel: FakeKernel) -> None:
+def test_no_snapshot_is_taken_of_an_unfinished_sweep(kernel: FakeKernel) -> None:
     save(kernel, take_now(kernel), SWEEP_PRIOR)
     kernel.write_kernel(f"{THP}/enabled", "always")
+    with pytest.raises(SettingError, match="a sweep that was cut short"):
+        ensure(kernel, [], "t", "run-1")
+    assert undo_sweep(kernel) == [{"knob": "thp.enabled", "before": "always", "after": "madvise"}]
     snapshot, _ = ensure(kernel, [], "t", "run-1")
-    assert snapshot.knobs["thp.enabled"] == "madvise"
+    assert snapshot.values()["thp.enabled"] == "madvise"
     assert not kernel.exists(SWEEP_PRIOR)
 
 
@@ -555,7 +588,7 @@ def test_a_sweeps_prior_state_is_roots_alone_and_goes_with_the_run_time_values_o
     shutil.rmtree(kernel.path("/run"))
     kernel.path("/run").mkdir()
     kernel.write_kernel(f"{THP}/enabled", "always")
-    assert ensure(kernel, [], "t", "run-1")[0].knobs["thp.enabled"] == "always"
+    assert ensure(kernel, [], "t", "run-1")[0].values()["thp.enabled"] == "always"
 
 
 def test_a_sweep_on_a_host_never_tuned_is_rolled_back(kernel: FakeKernel) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
-from ansible.module_utils.slm_baseline.settings.pools import PoolSpec
+from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.snapshot import SWEEP_PRIOR, load, save, take
 from ansible.module_utils.slm_baseline.sweep.block import run_block
 from ansible.module_utils.slm_baseline.sweep.design import Arm, Cell

@@ -9,12 +9,17 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.changes import Change, apply_all
-from ansible.module_utils.slm_baseline.settings.knobs import THP, thp_knobs
-from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
-from ansible.module_utils.slm_baseline.settings.persistence import POOLS_DROPIN, THP_DROPIN, unit_path, unit_text
-from ansible.module_utils.slm_baseline.settings.plan import Wanted, parse_wanted, plan_all_pools, plan_mounts, plan_thp
-from ansible.module_utils.slm_baseline.settings.pools import PoolSpec
-from ansible.module_utils.slm_baseline.settings.snapshot import Snapshot, ensure, load
+from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.kinds.kind import Kind
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
+from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
+from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, Thp, thp_knobs
+from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
+from ansible.module_utils.slm_baseline.settings.snapshot import ensure, load
+from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text
 
 from tests.fake_kernel import FakeKernel, add_node
 from tests.fakes import MOUNTINFO, put
@@ -31,14 +36,14 @@ def kernel(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     kernel = FakeKernel(fake_host.root)
     kernel.write_kernel(NODE.format(0), "1")
     kernel.write_kernel(NODE.format(1), "3")
-    ensure(kernel, ["/mnt/huge"], "t", "run-1")
+    ensure(kernel, [Mounts([MountSpec("/mnt/huge", MIB2)])], "t", "run-1")
     return kernel
 
 
-def prior(kernel: FakeKernel) -> Snapshot:
+def plan(kernel: FakeKernel, wanted: Kind) -> list[Change]:
     snapshot = load(kernel)
     assert snapshot
-    return snapshot
+    return wanted.plan(kernel, snapshot.of(wanted.key))
 
 
 def names(changes: list[Change]) -> list[str]:
@@ -46,15 +51,15 @@ def names(changes: list[Change]) -> list[str]:
 
 
 def thp(kernel: FakeKernel, **wanted: str) -> list[str]:
-    changes = plan_thp(kernel, {f"thp.{name}": value for name, value in wanted.items()}, prior(kernel))
+    changes = plan(kernel, Thp({f"thp.{name}": value for name, value in wanted.items()}))
     apply_all(kernel, changes)
     return names(changes)
 
 
 def pools(kernel: FakeKernel, *wanted: PoolSpec) -> list[str]:
-    changes = plan_all_pools(kernel, wanted, prior(kernel))
+    changes = plan(kernel, Pools(wanted))
     apply_all(kernel, changes)
-    assert plan_all_pools(kernel, wanted, prior(kernel)) == []
+    assert plan(kernel, Pools(wanted)) == []
     return names(changes)
 
 
@@ -141,8 +146,8 @@ SPEC = MountSpec("/mnt/huge", MIB2, None, 0o770)
 
 
 def test_mounts_come_with_their_units(kernel: FakeKernel) -> None:
-    plan = plan_mounts(kernel, [SPEC], prior(kernel))
-    assert [(change.name, change.before) for change in plan] == [
+    planned = plan(kernel, Mounts([SPEC]))
+    assert [(change.name, change.before) for change in planned] == [
         ("hugetlbfs./mnt/huge", "not mounted"),
         (unit_path("/mnt/huge"), "absent"),
         ("/etc/systemd/system/local-fs.target.wants/mnt-huge.mount", "absent"),
@@ -152,8 +157,8 @@ def test_mounts_come_with_their_units(kernel: FakeKernel) -> None:
 def test_a_mount_no_longer_wanted_goes_with_its_unit(kernel: FakeKernel) -> None:
     put(kernel.root, "/proc/self/mountinfo", f"{MOUNTINFO}9 27 0:9 / /mnt/huge rw - hugetlbfs h rw,{SPEC.options}\n")
     put(kernel.root, unit_path("/mnt/huge"), unit_text(SPEC))
-    plan = plan_mounts(kernel, [], prior(kernel))
-    assert [(change.name, change.after) for change in plan] == [
+    planned = plan(kernel, Mounts())
+    assert [(change.name, change.after) for change in planned] == [
         ("hugetlbfs./mnt/huge", "not mounted"),
         (unit_path("/mnt/huge"), "absent"),
     ]
@@ -162,20 +167,19 @@ def test_a_mount_no_longer_wanted_goes_with_its_unit(kernel: FakeKernel) -> None
 def test_changed_options_of_our_mount_are_one_change_and_its_unit(kernel: FakeKernel) -> None:
     put(kernel.root, "/proc/self/mountinfo", f"{MOUNTINFO}9 27 0:9 / /mnt/huge rw - hugetlbfs h rw,pagesize=2M\n")
     put(kernel.root, unit_path("/mnt/huge"), unit_text(MountSpec("/mnt/huge", MIB2)))
-    plan = plan_mounts(kernel, [SPEC], prior(kernel))
-    assert (plan[0].before, plan[0].after) == ("pagesize=2M,mode=0755,uid=0,gid=0", SPEC.options)
+    planned = plan(kernel, Mounts([SPEC]))
+    assert (planned[0].before, planned[0].after) == ("pagesize=2M,mode=0755,uid=0,gid=0", SPEC.options)
 
 
 def test_all_that_is_wanted_by_flat_name(fake_host: Host) -> None:
-    wanted = parse_wanted(
-        fake_host,
-        {"enabled": "madvise"},
-        [{"size": "2M", "count": 3, "node": 0}],
-        [{"path": "/mnt/huge", "page_size": "2M"}],
-    )
-    assert wanted.values() == {
+    given = {
+        "thp": {"enabled": "madvise"},
+        "pools": [{"size": "2M", "count": 3, "node": 0}],
+        "mounts": [{"path": "/mnt/huge", "page_size": "2M"}],
+    }
+    assert values_of(parse_wanted(fake_host, given)) == {
         "thp.enabled": "madvise",
         "hugepages.node0.2M": "3",
         "hugetlbfs./mnt/huge": "pagesize=2M,mode=0755,uid=0,gid=0",
     }
-    assert parse_wanted(fake_host, None, None, None) == Wanted()
+    assert values_of(parse_wanted(fake_host, {})) == {}

@@ -11,32 +11,34 @@ from ansible.module_utils.slm_baseline.host import systemd
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.systemd import reload_units, systemd_runs
-from ansible.module_utils.slm_baseline.settings.mounts import MountSpec
-from ansible.module_utils.slm_baseline.settings.persistence import (
+from ansible.module_utils.slm_baseline.settings.dropins import (
     MARK,
-    POOLS_DROPIN,
-    THP_DROPIN,
-    UNITS,
     Line,
-    is_enabled,
-    our_files,
-    our_units,
     parse_tmpfiles,
-    parse_unit,
-    plan_files,
-    plan_unit,
-    pools_file,
+    plan_file,
     tmpfiles_lines,
     tmpfiles_text,
+)
+from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
+from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
+from ansible.module_utils.slm_baseline.settings.snapshot import our_files
+from ansible.module_utils.slm_baseline.settings.units import (
+    UNITS,
+    is_enabled,
+    our_units,
+    parse_unit,
+    plan_unit,
     unit_name,
     unit_path,
     unit_text,
     wants_path,
 )
-from ansible.module_utils.slm_baseline.settings.pools import PoolSpec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fake_kernel import add_node
 from tests.fakes import put
 
 MIB2, GIB = 2 << 20, 1 << 30
@@ -77,8 +79,9 @@ def test_a_drop_in_writes_each_value_and_reads_back_with_its_lines() -> None:
     assert tmpfiles_text({}) == ""
 
 
-def test_pools_by_node_go_to_the_nodes_files() -> None:
-    text = pools_file([PoolSpec(GIB, 2, 1)])[POOLS_DROPIN]
+def test_pools_by_node_go_to_the_nodes_files(fake_host: Host) -> None:
+    add_node(fake_host.root)
+    text = Pools([PoolSpec(GIB, 2, 1)]).plan(fake_host, {})[-1].after
     assert "w /sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages - - - - 2\n" in text
 
 
@@ -92,7 +95,7 @@ def test_pools_by_node_go_to_the_nodes_files() -> None:
         (f"f {ENABLED} - - - - never", None),
         (f"# w {ENABLED} - - - - never", None),
         (f"w {ENABLED} - - - -", None),
-        ("w /sys/kernel/mm/ksm/run - - - - 1", None),
+        ("w /etc/motd - - - - 1", None),
         ("w /proc/sys/vm/nr_hugepages - - - - 7", "7"),
     ],
 )
@@ -173,18 +176,18 @@ def test_a_unit_of_others_is_neither_overwritten_nor_removed(
 
 def test_each_change_undoes_itself(fake_host: Host) -> None:
     put(fake_host.root, THP_DROPIN, "before\n")
-    for change in [*plan_files(fake_host, {THP_DROPIN: "after\n"}), *plan_unit(fake_host, "/mnt/huge", SPEC)]:
+    for change in [*plan_file(fake_host, THP_DROPIN, "after\n"), *plan_unit(fake_host, "/mnt/huge", SPEC)]:
         change.apply(fake_host)
-        change.undo(fake_host)
+        change.reverse().apply(fake_host)
     assert fake_host.read(THP_DROPIN) == "before\n"
     assert our_units(fake_host) == []
     assert not is_enabled(fake_host, "/mnt/huge")
 
 
 def test_an_empty_text_wants_the_file_gone(fake_host: Host) -> None:
-    assert plan_files(fake_host, {THP_DROPIN: ""}) == []
+    assert plan_file(fake_host, THP_DROPIN, "") == []
     put(fake_host.root, THP_DROPIN, "old\n")
-    (change,) = plan_files(fake_host, {THP_DROPIN: ""})
+    (change,) = plan_file(fake_host, THP_DROPIN, "")
     assert (change.before, change.after) == ("old\n", "absent")
     change.apply(fake_host)
     assert not fake_host.exists(THP_DROPIN)

@@ -7,8 +7,7 @@ import shutil
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.knobs import THP
-from ansible.module_utils.slm_baseline.settings.thp import check_thp, parse_thp
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, check_thp, parse_thp
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -13,18 +13,17 @@ from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingErr
 from ansible.module_utils.slm_baseline.host.files import Host, missing_folders
 from ansible.module_utils.slm_baseline.host.mountinfo import parse_mountinfo
 from ansible.module_utils.slm_baseline.host.processes import holders
-from ansible.module_utils.slm_baseline.settings import mounts as subject
+from ansible.module_utils.slm_baseline.settings import hugetlbfs as subject
 from ansible.module_utils.slm_baseline.settings.changes import apply_all
-from ansible.module_utils.slm_baseline.settings.mounts import (
+from ansible.module_utils.slm_baseline.settings.hugetlb import default_page_bytes
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import (
     ChangeMount,
     MountSpec,
-    check_mounts,
     found_mount,
     hugetlbfs_mounts,
-    parse_mounts,
     parse_options,
 )
-from ansible.module_utils.slm_baseline.settings.pools import default_page_bytes
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import check_mounts, parse_mounts
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -380,7 +379,7 @@ def test_a_mount_turns_and_turns_back(
     change = ChangeMount("/mnt/huge", old, new)
     change.apply(fake_host)
     assert found_mount(fake_host, "/mnt/huge") == new
-    change.undo(fake_host)
+    change.reverse().apply(fake_host)
     assert found_mount(fake_host, "/mnt/huge") == old
 
 

@@ -1,100 +1,153 @@
-"""hugetlbfs mounts: parse what is wanted and what is there, mount, unmount, and prove it.
-
-Remounting hugetlbfs with another size, mode, gid or pagesize returns success and changes nothing (fs/hugetlbfs/inode.c
-has no reconfigure), and a second mount on a path stacks. So options change by unmounting and mounting, and exactly one
-mount must stand on a path afterwards.
-"""
+"""hugetlbfs mounts: where programs reach the pages of a pool as files."""
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
-from ..host.errors import ParseError, SettingError
-from ..host.files import Host, missing_folders
-from ..host.mountinfo import MountEntry, mounted_at, read_mountinfo
-from ..host.processes import holders
-from ..host.sizes import format_size, is_number, parse_size
-from .pools import default_page_bytes, pool_sizes
+from ...host.errors import SettingError
+from ...host.files import Host
+from ...host.mountinfo import mounted_at, read_mountinfo
+from ...host.sizes import format_size, is_number, parse_size
+from ..changes import Change
+from ..dropins import Line
+from ..hugetlb import default_page_bytes, pool_sizes
+from ..hugetlbfs import DEFAULT_MODE, ChangeMount, MountSpec, found_mount, hugetlbfs_mounts
+from ..stored import MAX_ID, MAX_MODE, absolute, whole
+from ..units import is_enabled, our_units, parse_unit, plan_unit, unit_path, wants_path
+from .kind import Reading, Recorded
 
 _KEYS = ("path", "page_size", "size", "mode", "owner", "group")
 _MODE = re.compile(r"0?[01]?[0-7]{3}")
-_MS_NOSUID, _MS_NODEV = 2, 4
-_DEFAULT_MODE = 0o755
-"""hugetlbfs prints no mode= where it is this (hugetlbfs_show_options)."""
 
 
 @dataclass(frozen=True)
-class MountSpec:
-    """A hugetlbfs mount, wanted or found. Sizes in bytes; `size_bytes` None is no limit."""
+class MountState:
+    """What was mounted on a path; None for nothing."""
 
     path: str
-    page_size_bytes: int
-    size_bytes: int | None = None
-    mode: int = _DEFAULT_MODE
-    uid: int = 0
-    gid: int = 0
+    mount: MountSpec | None
 
-    @property
-    def name(self) -> str:
-        return f"hugetlbfs.{self.path}"
+    def values(self) -> dict[str, str]:
+        return {f"hugetlbfs.{self.path}": self.mount.options if self.mount else "not mounted"}
 
-    @property
-    def options(self) -> str:
-        """The mount options in one fixed spelling, as data for mount(2), for a unit, and for people."""
-        size = "" if self.size_bytes is None else f",size={self.size_bytes}"
-        page = format_size(self.page_size_bytes)
-        return f"pagesize={page},mode={self.mode:04o},uid={self.uid},gid={self.gid}{size}"
+    def to_json(self) -> dict[str, Any] | None:
+        return asdict(self.mount) if self.mount else None
+
+    def change(self, host: Host) -> ChangeMount | None:
+        found = found_mount(host, self.path)
+        return None if found == self.mount else ChangeMount(self.path, found, self.mount)
 
 
-def parse_options(path: str, options: str, default_page_bytes: int) -> MountSpec:
-    """A hugetlbfs mount from its options, however they are spelled: `64M` or `67108864`, `mode=0770` or `mode=770`."""
-    fields = dict(item.partition("=")[::2] for item in options.split(",") if item)
-    try:
-        size = fields.get("size")
-        return MountSpec(
-            path=path,
-            page_size_bytes=parse_size(fields["pagesize"]) if "pagesize" in fields else default_page_bytes,
-            size_bytes=None if size is None else parse_size(size),
-            mode=int(fields.get("mode", f"{_DEFAULT_MODE:o}"), 8),
-            uid=int(fields.get("uid", "0")),
-            gid=int(fields.get("gid", "0")),
+@dataclass(frozen=True)
+class Mounts:
+    """The wanted mounts."""
+
+    mounts: Sequence[MountSpec] = ()
+    key: ClassVar[str] = "mounts"
+
+    @classmethod
+    def parse(cls, host: Host, given: object) -> Mounts:
+        return cls(parse_mounts(host, given))
+
+    @classmethod
+    def recorded(cls, key: str, value: Any) -> MountState:
+        if value is None:
+            return MountState(absolute(key), None)
+        size = value["size_bytes"]
+        mount = MountSpec(
+            absolute(key),
+            whole(value["page_size_bytes"]),
+            None if size is None else whole(size),
+            whole(value["mode"], MAX_MODE),
+            whole(value["uid"], MAX_ID),
+            whole(value["gid"], MAX_ID),
         )
-    except (ValueError, SettingError) as error:
-        raise ParseError(f"hugetlbfs options of {path}", "pagesize, size, mode, uid and gid", options) from error
+        return MountState(mount.path, mount)
 
-
-def found_mount(host: Host, path: str) -> MountSpec | None:
-    """The one hugetlbfs mount on a path, None where nothing is mounted; SettingError for stacked or other mounts."""
-    return _single(host, path, mounted_at(read_mountinfo(host), path))
-
-
-def hugetlbfs_mounts(host: Host) -> list[MountSpec]:
-    """Every hugetlbfs mount of the host, systemd's /dev/hugepages included."""
-    default = default_page_bytes(host)
-    return [
-        parse_options(entry.path, entry.super_options, default)
-        for entry in read_mountinfo(host)
-        if entry.fstype == "hugetlbfs"
-    ]
-
-
-def _single(host: Host, path: str, entries: Sequence[MountEntry]) -> MountSpec | None:
-    if not entries:
+    @classmethod
+    def knob_of(cls, target: str, default_page_bytes: int) -> str | None:
         return None
-    if len(entries) > 1 or entries[0].fstype != "hugetlbfs":
-        raise SettingError(
-            f"hugetlbfs.{path}",
-            "one hugetlbfs mount",
-            " over ".join(f"{entry.fstype} ({entry.source})" for entry in reversed(entries)),
-            "Something else is mounted there, and mounting over it would hide it.",
-            f"unmount {path} by hand, or choose another path.",
-        )
-    return parse_options(path, entries[0].super_options, default_page_bytes(host))
+
+    @classmethod
+    def boot_values(cls, words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
+        return {}
+
+    @classmethod
+    def persisted(cls, host: Host, lines: Sequence[Line]) -> dict[str, tuple[str, str]]:
+        default = default_page_bytes(host)
+        values = {}
+        for unit in our_units(host):
+            text = host.read_or_none(unit) or ""
+            mount = parse_unit(text, default)
+            if mount and is_enabled(host, mount.path):
+                numbered = enumerate(text.splitlines(), 1)
+                number = next((number for number, line in numbered if line.startswith("Options=")), 1)
+                values[mount.name] = (mount.options, f"{unit}:{number}")
+        return values
+
+    @classmethod
+    def facts(cls, host: Host) -> dict[str, Any]:
+        entries = read_mountinfo(host)
+        return {
+            "mounts": [
+                {**asdict(mount), "options": mount.options, "stacked": len(mounted_at(entries, mount.path))}
+                for mount in hugetlbfs_mounts(host)
+            ]
+        }
+
+    def values(self) -> dict[str, str]:
+        return {mount.name: mount.options for mount in self.mounts}
+
+    def check(self, host: Host, prior: Mapping[str, MountState]) -> None:
+        """Ours to change are the paths that the snapshot saw unmounted, and those that a unit of ours mounts."""
+        unmounted = [path for path, state in prior.items() if state.mount is None]
+        check_mounts(host, self.mounts, [*unmounted, *our_mount_paths(host)])
+
+    def plan(self, host: Host, prior: Mapping[str, MountState]) -> list[Change]:
+        """Mounts that are no longer wanted go, then each wanted one is mounted and its unit written."""
+        self.check(host, prior)
+        changes: list[Change] = []
+        for path in our_mount_paths(host):
+            if path not in {mount.path for mount in self.mounts}:
+                back = prior.get(path, MountState(path, None)).change(host)
+                changes += [*([back] if back else []), *plan_unit(host, path, None)]
+        for mount in self.mounts:
+            found = found_mount(host, mount.path)
+            if found != mount:
+                changes.append(ChangeMount(mount.path, found, mount))
+            changes += plan_unit(host, mount.path, mount)
+        return changes
+
+    def read(self, host: Host) -> dict[str, Reading]:
+        """Every hugetlbfs mount, and on a wanted path also what keeps it from being one."""
+        values: dict[str, Reading] = {mount.name: mount.options for mount in hugetlbfs_mounts(host)}
+        for mount in self.mounts:
+            try:
+                found = found_mount(host, mount.path)
+            except SettingError as error:
+                values[mount.name] = error
+            else:
+                if found:
+                    values[mount.name] = found.options
+        return values
+
+    def capture(self, host: Host, known: Container[str] = ()) -> dict[str, Recorded]:
+        paths = [mount.path for mount in self.mounts if mount.path not in known]
+        return {path: MountState(path, found_mount(host, path)) for path in paths}
+
+    def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
+        paths = list(keys)
+        return [file for path in paths for file in (unit_path(path), wants_path(path))], paths
+
+
+def our_mount_paths(host: Host) -> list[str]:
+    """Paths that units of ours mount."""
+    units = (parse_unit(host.read_or_none(unit) or "", default_page_bytes(host)) for unit in our_units(host))
+    return [unit.path for unit in units if unit]
 
 
 def parse_mounts(host: Host, settings: object) -> list[MountSpec]:
@@ -152,7 +205,7 @@ def _parse_mount(host: Host, item: object) -> MountSpec:
         path=path,
         page_size_bytes=page_size_bytes,
         size_bytes=None if item.get("size") is None else _limit(f"{knob} size", item["size"], page_size_bytes),
-        mode=_mode(knob, item.get("mode", f"{_DEFAULT_MODE:04o}")),
+        mode=_mode(knob, item.get("mode", f"{DEFAULT_MODE:04o}")),
         uid=_id(host, knob, "owner", item.get("owner", "root")),
         gid=_id(host, knob, "group", item.get("group", "root")),
     )
@@ -298,86 +351,3 @@ def _check_mount_point(host: Host, spec: MountSpec) -> None:
             "hugetlbfs is mounted on a folder.",
             "remove the file, or choose another path.",
         )
-
-
-def mount(host: Host, spec: MountSpec) -> None:
-    """mount(2) with nosuid and nodev, the folder made where it is missing; OSError as the kernel gave it."""
-    for folder in missing_folders(host, spec.path):
-        os.mkdir(host.path(folder), 0o755)
-    _libc_call(
-        "mount",
-        spec.path,
-        b"hugetlbfs",
-        spec.path.encode(),
-        b"hugetlbfs",
-        _MS_NOSUID | _MS_NODEV,
-        spec.options.encode(),
-    )
-
-
-def unmount(path: str) -> None:
-    """umount(2), never lazily: a lazy unmount would leave the pages in use and unseen."""
-    _libc_call("umount2", path, path.encode(), 0)
-
-
-def _libc_call(function: str, path: str, *arguments: object) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if getattr(libc, function)(*arguments) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-
-
-@dataclass(frozen=True)
-class ChangeMount:
-    """From one mount (or none) to another (or none) on one path."""
-
-    path: str
-    old: MountSpec | None
-    new: MountSpec | None
-
-    @property
-    def name(self) -> str:
-        return f"hugetlbfs.{self.path}"
-
-    @property
-    def before(self) -> str:
-        return self.old.options if self.old else "not mounted"
-
-    @property
-    def after(self) -> str:
-        return self.new.options if self.new else "not mounted"
-
-    def apply(self, host: Host) -> None:
-        self._turn(host, self.new)
-
-    def undo(self, host: Host) -> None:
-        self._turn(host, self.old)
-
-    def _turn(self, host: Host, wanted: MountSpec | None) -> None:
-        found = found_mount(host, self.path)
-        if found == wanted:
-            return
-        if found is not None:
-            try:
-                unmount(self.path)
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                raise SettingError(
-                    self.name,
-                    wanted.options if wanted else "not mounted",
-                    f"busy: {', '.join(holders(host, self.path)) or 'the kernel does not say by whom'}",
-                    "hugetlbfs changes its options only by unmounting, and it is in use.",
-                    "stop what uses it, then run again.",
-                ) from error
-        if wanted is not None:
-            mount(host, wanted)
-        settled = found_mount(host, self.path)
-        if settled != wanted:
-            raise SettingError(
-                self.name,
-                wanted.options if wanted else "not mounted",
-                settled.options if settled else "not mounted",
-                "The mount succeeded, but mountinfo reads otherwise.",
-                "look for another writer of this mount (an automounter, a unit, fstab).",
-            )

@@ -1,0 +1,97 @@
+"""What makes kernel files survive a reboot: drop-ins of our own for tmpfiles.d(5), whose `w` lines write them.
+
+They are plain files, written the same way whether systemd runs or not; where it does not, they wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..host.files import Host
+from .files import ChangeFile, file_state, our_file
+
+TMPFILES = "/etc/tmpfiles.d"
+MARK = "# Written by slm-baseline; its rollback removes this file."
+
+_TMPFILES_FOLDERS = (TMPFILES, "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d")
+"""In order of precedence: a name found earlier masks the same name later (tmpfiles.d(5))."""
+_KERNEL_FILES = ("/sys/", "/proc/sys/")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One persisted setting: the kernel file it writes, the value, and where it stands."""
+
+    target: str
+    value: str
+    path: str
+    number: int
+
+    @property
+    def source(self) -> str:
+        return f"{self.path}:{self.number}"
+
+
+def tmpfiles_text(values: Mapping[str, str]) -> str:
+    """A drop-in that writes each value to its kernel file, or "" for no values."""
+    lines = [f"w {path} - - - - {value}" for path, value in values.items()]
+    return "\n".join([MARK, *lines, ""]) if lines else ""
+
+
+def parse_tmpfiles(path: str, text: str) -> list[Line]:
+    """The `w` lines that write a kernel file; every other line of tmpfiles.d(5) is somebody else's business."""
+    lines = []
+    for number, text_line in enumerate(text.splitlines(), 1):
+        fields = text_line.split(None, 6)
+        if len(fields) == 7 and fields[0].rstrip("+!-=~^$") == "w" and fields[1].startswith(_KERNEL_FILES):
+            lines.append(Line(fields[1], fields[6].strip(), path, number))
+    return lines
+
+
+def tmpfiles_lines(host: Host) -> list[Line]:
+    """Every line that writes a kernel file at boot, in the order in which systemd-tmpfiles runs them."""
+    chosen: dict[str, str] = {}
+    for folder in _TMPFILES_FOLDERS:
+        for name in host.names(folder):
+            if name.endswith(".conf"):
+                chosen.setdefault(name, f"{folder}/{name}")
+    return [
+        line for name in sorted(chosen) for line in parse_tmpfiles(chosen[name], host.read_or_none(chosen[name]) or "")
+    ]
+
+
+def is_ours(host: Host, path: str) -> bool:
+    """Whether a file carries our mark."""
+    return (host.read_or_none(path) or "").startswith(MARK)
+
+
+def plan_file(host: Host, path: str, wanted: str) -> list[ChangeFile]:
+    """What makes a file of ours hold the wanted text; "" wants it gone."""
+    old = file_state(host, path)
+    if (old.content if old else b"") == wanted.encode() and (old is None or old.link is None):
+        return []
+    return [ChangeFile(path, old, our_file(wanted.encode()) if wanted else None)]
+
+
+KnobOf = Callable[[str], "str | None"]
+"""A kernel file's knob, None where it is none of a kind's."""
+
+
+def set_by(host: Host, path: str, knob_of: KnobOf) -> dict[str, str]:
+    """What a drop-in sets: flat knob name -> value."""
+    lines = parse_tmpfiles(path, host.read_or_none(path) or "")
+    return {name: line.value for line in lines for name in [knob_of(line.target)] if name}
+
+
+def set_at_boot(lines: Sequence[Line], knob_of: KnobOf) -> dict[str, tuple[str, str]]:
+    """What the lines set at boot: knob -> (value, `path:line`).
+
+    The first line for a file wins: systemd-tmpfiles ignores a later one as a duplicate (tmpfiles.d(5)).
+    """
+    values: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        knob = knob_of(line.target)
+        if knob:
+            values.setdefault(knob, (line.value, line.source))
+    return values

@@ -1,0 +1,493 @@
+"""Pools: reserved huge pages, by size and, where asked, by NUMA node.
+
+A write to nr_hugepages can be granted in part and still return success, so the only answer that counts is the count
+read back (Documentation/admin-guide/mm/hugetlbpage.rst).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ...host.errors import SettingError, os_problem
+from ...host.files import Host
+from ...host.processes import holders, pool_users
+from ...host.sizes import format_size, parse_size, size_or
+from ..changes import Change
+from ..dropins import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
+from ..guard import Guard
+from ..hugetlb import (
+    HUGEPAGES,
+    NODES,
+    PoolSpec,
+    default_page_bytes,
+    parse_pool_name,
+    pool_folder,
+    pool_name,
+    pool_nodes,
+    pool_sizes,
+    pool_spread,
+    read_pool,
+    read_pools,
+)
+from ..hugetlbfs import hugetlbfs_mounts
+from ..knobs import check_writable
+from ..stored import decimal, whole
+from .kind import Reading, Recorded
+
+COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
+DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"
+ATTEMPTS = 3
+"""Writes tried before a short pool is a failure: freeing is asynchronous, so the second one often gets the rest."""
+
+_KEYS = ("size", "count", "node")
+_MAX_COUNT = 2**31 - 1
+_SYSCTLS = ("/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy")
+_FILE = re.compile(
+    rf"(?:{HUGEPAGES}|{NODES}/node(?P<node>[0-9]+)/hugepages)/hugepages-(?P<size>[0-9]+)kB/nr_hugepages", re.ASCII
+)
+_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """A pool's persistent pages, as a whole and by node."""
+
+    size_bytes: int
+    persistent: int
+    nodes: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return pool_name(self.size_bytes)
+
+    def values(self) -> dict[str, str]:
+        nodes = {pool_name(self.size_bytes, node): str(count) for node, count in self.nodes.items()}
+        return {self.name: str(self.persistent), **nodes}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"persistent": self.persistent, "nodes": dict(self.nodes)}
+
+    def change(self, host: Host) -> ReturnPages | None:
+        found = pool_state(host, self.size_bytes)
+        change = ReturnPages(found, self)
+        if found.persistent != self.persistent or spread_goal(found.nodes, self.nodes) not in (None, found.nodes):
+            return change
+        change.verify(host)
+        return None
+
+
+def pool_state(host: Host, size_bytes: int) -> PoolState:
+    """A pool's state now; SettingError where the kernel has no pool of that size."""
+    try:
+        return PoolState(size_bytes, read_pool(host, size_bytes).persistent, pool_spread(host, size_bytes))
+    except OSError as error:
+        raise os_problem(pool_name(size_bytes), "a pool of this size", error) from error
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The wanted pools, and how far they may go.
+
+    `guard` keeps them from starving the host. `compact` allows one memory compaction where pages are short; drop_caches
+    is never used.
+    """
+
+    pools: Sequence[PoolSpec] = ()
+    guard: Guard | None = None
+    compact: bool = False
+    key: ClassVar[str] = "pools"
+
+    @classmethod
+    def parse(cls, host: Host, given: object) -> Pools:
+        return cls(parse_pools(given))
+
+    @classmethod
+    def recorded(cls, key: str, value: Any) -> PoolState:
+        nodes = {decimal(node): whole(count) for node, count in value["nodes"].items()}
+        return PoolState(decimal(key), whole(value["persistent"]), nodes)
+
+    @classmethod
+    def knob_of(cls, target: str, default_page_bytes: int) -> str | None:
+        if target in _SYSCTLS:
+            return pool_name(default_page_bytes)
+        match = _FILE.fullmatch(target)
+        if not match:
+            return None
+        return pool_name(int(match["size"]) * 1024, int(match["node"]) if match["node"] else None)
+
+    @classmethod
+    def boot_values(cls, words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
+        """`hugepages=` counts pages of the `hugepagesz=` before it, else of the default; `1:4,2:8` counts by node."""
+        values = {}
+        size = default_page_bytes
+        for key, value in words:
+            if key == "default_hugepagesz":
+                size = size_or(value, size)
+        for key, value in words:
+            if key == "hugepagesz":
+                size = size_or(value, size)
+            elif key == "hugepages":
+                for item in value.split(","):
+                    node, colon, count = item.rpartition(":")
+                    values[pool_name(size, int(node) if colon and _DIGITS.fullmatch(node) else None)] = count
+        return values
+
+    @classmethod
+    def persisted(cls, host: Host, lines: Sequence[Line]) -> dict[str, tuple[str, str]]:
+        default = default_page_bytes(host)
+        return set_at_boot(lines, lambda target: cls.knob_of(target, default))
+
+    @classmethod
+    def facts(cls, host: Host) -> dict[str, Any]:
+        pools = read_pools(host)
+        in_use = any(pool.total > pool.free for pool in pools)
+        return {"pools": [pool.as_dict() for pool in pools], "pool_users": pool_users(host) if in_use else []}
+
+    def values(self) -> dict[str, str]:
+        return {pool.name: str(pool.count) for pool in self.pools}
+
+    def check(self, host: Host, prior: Mapping[str, PoolState]) -> None:
+        check_pools(host, self.pools)
+        if self.guard:
+            self.guard.check(host, self.pools)
+
+    def plan(self, host: Host, prior: Mapping[str, PoolState]) -> list[Change]:
+        """Pools first, then their drop-in."""
+        self.check(host, prior)
+        text = tmpfiles_text(
+            {f"{pool_folder(pool.size_bytes, pool.node)}/nr_hugepages": str(pool.count) for pool in self.pools}
+        )
+        pools = [*self.pools, *self._given_up(host, prior)]
+        return [*plan_pools(host, pools, self.compact), *plan_file(host, DROPIN, text)]
+
+    def _given_up(self, host: Host, prior: Mapping[str, PoolState]) -> list[PoolSpec]:
+        """Pools of our drop-in that are no longer wanted, with their prior counts.
+
+        A size that is wanted as a whole covers its nodes; one wanted by node gives the other nodes their pages back.
+        Pages return to the nodes they were on, where these are known, and the host has them yet.
+        """
+        default = default_page_bytes(host)
+        kept = {(pool.size_bytes, pool.node) for pool in self.pools}
+        before = {name: int(count) for state in prior.values() for name, count in state.values().items()}
+        given_up: dict[tuple[int, int | None], PoolSpec] = {}
+        for name in set_by(host, DROPIN, lambda target: self.knob_of(target, default)):
+            if name in self.values() or name not in before:
+                continue
+            pool = parse_pool_name(name, before[name])
+            pools = [pool]
+            goal = spread_goal(pool_spread(host, pool.size_bytes), prior[str(pool.size_bytes)].nodes)
+            if pool.node is None and goal is not None:
+                pools = [PoolSpec(pool.size_bytes, pages, node) for node, pages in goal.items()]
+            for one in pools:
+                if not kept & {(one.size_bytes, None), (one.size_bytes, one.node)}:
+                    given_up[one.size_bytes, one.node] = one
+        return list(given_up.values())
+
+    def read(self, host: Host) -> dict[str, Reading]:
+        return {pool.name: str(pool.persistent) for pool in read_pools(host)}
+
+    def capture(self, host: Host, known: Container[str] = ()) -> dict[str, Recorded]:
+        return {str(size): pool_state(host, size) for size in pool_sizes(host) if str(size) not in known}
+
+    def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
+        return [DROPIN], []
+
+
+def parse_pools(settings: object) -> list[PoolSpec]:
+    """The wanted pools of the user's list of `{size, count, node}`; SettingError for anything odd in it.
+
+    Two entries contradict when they set one pool twice, or set one size both as a whole and by node.
+    """
+    if settings is None:
+        return []
+    if not isinstance(settings, Sequence) or isinstance(settings, str):
+        raise SettingError(
+            "hugepages_pools",
+            "a list of {size, count}",
+            repr(settings),
+            "Each pool is one entry.",
+            "write a YAML list.",
+        )
+    pools = [_parse_pool(item) for item in settings]
+    for index, pool in enumerate(pools):
+        for other in pools[:index]:
+            if pool.size_bytes == other.size_bytes and (pool.node == other.node or None in (pool.node, other.node)):
+                raise SettingError(
+                    pool.name,
+                    f"{pool.count} pages",
+                    f"{other.count} pages for {other.name} in the same list",
+                    "Both entries set the same pages.",
+                    "keep one entry a pool: either one for the whole host, or one for each node.",
+                )
+    return pools
+
+
+def _parse_pool(item: object) -> PoolSpec:
+    if not isinstance(item, Mapping):
+        raise SettingError(
+            "hugepages_pools", "{size, count}", repr(item), "A pool is a mapping.", "give it a size and a count."
+        )
+    unknown = sorted(set(map(str, item)) - set(_KEYS))
+    if unknown or "size" not in item or "count" not in item:
+        raise SettingError(
+            "hugepages_pools",
+            "size and count, and optionally node",
+            ", ".join(map(str, item)) or "nothing",
+            f"Unknown: {', '.join(unknown)}." if unknown else "A pool needs both size and count.",
+            "correct the entry.",
+        )
+    size_bytes = parse_size(item["size"], "hugepages_pools.size")
+    name = f"hugepages.{format_size(size_bytes)}"
+    node = None if item.get("node") is None else _whole(f"{name} node", item["node"])
+    return PoolSpec(size_bytes, _whole(f"{name} count", item["count"]), node)
+
+
+def _whole(knob: str, value: object) -> int:
+    """A whole number from 0; text of digits counts, since Ansible templates to text. Booleans and fractions do not."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT:
+        return value
+    raise SettingError(
+        knob,
+        f"a whole number from 0 to {_MAX_COUNT}",
+        repr(value),
+        "Anything else would be rounded or refused by the kernel.",
+        "correct the number.",
+    )
+
+
+def check_pools(host: Host, wanted: Sequence[PoolSpec]) -> None:
+    """Raise SettingError, before anything is written, for a page size or node that this host lacks."""
+    if wanted:
+        check_writable(host, HUGEPAGES)
+    sizes, nodes = pool_sizes(host), pool_nodes(host)
+    for spec in wanted:
+        if not sizes:
+            raise SettingError(
+                spec.name,
+                f"{spec.count} pages",
+                f"no pools under {HUGEPAGES}",
+                "This kernel was built without hugetlb, or /sys is not mounted.",
+                "set hugepages_pools: [] for this host.",
+            )
+        if spec.size_bytes not in sizes:
+            raise SettingError(
+                spec.name,
+                f"pages of {format_size(spec.size_bytes)}",
+                f"a kernel with {', '.join(map(format_size, sizes))}",
+                "The processor or kernel has no pages of that size.",
+                "choose one of these sizes.",
+            )
+        if spec.node is not None and spec.node not in nodes:
+            raise SettingError(
+                spec.name,
+                f"node {spec.node}",
+                f"nodes {', '.join(map(str, nodes)) or 'none'}",
+                "There is no such NUMA node with pools.",
+                "choose one of these nodes, or leave node out.",
+            )
+
+
+class NeedsReboot(SettingError):
+    """A pool that can be had at boot only; `boot_arguments` is what to add to the kernel command line."""
+
+    def __init__(self, short: SettingError, boot_arguments: str) -> None:
+        super().__init__(
+            short.knob,
+            short.wanted,
+            short.found,
+            short.why,
+            f"reserve them at boot: add `{boot_arguments}` to the kernel command line and reboot.",
+        )
+        self.boot_arguments = boot_arguments
+
+
+@dataclass(frozen=True)
+class SetPool:
+    """Set one pool's persistent pages.
+
+    `prior` is where the pages of its size were before, so that undoing restores that and not only how many there were;
+    `surplus` is how many pages were beyond them then. `compact` allows one memory compaction between attempts.
+    """
+
+    spec: PoolSpec
+    prior: PoolState
+    surplus: int = 0
+    compact: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def before(self) -> str:
+        return str(self.prior.persistent if self.spec.node is None else self.prior.nodes[self.spec.node])
+
+    @property
+    def after(self) -> str:
+        return str(self.spec.count)
+
+    @property
+    def growth_bytes(self) -> int:
+        return (self.spec.count - int(self.before)) * self.spec.size_bytes
+
+    def apply(self, host: Host) -> None:
+        got = 0
+        for attempt in range(ATTEMPTS):
+            self._write(host)
+            got = read_pool(host, self.spec.size_bytes, self.spec.node).persistent
+            if got == self.spec.count:
+                return
+            if attempt == 0 and self.compact:
+                host.write_kernel(COMPACT_MEMORY, "1")
+            time.sleep(0.1 * attempt)
+        raise self._short(got)
+
+    def reverse(self) -> ReturnPages:
+        return ReturnPages(PoolState(self.spec.size_bytes, self.spec.count), self.prior, self.surplus)
+
+    def _write(self, host: Host) -> None:
+        try:
+            host.write_kernel(f"{pool_folder(self.spec.size_bytes, self.spec.node)}/nr_hugepages", str(self.spec.count))
+        except OSError as error:
+            raise os_problem(self.name, f"{self.spec.count} pages", error) from error
+
+    def _short(self, got: int) -> SettingError:
+        short = SettingError(
+            self.name,
+            f"{self.spec.count} pages of {format_size(self.spec.size_bytes)}",
+            f"{got} pages after {ATTEMPTS} attempts (asked {self.spec.count}, got {got})",
+            f"The kernel could not find enough contiguous memory, so the pool returns to {self.before} pages.",
+            "ask for fewer, set hugepages_compact: true, or reboot and run this first.",
+        )
+        return NeedsReboot(short, boot_arguments(self.spec)) if self.spec.size_bytes >= 1 << 30 else short
+
+
+def boot_arguments(spec: PoolSpec) -> str:
+    """The kernel command line that reserves this pool at boot."""
+    count = str(spec.count) if spec.node is None else f"{spec.node}:{spec.count}"
+    return f"hugepagesz={format_size(spec.size_bytes)} hugepages={count}"
+
+
+def plan_pools(host: Host, wanted: Sequence[PoolSpec], compact: bool = False) -> list[SetPool]:
+    """The pools that differ from what is wanted, those that shrink first."""
+    changes = []
+    for spec in wanted:
+        pool = read_pool(host, spec.size_bytes, spec.node)
+        if pool.persistent != spec.count:
+            surplus = read_pool(host, spec.size_bytes).surplus
+            changes.append(SetPool(spec, pool_state(host, spec.size_bytes), surplus, compact))
+    return sorted(changes, key=lambda change: change.growth_bytes)
+
+
+@dataclass(frozen=True)
+class ReturnPages:
+    """Give a size its recorded pages back, node by node where nodes are known.
+
+    `surplus` is how many pages beyond these may stay; what the host's own overcommit allows is its business besides.
+    """
+
+    found: PoolState
+    goal: PoolState
+    surplus: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.goal.name
+
+    @property
+    def before(self) -> str:
+        return str(self.found.persistent)
+
+    @property
+    def after(self) -> str:
+        return str(self.goal.persistent)
+
+    def apply(self, host: Host) -> None:
+        try:
+            restore_spread(host, self.goal.size_bytes, self.goal.nodes, self.goal.persistent)
+        except OSError as error:
+            raise os_problem(self.name, f"{self.goal.persistent} pages", error) from error
+        self.verify(host)
+
+    def reverse(self) -> ReturnPages:
+        return ReturnPages(self.goal, self.found, self.surplus)
+
+    def verify(self, host: Host) -> None:
+        """SettingError where pages are missing, on the wrong node, or still held beyond the recorded ones."""
+        size = self.goal.size_bytes
+        pool, spread = read_pool(host, size), pool_spread(host, size)
+        nodes = spread_goal(spread, self.goal.nodes) or {}
+        pages = {pool_name(size, node): (asked, spread[node]) for node, asked in nodes.items()}
+        pages[self.name] = (self.goal.persistent, pool.persistent)
+        left = max(0, pool.surplus - max(self.surplus, pool.overcommit or 0))
+        if any(got < asked for asked, got in pages.values()):
+            raise self._short(pages)
+        if left or any(got > asked for asked, got in pages.values()):
+            raise self._held(host, pool.persistent, left)
+
+    def _held(self, host: Host, persistent: int, surplus: int) -> SettingError:
+        users = [f"{user['name']} (pid {user['pid']})" for user in pool_users(host)] + [
+            f"files on {mount.path}"
+            for mount in hugetlbfs_mounts(host)
+            if host.names(mount.path) or holders(host, mount.path, most=1)
+        ]
+        return SettingError(
+            self.name,
+            f"{self.goal.persistent} pages",
+            f"{persistent} pages and {surplus} surplus pages still in use",
+            f"Held by {', '.join(users) or 'a user that cannot be seen from here'}; they are freed when it lets go.",
+            "stop it or remove its files, then run the rollback again: the snapshot is kept until then.",
+        )
+
+    def _short(self, pages: Mapping[str, tuple[int, int]]) -> SettingError:
+        """Too few pages came; `pages` has what was asked and got of the pool and of its nodes."""
+        asked, got = pages[self.name]
+        nodes = [
+            f"{node} has {got} of {asked}" for node, (asked, got) in pages.items() if node != self.name and got != asked
+        ]
+        return SettingError(
+            self.name,
+            f"{asked} pages",
+            f"{got} pages" + (f" ({', '.join(nodes)})" if nodes else ""),
+            f"The kernel could not find enough contiguous memory for the rest in {ATTEMPTS} attempts.",
+            "free memory, or reboot, then run the rollback again: the snapshot is kept until then.",
+        )
+
+
+def restore_spread(host: Host, size_bytes: int, spread: Mapping[int, int], persistent: int) -> None:
+    """Give a size its old pages back, node by node where nodes are known; writes only what differs.
+
+    As often as `SetPool` tries, and for the same reason. Whether the pages came is for the caller to read.
+    """
+    for attempt in range(ATTEMPTS):
+        nodes = pool_spread(host, size_bytes)
+        goal = spread_goal(nodes, spread)
+        wanted: dict[int | None, int] = {}
+        if goal is None:
+            if read_pool(host, size_bytes).persistent != persistent:
+                wanted[None] = persistent
+        else:
+            # What shrinks goes first, so that the pages are there for what grows.
+            order = sorted(goal, key=lambda node: goal[node] - nodes[node])
+            wanted |= {node: goal[node] for node in order if goal[node] != nodes[node]}
+        if not wanted:
+            return
+        for node, count in wanted.items():
+            host.write_kernel(f"{pool_folder(size_bytes, node)}/nr_hugepages", str(count))
+        time.sleep(0.1 * attempt)
+
+
+def spread_goal(nodes: Mapping[int, int], spread: Mapping[int, int]) -> dict[int, int] | None:
+    """What each of the nodes of now must have for an earlier spread to be back; None where that cannot be had.
+
+    Nodes may be unknown, or have gone since; one that has come since had no pages.
+    """
+    if not spread or not set(spread) <= set(nodes):
+        return None
+    return {node: spread.get(node, 0) for node in nodes}

@@ -1,0 +1,108 @@
+"""Restoring a host: changes from the state found to the one recorded, applied one by one, each failure collected."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..host.errors import SettingError, os_problem
+from ..host.files import Host, temporary_name
+from .changes import Change, described
+from .files import ChangeFile, FileState, file_state
+from .registry import KINDS
+from .snapshot import SWEEP_PRIOR, Snapshot, load
+from .units import UNITS
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore did (`knob, before, after`) and what it could not, one typed error each."""
+
+    changes: list[dict[str, str]]
+    incomplete: list[SettingError]
+
+
+def restore(host: Host, snapshot: Snapshot, dry_run: bool = False) -> Restored:
+    """Restore everything the snapshot holds and prove it by reading back. Writes only what differs; safe to repeat.
+
+    The kinds go in the reverse of the kernel's order: mounts first, since they hold pages. One item that fails does not
+    keep the others from being restored.
+    """
+    work = _Restore(host, dry_run)
+    for kind in reversed(KINDS):
+        for name, state in snapshot.of(kind.key).items():
+            work.change(name, state.change)
+    for path, wanted in sorted(snapshot.files.items(), key=lambda item: item[0].startswith(f"{UNITS}/")):
+        work.file(path, wanted)
+    for folder in sorted(snapshot.missing_folders, key=len, reverse=True):
+        work.folder(folder)
+    return Restored(work.changes, work.incomplete)
+
+
+class _Restore:
+    """One restore in progress. Each change is planned when its turn comes, since those before it may move its value."""
+
+    def __init__(self, host: Host, dry_run: bool) -> None:
+        self.host = host
+        self.dry_run = dry_run
+        self.changes: list[dict[str, str]] = []
+        self.incomplete: list[SettingError] = []
+        self.gone: set[str] = set()
+
+    def change(self, name: str, plan: Callable[[Host], Change | None]) -> None:
+        try:
+            change = plan(self.host)
+            if change is None:
+                return
+            name = change.name
+            self.changes += described([change])
+            if not self.dry_run:
+                change.apply(self.host)
+        except SettingError as error:
+            self.incomplete.append(error)
+        except OSError as error:
+            self.incomplete.append(os_problem(name, "its prior state", error))
+
+    def file(self, path: str, wanted: FileState | None) -> None:
+        def plan(host: Host) -> ChangeFile | None:
+            leftover = temporary_name(path)
+            if os.path.lexists(host.path(leftover)):
+                self.gone.add(leftover)
+                if not self.dry_run:
+                    host.remove_durably(leftover)
+            found = file_state(host, path)
+            if found != wanted and wanted is None:
+                self.gone.add(path)
+            return None if found == wanted else ChangeFile(path, found, wanted)
+
+        self.change(path, plan)
+
+    def folder(self, path: str) -> None:
+        """Remove a folder that was not there before; one that somebody uses by now stays, as does the archive."""
+        target = self.host.path(path)
+        if not target.is_dir():
+            return
+        # What a dry run sees in a mount that goes is not in the folder below it.
+        unmounted = any(change["knob"] == f"hugetlbfs.{path}" for change in self.changes)
+        if not unmounted and any(f"{path}/{name}" not in self.gone for name in self.host.names(path)):
+            return
+        self.changes.append({"knob": path, "before": "folder", "after": "absent"})
+        self.gone.add(path)
+        if not self.dry_run:
+            try:
+                target.rmdir()
+            except OSError as error:
+                self.incomplete.append(os_problem(path, "absent", error))
+
+
+def undo_sweep(host: Host) -> list[dict[str, str]]:
+    """Restore what an interrupted sweep left behind; the changes (`knob, before, after`) that took."""
+    prior = load(host, SWEEP_PRIOR)
+    if prior is None:
+        return []
+    restored = restore(host, prior)
+    if restored.incomplete:
+        raise restored.incomplete[0]
+    host.remove_durably(SWEEP_PRIOR)
+    return restored.changes
