@@ -94,9 +94,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.sizes import parse_size
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
-from ansible.module_utils.slm_baseline.settings.guard import Guard, parse_share
+from ansible.module_utils.slm_baseline.settings.guard import Guard
 from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
 
 
@@ -113,8 +112,7 @@ def main() -> None:
     )
 
     def work(host: Host) -> dict[str, Any]:
-        max_share = parse_share(module.params["max_share"], "hugepages_max_share")
-        guard = Guard(parse_size(module.params["margin"], "hugepages_margin"), max_share)
+        guard = Guard.parse(module.params["margin"], module.params["max_share"])
         pools = replace(Pools.parse(host, module.params["pools"]), guard=guard, compact=module.params["compact"])
         return set_up(module, host, "hugepages", [pools])
 

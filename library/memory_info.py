@@ -95,10 +95,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.sizes import parse_size
 from ansible.module_utils.slm_baseline.measuring.model_files import expected_bytes
 from ansible.module_utils.slm_baseline.module import ARGUMENTS, finish, require_root
-from ansible.module_utils.slm_baseline.settings.guard import Guard, parse_share
+from ansible.module_utils.slm_baseline.settings.guard import Guard
 from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
 from ansible.module_utils.slm_baseline.settings.survey import competitors_of, gather, guarded, judge, preflight
 
@@ -126,9 +125,7 @@ def main() -> None:
         competitors, tolerate = competitors_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
-            keep_bytes = parse_size(given["margin"], "hugepages_margin") + expected_bytes(host, given["model"] or "")
-            max_share = parse_share(given["max_share"], "hugepages_max_share")
-            guard = Guard(keep_bytes, max_share)
+            guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, given["model"] or ""))
             preflight(host, guarded(wanted, guard), [] if tolerate else competitors)
         judged = judge(host, wanted, competitors, tolerate)
         return {"changed": False, "memory": gather(host), "desired": values_of(wanted), **judged}

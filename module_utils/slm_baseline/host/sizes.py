@@ -13,17 +13,17 @@ _SIZE = re.compile(r"(?P<number>[0-9]{1,15})\s*(?P<unit>[KMGT]?)(?:I?B)?", re.AS
 def parse_size(text: object, knob: str = "size") -> int:
     """Bytes of a size such as `2M`, `2MiB`, `2048kB` or `2097152`; every unit is binary, as in the kernel.
 
-    Raises SettingError for anything else, booleans, fractions and negative numbers included.
+    Raises SettingError for anything else: booleans, fractions, negative numbers, and what 63 bits do not hold.
     """
     if isinstance(text, (str, int)) and not isinstance(text, bool):
         match = _SIZE.fullmatch(str(text).strip().upper())
-        if match:
+        if match and int(match["number"]) * _UNITS[match["unit"]] < 1 << 63:
             return int(match["number"]) * _UNITS[match["unit"]]
     raise SettingError(
         knob,
         "a size such as 2M, 1G or 65536",
         repr(text),
-        "Sizes are whole numbers with an optional binary unit (K, M, G, T).",
+        "Sizes are whole numbers below 2^63 with an optional binary unit (K, M, G, T).",
         f"write {knob} as a number and a unit, in quotes.",
     )
 
@@ -45,5 +45,5 @@ def format_size(size_bytes: int) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Whether int() takes it as digits: isdigit() alone also likes superscripts."""
-    return text.isascii() and text.isdigit() and len(text) < 20
+    """Whether it is digits of at most 64 bits' length: isdigit() alone also likes superscripts."""
+    return text.isascii() and text.isdigit() and len(text) <= 20

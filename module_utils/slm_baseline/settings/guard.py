@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..host.errors import ParseError, SettingError
 from ..host.files import Host
+from ..host.given import Given
 from ..host.meminfo import read_meminfo
 from .hugetlb import PoolSpec, read_pool
-
-
-def parse_share(value: object, variable: str) -> float:
-    """A fraction above 0 and up to 1, as a number or text; SettingError for anything else."""
-    share = math.nan
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError, OverflowError):
-            share = float(value)
-    if not 0 < share <= 1:
-        raise SettingError(
-            variable,
-            "a share of memory above 0 and up to 1",
-            repr(value),
-            "Any other number would switch the guard off or refuse every pool.",
-            "give a fraction, such as 0.5 for half of the memory.",
-        )
-    return share
 
 
 @dataclass(frozen=True)
@@ -36,6 +18,14 @@ class Guard:
 
     keep_bytes: int
     max_share: float
+
+    @staticmethod
+    def parse(margin: object, max_share: object, beside_bytes: int = 0) -> Guard:
+        """From the user's hugepages_margin and hugepages_max_share; the margin stays beside `beside_bytes`."""
+        share = Given("hugepages_max_share", max_share).share(
+            "memory", why="Any other number would switch the guard off or refuse every pool."
+        )
+        return Guard(Given("hugepages_margin", margin).size() + beside_bytes, share)
 
     def check(self, host: Host, wanted: Sequence[PoolSpec]) -> None:
         check_guard(host, wanted, self.keep_bytes, self.max_share)

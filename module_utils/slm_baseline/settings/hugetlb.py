@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..host.errors import ParseError
 from ..host.files import Host
-from ..host.sizes import format_size, parse_size
+from ..host.sizes import format_size, is_number, parse_size
 
 HUGEPAGES = "/sys/kernel/mm/hugepages"
 NODES = "/sys/devices/system/node"
@@ -90,7 +90,7 @@ def read_pool(host: Host, size_bytes: int, node: int | None = None) -> Pool:
 
     def count(name: str) -> int:
         text = host.read(f"{folder}/{name}").strip()
-        if not (text.isascii() and text.isdigit() and len(text) < 20):
+        if not is_number(text):
             raise ParseError(f"{folder}/{name}", "a whole number", text)
         return int(text)
 

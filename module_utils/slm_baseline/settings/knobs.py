@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..host.errors import ParseError, SettingError, os_problem
 from ..host.files import Host
+from ..host.sizes import is_number
 
 _SELECTOR = re.compile(r"\S+")
 
@@ -53,7 +54,7 @@ class Knob:
                     f"{self.path} takes nothing else.",
                     f"set {variable} to one of them.",
                 )
-        elif not (wanted.isascii() and wanted.isdigit() and len(wanted) < 20 and int(wanted) < 2**63):
+        elif not (is_number(wanted) and int(wanted) < 2**63):
             raise SettingError(
                 self.name,
                 wanted,
@@ -81,7 +82,7 @@ def read_knob(host: Host, name: str, path: str) -> Knob:
         selector = parse_selector(text)
         return Knob(name, path, selector.value, selector.choices)
     value = text.strip()
-    if not (value.isascii() and value.isdigit()):
+    if not is_number(value):
         raise ParseError(path, "a selector or a whole number", text)
     return Knob(name, path, value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import Any, ClassVar
 
 from ...host.errors import SettingError
 from ...host.files import Host
+from ...host.given import Given
 from ...host.mountinfo import mounted_at, read_mountinfo
-from ...host.sizes import format_size, is_number, parse_size
+from ...host.sizes import format_size, is_number
 from ..changes import Change
 from ..dropins import Line
 from ..hugetlb import default_page_bytes, pool_sizes
@@ -20,7 +22,6 @@ from ..stored import MAX_ID, MAX_MODE, absolute, whole
 from ..units import is_enabled, our_units, parse_unit, plan_unit, unit_path, wants_path
 from .kind import Reading, Recorded
 
-_KEYS = ("path", "page_size", "size", "mode", "owner", "group")
 _MODE = re.compile(r"0?[01]?[0-7]{3}")
 
 
@@ -152,17 +153,8 @@ def our_mount_paths(host: Host) -> list[str]:
 
 def parse_mounts(host: Host, settings: object) -> list[MountSpec]:
     """The wanted mounts of the user's list; owners are resolved against the host's own passwd and group."""
-    if settings is None:
-        return []
-    if not isinstance(settings, Sequence) or isinstance(settings, str):
-        raise SettingError(
-            "hugetlbfs_mounts",
-            "a list of {path, page_size}",
-            repr(settings),
-            "Each mount is one entry.",
-            "write a list.",
-        )
-    mounts = [_parse_mount(host, item) for item in settings]
+    entries = Given("hugetlbfs_mounts", settings).entries(("path", "page_size"), ("size", "mode", "owner", "group"))
+    mounts = [_mount(host, entry) for entry in entries]
     for index, mount in enumerate(mounts):
         for other in mounts[:index]:
             if (
@@ -180,47 +172,30 @@ def parse_mounts(host: Host, settings: object) -> list[MountSpec]:
     return mounts
 
 
-def _parse_mount(host: Host, item: object) -> MountSpec:
-    if not isinstance(item, Mapping):
-        raise SettingError(
-            "hugetlbfs_mounts",
-            "{path, page_size}",
-            repr(item),
-            "A mount is a mapping.",
-            "give it a path and a page_size.",
-        )
-    unknown = sorted(set(map(str, item)) - set(_KEYS))
-    if unknown or "path" not in item or "page_size" not in item:
-        raise SettingError(
-            "hugetlbfs_mounts",
-            "path and page_size, and optionally size, mode, owner, group",
-            ", ".join(map(str, item)) or "nothing",
-            f"Unknown: {', '.join(unknown)}." if unknown else "A mount needs both path and page_size.",
-            "correct the entry.",
-        )
-    path = _path(item["path"])
+def _mount(host: Host, entry: Mapping[str, object]) -> MountSpec:
+    path = _path(Given("hugetlbfs_mounts.path", entry["path"]))
     knob = f"hugetlbfs.{path}"
-    page_size_bytes = parse_size(item["page_size"], f"{knob} page_size")
+    page_size_bytes = Given(f"{knob} page_size", entry["page_size"]).size()
     return MountSpec(
         path=path,
         page_size_bytes=page_size_bytes,
-        size_bytes=None if item.get("size") is None else _limit(f"{knob} size", item["size"], page_size_bytes),
-        mode=_mode(knob, item.get("mode", f"{DEFAULT_MODE:04o}")),
-        uid=_id(host, knob, "owner", item.get("owner", "root")),
-        gid=_id(host, knob, "group", item.get("group", "root")),
+        size_bytes=None if entry.get("size") is None else _limit(Given(f"{knob} size", entry["size"]), page_size_bytes),
+        mode=_mode(Given(knob, entry.get("mode", f"{DEFAULT_MODE:04o}"))),
+        uid=_id(host, Given(knob, entry.get("owner", "root")), "owner"),
+        gid=_id(host, Given(knob, entry.get("group", "root")), "group"),
     )
 
 
-def _path(value: object) -> str:
-    text = str(value)
-    plain = isinstance(value, str) and text.startswith("/") and os.path.normpath(text) == text and text.isprintable()
+def _path(given: Given) -> str:
+    text = str(given.value)
+    plain = (
+        isinstance(given.value, str) and text.startswith("/") and os.path.normpath(text) == text and text.isprintable()
+    )
     if not plain or text == "/" or text.startswith("//") or not text.isascii() or set(text) & set("\\\"'%$,:# "):
-        raise SettingError(
-            "hugetlbfs_mounts.path",
+        raise given.refused(
             "an absolute path such as /mnt/huge",
-            repr(value),
-            "It must be absolute and plain: no `..`, no trailing slash, no blanks, quotes or %, : , $ #.",
-            "correct the path.",
+            why="It must be absolute and plain: no `..`, no trailing slash, no blanks, quotes or %, : , $ #.",
+            next_step="correct the path.",
         )
     if text == "/dev/hugepages":
         raise SettingError(
@@ -233,51 +208,43 @@ def _path(value: object) -> str:
     return text
 
 
-def _limit(knob: str, value: object, page_size_bytes: int) -> int:
+def _limit(given: Given, page_size_bytes: int) -> int:
     """The mount's size limit in bytes: whole pages, since the kernel rounds anything else down without a word."""
-    size_bytes = parse_size(value, knob)
+    size_bytes = given.size()
     if size_bytes == 0 or page_size_bytes == 0 or size_bytes % page_size_bytes:
-        raise SettingError(
-            knob,
+        raise given.refused(
             f"a multiple of the page size, {format_size(page_size_bytes)}",
-            repr(value),
-            "The kernel counts the limit in whole pages.",
-            "correct the size, or leave it out for no limit.",
+            why="The kernel counts the limit in whole pages.",
+            next_step="correct the size, or leave it out for no limit.",
         )
     return size_bytes
 
 
-def _mode(knob: str, value: object) -> int:
-    if isinstance(value, str) and _MODE.fullmatch(value):
-        return int(value, 8)
-    raise SettingError(
-        knob,
+def _mode(given: Given) -> int:
+    if isinstance(given.value, str) and _MODE.fullmatch(given.value):
+        return int(given.value, 8)
+    yaml = "YAML reads an unquoted 0770 as the number 504."
+    dropped = "hugetlbfs takes permissions and the sticky bit, and drops any other."
+    raise given.refused(
         'a mode such as "0770"',
-        repr(value),
-        "YAML reads an unquoted 0770 as the number 504."
-        if isinstance(value, int)
-        else "hugetlbfs takes permissions and the sticky bit, and drops any other.",
-        "write four octal digits in quotes.",
+        why=yaml if isinstance(given.value, int) else dropped,
+        next_step="write four octal digits in quotes.",
     )
 
 
-def _id(host: Host, knob: str, what: str, value: object) -> int:
-    """A uid or gid from a name in the host's passwd or group file, or a number."""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32 - 1:
-        return value
-    if isinstance(value, str):
-        if is_number(value) and int(value) < 2**32 - 1:
-            return int(value)
-        known = _id_of(host, what, value)
-        if known is not None:
-            return known
-    raise SettingError(
-        knob,
-        f"{what} {value!r}",
-        "no such name on this host",
-        f"The {what} is resolved on the host, when it is mounted and at boot.",
-        f"create the {what} first, or use a number.",
-    )
+def _id(host: Host, given: Given, what: str) -> int:
+    """A uid (`owner`) or gid (`group`) from a name on the host, or a number."""
+    with contextlib.suppress(SettingError):
+        return given.whole(MAX_ID)
+    known = _id_of(host, what, given.value) if isinstance(given.value, str) else None
+    if known is None:
+        raise given.refused(
+            f"{what} {given.value!r}",
+            "no such name on this host",
+            why=f"The {what} is resolved on the host, when it is mounted and at boot.",
+            next_step=f"create the {what} first, or use a number.",
+        )
+    return known
 
 
 def _id_of(host: Host, what: str, name: str) -> int | None:

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 
 from ...host.errors import SettingError, os_problem
 from ...host.files import Host
+from ...host.given import Given
 from ...host.processes import holders, pool_users
-from ...host.sizes import format_size, parse_size, size_or
+from ...host.sizes import format_size, size_or
 from ..changes import Change
 from ..dropins import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
 from ..guard import Guard
@@ -43,7 +44,6 @@ DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"
 ATTEMPTS = 3
 """Writes tried before a short pool is a failure: freeing is asynchronous, so the second one often gets the rest."""
 
-_KEYS = ("size", "count", "node")
 _MAX_COUNT = 2**31 - 1
 _SYSCTLS = ("/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy")
 _FILE = re.compile(
@@ -202,17 +202,12 @@ def parse_pools(settings: object) -> list[PoolSpec]:
 
     Two entries contradict when they set one pool twice, or set one size both as a whole and by node.
     """
-    if settings is None:
-        return []
-    if not isinstance(settings, Sequence) or isinstance(settings, str):
-        raise SettingError(
-            "hugepages_pools",
-            "a list of {size, count}",
-            repr(settings),
-            "Each pool is one entry.",
-            "write a YAML list.",
-        )
-    pools = [_parse_pool(item) for item in settings]
+    pools = []
+    for entry in Given("hugepages_pools", settings).entries(("size", "count"), ("node",)):
+        size_bytes = Given("hugepages_pools.size", entry["size"]).size()
+        knob = f"hugepages.{format_size(size_bytes)}"
+        node = None if entry.get("node") is None else Given(f"{knob} node", entry["node"]).whole(_MAX_COUNT)
+        pools.append(PoolSpec(size_bytes, Given(f"{knob} count", entry["count"]).whole(_MAX_COUNT), node))
     for index, pool in enumerate(pools):
         for other in pools[:index]:
             if pool.size_bytes == other.size_bytes and (pool.node == other.node or None in (pool.node, other.node)):
@@ -224,41 +219,6 @@ def parse_pools(settings: object) -> list[PoolSpec]:
                     "keep one entry a pool: either one for the whole host, or one for each node.",
                 )
     return pools
-
-
-def _parse_pool(item: object) -> PoolSpec:
-    if not isinstance(item, Mapping):
-        raise SettingError(
-            "hugepages_pools", "{size, count}", repr(item), "A pool is a mapping.", "give it a size and a count."
-        )
-    unknown = sorted(set(map(str, item)) - set(_KEYS))
-    if unknown or "size" not in item or "count" not in item:
-        raise SettingError(
-            "hugepages_pools",
-            "size and count, and optionally node",
-            ", ".join(map(str, item)) or "nothing",
-            f"Unknown: {', '.join(unknown)}." if unknown else "A pool needs both size and count.",
-            "correct the entry.",
-        )
-    size_bytes = parse_size(item["size"], "hugepages_pools.size")
-    name = f"hugepages.{format_size(size_bytes)}"
-    node = None if item.get("node") is None else _whole(f"{name} node", item["node"])
-    return PoolSpec(size_bytes, _whole(f"{name} count", item["count"]), node)
-
-
-def _whole(knob: str, value: object) -> int:
-    """A whole number from 0; text of digits counts, since Ansible templates to text. Booleans and fractions do not."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 12:
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT:
-        return value
-    raise SettingError(
-        knob,
-        f"a whole number from 0 to {_MAX_COUNT}",
-        repr(value),
-        "Anything else would be rounded or refused by the kernel.",
-        "correct the number.",
-    )
 
 
 def check_pools(host: Host, wanted: Sequence[PoolSpec]) -> None:

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 
 from ...host.errors import SettingError
 from ...host.files import Host
-from ...host.sizes import parse_size, size_or
+from ...host.given import Given
+from ...host.sizes import is_number, size_or
 from ..changes import Change
 from ..dropins import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
 from ..knobs import Knob, KnobState, WriteKnob, check_writable, read_knob
@@ -28,6 +29,7 @@ DROPIN = f"{TMPFILES}/slm-baseline-thp.conf"
 _MIN_FREE_KNOB = "vm.min_free_kbytes"
 _SELECTORS = ("enabled", "defrag", "shmem_enabled")
 _KEYS = (*_SELECTORS, "khugepaged", "sizes")
+_MOST = 2**63 - 1
 _SIZE_FOLDER = re.compile(r"hugepages-([0-9]+)kB")
 _FILE = re.compile(rf"{THP}/(?:(?P<daemon>khugepaged)/|hugepages-(?P<size>[0-9]+kB)/)?(?P<name>[a-z_]+)", re.ASCII)
 _KNOB = re.compile(r"thp\.(?:(?P<daemon>khugepaged)\.|sizes\.(?P<size>[0-9]+kB)\.)?(?P<name>[a-z0-9_]+)", re.ASCII)
@@ -183,8 +185,8 @@ def _is_writable(host: Host, path: str) -> bool:
 
 def pmd_size_bytes(host: Host) -> int | None:
     """Size of a PMD-mapped THP in bytes (2 MiB on x86-64, not everywhere), or None without THP."""
-    text = host.read_or_none(f"{THP}/hpage_pmd_size")
-    return int(text) if text and text.isascii() and text.strip().isdigit() else None
+    text = (host.read_or_none(f"{THP}/hpage_pmd_size") or "").strip()
+    return int(text) if is_number(text) else None
 
 
 def effective_size_policy(enabled: str, size_enabled: str) -> str:
@@ -198,27 +200,21 @@ def parse_thp(settings: object) -> dict[str, str]:
     Form: `{enabled, defrag, shmem_enabled: selector; khugepaged: {file: number}; sizes: {64K: selector}}`.
     Raises SettingError for unknown keys and for what YAML made of an unquoted word.
     """
-    given = _mapping("thp", settings)
-    unknown = sorted(set(map(str, given)) - set(_KEYS))
-    if unknown:
-        raise SettingError(
-            "thp", f"only {', '.join(_KEYS)}", ", ".join(unknown), "There is no such THP setting.", "correct the name."
-        )
-    wanted = {f"thp.{key}": _word(f"thp_{key}", given[key]) for key in _SELECTORS if given.get(key) is not None}
-    for name, value in _mapping("thp_khugepaged", given.get("khugepaged")).items():
-        wanted[f"thp.khugepaged.{name}"] = _number(f"thp_khugepaged.{name}", value)
-    for size, value in _mapping("thp_sizes", given.get("sizes")).items():
-        size_bytes = parse_size(size, "thp_sizes")
+    given = Given("thp", settings).named(_KEYS)
+    wanted = {f"thp.{key}": Given(f"thp_{key}", given[key]).word() for key in _SELECTORS if given.get(key) is not None}
+    for name, value in Given("thp_khugepaged", given.get("khugepaged")).named().items():
+        number = Given(f"thp_khugepaged.{name}", value).whole(_MOST, why="khugepaged's knobs are whole numbers.")
+        wanted[f"thp.khugepaged.{name}"] = str(number)
+    for size, value in Given("thp_sizes", given.get("sizes")).named().items():
+        given_size = Given("thp_sizes", size)
+        size_bytes = given_size.size()
         knob = f"thp.sizes.{size_bytes // 1024}kB.enabled"
         if size_bytes % 1024:
-            raise SettingError(
-                "thp_sizes", "whole kB", repr(size), "The kernel names its sizes in kB.", "correct the size."
-            )
+            raise given_size.refused("whole kB", why="The kernel names its sizes in kB.", next_step="correct the size.")
         if knob in wanted:
-            raise SettingError(
-                "thp_sizes", "each size once", f"{size} twice", "Two spellings name one size.", "remove one."
-            )
-        wanted[knob] = _word(f"thp_sizes.{size}", value)
+            why = "Two spellings name one size."
+            raise given_size.refused("each size once", f"{size} twice", why=why, next_step="remove one.")
+        wanted[knob] = Given(f"thp_sizes.{size}", value).word()
     return wanted
 
 
@@ -258,37 +254,3 @@ def plan_knobs(host: Host, wanted: Mapping[str, str]) -> list[WriteKnob]:
         for name, knob in check_thp(host, wanted).items()
         if wanted.get(name, knob.value) != knob.value
     ]
-
-
-def _mapping(variable: str, value: object) -> Mapping[object, object]:
-    if value is None:
-        return {}
-    if isinstance(value, Mapping):
-        return value
-    raise SettingError(
-        variable, "a mapping", repr(value), "It holds named settings.", f"write {variable} as key: value lines."
-    )
-
-
-def _word(variable: str, value: object) -> str:
-    if isinstance(value, str) and value.strip() == value and value and value.isprintable():
-        return value
-    raise SettingError(
-        variable,
-        "a word",
-        repr(value),
-        "YAML turns some unquoted words (on, off, yes, no) into booleans."
-        if isinstance(value, bool)
-        else "It is not a word.",
-        f"put the value of {variable} in quotes.",
-    )
-
-
-def _number(variable: str, value: object) -> str:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
-        return str(value)
-    raise SettingError(
-        variable, "a whole number from 0", repr(value), "khugepaged's knobs are whole numbers.", "correct the value."
-    )

@@ -8,7 +8,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.meminfo import parse_meminfo, read_meminfo
-from ansible.module_utils.slm_baseline.settings.guard import check_guard, parse_share
+from ansible.module_utils.slm_baseline.settings.guard import Guard, check_guard
 from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,12 +100,12 @@ def test_pools_of_several_sizes_count_together(fake_host: Host) -> None:
 @pytest.mark.parametrize("value", [float("nan"), "nan", "inf", 0, -0.5, 1.01, "half", "", True, None, [0.5], 10**400])
 def test_a_share_that_would_switch_the_guard_off_is_refused(value: object) -> None:
     with pytest.raises(SettingError, match="hugepages_max_share"):
-        parse_share(value, "hugepages_max_share")
+        Guard.parse("1G", value)
 
 
 @pytest.mark.parametrize(("value", "share"), [(0.5, 0.5), ("0.99", 0.99), (1, 1.0)])
 def test_shares_as_numbers_and_text(value: object, share: float) -> None:
-    assert parse_share(value, "hugepages_max_share") == share
+    assert Guard.parse("1G", value, 5) == Guard(GIB + 5, share)
 
 
 def test_a_meminfo_without_what_the_guard_needs_is_a_typed_error(fake_host: Host) -> None:
