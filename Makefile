@@ -10,10 +10,10 @@ LINTED := analysis action_plugins benchmarks filter_plugins files library lookup
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-live test-sweep bench fuzz lock clean
+.PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-bad-input test-sweep bench fuzz lock clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -66,11 +66,11 @@ test-vm: .venv/dev ## real virtual machines: reboots, drift, faults, power loss 
 test-faults: .venv/dev ## kill and fail every changing system call of the setters (root; private mount namespace)
 	$(BIN)/pytest tests/faults $(ARGS)
 
-test-live: .venv/dev ## bad input against this machine's real kernel (root; leaves it as it was)
+test-bad-input: .venv/dev ## bad input against this machine's real kernel (root; leaves it as it was)
 	$(BIN)/pytest tests/bad_input
 
 test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (root; two minutes)
-	$(BIN)/pytest tests/live_sweep
+	$(BIN)/pytest tests/sweep
 
 bench: .venv/dev ## what the observer costs: its load time against the same loader by hand
 	$(BIN)/python benchmarks/fidelity.py $(ARGS)

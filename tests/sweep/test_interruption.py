@@ -87,7 +87,7 @@ class Sweep:
 @pytest.fixture(autouse=True)
 def _root() -> None:
     if os.geteuid() != 0:
-        pytest.exit("tests/live_sweep changes this machine's settings for a while: run it as root", returncode=2)
+        pytest.exit("tests/sweep changes this machine's settings for a while: run it as root", returncode=2)
 
 
 def test_a_sweep_killed_in_the_middle_of_a_block(tmp_path: Path) -> None:
