@@ -34,7 +34,7 @@ baseline: .venv/control ## tune, verify, measure and report on gpu-hosts (as shi
 audit: .venv/control ## compare the fleet with its wanted tuning; changes nothing
 	$(PLAYBOOK) audit.yml $(ARGS)
 
-rollback: .venv/control ## put gpu-hosts back exactly as they were
+rollback: .venv/control ## restore gpu-hosts exactly as they were
 	$(PLAYBOOK) rollback.yml -l gpu-hosts $(ARGS)
 
 sweep: .venv/control ## what do the settings do to load and first token? (HOST=name)

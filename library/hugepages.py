@@ -9,8 +9,8 @@ short_description: Set huge page pools, now and at boot, verified
 description:
   - Sets pools of huge pages by page size and, where asked, by NUMA node, reads back what the kernel granted, and keeps
     them over reboots with a C(tmpfiles.d) drop-in of its own.
-  - A pool that the kernel grants only in part is a failure that says what was asked and what was got, and the earlier
-    value is put back.
+  - A pool that the kernel grants only in part is a failure that says what was asked and what was got, and the
+    change is undone.
   - Pools that would grow beyond O(max_share) of RAM, or leave less than O(margin) available, are refused before
     anything is written.
   - A size that is left out stays untouched; one that an earlier run set returns to its value in the snapshot.
@@ -65,8 +65,8 @@ changes:
   type: list
   elements: dict
   sample: [{knob: hugepages.2M, before: "0", after: "1024"}]
-recovered:
-  description: What an interrupted sweep had left set and was put back first; the same form as C(changes).
+undone:
+  description: Changes of an interrupted sweep that were undone first; the same form as C(changes).
   returned: success, not in check mode
   type: list
   elements: dict

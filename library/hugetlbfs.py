@@ -46,8 +46,8 @@ changes:
   type: list
   elements: dict
   sample: [{knob: hugetlbfs./mnt/huge, before: not mounted, after: "pagesize=2M,mode=0770,uid=0,gid=0"}]
-recovered:
-  description: What an interrupted sweep had left set and was put back first; the same form as C(changes).
+undone:
+  description: Changes of an interrupted sweep that were undone first; the same form as C(changes).
   returned: success, not in check mode
   type: list
   elements: dict

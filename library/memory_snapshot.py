@@ -9,7 +9,7 @@ short_description: Record a host's memory settings before the first change, and 
 description:
   - C(present) records every knob, pool, mount, file and folder that the tuning could touch, durably, once. It never
     records values of this project's own.
-  - C(restored) puts all of it back, verifies by reading back, moves the snapshot into an archive, and says so when
+  - C(restored) restores all of it, verifies by reading back, moves the snapshot into an archive, and says so when
     there is nothing to restore. What cannot be restored is named and the snapshot is kept, so that it can be repeated.
 author: slm-baseline maintainers
 options:
@@ -31,15 +31,15 @@ options:
     default: /
 attributes:
   check_mode: {support: full, description: Says what would be recorded or restored.}
-  diff_mode: {support: full, description: Shows what a restore puts back.}
+  diff_mode: {support: full, description: Shows what is or would be restored.}
 """
 
 EXAMPLES = r"""
-- name: Remember how the host is
+- name: Record the prior state
   memory_snapshot:
     mounts: "{{ hugetlbfs_mounts }}"
 
-- name: Put the host back
+- name: Restore the prior state
   memory_snapshot:
     state: restored
 """
@@ -54,12 +54,12 @@ before:
   returned: always, empty where there is no snapshot
   type: dict
 changes:
-  description: What a restore put back, or would.
+  description: What was restored, or would be.
   returned: when state is restored
   type: list
   elements: dict
-recovered:
-  description: What an interrupted sweep had left set and was put back before the state was recorded.
+undone:
+  description: Changes of an interrupted sweep that were undone before the state was recorded.
   returned: when state is present
   type: list
   elements: dict
@@ -90,21 +90,21 @@ def record(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Take or extend the snapshot, or say in check mode that it would be."""
     wanted = [Mounts.parse(host, module.params["mounts"])]
     if module.check_mode:
-        recovered, (snapshot, is_new) = [], foresee(host, wanted, now(), "check")
+        undone, (snapshot, is_new) = [], foresee(host, wanted, now(), "check")
     else:
         with leased(module, host) as run_id:
-            recovered = undo_sweep(host)
+            undone = undo_sweep(host)
             snapshot, is_new = ensure(host, wanted, now(), run_id)
     return {
-        "changed": is_new or bool(recovered),
+        "changed": is_new or bool(undone),
         "status": "recorded" if is_new else "kept",
-        "recovered": recovered,
+        "undone": undone,
         "before": snapshot.values(),
         "taken_at": snapshot.taken_at,
     }
 
 
-def put_back(module: AnsibleModule, host: Host) -> dict[str, Any]:
+def restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
     if module.check_mode:
         done = roll_back(host, dry_run=True)
@@ -146,7 +146,7 @@ def main() -> None:
 
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "memory snapshot")
-        return put_back(module, host) if module.params["state"] == "restored" else record(module, host)
+        return restore(module, host) if module.params["state"] == "restored" else record(module, host)
 
     finish(module, work)
 

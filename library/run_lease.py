@@ -1,14 +1,14 @@
 #!/usr/bin/python
-"""Give a host back at the end of a run."""
+"""Release a host at the end of a run."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: run_lease
-short_description: Give a host back at the end of a run
+short_description: Release a host at the end of a run
 description:
   - Every changing task of this project renews a lease in C(/run/slm-baseline), so that a second run that starts
-    meanwhile is refused by name. This module ends the lease, so that the next run needs not wait.
+    meanwhile is refused by name. This module ends the lease, so that the next run need not wait.
 author: slm-baseline maintainers
 options:
   run:
@@ -25,7 +25,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Let the next run in
+- name: Release the host
   run_lease:
     run: "{{ slm_run }}"
 """

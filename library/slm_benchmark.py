@@ -118,8 +118,8 @@ samples:
   returned: success, not in check mode
   type: list
   elements: dict
-recovered:
-  description: What an interrupted sweep had left set and was put back before the block.
+undone:
+  description: Changes of an interrupted sweep that were undone before the block.
   returned: success, not in check mode
   type: list
   elements: dict
@@ -180,9 +180,9 @@ def main() -> None:
             }
         with leased(module, host) as run_id:
             # What an interrupted sweep left set would be measured as if the user had set it.
-            recovered = undo_sweep(host)
+            undone = undo_sweep(host)
             measured = measure_block(host, request, run_id, number)
-        return {**measured, "changed": measured["changed"] or bool(recovered), "recovered": recovered}
+        return {**measured, "changed": measured["changed"] or bool(undone), "undone": undone}
 
     try:
         finish(module, work)

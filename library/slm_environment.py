@@ -133,7 +133,7 @@ def main() -> None:
         if params["state"] == "absent":
             paths = installed(host, environment)
             if paths and not module.check_mode:
-                # A purge is what ends a rollback: nobody would give the host back after it.
+                # A purge is what ends a rollback: nobody would release the host after it.
                 with leased(module, host, last=True):
                     remove(host, environment, paths)
             return {"changed": bool(paths), "removed": paths}

@@ -58,8 +58,8 @@ changes:
   type: list
   elements: dict
   sample: [{knob: thp.enabled, before: always, after: madvise}]
-recovered:
-  description: What an interrupted sweep had left set and was put back first; the same form as C(changes).
+undone:
+  description: Changes of an interrupted sweep that were undone first; the same form as C(changes).
   returned: success, not in check mode
   type: list
   elements: dict

@@ -75,7 +75,7 @@ def require_root(host: Host, what: str) -> None:
 def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[str]:
     """Work under the lease of the run this module belongs to; its id.
 
-    The `last` task of a run gives the host back whatever happens, and a module used on its own is a run of one task.
+    The `last` task of a run releases the host whatever happens, and a module used on its own is a run of one task.
     """
     run = module.params["run"] or {"id": f"adhoc-{os.getpid()}"}
     try:
@@ -101,12 +101,12 @@ def set_up(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict
             foresee(host, wanted, now(), "check")
         return outcome(changes)
     with leased(module, host) as run_id:
-        recovered = undo_sweep(host)
+        undone = undo_sweep(host)
         changes = plan()
         if changes:
             ensure(host, wanted, now(), run_id)
             apply_all(host, changes)
             if any(change.name.startswith(UNITS) for change in changes):
                 warn(module, reload_units(host))
-    told = outcome(changes, verified=True, recovered=recovered)
-    return {**told, "changed": bool(changes or recovered)}
+    told = outcome(changes, verified=True, undone=undone)
+    return {**told, "changed": bool(changes or undone)}

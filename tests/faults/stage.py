@@ -71,7 +71,7 @@ def forget_runs() -> None:
 
 
 def _kernel_files() -> Iterator[Path]:
-    """Every kernel file that the tuning could move, in the order in which they can be put back."""
+    """Every kernel file that the tuning could move, in the order in which they can be restored."""
     yield THP / "enabled"
     yield from sorted(
         path
@@ -140,7 +140,7 @@ def _file(path: str) -> str:
 
 @contextmanager
 def staged() -> Iterator[State]:
-    """The pristine state, in a namespace of our own; the kernel's values are put back whatever happens.
+    """The pristine state, in a namespace of our own; the kernel's values are restored whatever happens.
 
     The kernel is everybody's, so the machine's run lock is held all the while: SettingError where another works.
     """

@@ -371,7 +371,7 @@ def test_the_snapshot_is_recorded_once_and_restored_exactly(kernel: FakeKernel, 
 
 
 @pytest.mark.parametrize("name", ["thp", "memory_snapshot"])
-def test_what_an_interrupted_sweep_left_is_put_back_first_and_told(kernel: FakeKernel, run: Run, name: str) -> None:
+def test_what_an_interrupted_sweep_left_is_undone_first_and_told(kernel: FakeKernel, run: Run, name: str) -> None:
     run("memory_snapshot", run=RUN)
     save(kernel, take(kernel, [], "t", "sweep"), SWEEP_PRIOR)
     kernel.write_kernel(f"{THP}/enabled", "always")
@@ -381,12 +381,12 @@ def test_what_an_interrupted_sweep_left_is_put_back_first_and_told(kernel: FakeK
     assert "restores the host first" in foretold["msg"]
     assert tree(kernel) == before
     real = run(name, run=RUN)
-    assert (real["changed"], real["recovered"]) == (
+    assert (real["changed"], real["undone"]) == (
         True,
         [{"knob": "thp.enabled", "before": "always", "after": "madvise"}],
     )
     again = run(name, run=RUN)
-    assert (again["changed"], again["recovered"]) == (False, [])
+    assert (again["changed"], again["undone"]) == (False, [])
 
 
 def test_files_of_ours_without_a_snapshot_are_refused_in_check_mode_too(kernel: FakeKernel, run: Run) -> None:

@@ -1,4 +1,4 @@
-"""A real sweep on this machine, killed in the middle of a block: what it set is put back, and what it measured counts.
+"""A real sweep on this machine, killed in the middle of a block: what it set is undone, and what it measured counts.
 
 Root; the tiny model; needs the measurement's environment, which the play makes where it is missing.
 """

@@ -1,4 +1,4 @@
-"""The benchmark of the observer keeps off a host that a run works on, and gives it back."""
+"""The benchmark of the observer keeps off a host that a run works on, and releases it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One virtual machine: boot it, reach it over ssh, cut its power or its network, and put it back as it was."""
+"""One virtual machine: boot it, reach it over ssh, cut its power or its network, and restore it as it was."""
 
 from __future__ import annotations
 

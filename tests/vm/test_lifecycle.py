@@ -1,4 +1,4 @@
-"""The life of a tuned host: tune, tune again, reboot, measure, put back."""
+"""The life of a tuned host: tune, tune again, reboot, measure, restore."""
 
 from __future__ import annotations
 

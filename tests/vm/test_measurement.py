@@ -1,4 +1,4 @@
-"""The whole main command on a machine of its own kernel: tune, measure the tiny model, report, put back."""
+"""The whole main command on a machine of its own kernel: tune, measure the tiny model, report, restore."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Each task of a play is a process of its own, so a lock alone would leave gaps between them. The lease fills these: a
 small file in /run that names the run, its controller, and until when it holds. Every changing task renews it; the last
-one gives it back, and so does one that fails, since its run does not come back to this host. A run of the same
+one releases it, and so does one that fails, since its run does not come back to this host. A run of the same
 controller holds exactly as long as its process lives; of another's no more can be told than when its lease ends.
 """
 
@@ -65,7 +65,7 @@ def held(host: Host, run: Mapping[str, Any]) -> Iterator[None]:
 
 
 def release(host: Host, run_id: str) -> bool:
-    """Give the host back; True where this run held it."""
+    """Release the host; True where this run held it."""
     lease = _read(host)
     if lease is None or lease.get("run_id") != run_id:
         return False

@@ -186,7 +186,7 @@ def ensure(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> tuple[Snap
     """The durable snapshot, taken or extended now where needed, and whether that wrote it.
 
     Values of our own are never taken for prior state: drop-ins of ours with no snapshot beside them are an error, and
-    so is an unfinished sweep, which `restore.undo_sweep` takes back.
+    so is an unfinished sweep, which `restore.undo_sweep` undoes.
     """
     snapshot, is_new = foresee(host, wanted, taken_at, run_id)
     if is_new:

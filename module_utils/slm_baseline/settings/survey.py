@@ -86,8 +86,8 @@ def preflight(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> 
             "a setting at least: thp_enabled and its like, hugepages_pools or hugetlbfs_mounts",
             "none",
             "Ansible reads group_vars beside the inventory in use, so another one needs its own. A run that wants "
-            "nothing would only take back what an earlier one set.",
-            "copy inventory/group_vars beside your inventory. To give the host back, run rollback.yml; to measure "
+            "nothing would only undo what an earlier one set.",
+            "copy inventory/group_vars beside your inventory. To restore the host, run rollback.yml; to measure "
             "alone, add --tags measure,report.",
         )
     for kind in wanted:

@@ -1,4 +1,4 @@
-"""One block of a sweep on the live host: every cell in random order, and the host put back whatever happens."""
+"""One block of a sweep on the live host: every cell in random order, and the host restored whatever happens."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run_block(
 
 def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
     """Bring the host from whatever arm was before to this one; the reason in words where the kernel refuses."""
-    _put_back(host, prior)
+    _restore(host, prior)
     try:
         apply_all(host, changes_to(host, arm))
     except SettingError as error:
@@ -85,7 +85,7 @@ def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     return ", ".join(f"{name} from {before[name]} to {after.get(name)}" for name in different)
 
 
-def _put_back(host: Host, prior: Snapshot) -> None:
+def _restore(host: Host, prior: Snapshot) -> None:
     incomplete = restore(host, prior).incomplete
     if incomplete:
         raise incomplete[0]
@@ -102,7 +102,7 @@ def _restored(host: Host, taken_at: str, run_id: str) -> Iterator[Snapshot]:
             yield prior
         finally:
             _ignore_termination()
-            _put_back(host, prior)
+            _restore(host, prior)
             host.remove_durably(SWEEP_PRIOR)
 
 
@@ -117,7 +117,7 @@ def _ignore_termination() -> None:
 
 @contextlib.contextmanager
 def _termination_as_exception() -> Iterator[None]:
-    """SIGTERM and SIGHUP (a lost connection) unwind the stack, as Ctrl-C does, so that the host is put back first."""
+    """SIGTERM and SIGHUP (a lost connection) unwind the stack, as Ctrl-C does, so that the host is restored first."""
 
     def stop(number: int, _frame: object) -> None:
         _ignore_termination()

@@ -421,7 +421,7 @@ class ReturnPages:
 
 
 def restore_spread(host: Host, size_bytes: int, spread: Mapping[int, int], persistent: int) -> None:
-    """Give a size its old pages back, node by node where nodes are known; writes only what differs.
+    """Restore the old pages of a size, node by node where nodes are known; writes only what differs.
 
     As often as `SetPool` tries, and for the same reason. Whether the pages came is for the caller to read.
     """

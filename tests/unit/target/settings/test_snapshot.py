@@ -608,7 +608,7 @@ def test_the_older_snapshot_counts_where_a_sweep_left_its_own(kernel: FakeKernel
     assert not kernel.exists(SWEEP_PRIOR)
 
 
-def test_a_sweep_on_a_kernel_newer_than_the_snapshot_is_put_back_too(kernel: FakeKernel) -> None:
+def test_a_sweep_on_a_kernel_newer_than_the_snapshot_is_restored_too(kernel: FakeKernel) -> None:
     ensure(kernel, [], "t", "run-1")
     upgrade(kernel)
     before = state(kernel)

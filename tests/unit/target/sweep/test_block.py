@@ -1,4 +1,4 @@
-"""A block on a host made of files: settings per arm, and the host put back whatever happens."""
+"""A block on a host made of files: settings per arm, and the host restored whatever happens."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_host_is_as_before_after_an_error_or_a_signal(host: FakeKernel, erro
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_signal_while_the_host_is_put_back_cuts_nothing_short(
+def test_a_signal_while_the_host_is_restored_cuts_nothing_short(
     host: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(host)
@@ -146,7 +146,7 @@ def test_a_sample_under_which_another_writer_changed_a_knob_has_failed(host: Fak
     assert bench.records[1]["reason"] == "another writer changed thp.enabled from always to never meanwhile"
 
 
-def test_a_host_that_cannot_be_put_back_says_so_and_keeps_the_prior_state(host: FakeKernel) -> None:
+def test_a_host_that_cannot_be_restored_says_so_and_keeps_the_prior_state(host: FakeKernel) -> None:
     bench = Bench(host)
 
     def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
