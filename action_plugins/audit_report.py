@@ -29,8 +29,9 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        from analysis.audit.files import audit_files, write_files
+        from analysis.audit.files import audit_files
         from analysis.audit.fleet import audit
+        from analysis.text.storage import write_files
 
         super().run(tmp, task_vars)
         variables = task_vars or {}

@@ -8,11 +8,11 @@ Imports little: every host's verdict is a process of its own on the control node
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from analysis.text.markdown import plain
+from analysis.text.names import well_formed
 
 _PROBLEM_LIMIT = 2000
 
@@ -153,8 +153,3 @@ def _optional(item: Mapping[str, object], key: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise AnswerError(f"{key} is {value!r}, not text")
     return None if value is None else well_formed(value)
-
-
-def well_formed(value: object) -> str:
-    """Text that UTF-8 can carry: bytes of a file name that are none arrive from hosts as lone surrogates."""
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", str(value))

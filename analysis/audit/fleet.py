@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from analysis.audit.answer import HostAudit, judge, well_formed
+from analysis.audit.answer import HostAudit, judge
 from analysis.text.markdown import plain
+from analysis.text.names import natural, well_formed
 from analysis.text.schema import validate
 
 SCHEMA_VERSION = 1
@@ -79,7 +80,7 @@ def audit(answers: Mapping[str, object], started_at: str, finished_at: str, tole
 
     On hosts named in `tolerant`, competing writers are reported and are no drift.
     """
-    names = sorted(answers, key=_natural)
+    names = sorted(answers, key=natural)
     return Audit(
         run_id=re.sub(r"[-:]", "", started_at),
         started_at=started_at,
@@ -106,7 +107,3 @@ def hosts_of(names: list[str], limit: int = 5) -> str:
 def count(number: int, noun: str) -> str:
     """`1 host`, `2 hosts`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"([0-9]{1,18})", name)]

@@ -1,7 +1,4 @@
-"""The audit as textfiles for node_exporter's textfile collector: one a host, one for the fleet.
-
-Form: https://prometheus.io/docs/instrumenting/exposition_formats/, text format.
-"""
+"""The audit as textfiles for node_exporter's textfile collector: one a host, one for the fleet."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from analysis.audit.fleet import STATUSES, Audit
+from analysis.text.prometheus import family
 
 _PREFIX = "slm_baseline_audit"
 
@@ -59,19 +57,7 @@ def host_metrics(audit: Audit, name: str) -> str:
 
 
 def _family(name: str, text: str, samples: list[tuple[Mapping[str, str], int]]) -> str:
-    if not samples:
-        return ""
-    metric = f"{_PREFIX}_{name}"
-    lines = [f"# HELP {metric} {text}", f"# TYPE {metric} gauge"]
-    return "\n".join([*lines, *(f"{metric}{_labels(labels)} {value}" for labels, value in samples)]) + "\n"
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}" if labels else ""
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return family(f"{_PREFIX}_{name}", text, samples)
 
 
 def _finished(audit: Audit) -> int:

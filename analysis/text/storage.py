@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+from collections.abc import Mapping
+from pathlib import Path
 
 
 def as_json(value: object) -> str:
@@ -23,3 +26,22 @@ def folder_name(host: str) -> str:
     digest = hashlib.sha256(host.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     cleaned = re.sub(r"[^A-Za-z0-9._-]+", "_", host).lstrip("._-")[:60]
     return f"{cleaned or 'host'}-{digest}"
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write texts under `folder`, made where it is missing: temporary file, rename; OSError as the system gave it.
+
+    Each is replaced as a whole, so that a collector never reads half of one. Readable by all, as umask allows: the
+    exporter runs as another user.
+    """
+    for name, text in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix keeps the exporter, which reads *.prom, away from a temporary file.
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise

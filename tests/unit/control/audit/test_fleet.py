@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.audit.answer import judge
-from analysis.audit.files import audit_files, write_files
+from analysis.audit.files import audit_files
 from analysis.audit.fleet import Audit, audit, group, hosts_of
 from analysis.audit.junit import junit
 from analysis.audit.prometheus import fleet_metrics, host_metrics
 from analysis.audit.summary import markdown
+from analysis.text.storage import write_files
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "audit"
 ROW = {

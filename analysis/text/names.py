@@ -1,0 +1,15 @@
+"""Names as machines give them: text that can be stored, in an order that people expect. Imports little."""
+
+from __future__ import annotations
+
+import re
+
+
+def well_formed(value: object) -> str:
+    """Text that UTF-8 can carry: bytes of a file name that are none arrive from hosts as lone surrogates."""
+    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", str(value))
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that puts `gpu-2` before `gpu-10`."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"([0-9]{1,18})", name)]
