@@ -46,12 +46,12 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Two gigabytes of 2 MiB pages
+- name: Reserve 2 GiB of 2 MiB pages
   hugepages:
     pools:
       - {size: 2M, count: 1024}
 
-- name: The same on each of two nodes
+- name: Reserve 1 GiB of 2 MiB pages on each of two nodes
   hugepages:
     pools:
       - {size: 2M, count: 512, node: 0}

@@ -33,7 +33,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: A mount for the group that serves models
+- name: Mount hugetlbfs for the group that serves models
   hugetlbfs:
     mounts:
       - {path: /mnt/huge, page_size: 2M, mode: "0770", group: serving}

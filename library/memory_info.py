@@ -56,11 +56,11 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: What is this host's memory set to?
+- name: Read the memory settings of a host
   memory_info:
   register: memory
 
-- name: Would this pool be granted?
+- name: Check that a pool would be granted
   memory_info:
     pools: [{size: 2M, count: 1024}]
     preflight: true

@@ -95,7 +95,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Three blocks, each telling its times as it ends
+- name: Measure three blocks
   slm_benchmark:
     model: qwen2.5-0.5b
     block: "{{ item }}"

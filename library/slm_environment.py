@@ -61,7 +61,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: An environment for the loader
+- name: Install the environment
   slm_environment:
     requirements: "{{ lookup('file', 'requirements-host.txt') }}"
     scripts:

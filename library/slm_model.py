@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Have the model on the host: build an embedded one, or find and check a local or cached one."""
+"""Build an embedded model on the host, or find and check a local or cached one."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: slm_model
-short_description: Have the model to be measured on the host
+short_description: Build or check the model to be measured on the host
 description:
   - Builds an embedded model (C(qwen2.5-0.5b), C(qwen2.5-1.5b), C(phi-3-mini), C(tiny)) with the builder that
     M(slm_environment) put on the host. What is right already is not built again.
@@ -53,7 +53,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: The default embedded model
+- name: Build the default embedded model
   slm_model:
     model: qwen2.5-0.5b
 """

@@ -45,7 +45,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: THP only for who asks for it, and no stalls on a fault
+- name: Give THP to programs that ask for it, without stalls on a fault
   thp:
     enabled: madvise
     defrag: never
