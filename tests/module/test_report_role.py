@@ -104,8 +104,36 @@ def test_a_measured_host_gets_result_picture_and_page_and_can_be_rendered_again(
     assert "changed=1 " in again.stdout
 
 
+def test_a_run_shows_its_own_result_whatever_else_is_stored(tmp_path: Path, golden: dict[str, Any]) -> None:
+    """A clock that was ahead left a later name, a full disk half a file, another release another form."""
+    folder = tmp_path / "results/node-a"
+    folder.mkdir(parents=True)
+    ahead = {**golden, "run_id": "20991231T000000Z-aaaaaa", "finished_at": "2099-12-31T00:10:00Z"}
+    (folder / "20991231T000000Z-aaaaaa.json").write_text(json.dumps(ahead))
+    (folder / "20250101T000000Z-bbbbbb.json").write_text(json.dumps(golden)[:1000])
+    (folder / "20270101T000000Z-cccccc.json").write_text(json.dumps({**golden, "schema_version": 0}))
+    first = play(tmp_path, "node-a", pieces(golden))
+    assert first.returncode == 0, first.stdout + first.stderr
+    page = tmp_path / "reports/node-a/README.md"
+    assert f"run `{RUN['id']}`" in page.read_text()
+
+    (folder / "20270101T000000Z-dddddd.json").write_text(json.dumps(golden)[:1000])
+    page.unlink()
+    again = play(tmp_path, "node-a", {})
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"run `{RUN['id']}`" in page.read_text()
+    printed = " ".join((again.stdout + again.stderr).split())
+    for name, reason in (
+        ("20991231T000000Z-aaaaaa", "that run's clock was ahead"),
+        ("20270101T000000Z-cccccc", "does not have the form"),
+        ("20270101T000000Z-dddddd", "is not a whole JSON document"),
+    ):
+        assert f"{name}.json" in printed
+        assert reason in printed
+
+
 def test_a_host_without_results_is_told_how_to_get_one(tmp_path: Path) -> None:
     outcome = play(tmp_path, "node-a", {})
     assert outcome.returncode == 2
-    assert "No result of node-a is stored in" in outcome.stdout + outcome.stderr
+    assert "No result of node-a that can be used is stored in" in outcome.stdout + outcome.stderr
     assert "Traceback" not in outcome.stdout + outcome.stderr

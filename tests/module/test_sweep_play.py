@@ -58,8 +58,20 @@ def test_the_newest_stored_sweep_is_rendered_anew_without_its_host(tmp_path: Pat
     assert "6 blocks of 6 arms" in run.stdout
 
 
+def test_a_truncated_sweep_is_named_and_the_latest_whole_one_shown(tmp_path: Path) -> None:
+    results = tmp_path / "results/gpu-1"
+    results.mkdir(parents=True)
+    whole = json.dumps(analysed({**document(blocks=1), "run_id": "20260101T000000Z"}))
+    (results / "sweep-20260101T000000Z.json").write_text(whole)
+    (results / "sweep-20260201T000000Z.json").write_text(whole[:9999])
+    run = play(tmp_path, sweep_render_only=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (tmp_path / "reports/gpu-1/sweep.md").is_file()
+    assert "sweep-20260201T000000Z.json is not a whole JSON document" in " ".join((run.stdout + run.stderr).split())
+
+
 def test_without_a_stored_sweep_it_says_what_to_do(tmp_path: Path) -> None:
     run = play(tmp_path, sweep_render_only="true")
     assert run.returncode == 2
-    assert "No sweep of gpu-1 is stored" in run.stdout + run.stderr
+    assert "No sweep of gpu-1 that can be used is stored" in run.stdout + run.stderr
     assert "ansible-playbook sweep.yml -l gpu-1" in run.stdout + run.stderr
