@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 
 # Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
@@ -18,7 +17,8 @@ if _ROOT not in sys.path:
 
 
 class ActionModule(ActionBase):
-    """`audit_report: {answer: VARIABLE, started_at: INSTANT, folder: PATH}`; returns `summary`, a list of lines.
+    """`audit_report: {answer: VARIABLE, started_at: INSTANT, folder: PATH}`; returns `summary`, a list of lines, and
+    `verdicts`, each host's `status` and `message`, for audit_verdict.
 
     An action rather than a module, because it reads every host's variables; one task rather than a loop of copies,
     because there is a file for each of a thousand hosts. It writes in check mode too: the report is the point.
@@ -31,6 +31,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         from analysis.audit.files import audit_files
         from analysis.audit.fleet import audit
+        from analysis.text.names import well_formed
         from analysis.text.storage import write_files
 
         super().run(tmp, task_vars)
@@ -39,11 +40,11 @@ class ActionModule(ActionBase):
         folder = Path(arguments["folder"])
         names = [str(name) for name in variables["ansible_play_hosts_all"]]
         hosts = variables["hostvars"]
-        # What was registered is data and is taken as it is; a setting may be a template.
+        # What was registered is data and is taken as it is; a setting may be a template, of one host without a value.
         answers = {name: hosts.raw_get(name).get(arguments["answer"]) for name in names}
-        tolerant = {name for name in names if boolean(hosts[name].get("tuning_tolerate_competitors", False))}
+        tolerance = {name: _tolerance(hosts[name]) for name in names}
         finished_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        fleet = audit(answers, str(arguments["started_at"]), finished_at, tolerant)
+        fleet = audit(answers, str(arguments["started_at"]), finished_at, tolerance)
         try:
             write_files(folder, audit_files(fleet))
         except OSError as error:
@@ -51,4 +52,16 @@ class ActionModule(ActionBase):
                 f"the audit cannot be written to {folder}: {error.strerror} ({error.filename}). "
                 "Next: make the folder writable, or name another one in audit_reports_dir."
             ) from None
-        return {"changed": False, "folder": str(folder), "summary": fleet.summary()}
+        judged = {name: fleet.hosts[well_formed(name)] for name in names}
+        verdicts = {name: {"status": host.status, "message": str(host)} for name, host in judged.items()}
+        return {"changed": False, "folder": str(folder), "summary": fleet.summary(), "verdicts": verdicts}
+
+
+def _tolerance(variables: Any) -> object:
+    """The host's `tuning_tolerate_competitors`, whatever it is; `Unresolved` where it has no value."""
+    from analysis.audit.answer import Unresolved
+
+    try:
+        return variables.get("tuning_tolerate_competitors", False)
+    except AnsibleError as error:
+        return Unresolved(str(error))

@@ -15,10 +15,22 @@ from analysis.text.markdown import plain
 from analysis.text.names import well_formed
 
 _PROBLEM_LIMIT = 2000
+_BOOLEANS = {
+    **dict.fromkeys(("y", "yes", "on", "1", "true", "t"), True),
+    **dict.fromkeys(("n", "no", "off", "0", "false", "f"), False),
+}
+"""What Ansible takes for a boolean where it is text."""
 
 
 class AnswerError(Exception):
     """An answer of a host that does not have the form that memory_info documents."""
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """A host's variable that has no value: `why` is Ansible's reason."""
+
+    why: str
 
 
 @dataclass(frozen=True)
@@ -80,14 +92,20 @@ class HostAudit:
         return plain(self.problem or "; ".join(map(str, self.drift)) or "clean")
 
 
-def judge(answer: object, tolerate_competitors: bool = False) -> HostAudit:
-    """The status of one host from what its task registered: the module's result, a failure, or no connection."""
+def judge(answer: object, tolerate_competitors: object = False) -> HostAudit:
+    """The status of one host from what its task registered: the module's result, a failure, or no connection.
+
+    `tolerate_competitors` is the host's variable as it stands, which may be no boolean: then the host is an error.
+    """
     if not isinstance(answer, Mapping):
         return HostAudit("error", "memory_info gave no answer")
     if answer.get("unreachable"):
         return HostAudit("unreachable", _problem(answer))
     if answer.get("failed"):
         return HostAudit("error", _problem(answer))
+    tolerated = _boolean(tolerate_competitors)
+    if tolerated is None:
+        return HostAudit("error", _not_boolean(tolerate_competitors))
     try:
         rows = tuple(_row(row) for row in _objects(answer, "rows"))
         competitors = tuple(_competitor(writer) for writer in _objects(answer, "competitors"))
@@ -95,8 +113,23 @@ def judge(answer: object, tolerate_competitors: bool = False) -> HostAudit:
         return HostAudit("error", f"memory_info's answer does not have the documented form: {error}")
     if not rows:
         return HostAudit("error", "no setting is wanted of this host, so nothing was compared")
-    host = HostAudit("clean", None, rows, competitors, tolerate_competitors)
+    host = HostAudit("clean", None, rows, competitors, tolerated)
     return replace(host, status="drift") if host.drift else host
+
+
+def _boolean(value: object) -> bool | None:
+    """True or false as Ansible would read it; None for anything else."""
+    if isinstance(value, (bool, int, float)):
+        return bool(value) if value in (0, 1) else None
+    return _BOOLEANS.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def _not_boolean(value: object) -> str:
+    found = f"no value ({value.why})" if isinstance(value, Unresolved) else repr(value)
+    return well_formed(
+        f"tuning_tolerate_competitors: wanted true or false; found {found}. "
+        "It decides whether a competing writer is drift. Next: correct it in the inventory."
+    )
 
 
 def _problem(answer: Mapping[str, object]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -75,17 +75,20 @@ class Audit:
         return lines + [f"{hosts_of(names)}: {plain(problem)}" for problem, names in silent.items()]
 
 
-def audit(answers: Mapping[str, object], started_at: str, finished_at: str, tolerant: Collection[str] = ()) -> Audit:
+def audit(
+    answers: Mapping[str, object], started_at: str, finished_at: str, tolerance: Mapping[str, object] | None = None
+) -> Audit:
     """The audit of a fleet from `memory_info`'s registered answers by host name; instants as `2026-03-14T09:20:00Z`.
 
-    On hosts named in `tolerant`, competing writers are reported and are no drift.
+    `tolerance` has each host's `tuning_tolerate_competitors` as it stands. Where it is true, competing writers are
+    reported and are no drift; where it is no boolean, the host is an error.
     """
     names = sorted(answers, key=natural)
     return Audit(
         run_id=re.sub(r"[-:]", "", started_at),
         started_at=started_at,
         finished_at=finished_at,
-        hosts={well_formed(name): judge(answers[name], name in tolerant) for name in names},
+        hosts={well_formed(name): judge(answers[name], (tolerance or {}).get(name, False)) for name in names},
     )
 
 

@@ -18,7 +18,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 module = AnsibleModule({"thp": {"type": "dict"}, "pools": {"type": "list"}, "mounts": {"type": "list"}},
                        supports_check_mode=True)
-thp = module.params["thp"]
+thp = {"enabled": None, "defrag": None, "sizes": None, **module.params["thp"]}
 if thp["enabled"] == "broken":
     module.fail_json(msg="thp.enabled: no such file")
 if thp["enabled"] == "hung":
@@ -44,6 +44,15 @@ gpu-hosts:
     hung: {thp_enabled: hung, audit_timeout_s: 1}
     down: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}
     down-too: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}
+odd:
+  vars: {ansible_connection: local, ansible_become: false, ansible_python_interpreter: "{{ ansible_playbook_python }}"}
+  hosts:
+    sound: {thp_enabled: madvise}
+    contested-too: {thp_enabled: contested}
+    undefined: {thp_enabled: madvise, tuning_tolerate_competitors: "{{ nowhere }}"}
+    not-boolean: {thp_enabled: madvise, tuning_tolerate_competitors: ja}
+    undefined-setting: {thp_enabled: madvise, thp_defrag: "{{ nowhere }}"}
+    undefined-time: {thp_enabled: madvise, audit_timeout_s: "{{ nowhere }}"}
 """
 
 
@@ -102,10 +111,20 @@ def test_exit_codes(project: Path, tmp_path: Path, limit: str, code: int, status
     assert found[:2] == (code, statuses or everything), found[2]
 
 
+def test_a_host_with_an_unusable_variable_is_an_error_and_the_rest_is_reported(project: Path, tmp_path: Path) -> None:
+    code, statuses, printed = run(project, tmp_path, "-e", "audit_hosts=odd")
+    errors = ("undefined", "not-boolean", "undefined-setting", "undefined-time")
+    assert statuses == {"sound": "clean", "contested-too": "drift", **dict.fromkeys(errors, "error")}, printed
+    assert code == 2
+    assert "tuning_tolerate_competitors: wanted true or false; found 'ja'." in printed
+    assert "tuning_tolerate_competitors: wanted true or false; found no value ('nowhere' is undefined)." in printed
+    assert "Traceback" not in printed
+
+
 def test_check_mode_reports_as_well(project: Path, tmp_path: Path) -> None:
     code, statuses, printed = run(project, tmp_path, "--check", "-l", "drifted")
     assert (code, statuses) == (2, {"drifted": "drift"})
-    # Settings that the inventory leaves out reach the module as null.
+    # Settings that the inventory leaves out are left out of the module's options.
     assert "drifted; asked for never and None" in printed
     assert "changed=0" in printed
     assert sorted(path.name for path in tmp_path.rglob("*.*")) == [

@@ -123,7 +123,7 @@ def test_judgement(found: object, status: str, says: str) -> None:
 
 def test_a_tolerated_competitor_is_reported_and_no_drift() -> None:
     answers = {"h": answer(ROW, competitors=(WRITER,))}
-    fleet = audit(answers, "2026-03-14T09:20:00Z", "2026-03-14T09:20:07Z", tolerant={"h"})
+    fleet = audit(answers, "2026-03-14T09:20:00Z", "2026-03-14T09:20:07Z", tolerance={"h": "yes"})
     assert fleet.hosts["h"].status == "clean"
     assert fleet.document()["hosts"]["h"]["competitors"] == [WRITER]
     assert "## Competing writers" in markdown(fleet)
