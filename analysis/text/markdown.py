@@ -20,8 +20,11 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _BLOCK_START = re.compile(r"[#+=-]|[0-9]{1,9}(?=[.)](?:\s|$))")
-# Web and mail addresses become links by themselves in GitHub's dialect.
-_AUTOLINK = re.compile(r":(?=//)|(?<=www)\.|(?<=mailto):|(?<=xmpp):|@", re.IGNORECASE)
+# Web and mail addresses become links by themselves in GitHub's dialect. Web ones are looked for in the source, so an
+# entity hides them; mail ones in what is left of it, where an entity and a backslash are an @ again. There an empty
+# comment, which shows as nothing, keeps apart what stands before the @ from what follows.
+_AUTOLINK = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
+_MAIL = re.compile(r"(?<=.)@")  # a line must not begin with a comment, or all of it would be HTML
 
 
 def plain(text: object) -> str:
@@ -43,7 +46,7 @@ def md(text: object, limit: int = 200) -> Markdown:
     line = line if len(line) <= limit else f"{line[: limit - 3]}..."
     line = re.sub(r"[&<>]", lambda match: _HTML[match[0]], line)
     line = _SPECIAL.sub(lambda match: "\\" + match[0], line)
-    line = _AUTOLINK.sub(lambda match: f"&#{ord(match[0])};", line)
+    line = _MAIL.sub("<!-- -->@", _AUTOLINK.sub(lambda match: f"&#{ord(match[0])};", line))
     return Markdown(_BLOCK_START.sub(_inert_start, line, count=1) if _BLOCK_START.match(line) else line)
 
 
