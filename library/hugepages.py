@@ -15,6 +15,7 @@ description:
     anything is written.
   - A size that is left out stays untouched; one that an earlier run set returns to its value in the snapshot.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
   pools:
     description: "The pools: a list of C({size, count, node}). Sizes are such as C(2M) or C(1G), counts are pages."
@@ -32,14 +33,6 @@ options:
     description: Memory that must stay available beside the pools.
     type: raw
     default: 1G
-  run:
-    description: The run this task belongs to, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
-      Keeps two runs apart.
-    type: dict
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode: {support: full, description: Predicts exactly the changes of the real run.}
   diff_mode: {support: full, description: Shows each pool and the drop-in before and after.}

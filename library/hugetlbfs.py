@@ -13,20 +13,13 @@ description:
     is refused, and who uses it is named.
   - A mount that an earlier run made and that is left out now is unmounted.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
   mounts:
     description:
       - "The mounts: a list of C({path, page_size, size, mode, owner, group}). Owner and group are names on the host."
     type: raw
     required: true
-  run:
-    description: The run this task belongs to, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
-      Keeps two runs apart.
-    type: dict
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode: {support: full, description: Predicts exactly the changes of the real run.}
   diff_mode: {support: full, description: Shows each mount and unit before and after.}

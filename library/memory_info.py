@@ -13,6 +13,7 @@ description:
     writers of the same knobs with file and line (C(competitors)).
   - Never changes anything.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline]
 options:
   thp:
     description: The wanted THP settings, in the form of M(thp)'s options.
@@ -46,10 +47,6 @@ options:
     description: Whether other writers of the same knobs are only reported.
     type: bool
     default: false
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode: {support: full, description: Reads only.}
   diff_mode: {support: none, description: Changes nothing.}

@@ -12,6 +12,7 @@ description:
   - C(restored) restores all of it, verifies by reading back, moves the snapshot into an archive, and says so when
     there is nothing to restore. What cannot be restored is named and the snapshot is kept, so that it can be repeated.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
   state:
     description: Whether to record or to restore.
@@ -21,14 +22,6 @@ options:
   mounts:
     description: The wanted mounts, in the form of M(hugetlbfs)'s option; their paths are recorded too.
     type: raw
-  run:
-    description: The run this task belongs to, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
-      Keeps two runs apart.
-    type: dict
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode: {support: full, description: Says what would be recorded or restored.}
   diff_mode: {support: full, description: Shows what is or would be restored.}

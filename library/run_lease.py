@@ -10,15 +10,10 @@ description:
   - Every changing task of this project renews a lease in C(/run/slm-baseline), so that a second run that starts
     meanwhile is refused by name. This module ends the lease, so that the next run need not wait.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
   run:
-    description: The run that ends, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
-    type: dict
     required: true
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode: {support: full, description: Does nothing.}
   diff_mode: {support: none, description: There is nothing to show.}

@@ -14,20 +14,13 @@ description:
   - A loader that crashes, hangs or is killed makes a sample of kind C(failed), not a failed task.
   - With O(state=checked) nothing is measured or changed; the task fails if a measurement could not work.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.loader, slm_baseline.model, slm_baseline.run]
 options:
   state:
     description: Whether to measure a block, or only to check that measuring would work.
     type: str
     choices: [measured, checked]
     default: measured
-  model:
-    description: An embedded shape, an absolute path, or C(organisation/name) in the hub's cache.
-    type: str
-    required: true
-  revision:
-    description: Branch, tag or commit of a hub id.
-    type: str
-    default: ""
   block:
     description: Which block, from 1.
     type: raw
@@ -49,18 +42,6 @@ options:
     description: Seconds after which a loader is killed.
     type: raw
     default: 600
-  user:
-    description: The unprivileged user who runs the loader.
-    type: str
-    default: nobody
-  home:
-    description: The measurement's folder on the host.
-    type: str
-    default: /opt/slm-baseline
-  python:
-    description: An existing interpreter for the loader. Empty takes the one that M(slm_environment) made.
-    type: str
-    default: ""
   base_python:
     description: For O(state=checked), the Python that an environment would be made from.
     type: str
@@ -74,21 +55,6 @@ options:
     type: list
     elements: str
     default: []
-  hf_home:
-    description: The hub's cache on the host. Empty means C(huggingface) in O(home).
-    type: str
-    default: ""
-  offline:
-    description: Whether the hub is out of reach; only words the error for a model that is not cached.
-    type: bool
-    default: true
-  run:
-    description: The run this task belongs to, as the playbooks of this project pass it. Names the folder of samples.
-    type: dict
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode: {support: full, description: Checks and measures nothing.}
   diff_mode: {support: none, description: Measuring leaves samples and nothing else.}

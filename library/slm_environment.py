@@ -13,20 +13,13 @@ description:
     milliseconds. One that was interrupted is made again.
   - With O(python) an existing interpreter is used, and only the scripts are written.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.loader, slm_baseline.run]
 options:
   state:
     description: C(absent) removes environment, scripts, embedded models and samples, and nothing else in O(home).
     type: str
     choices: [present, absent]
     default: present
-  home:
-    description: The folder that holds everything.
-    type: str
-    default: /opt/slm-baseline
-  python:
-    description: An existing interpreter with torch, transformers, accelerate, psutil and safetensors. Empty makes one.
-    type: str
-    default: ""
   base_python:
     description: The Python to make the environment from. Empty finds one in C(/usr/bin) or C(/usr/local/bin).
     type: str
@@ -44,17 +37,6 @@ options:
     description: Texts by file name.
     type: dict
     default: {}
-  user:
-    description: The user who runs the loader.
-    type: str
-    default: nobody
-  run:
-    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
-    type: dict
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode: {support: full, description: Says what it would make.}
   diff_mode: {support: none, description: The lock and the scripts are files of the project.}

@@ -11,42 +11,7 @@ description:
     M(slm_environment) put on the host. What is right already is not built again.
   - A local folder or a hub id is found and checked, and never fetched.
 author: slm-baseline maintainers
-options:
-  model:
-    description: An embedded shape, an absolute path, or C(organisation/name) in the hub's cache.
-    type: str
-    required: true
-  revision:
-    description: Branch, tag or commit of a hub id.
-    type: str
-    default: ""
-  home:
-    description: The measurement's folder on the host.
-    type: str
-    default: /opt/slm-baseline
-  python:
-    description: The interpreter to build with. Empty takes the one that M(slm_environment) made.
-    type: str
-    default: ""
-  hf_home:
-    description: The hub's cache on the host. Empty means C(huggingface) in O(home).
-    type: str
-    default: ""
-  offline:
-    description: Whether the hub is out of reach; only words the error for a model that is not cached.
-    type: bool
-    default: true
-  user:
-    description: The user who will read the model.
-    type: str
-    default: nobody
-  run:
-    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
-    type: dict
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
+extends_documentation_fragment: [slm_baseline, slm_baseline.loader, slm_baseline.model, slm_baseline.run]
 attributes:
   check_mode: {support: full, description: Says whether a model would have to be built.}
   diff_mode: {support: none, description: A model has no readable difference.}

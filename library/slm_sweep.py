@@ -16,6 +16,7 @@ description:
   - O(state=closed) ends the sweep, once its samples are stored on the control node. Until then the next run goes on
     with it.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
   state:
     description: What to do; see above.
@@ -79,13 +80,7 @@ options:
     type: str
     default: nobody
   run:
-    description: The run this task belongs to, as the playbooks of this project pass it. Keeps two runs apart.
-    type: dict
     required: true
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode:
     support: partial

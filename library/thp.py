@@ -15,6 +15,7 @@ description:
     M(memory_snapshot)).
   - THP settings touch only memory mapped later; processes that run already keep what they have.
 author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
   enabled:
     description: When anonymous memory gets THP. Legal values are what the kernel's file offers.
@@ -31,14 +32,6 @@ options:
   sizes:
     description: "Per-size (mTHP) policy by size: a mapping such as C({64K: madvise})."
     type: raw
-  run:
-    description: The run this task belongs to, as the look-up C(slm_run) tells it (id, started_at, controller, alive).
-      Keeps two runs apart.
-    type: dict
-  root:
-    description: Where the host's files are. For tests.
-    type: path
-    default: /
 attributes:
   check_mode: {support: full, description: Predicts exactly the changes of the real run.}
   diff_mode: {support: full, description: Shows each knob and drop-in before and after.}

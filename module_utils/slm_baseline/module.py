@@ -29,7 +29,7 @@ RUN_ARGUMENT: dict[str, Any] = {
         "id": {"type": "str", "required": True},
         "started_at": {"type": "str"},
         "controller": {"type": "dict"},
-        "alive": {"type": "list"},
+        "alive": {"type": "list", "elements": "raw"},
     },
 }
 """What lookup_plugins/slm_run.py tells of a run."""

@@ -1,0 +1,78 @@
+"""Options that several modules share, documented once."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """Parts of a module's DOCUMENTATION; C(slm_baseline.NAME) takes the one called NAME, C(slm_baseline) the first."""
+
+    DOCUMENTATION = r"""
+options:
+  root:
+    description: Where the host's files are. Tests name a folder here; leave it out on a host.
+    type: path
+    default: /
+"""
+
+    RUN = r"""
+options:
+  run:
+    description:
+      - The run this task belongs to, as P(slm_run#lookup) returns it. It keeps two runs apart and names the folder of a
+        run's samples.
+      - Without it a task is a run of its own.
+    type: dict
+    suboptions:
+      id:
+        description: The name of the run. It begins with the UTC time of its start.
+        type: str
+        required: true
+      started_at:
+        description: When the run started, in UTC.
+        type: str
+      controller:
+        description: Where the run was started (C(name), C(id), C(pid), C(started)).
+        type: dict
+      alive:
+        description: The runs that are alive on that control node, as pairs of process id and start time.
+        type: list
+        elements: raw
+"""
+
+    LOADER = r"""
+options:
+  home:
+    description: The folder on the host that holds environment, scripts, models and samples in progress.
+    type: str
+    default: /opt/slm-baseline
+  python:
+    description: An existing Python with torch, transformers, accelerate, psutil and safetensors. Empty takes the
+      environment that M(slm_environment) installs in O(home).
+    type: str
+    default: ""
+  user:
+    description: The unprivileged user who runs the loader and reads the model.
+    type: str
+    default: nobody
+"""
+
+    MODEL = r"""
+options:
+  model:
+    description: An embedded model (C(qwen2.5-0.5b), C(qwen2.5-1.5b), C(phi-3-mini), C(tiny)), an absolute path, or
+      C(organisation/name) in the cache of the hub.
+    type: str
+    required: true
+  revision:
+    description: Branch, tag or commit of a hub id.
+    type: str
+    default: ""
+  hf_home:
+    description: The cache of the hub on the host. Empty means C(huggingface) in O(home).
+    type: str
+    default: ""
+  offline:
+    description: Whether the hub is out of reach. It changes only the words of the error for a model that is not cached.
+    type: bool
+    default: true
+"""
