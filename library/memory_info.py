@@ -39,10 +39,6 @@ options:
     description: The largest share of RAM that pools may take, for the memory guard.
     type: raw
     default: 0.5
-  compact:
-    description: The setting of M(hugepages). Only its form is checked, so that a bad one ends a run before any change.
-    type: bool
-    default: false
   tolerate_competitors:
     description: Whether other writers of the same knobs are only reported.
     type: bool
@@ -109,7 +105,6 @@ def main() -> None:
             "model": {"type": "str"},
             "margin": {"type": "raw", "default": "1G"},
             "max_share": {"type": "raw", "default": 0.5},
-            "compact": {"type": "bool", "default": False},
             "tolerate_competitors": {"type": "bool", "default": False},
             **ARGUMENTS,
         },
