@@ -21,6 +21,12 @@ options:
     description: "The pools: a list of C({size, count, node}). Sizes are such as C(2M) or C(1G), counts are pages."
     type: raw
     required: true
+  overcommit:
+    description:
+      - "Pages that the kernel may add to a pool while programs use them, by page size, such as C({2M: 512})."
+      - These pages are taken when a program asks, not reserved, so the memory guard does not count them. Most kernels
+        take no such limit for 1 GiB pages.
+    type: raw
   compact:
     description: Whether one memory compaction may be tried when pages are short. It can stall the host for a while.
     type: bool
@@ -49,6 +55,11 @@ EXAMPLES = r"""
     pools:
       - {size: 2M, count: 512, node: 0}
       - {size: 2M, count: 512, node: 1}
+
+- name: No reserved pages, but up to a gigabyte for programs that ask
+  hugepages:
+    pools: []
+    overcommit: {2M: 512}
 """
 
 RETURN = r"""
@@ -89,6 +100,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
 from ansible.module_utils.slm_baseline.settings.guard import Guard
+from ansible.module_utils.slm_baseline.settings.kinds.overcommit import Overcommit
 from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
 
 
@@ -96,6 +108,7 @@ def main() -> None:
     module = AnsibleModule(
         {
             "pools": {"type": "raw", "required": True},
+            "overcommit": {"type": "raw"},
             "compact": {"type": "bool", "default": False},
             "max_share": {"type": "raw", "default": 0.5},
             "margin": {"type": "raw", "default": "1G"},
@@ -107,7 +120,7 @@ def main() -> None:
     def work(host: Host) -> dict[str, Any]:
         guard = Guard.parse(module.params["margin"], module.params["max_share"])
         pools = replace(Pools.parse(host, module.params["pools"]), guard=guard, compact=module.params["compact"])
-        return set_up(module, host, "hugepages", [pools])
+        return set_up(module, host, "hugepages", [pools, Overcommit.parse(host, module.params["overcommit"])])
 
     finish(module, work)
 

@@ -21,6 +21,9 @@ options:
   pools:
     description: The wanted pools, in the form of M(hugepages)'s option.
     type: raw
+  overcommit:
+    description: The wanted limits of surplus pages, in the form of M(hugepages)'s option.
+    type: raw
   mounts:
     description: The wanted mounts, in the form of M(hugetlbfs)'s option.
     type: raw
@@ -100,6 +103,7 @@ def main() -> None:
         {
             "thp": {"type": "raw"},
             "pools": {"type": "raw"},
+            "overcommit": {"type": "raw"},
             "mounts": {"type": "raw"},
             "preflight": {"type": "bool", "default": False},
             "model": {"type": "str"},

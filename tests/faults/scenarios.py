@@ -11,22 +11,26 @@ PAGES = 8
 """Small, since the memory is the machine's own."""
 
 
-def _tuning(thp: dict[str, Any], pages: int, mounts: list[dict[str, Any]]) -> list[Step]:
+def _tuning(thp: dict[str, Any], pages: int, surplus: int, mounts: list[dict[str, Any]]) -> list[Step]:
     return [
         Step("memory_snapshot", {"mounts": mounts}),
         Step("thp", thp),
-        Step("hugepages", {"pools": [{"size": "2M", "count": pages}]}),
+        Step("hugepages", {"pools": [{"size": "2M", "count": pages}], "overcommit": {"2M": surplus}}),
         Step("hugetlbfs", {"mounts": mounts}),
     ]
 
 
 FIRST = _tuning(
-    {"enabled": "never", "defrag": "never"}, PAGES, [{"path": "/mnt/models/huge", "page_size": "2M", "mode": "0770"}]
+    {"enabled": "never", "defrag": "never"},
+    PAGES,
+    4,
+    [{"path": "/mnt/models/huge", "page_size": "2M", "mode": "0770"}],
 )
-# One knob dropped, one added, one changed; fewer pages; a mount with other options, and a second one.
+# One knob dropped, one added, one changed; fewer pages and surplus pages; a mount with other options, a second one.
 CHANGED = _tuning(
     {"defrag": "defer", "khugepaged": {"scan_sleep_millisecs": 20000}},
     PAGES - 2,
+    3,
     [
         {"path": "/mnt/models/huge", "page_size": "2M", "mode": "0750", "size": "8M"},
         {"path": "/mnt/scratch", "page_size": "2M"},

@@ -92,6 +92,7 @@ SETTERS: list[tuple[str, dict[str, Any]]] = [
     ("thp", {}),
     ("hugepages", {"pools": [{"size": "2M", "count": 64}, {"size": "1G", "count": 1, "node": 0}]}),
     ("hugepages", {"pools": []}),
+    ("hugepages", {"pools": [{"size": "2M", "count": 8}], "overcommit": {"2M": 512}}),
 ]
 
 
@@ -172,6 +173,8 @@ def test_left_out_later_returns_to_the_prior_value(kernel: FakeKernel, run: Run)
         ("hugepages", {"pools": [{"size": "2M", "count": 1.5}]}, "hugepages.2M count"),
         ("hugepages", {"pools": [{"size": "2M", "count": 1, "node": 9}]}, "hugepages.node9.2M"),
         ("hugepages", {"pools": "2M"}, "hugepages_pools"),
+        ("hugepages", {"pools": [], "overcommit": ["2M"]}, "hugepages_overcommit"),
+        ("hugepages", {"pools": [], "overcommit": {"16M": 1}}, "hugepages_overcommit.16M"),
         ("hugepages", {"pools": [{"size": "2M", "count": 4096}]}, "hugepages_pools"),
         ("hugepages", {"pools": [{"size": "2M", "count": 1}], "max_share": 0.0001}, "hugepages_pools"),
         ("hugepages", {"pools": [{"size": "2M", "count": 1}], "margin": "14G"}, "hugepages_pools"),

@@ -9,10 +9,11 @@ from ..host.files import Host
 from .dropins import tmpfiles_lines
 from .kinds.kind import Kind, Reading
 from .kinds.mounts import Mounts
+from .kinds.overcommit import Overcommit
 from .kinds.pools import Pools
 from .kinds.thp import Thp
 
-KINDS: tuple[type[Kind], ...] = (Thp, Pools, Mounts)
+KINDS: tuple[type[Kind], ...] = (Thp, Pools, Overcommit, Mounts)
 """THP goes first, since switching it on moves vm.min_free_kbytes; mounts come last, since they need a pool's pages.
 
 Restoring goes the other way round.

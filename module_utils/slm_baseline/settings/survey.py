@@ -83,7 +83,7 @@ def preflight(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> 
     if not values:
         raise SettingError(
             "tuning",
-            "a setting at least: thp_enabled and its like, hugepages_pools or hugetlbfs_mounts",
+            "a setting at least: thp_enabled and its like, hugepages_pools, hugepages_overcommit or hugetlbfs_mounts",
             "none",
             "Ansible reads group_vars beside the inventory in use, so another one needs its own. A run that wants "
             "nothing would only undo what an earlier one set.",

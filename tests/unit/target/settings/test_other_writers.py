@@ -41,7 +41,9 @@ def found(host: Host, wanted: dict[str, str] | None = None) -> list[tuple[str, s
         (NODE1, "hugepages.node1.1G"),
         ("/proc/sys/vm/nr_hugepages", "hugepages.2M"),
         (f"{THP}/../ksm/run", None),
-        ("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages", None),
+        ("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages", "hugepages_overcommit.2M"),
+        ("/proc/sys/vm/nr_overcommit_hugepages", "hugepages_overcommit.2M"),
+        ("/sys/kernel/mm/hugepages/hugepages-2048kB/surplus_hugepages", None),
         ("/proc/sys/vm/swappiness", None),
     ],
 )
