@@ -60,3 +60,8 @@ def host_to_device(document: Document, way: str) -> float | None:
     copies = (document["ceiling"] or {}).get("host_to_device") or []
     rates = [copy[f"{way}_bytes_per_s"] for copy in copies if copy[f"{way}_bytes_per_s"]]
     return len(rates) / sum(1 / rate for rate in rates) if rates else None
+
+
+def share_of(rate: float, limit: float) -> float:
+    """A rate as a share of a limit, 0..1: what was reached can be done, whatever a measurement beside it gave."""
+    return min(1.0, rate / limit)

@@ -70,7 +70,7 @@ def guest_cold(document: Document) -> str | None:
     if not (document["ceiling"] or {}).get("guest_cold"):
         return None
     return (
-        "The disk answered a second direct read faster than the first, or than it can: a layer below this host caches. "
+        "The disk answered a second read of the same bytes faster than the first: a layer below this host caches. "
         "Cold here means cold for the guest only, and the disk ceiling is that cache's."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from analysis.baseline.reading import Document, host_to_device, median, on_cpu, same_load, valid, weights_rate
+from analysis.baseline.reading import Document, host_to_device, median, on_cpu, same_load, share_of, valid, weights_rate
 from analysis.text import statistics, units
 
 IMPORTS_SHARE = 0.25
@@ -65,9 +65,10 @@ def disk_share(document: Document) -> str | None:
 
     One of two also where a warm load needs at most half of that time, whatever the rate: the rest is reading.
     """
-    share = median(document, "cold_ceiling_share")
-    if share is None or not all(on_cpu(sample) for sample in valid(document)):
+    reached = median(document, "cold_ceiling_share")
+    if reached is None or not all(on_cpu(sample) for sample in valid(document)):
         return None
+    share = min(1.0, reached)
     longer = _longer(document, "weights", "first_token")
     return (
         f"Between tokenizer and first token a cold run reads at {units.percent(share)} of the disk's ceiling"
@@ -93,7 +94,7 @@ def _gpu_limit(document: Document, kind: str) -> str | None:
     if rate is None or not known:
         return None
     name = min(known, key=lambda limit: known[limit])
-    share = rate / known[name]
+    share = share_of(rate, known[name])
     longer = _longer(document, "weights") if kind == "cold" else None
     return (
         f"the {kind} weights arrive at {units.rate(rate)}, {units.percent(share)} of what {_LIMITS[name]} can do"

@@ -31,8 +31,6 @@ WARM_RESIDENT_SHARE = 0.99
 WARM_READ_SHARE = 0.01
 WARM_READ_FLOOR_BYTES = 8 << 20
 """A tiny model's 1 % is less than what one stray fault reads: a whole read-ahead window of the disk."""
-CEILING_RESIDENT_SHARE = 0.1
-"""Of the bytes that a ceiling's pass reads; past the page cache it leaves next to none there, through it nearly all."""
 MEMORY_TOLERANCE_SHARE = 0.02
 MEMORY_TOLERANCE_BYTES = 16 << 20
 _ALWAYS_TOLD = ("thp_fault_alloc", "thp_fault_fallback", "compact_stall")
@@ -257,7 +255,7 @@ def _figures(
     first = events.marks["first_token"]
     weights_read = read_between(events.marks["tokenizer"], first)
     weights_s = (first.t_ns - events.marks["tokenizer"].t_ns) / 1e9
-    rate = None if weights_read is None or ceiling is None or not weights_s else weights_read / weights_s
+    limit, share = against_ceiling(weights_read, weights_s, ceiling)
     return {
         "dtype": said["dtype"],
         "device": said["device"],
@@ -266,7 +264,8 @@ def _figures(
         "second_token_s": (events.marks["second_token"].t_ns - events.marks["resumed"].t_ns) / 1e9,
         "read_bytes": first.read_bytes,
         "read_share": None if weights_read is None else weights_read / subject.model.weight_bytes,
-        "ceiling_share": None if rate is None or ceiling is None else rate / ceiling,
+        "ceiling_bytes_per_s": limit,
+        "ceiling_share": share,
         **(vars(memory) if memory else {}),
         **said["memory"],
         "minor_faults": first.minor_faults,
@@ -276,33 +275,33 @@ def _figures(
     }
 
 
+def against_ceiling(read_bytes: int | None, seconds: float, ceiling: float | None) -> tuple[float | None, float | None]:
+    """The ceiling in bytes per second, and the share 0..1 of it that so many bytes in so many seconds reached.
+
+    Disks drift, and what a sample reached the disk can do: the ceiling is at least that.
+    """
+    if read_bytes is None or ceiling is None or not seconds:
+        return ceiling, None
+    limit = max(ceiling, read_bytes / seconds)
+    return limit, read_bytes / seconds / limit
+
+
 def _since_spawn(events: Events, mark: Mark) -> float:
     return (mark.t_ns - events.spawn_ns) / 1e9
 
 
 def ceiling_passes(subject: Subject, passes: int) -> list[Ceiling]:
-    """Passes over the model's weights past the page cache, one after another."""
-    return [_ceiling(subject.weights) for _ in range(passes)]
-
-
-def _ceiling(weights: Sequence[Path]) -> Ceiling:
-    """One pass. Many filesystems take O_DIRECT and read through the page cache all the same, at the cache's rate.
-
-    That shows afterwards: the weights, evicted before, are in it.
-    """
-    page_cache.evict(weights)
-    ceiling = measure_ceiling(weights)
-    came_in = page_cache.residency(weights).resident_bytes
-    if ceiling.bytes_per_s is not None and came_in >= CEILING_RESIDENT_SHARE * ceiling.read_bytes:
-        return replace(ceiling, bytes_per_s=None, reason="the filesystem reads through the page cache")
-    return ceiling
+    """Passes over the model's weights, one after another."""
+    return [measure_ceiling(subject.weights) for _ in range(passes)]
 
 
 def ceiling_record(passes: Sequence[Ceiling]) -> dict[str, Any]:
     """The `ceiling` of the result document, from one block's passes; `bytes_per_s` is empty where it is unknown."""
+    best = passes[0].best
     return {
         "bytes_per_s": [each.bytes_per_s for each in passes if each.bytes_per_s],
-        "streams": passes[0].streams,
+        "streams": best.way.streams if best else None,
+        "trials": [trial.as_dict() for each in passes for trial in each.trials],
         "guest_cold": is_cached_below(passes[0], passes[-1]) if len(passes) > 1 else None,
     }
 

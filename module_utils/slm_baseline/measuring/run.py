@@ -183,6 +183,7 @@ def whole_run(host: Host, request: Request, subject: Subject, blocks: Mapping[in
     gpus = read_gpus(host)
     ceilings = [block.shared["ceiling"] for block in ordered if block.shared.get("ceiling")]
     first = ceilings[0] if ceilings else {"streams": None, "guest_cold": None}
+    trials = [trial for each in ceilings for trial in each.get("trials", [])]
     software = next((block.shared["software"] for block in ordered if block.shared.get("software")), None)
     loader = host.path(f"{request.environment.home}/{LOADER}").read_bytes()
     return {
@@ -205,6 +206,7 @@ def whole_run(host: Host, request: Request, subject: Subject, blocks: Mapping[in
         "ceiling": {
             "bytes_per_s": [rate for each in ceilings for rate in each["bytes_per_s"]],
             "streams": first["streams"],
+            "trials": trials,
             "guest_cold": first["guest_cold"],
             "host_to_device": measure_copy_rates(subject.loader, f"{request.environment.home}/{SCRIPT}")
             if gpus.gpus

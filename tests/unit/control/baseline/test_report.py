@@ -19,6 +19,7 @@ import pytest
 from analysis.baseline.report import readme
 from analysis.text.errors import DocumentError
 from analysis.text.figures import phases_svg
+from analysis.text.statistics import summarise
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 GOLDEN = REPOSITORY / "tests/golden/results"
@@ -73,6 +74,39 @@ def test_there_are_examples_and_they_name_no_private_kernel() -> None:
     for folder in EXAMPLES:
         kernel = json.loads((folder / "result.json").read_text(encoding="utf-8"))["host"]["kernel"]
         assert re.fullmatch(r"[0-9]+(\.[0-9]+)+", kernel), folder.name
+
+
+def test_no_share_of_a_limit_passes_100_percent() -> None:
+    """Results from before the ceiling was measured in several ways hold shares above 1."""
+    document = load("gpu")
+    document["ceiling"]["bytes_per_s"] = [1e6]
+    for copy in document["ceiling"]["host_to_device"]:
+        copy.update(pinned_bytes_per_s=1e6, pageable_bytes_per_s=1e6)
+    for sample in document["samples"]:
+        sample["ceiling_share"] = 1.11 if sample["kind"] == "cold" else None
+    document["summary"] = summarise(document["samples"])
+    page = render(document)
+    assert "100 %" in page
+    assert [share for share in re.findall(r"([0-9]+) %", page) if int(share) > 100] == []
+
+
+def test_what_was_tried_for_the_ceiling_is_shown_the_fastest_first() -> None:
+    document = load("cpu")
+    trial = {"streams": 4, "chunk_bytes": 4 << 20, "read_bytes": 1, "reason": None}
+    document["ceiling"]["trials"] = [
+        {**trial, "how": "direct", "bytes_per_s": 1.2e9},
+        {**trial, "how": "buffered", "bytes_per_s": None, "reason": "it | refused"},
+        {**trial, "how": "populate", "bytes_per_s": 2.2e9},
+        {**trial, "how": "direct", "bytes_per_s": 1.4e9},
+    ]
+    page = render(document)
+    assert "in several ways, the best of each pass: 2.1" in page
+    rows = [line for line in page.splitlines() if "4.00 MiB" in line]
+    assert rows == [
+        "| mappings, populated (MADV_POPULATE_READ) | 4 | 4.00 MiB | 2.20 GB/s |  |",
+        "| direct reads (O_DIRECT) | 4 | 4.00 MiB | 1.30 GB/s |  |",
+        "| buffered reads | 4 | 4.00 MiB | not measured | it \\| refused |",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring import page_cache, protocol
-from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling
+from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling, Trial, Way
 from ansible.module_utils.slm_baseline.measuring.interpreter import Interpreter
 from ansible.module_utils.slm_baseline.measuring.loader_process import Loader
 from ansible.module_utils.slm_baseline.measuring.model_files import Model, ModelFile
@@ -20,12 +20,15 @@ from ansible.module_utils.slm_baseline.measuring.process_memory import MemoryRea
 from ansible.module_utils.slm_baseline.measuring.protocol import (
     Progress,
     Subject,
+    against_ceiling,
     ceiling_record,
     empty_sample,
     judge,
     measure_sample,
     memory_disagreement,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analysis.text.schema import validate
 from tests.conftest import REPOSITORY
@@ -124,7 +127,7 @@ def test_a_warm_sample_of_a_good_loader(tmp_path: Path, cache: FakeCache) -> Non
         arm="always",
         env={"A": 1},
         settings={"thp.enabled": "always"},
-        ceiling=Ceiling(2e9, 1, 4),
+        ceiling=ceiling(2e9),
     )
     check_schema(sample)
     assert (sample["kind"], sample["reason"], sample["block"], sample["order"]) == ("warm", None, 2, 1)
@@ -199,32 +202,32 @@ def test_a_block_tells_its_times_and_what_is_left(monkeypatch: pytest.MonkeyPatc
     assert Progress(3, 3, began=100.0).line([failed]) == "block 3 of 3: warm failed (killed by SIGKILL), done"
 
 
-@pytest.mark.parametrize(("resident", "is_known"), [(0.0, True), (0.04, True), (0.06, False), (1.0, False)])
-def test_a_pass_through_the_page_cache_is_no_ceiling(
-    tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch, resident: float, is_known: bool
-) -> None:
-    def read(files: list[Path]) -> Ceiling:
-        cache.done.append("read")
-        cache.share = resident
-        # Half of the weights' 1000 bytes, as of a model that is larger than a pass.
-        return Ceiling(2e9, 500, 4)
-
-    monkeypatch.setattr(protocol, "measure_ceiling", read)
-    passes = protocol.ceiling_passes(subject(tmp_path, "good"), 2)
-    assert cache.done == ["evict", "read"] * 2
-    assert ceiling_record(passes)["bytes_per_s"] == ([2e9, 2e9] if is_known else [])
-    assert {each.reason for each in passes} == {None if is_known else "the filesystem reads through the page cache"}
-
-
-def test_a_refused_pass_keeps_its_own_reason(tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    refused = Ceiling(None, 0, 4, "direct reads of the model's files failed: Invalid argument")
-    monkeypatch.setattr(protocol, "measure_ceiling", lambda files: refused)
-    assert protocol.ceiling_passes(subject(tmp_path, "good"), 1) == [refused]
+def ceiling(rate: float | None) -> Ceiling:
+    return Ceiling((Trial(Way("direct", 4, 1 << 20), rate, 1, None if rate else "Invalid argument"),))
 
 
 def test_an_unknown_ceiling_is_empty_and_not_zero() -> None:
-    refused = Ceiling(None, 0, 4, "direct reads of the model's files failed: Invalid argument")
-    assert ceiling_record([refused, refused]) == {"bytes_per_s": [], "streams": 4, "guest_cold": None}
-    assert ceiling_record([Ceiling(1e9, 1, 4)])["guest_cold"] is None
-    assert ceiling_record([Ceiling(1e9, 1, 4), Ceiling(3e9, 1, 4)])["guest_cold"] is True
+    record = ceiling_record([ceiling(None), ceiling(None)])
+    assert (record["bytes_per_s"], record["streams"], record["guest_cold"]) == ([], None, None)
+    assert [trial["reason"] for trial in record["trials"]] == ["Invalid argument"] * 2
+    validate(record, "result", "/properties/ceiling")
+    assert ceiling_record([ceiling(1e9)])["guest_cold"] is None
+    record = ceiling_record([ceiling(1e9), ceiling(3e9)])
+    assert (record["bytes_per_s"], record["streams"], record["guest_cold"]) == ([1e9, 3e9], 4, True)
+    validate(record, "result", "/properties/ceiling")
     assert protocol.WANTED == ("cold", "warm")
+
+
+@given(st.integers(0, 10**12), st.one_of(st.none(), st.floats(1, 1e12)))
+def test_no_sample_passes_its_ceiling(read_bytes: int, rate: float | None) -> None:
+    limit, share = against_ceiling(read_bytes, 2.0, rate)
+    assert (limit is None) == (share is None) == (rate is None)
+    if limit is not None and share is not None and rate is not None:
+        assert limit >= rate
+        assert 0 <= share <= 1
+        assert share * limit == pytest.approx(read_bytes / 2)
+
+
+def test_without_bytes_or_time_there_is_no_share() -> None:
+    assert against_ceiling(None, 2.0, 1e9) == (1e9, None)
+    assert against_ceiling(10, 0.0, 1e9) == (1e9, None)
