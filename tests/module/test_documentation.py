@@ -21,12 +21,13 @@ class _Asked(Exception):
 
 
 @pytest.fixture(scope="module")
-def pages() -> dict[str, Any]:
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Each module's documentation, with its fragments, as `ansible-doc` renders it."""
+    home = tmp_path_factory.mktemp("home")
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-doc")), "-t", "module", "-j", *MODULES],
         cwd=ROOT,
-        env={"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "HOME": "/nonexistent", "PATH": "/usr/bin:/bin"},
+        env={"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "HOME": str(home), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
         check=True,

@@ -313,7 +313,7 @@ def test_an_observer_that_goes_away_ends_the_loader(packages: Path) -> None:
         (["--events-fd", "77"], "not an open descriptor"),
         (["--events-fd", "9" * 30], "not an open descriptor"),
         (["--hold-fd", "x"], "not an open descriptor"),
-        (["--model", "/nonexistent"], "not a folder"),
+        (["--model", "/nonexistent/model"], "not a folder"),
         (["--model", ""], "must name"),
         (["--surprise"], "unrecognized"),
     ],
