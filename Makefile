@@ -6,8 +6,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A user's own settings must not change what the targets do.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-LINTED := analysis action_plugins benchmarks doc_fragment_plugins filter_plugins files library lookup_plugins module_utils tests
-TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins doc_fragment_plugins benchmarks
+LINTED := analysis action_plugins benchmarks callback_plugins doc_fragment_plugins filter_plugins files library lookup_plugins module_utils tests
+TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-bad-input test-sweep bench fuzz lock clean
