@@ -20,7 +20,7 @@ LAWS = {
         "sweep": {"host", "settings", "measuring"},
         "module": {"host", "settings"},
     },
-    CONTROL: {"text": set(), "baseline": {"text"}, "audit": {"text"}, "sweep": {"text"}},
+    CONTROL: {"text": set(), "baseline": {"text"}, "audit": {"text"}, "sweep": {"text"}, "fleet": {"text"}},
 }
 
 

@@ -1,0 +1,1 @@
+"""The fleet on one page: stored results and the last audit in, `reports/index.html` out. Imports `text` alone."""

@@ -1,0 +1,244 @@
+"""One stored run, as far as the fleet's page needs it: typed, hashable, small."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from analysis.fleet import form
+from analysis.fleet.form import FormError
+from analysis.text import units
+
+KINDS = ("cold", "warm")
+TIMES = ("cold_time_to_first_token_s", "warm_time_to_first_token_s", "cold_load_real_s", "warm_load_real_s")
+"""The figures of a run that are compared, in seconds."""
+COUNTS = ("cold", "warm", "lukewarm", "failed")
+_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[a-z0-9]{1,16})?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median with its 95 % interval, None below three samples, in the metric's own unit; `n` samples."""
+
+    median: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One knob as its host was found: asked for, in force, kept over a reboot. `verdict` is `clean` or `drift`."""
+
+    knob: str
+    desired: str | None
+    runtime: str | None
+    persisted: str | None
+    verdict: str
+    detail: str | None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run was measured on and with. Text for people; None where nobody knows."""
+
+    model: str | None
+    dtype: str | None
+    gpu: str | None
+    driver: str | None
+    cuda: str | None
+    disk: str | None
+    read_ahead: str | None
+    filesystem: str | None
+    kernel: str | None
+    distribution: str | None
+    cpu: str | None
+    memory: str | None
+    python: str | None
+    torch: str | None
+    transformers: str | None
+    cold_scope: str | None
+
+    @property
+    def task(self) -> tuple[str | None, ...]:
+        """What two runs have to share for their times to mean the same."""
+        return (self.model, self.dtype, self.gpu, self.cold_scope)
+
+
+FACTS = tuple(each.name for each in fields(Environment))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One baseline run. `times` has the names of TIMES; phases are seconds by name, cold and warm."""
+
+    host: str
+    run_id: str
+    file: str
+    started_at: datetime
+    environment: Environment
+    settings: tuple[Setting, ...]
+    times: Mapping[str, Estimate]
+    memory_bytes: float | None
+    disk_bytes_per_s: float | None
+    counts: tuple[int, ...]
+    phases: Mapping[str, Mapping[str, float]]
+    reason: str | None
+
+    def figure(self, metric: str) -> float | None:
+        """A metric of METRICS in its own unit; None where it was not measured."""
+        if metric == "disk_bytes_per_s":
+            return self.disk_bytes_per_s
+        return self.times[metric].median if metric in self.times else None
+
+
+METRICS = (*TIMES, "disk_bytes_per_s")
+"""What hosts are compared by."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Another document of a host, such as a sweep: what it is, when it was begun, and its conclusion in a line."""
+
+    host: str
+    kind: str
+    run_id: str
+    file: str
+    started_at: datetime
+    words: str
+
+
+def read_run(document: Mapping[str, Any], file: str) -> Run:
+    """A run from a result document of any schema version that has the form; FormError says what it lacks."""
+    host, summary = form.part(document, "host"), form.part(document, "summary")
+    tuning = form.part(document, "tuning")
+    times = {metric: _estimate(summary, metric) for metric in TIMES}
+    counts = form.part(summary, "counts")
+    memory = _estimate(summary, "warm_rss_bytes") or _estimate(summary, "cold_rss_bytes")
+    rates = form.numbers(form.part(document, "ceiling"), "bytes_per_s")
+    samples = form.parts(document, "samples")
+    return Run(
+        host=form.text(host, "name"),
+        run_id=_run_id(document),
+        file=file,
+        started_at=instant(document, "started_at"),
+        environment=_environment(document, samples),
+        settings=read_settings(tuning, "rows"),
+        times={metric: estimate for metric, estimate in times.items() if estimate},
+        memory_bytes=memory.median if memory else None,
+        disk_bytes_per_s=statistics.median(rates) if rates else None,
+        counts=tuple(int(form.number(counts, kind) or 0) for kind in COUNTS),
+        phases={kind: _phases(summary, kind) for kind in KINDS},
+        reason=next((why for why in (form.optional_text(each, "reason") for each in samples) if why), None),
+    )
+
+
+def read_document(document: Mapping[str, Any], file: str) -> Document:
+    """A sweep, or another document with the same head."""
+    kind = form.text(document, "kind")
+    return Document(
+        host=form.text(form.part(document, "host"), "name"),
+        kind=kind,
+        run_id=_run_id(document),
+        file=file,
+        started_at=instant(document, "started_at"),
+        words=_advice(document) if kind == "sweep" else "",
+    )
+
+
+def read_settings(document: Mapping[str, Any], key: str) -> tuple[Setting, ...]:
+    """The rows of a result or an audit."""
+    return tuple(
+        Setting(
+            knob=form.text(row, "knob"),
+            desired=form.optional_text(row, "desired"),
+            runtime=form.optional_text(row, "runtime"),
+            persisted=form.optional_text(row, "persisted"),
+            verdict=form.text(row, "verdict"),
+            detail=form.optional_text(row, "detail"),
+        )
+        for row in form.parts(document, key)
+    )
+
+
+def instant(document: Mapping[str, Any], key: str) -> datetime:
+    """A UTC instant in ISO 8601."""
+    written = form.text(document, key)
+    try:
+        found = datetime.fromisoformat(written)
+    except ValueError:
+        raise FormError(f"{key} is no instant") from None
+    if found.tzinfo is None:
+        raise FormError(f"{key} has no time zone")
+    return found
+
+
+def _run_id(document: Mapping[str, Any]) -> str:
+    run_id = form.text(document, "run_id")
+    if not _RUN_ID.fullmatch(run_id):
+        raise FormError("run_id does not begin with an instant")
+    return run_id
+
+
+def _estimate(summary: Mapping[str, Any], key: str) -> Estimate | None:
+    figure = form.part(summary, key)
+    median = form.number(figure, "median")
+    if median is None:
+        return None
+    return Estimate(
+        median, form.number(figure, "ci_low"), form.number(figure, "ci_high"), int(form.number(figure, "n") or 0)
+    )
+
+
+def _phases(summary: Mapping[str, Any], kind: str) -> dict[str, float]:
+    start = f"{kind}_phase_"
+    found = {
+        key.removeprefix(start).removesuffix("_s"): _estimate(summary, key) for key in summary if key.startswith(start)
+    }
+    return {name: estimate.median for name, estimate in found.items() if estimate and name != "second_token"}
+
+
+def _environment(document: Mapping[str, Any], samples: object) -> Environment:
+    host, software = form.part(document, "host"), form.part(document, "software")
+    disk = form.part(host, "disk")
+    model, protocol = form.part(document, "model"), form.part(document, "protocol")
+    dtypes = [form.optional_text(sample, "dtype") for sample in form.parts(document, "samples")]
+    return Environment(
+        model=form.optional_text(model, "id"),
+        dtype=next((dtype for dtype in dtypes if dtype), form.optional_text(model, "dtype")),
+        gpu=_gpus(host),
+        driver=form.optional_text(host, "gpu_driver"),
+        cuda=form.optional_text(host, "cuda"),
+        disk=form.optional_text(disk, "model") or form.optional_text(disk, "device"),
+        read_ahead=_binary(form.number(disk, "read_ahead_bytes")),
+        filesystem=form.optional_text(form.part(host, "filesystem"), "type"),
+        kernel=form.optional_text(host, "kernel"),
+        distribution=form.optional_text(host, "distribution"),
+        cpu=form.optional_text(host, "cpu_model"),
+        memory=_binary(form.number(host, "memory_bytes")),
+        python=form.optional_text(software, "python"),
+        torch=form.optional_text(software, "torch"),
+        transformers=form.optional_text(software, "transformers"),
+        cold_scope=form.optional_text(protocol, "cold_scope"),
+    )
+
+
+def _binary(value: float | None) -> str | None:
+    return None if value is None else units.size(value)
+
+
+def _gpus(host: Mapping[str, Any]) -> str:
+    names = [form.text(gpu, "name") for gpu in form.parts(host, "gpus")]
+    counted = {name: names.count(name) for name in names}
+    return " + ".join(name if count == 1 else f"{count}x {name}" for name, count in counted.items()) or "none"
+
+
+def _advice(document: Mapping[str, Any]) -> str:
+    advice = form.parts(form.part(document, "analysis"), "advice")
+    arms = [form.optional_text(each, "arm") for each in advice]
+    found = dict.fromkeys(arm for arm in arms if arm)
+    return f"supports: {', '.join(found)}" if found else "supports no change of settings"

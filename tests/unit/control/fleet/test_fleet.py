@@ -1,0 +1,213 @@
+"""A fleet put together from stored files: statuses, majorities, odd ones, and files that nobody can read."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.fleet.fleet import Fleet, fleet
+from analysis.fleet.stored import prune, read
+from tests import fleet_samples as samples
+from tests.fleet_samples import NOW
+
+STALE = timedelta(days=30)
+
+
+def gather(folder: Path, inventory: dict[str, list[str]] | None = None, newest: int = 20) -> Fleet:
+    return fleet(read(folder / "results", folder / "audit.json", newest), inventory or {}, NOW, STALE)
+
+
+def test_an_empty_folder_is_an_empty_fleet(tmp_path: Path) -> None:
+    found = gather(tmp_path)
+    assert (found.hosts, found.left_out) == ((), ())
+    assert found.overview()["hosts"] == 0
+
+
+def test_every_golden_result_is_read(tmp_path: Path) -> None:
+    for path in samples.GOLDEN.glob("*.json"):
+        samples.store(tmp_path / "results", json.loads(path.read_text()))
+    found = gather(tmp_path)
+    assert found.left_out == ()
+    assert len(found.hosts) == len(
+        {json.loads(path.read_text())["host"]["name"] for path in samples.GOLDEN.glob("*.json")}
+    )
+
+
+def test_real_examples_are_read(tmp_path: Path) -> None:
+    examples = samples.GOLDEN.parents[2] / "docs/examples"
+    for path in examples.glob("*/*.json"):
+        document = json.loads(path.read_text())
+        name = f"sweep-{document['run_id']}" if document["kind"] == "sweep" else document["run_id"]
+        (tmp_path / "results/host").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"results/host/{name}.json").write_text(path.read_text())
+    found = gather(tmp_path)
+    assert found.left_out == ()
+    assert sum(len(host.documents) for host in found.hosts) == 2
+    assert all(host.documents[0].words for host in found.hosts if host.documents)
+
+
+def test_overview_statuses_and_the_newer_word_wins(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 4, 2)
+    old = samples.scaled(samples.golden("gpu"), "old", NOW - timedelta(days=31), 1)
+    samples.store(tmp_path / "results", old)
+    statuses = {"gpu-1": "clean", "gpu-2": "drift", "gpu-3": "unreachable", "lost": "error"}
+    (tmp_path / "audit.json").write_text(json.dumps(samples.audit(statuses)))
+    found = gather(tmp_path, {"gpu-1": ["rack-1"], "new": []})
+    assert {host.name: host.status for host in found.hosts} == {
+        "gpu-1": "clean",
+        "gpu-2": "drift",
+        "gpu-3": "unreachable",
+        "gpu-4": "clean",
+        "lost": "error",
+        "new": "unknown",
+        "old": "clean",
+    }
+    assert found.overview() == {
+        "hosts": 7, "clean": 3, "drift": 1, "unreachable": 1, "error": 1, "unknown": 1,
+        "measured": 4, "stale": 1, "failed": 0, "never": 2,
+    }  # fmt: skip
+    assert [host.in_inventory for host in found.hosts].count(True) == 2
+    (knob,) = (each for each in found.settings if each.knob == "thp.enabled")
+    assert [(value, len(hosts)) for value, hosts in knob.values] == [("madvise", 4), ("always", 1)]
+    assert knob.majority
+
+
+def test_an_older_audit_does_not_outlive_a_newer_run(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 1)
+    (tmp_path / "audit.json").write_text(json.dumps(samples.audit({"gpu-1": "drift"}, NOW - timedelta(days=1))))
+    assert gather(tmp_path).hosts[0].status == "clean"
+
+
+def test_the_odd_one_is_named_with_what_differs(tmp_path: Path) -> None:
+    def change(host: int, run: int, document: dict[str, Any]) -> float:
+        if host == 3:
+            document["host"]["kernel"] = "5.10.0"
+            document["summary"] = {
+                key: samples.times(figure, 3) if key == "cold_phase_weights_s" else figure
+                for key, figure in document["summary"].items()
+            }
+        return 1.3 if host == 3 else 1.0
+
+    samples.build(tmp_path / "results", 8, 1, change)
+    (outlier,) = gather(tmp_path).outliers
+    assert outlier.host == "gpu-4"
+    assert {odd.metric for odd in outlier.odd} >= {"cold_time_to_first_token_s", "warm_load_real_s"}
+    assert 0.2 < outlier.odd[0].share < 0.4
+    (difference,) = outlier.differs
+    assert (difference.fact, difference.here, difference.usual) == ("kernel", "5.10.0", "6.12.9-amd64")
+    assert (difference.count, difference.hosts) == (7, 8)
+    assert outlier.phase is not None
+    assert outlier.phase[0] in ("weights", "import_torch")
+
+
+def test_unlike_hosts_are_not_compared(tmp_path: Path) -> None:
+    def change(host: int, run: int, document: dict[str, Any]) -> float:
+        if host % 2:
+            document["host"]["disk"] = {**document["host"]["disk"], "model": "Slow disk"}
+        return 2.0 if host % 2 else 1.0
+
+    samples.build(tmp_path / "results", 10, 1, change)
+    assert gather(tmp_path).outliers == ()
+
+
+def test_a_change_is_told_from_its_first_run_on_with_what_changed(tmp_path: Path) -> None:
+    def change(host: int, run: int, document: dict[str, Any]) -> float:
+        if host == 1 and run >= 6:
+            document["software"]["torch"] = "2.14.0"
+            return 1.4
+        return 1.0
+
+    samples.build(tmp_path / "results", 3, 10, change)
+    found = gather(tmp_path).changes
+    assert {each.host for each in found} == {"gpu-2"}
+    assert "cold_load_real_s" in {each.metric for each in found}
+    assert all(each.low < 1.4 < each.high for each in found)
+    assert {(each.before, each.after, each.differs) for each in found} == {(6, 4, ("torch",))}
+
+
+def test_runs_of_another_task_are_no_history(tmp_path: Path) -> None:
+    def change(host: int, run: int, document: dict[str, Any]) -> float:
+        if run >= 6:
+            document["model"] = {**document["model"], "id": "another"}
+            return 2.0
+        return 1.0
+
+    samples.build(tmp_path / "results", 2, 10, change)
+    assert gather(tmp_path).changes == ()
+
+
+BROKEN = {
+    "empty": ("", "no valid JSON"),
+    "cut": ('{"kind": "baseline", ', "no valid JSON"),
+    "list": ("[]", "not a JSON object"),
+    "deep": ("[" * 100_000, "nested too deeply"),
+    "nan": ('{"kind": NaN}', "no number"),
+    "bare": ('{"kind": "baseline", "schema_version": 7}', "schema version 7"),
+    "unknown": ('{"schema_version": 2, "x": 1}', "kind is missing"),
+    "latin": (b"\xff\xfe".decode("latin-1"), "no valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_file_is_named_and_left_out(tmp_path: Path, name: str) -> None:
+    samples.build(tmp_path / "results", 1, 1)
+    content, why = BROKEN[name]
+    (tmp_path / "results/gpu-1/20260101T000000Z.json").write_text(content, encoding="latin-1")
+    found = gather(tmp_path)
+    assert [host.name for host in found.hosts] == ["gpu-1"]
+    (left_out,) = found.left_out
+    assert left_out.file == "gpu-1/20260101T000000Z.json"
+    assert why in left_out.why
+
+
+@pytest.mark.parametrize("place", ["host", "summary", "samples", "tuning", "started_at", "run_id", "model"])
+@pytest.mark.parametrize("value", [7, "x", [1], {"a": 1}, True])
+def test_a_part_of_another_form_is_never_a_crash(tmp_path: Path, place: str, value: object) -> None:
+    document = samples.golden("cpu") | {place: value}
+    path = tmp_path / "results/x/20260101T000000Z.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
+    found = gather(tmp_path)
+    assert len(found.hosts) + len(found.left_out) == 1
+
+
+def test_a_broken_audit_is_named(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").write_text(json.dumps(samples.audit({"a": "splendid"})))
+    (left_out,) = gather(tmp_path).left_out
+    assert left_out.file == "audit.json"
+    assert "splendid" in left_out.why
+
+
+def test_only_the_newest_runs_are_read_and_the_rest_counted(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 2, 5)
+    for host in gather(tmp_path, newest=3).hosts:
+        assert (len(host.runs), host.older) == (3, 2)
+
+
+def test_a_failed_newest_run_is_no_figure_and_says_so(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 1)
+    failed = samples.scaled(samples.golden("gpu"), "gpu-1", NOW, 1)
+    failed["summary"] = {"counts": {"cold": 0, "warm": 0, "lukewarm": 0, "failed": 6}}
+    failed["samples"] = [{**sample, "kind": "failed", "reason": "killed"} for sample in failed["samples"]]
+    samples.store(tmp_path / "results", failed)
+    found = gather(tmp_path)
+    assert found.overview()["failed"] == 1
+    latest = found.hosts[0].latest
+    assert latest is not None
+    assert (latest.reason, latest.times) == ("killed", {})
+
+
+def test_retention_keeps_the_newest_and_everything_that_is_no_result(tmp_path: Path) -> None:
+    samples.build(tmp_path, 2, 5)
+    (tmp_path / "gpu-1/sweep-20260101T000000Z.json").write_text("{}")
+    (tmp_path / "gpu-1/20260101.json").write_text("mine")
+    assert prune(tmp_path, 0) == []
+    assert len(prune(tmp_path, 3)) == 4
+    left = sorted(path.name for path in (tmp_path / "gpu-1").iterdir())
+    assert len(left) == 5
+    assert "20260320T120000Z.json" in left
+    assert {"sweep-20260101T000000Z.json", "20260101.json"} <= set(left)
