@@ -1,0 +1,102 @@
+"""Removing a folder with all that is in it, whoever filled it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import time
+from pathlib import Path
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATIENCE_S = 300.0
+
+
+def remove_tree(path: Path, patience_s: float = _PATIENCE_S) -> None:
+    """Remove a file, a link, or a folder with all that is in it; what is not there is fine.
+
+    Follows no link, and works by descriptors, so nobody can swap a folder for a link meanwhile. Folders are lifted to
+    the top and not descended into, so depth costs neither recursion nor descriptors. What is mounted inside stays.
+    OSError as the kernel gave it, or ETIMEDOUT where somebody fills the folder faster than it can be emptied.
+    """
+    deadline = time.monotonic() + patience_s
+    try:
+        parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if _unlinked(parent, path.name):
+            return
+        top = os.open(path.name, _OPEN, dir_fd=parent)
+        try:
+            if os.fstat(top).st_dev != os.fstat(parent).st_dev:
+                raise OSError(errno.EBUSY, "Something is mounted there", str(path))
+            _empty(top, str(path), deadline)
+        finally:
+            os.close(top)
+        os.rmdir(path.name, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def remove_folder_if_empty(path: Path) -> None:
+    """Remove a folder in which nothing is left; one that is in use, a link or missing stays as it is."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+def _empty(top: int, path: str, deadline: float) -> None:
+    while names := os.listdir(top):
+        for name in names:
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, "It is filled as fast as it is emptied", path)
+            if not _unlinked(top, name):
+                _dissolve(top, name)
+
+
+def _dissolve(top: int, name: str) -> None:
+    """Remove a folder; the folders in it come to lie beside it."""
+    # The kernel refuses to rename a mount (EBUSY), so nothing in one is ever touched.
+    mine = _lifted(top, name, top)
+    folder = os.open(mine, _OPEN, dir_fd=top)
+    try:
+        for inner in os.listdir(folder):
+            if not _unlinked(folder, inner):
+                _lifted(folder, inner, top)
+    finally:
+        os.close(folder)
+    # Filled again by somebody meanwhile: the next pass takes that.
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            os.rmdir(mine, dir_fd=top)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+
+
+def _lifted(folder: int, name: str, top: int) -> str:
+    mine = f".{secrets.token_hex(8)}"
+    os.rename(name, mine, src_dir_fd=folder, dst_dir_fd=top)
+    return mine
+
+
+def _unlinked(folder: int, name: str) -> bool:
+    """Remove anything but a folder; False where it is one."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        pass
+    except (IsADirectoryError, PermissionError) as error:
+        # POSIX has EPERM for a folder, Linux EISDIR (unlink(2)).
+        if isinstance(error, PermissionError) and not _is_folder(folder, name):
+            raise
+        return False
+    return True
+
+
+def _is_folder(folder: int, name: str) -> bool:
+    with contextlib.suppress(OSError):
+        os.close(os.open(name, _OPEN, dir_fd=folder))
+        return True
+    return False
