@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from .files import Host
+from .trust import find_program
 
 
 def systemd_runs(host: Host) -> bool:
@@ -19,9 +20,12 @@ def reload_units(host: Host) -> str | None:
     """
     if not (host.is_live and systemd_runs(host)):
         return None
+    systemctl = find_program(host, "systemctl")
+    if systemctl is None:
+        return "systemd did not read the mount units again (no systemctl). Next: run systemctl daemon-reload by hand."
     try:
         done = subprocess.run(
-            ["systemctl", "daemon-reload"],
+            [systemctl, "daemon-reload"],
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,

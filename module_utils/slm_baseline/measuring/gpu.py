@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 from ..host.errors import ParseError
 from ..host.files import Host
+from ..host.trust import find_program
 
 DRIVER_VERSION = "/proc/driver/nvidia/version"
 _FOLDERS = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/bin", "/opt/nvidia/bin")
@@ -211,12 +212,9 @@ def _switch(element: ElementTree.Element, path: str) -> bool | None:
 
 
 def _nvidia_smi(host: Host) -> str | None:
-    """Its path, looked for beyond PATH too, which sudo cuts short."""
-    for folder in (*os.get_exec_path(), *_FOLDERS):
-        path = host.path(os.path.abspath(os.path.join(folder, "nvidia-smi")))
-        if os.access(path, os.X_OK):
-            return str(path)
-    return None
+    """Its path, looked for beyond PATH too, which sudo cuts short; only where nobody but root can put a program."""
+    path = find_program(host, "nvidia-smi", _FOLDERS)
+    return str(host.path(path)) if path else None
 
 
 def _run(command: list[str], timeout_s: float) -> tuple[int | None, str]:

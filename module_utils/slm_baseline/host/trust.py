@@ -1,0 +1,160 @@
+"""Whether root may trust a path: whoever can write what root reads or runs is root.
+
+A path is trusted where only root can change what it leads to: every folder on the way, every link, and the end. Links
+are followed component by component, since each of them, and each folder on its own way, decides where the path leads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .errors import SettingError
+from .files import Host
+
+_MOST_LINKS = 40
+"""As many as the kernel follows (path_resolution(7))."""
+_SHARED = stat.S_IWGRP | stat.S_IWOTH
+_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One component on the way to a path: its real path, and `st_mode` and `st_uid` as lstat(2) gives them."""
+
+    path: str
+    mode: int
+    uid: int
+
+
+@dataclass(frozen=True)
+class Way:
+    """Every component on the way to a path, from `/` on. `missing` is the first one that does not exist, if any."""
+
+    steps: tuple[Step, ...]
+    missing: str | None = None
+
+
+def way_to(host: Host, path: str) -> Way:
+    """The way to an absolute path. OSError for a loop of links, or a folder that this process may not pass."""
+    steps = {"/": _step(host, "/")}
+    at, ahead, links = "/", _parts(path), 0
+    while ahead:
+        name = ahead.pop(0)
+        if name == "..":
+            at = os.path.dirname(at)
+            continue
+        following = f"{at.rstrip('/')}/{name}"
+        try:
+            step = _step(host, following)
+        except (FileNotFoundError, NotADirectoryError):
+            return Way(tuple(steps.values()), following)
+        steps[following] = step
+        if not stat.S_ISLNK(step.mode):
+            at = following
+            continue
+        links += 1
+        target = os.readlink(host.path(following))
+        if links > _MOST_LINKS:
+            raise SettingError(
+                "path", "a path", path, "Its links lead round in a circle.", "correct the links on the host."
+            )
+        at = "/" if target.startswith("/") else at
+        ahead = _parts(target) + ahead
+    return Way(tuple(steps.values()))
+
+
+def weakness(way: Way, owners: Sequence[int] = (0,)) -> str | None:
+    """What lets others than these owners change where a way leads or what is there, in words; None for a trusted one.
+
+    In a sticky folder nobody may rename or remove what is another's (unlink(2)), so an owner's folder there is safe. A
+    file or link is not: others may have moved one of root's in from a folder of their own. What does not exist yet is
+    made by root with mkdir(2), which fails where somebody was faster, so it may be missing from a sticky folder.
+    """
+    modes = {step.path: step.mode for step in way.steps}
+    for number, step in enumerate(way.steps):
+        if step.uid not in owners:
+            return f"{step.path} belongs to user id {step.uid}"
+        parent = modes[os.path.dirname(step.path)] if step.path != "/" else 0
+        if parent & _SHARED and not stat.S_ISDIR(step.mode):
+            return f"{step.path} lies in a folder that others can write"
+        if stat.S_ISLNK(step.mode) or not step.mode & _SHARED:
+            continue
+        is_passed = number + 1 < len(way.steps) or way.missing is not None
+        if not (is_passed and stat.S_ISDIR(step.mode) and step.mode & stat.S_ISVTX):
+            return f"{step.path} has mode {stat.S_IMODE(step.mode):04o}, so others can write it"
+    return None
+
+
+def untrusted(host: Host, path: str) -> str | None:
+    """What makes a path of this host one that root must not read or run, in words; None where there is nothing."""
+    # A test's tree belongs to whoever runs the test.
+    owners = (0,) if host.is_live else (0, os.geteuid())
+    try:
+        return weakness(way_to(host, path), owners)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+
+
+def require_trusted(host: Host, path: str, knob: str) -> None:
+    """SettingError, naming the knob and the weak component, unless only root can change what a path leads to."""
+    weak = untrusted(host, path)
+    if weak:
+        raise SettingError(
+            knob,
+            "a path that only root can write",
+            f"{path}: {weak}",
+            "Root uses what lies there, so whoever can write it could act as root.",
+            "choose a place such as /opt/slm-baseline, or give every folder on the way to root alone "
+            "(chown root:root, chmod go-w).",
+        )
+
+
+def find_program(host: Host, name: str, also: Sequence[str] = ()) -> str | None:
+    """A program's path for root to run, from the folders of PATH and then the usual ones; None where there is none.
+
+    A folder of PATH that is empty, relative, or that others can write is passed over, and so is such a program.
+    """
+    for folder in (*os.environ.get("PATH", "").split(":"), *_FOLDERS, *also):
+        path = f"{folder}/{name}"
+        if folder.startswith("/") and os.access(host.path(path), os.X_OK) and untrusted(host, path) is None:
+            return path
+    return None
+
+
+def search_path(host: Host) -> str:
+    """A PATH for programs that root runs: the usual folders, less any that others can write."""
+    return ":".join(folder for folder in _FOLDERS if host.exists(folder) and untrusted(host, folder) is None)
+
+
+@contextlib.contextmanager
+def acting_as(uid: int, gid: int) -> Iterator[None]:
+    """Use files with another user's rights, without groups of its own; nothing changes for a process that is not root.
+
+    Only the effective ids change (credentials(7)): the user can neither signal nor trace this process meanwhile.
+    """
+    if os.geteuid() != 0:
+        yield
+        return
+    group, groups = os.getegid(), os.getgroups()
+    try:
+        os.setgroups([])
+        os.setegid(gid)
+        os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _step(host: Host, path: str) -> Step:
+    status = os.lstat(host.path(path))
+    return Step(path, status.st_mode, status.st_uid)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
