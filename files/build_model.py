@@ -22,6 +22,7 @@ manifest_sha256. Exit status: 0 right, 2 bad arguments, no room or a folder that
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -31,6 +32,7 @@ import shutil
 import stat
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,8 @@ BUILDER_VERSION = 1
 MANIFEST = "manifest.json"
 STAMP = ".verified"
 PART = ".part"
+LOCK = ".lock"
+LOCK_WAIT_S = 60.0
 CHUNK_BYTES = 16 << 20
 # Disk that must stay free beside the model: a full disk breaks more than a build.
 SPARE_BYTES = 256 << 20
@@ -544,7 +548,7 @@ class Folder:
         for document in noted.values():
             if document and document.get("shape") != self.shape_name:
                 raise BuildError(f"{self.path} holds the model {document.get('shape')!r}; choose another folder")
-        if not any(noted.values()) and set(os.listdir(self.path)) - {STAMP + PART}:
+        if not any(noted.values()) and set(os.listdir(self.path)) - {STAMP + PART, LOCK}:
             raise BuildError(f"{self.path} holds files that this builder did not write; choose an empty folder")
         current = {name: document["files"] for name, document in noted.items() if document and self._is_ours(document)}
         self._stamp = {
@@ -621,16 +625,40 @@ def _bytes_or_none(path: Path) -> bytes | None:
         return None
 
 
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Have the folder alone. A second builder waits here, and then finds the work done; BuildError after a minute.
+
+    The lock is a file that only this user can open, since whoever can open a file can hold its lock for ever. It goes
+    with the work, so one that was removed while we waited is not the lock any more.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_S
+    name = path / LOCK
+    while True:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        try:
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock), os.lstat(name)):
+                    try:
+                        yield
+                    finally:
+                        name.unlink(missing_ok=True)
+                    return
+        finally:
+            os.close(lock)
+        if time.monotonic() > deadline:
+            raise BuildError(f"another builder has been working on {path} for {LOCK_WAIT_S:.0f} s")
+        time.sleep(0.1)
+
+
 def build(shape_name: str, path: Path, seed: int = 0, verify: bool = False) -> dict[str, Any]:
     """Make a folder hold a model, doing only what is missing; what the last line of output says.
 
     Raises BuildError for a folder of something else or too little room, OSError as the kernel gave it.
     """
     path.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # A second builder waits here, and then finds the work done.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(path):
         folder = Folder(path, shape_name, seed)
         hashes = folder.claim()
         folder.write_stamp()
@@ -640,8 +668,6 @@ def build(shape_name: str, path: Path, seed: int = 0, verify: bool = False) -> d
         folder.build(wrong)
         folder.write_stamp()
         manifest, content, rewritten = folder.write_manifest()
-    finally:
-        os.close(lock)
     return {
         "path": str(path),
         "shape": shape_name,

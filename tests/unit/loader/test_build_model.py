@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -356,3 +357,43 @@ def test_a_shard_header_is_what_the_format_lays_down() -> None:
         "a": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [0, 12]},
         "b": {"dtype": "BF16", "shape": [1], "data_offsets": [12, 14]},
     }
+
+
+def test_a_lock_that_anybody_can_hold_holds_no_builder_up(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_model, "LOCK_WAIT_S", 0.0)
+    folder = os.open(tiny, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert build_model.build("tiny", tiny)["changed"] is False
+    os.close(folder)
+
+
+def test_a_second_builder_waits_and_then_says_so(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_model, "LOCK_WAIT_S", 0.2)
+    with build_model.alone(tiny):
+        assert (tiny / build_model.LOCK).stat().st_mode & 0o777 == 0o600
+        with pytest.raises(BuildError, match=r"another builder has been working on .*tiny for 0 s"):
+            build_model.build("tiny", tiny)
+    assert not (tiny / build_model.LOCK).exists()
+
+
+def test_a_lock_left_by_a_killed_builder_is_taken_over(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_model, "LOCK_WAIT_S", 0.0)
+    (tiny / build_model.LOCK).write_text("")
+    assert build_model.build("tiny", tiny)["changed"] is False
+    assert not (tiny / build_model.LOCK).exists()
+
+
+def test_a_lock_that_went_with_the_first_builder_is_not_the_seconds(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, flock, opened = tiny / build_model.LOCK, fcntl.flock, []
+
+    def overtaken(descriptor: int, operation: int) -> None:
+        opened.append(os.fstat(descriptor).st_ino)
+        if len(opened) == 1:
+            name.rename(tiny.parent / "gone")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with build_model.alone(tiny):
+        assert name.stat().st_ino == opened[1] != opened[0]
