@@ -42,7 +42,9 @@ options:
     LOADER = r"""
 options:
   home:
-    description: The folder on the host that holds environment, scripts, models and samples in progress.
+    description: >-
+      The folder on the host that holds environment, scripts, models and samples in progress. It must be new, empty or
+      marked as ours (C(.slm-baseline)), on a path that only root can write.
     type: str
     default: /opt/slm-baseline
   python:

@@ -16,12 +16,16 @@ author: slm-baseline maintainers
 extends_documentation_fragment: [slm_baseline, slm_baseline.loader, slm_baseline.run]
 options:
   state:
-    description: C(absent) removes environment, scripts, embedded models and samples, and nothing else in O(home).
+    description: >-
+      C(absent) removes environment, scripts, embedded models and samples from O(home) and from every other home that
+      this host has on record, and nothing else. A folder without our mark (C(.slm-baseline)) is left alone.
     type: str
     choices: [present, absent]
     default: present
   base_python:
-    description: The Python to make the environment from. Empty finds one in C(/usr/bin) or C(/usr/local/bin).
+    description: >-
+      The Python to make the environment from, on a path that only root can write. Empty finds one in C(/usr/bin) or
+      C(/usr/local/bin).
     type: str
     default: ""
   requirements:
@@ -89,6 +93,7 @@ from ansible.module_utils.slm_baseline.measuring.environment import (
     parse_environment,
     remove,
 )
+from ansible.module_utils.slm_baseline.measuring.home import require_home
 from ansible.module_utils.slm_baseline.measuring.loader_process import find_account
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 
@@ -113,13 +118,14 @@ def main() -> None:
         require_root(host, "slm_environment")
         environment = parse_environment(params)
         if params["state"] == "absent":
-            paths = installed(host, environment)
-            if paths and not module.check_mode:
+            parts = installed(host, environment.home)
+            if parts and not module.check_mode:
                 # A purge is what ends a rollback: nobody would release the host after it.
                 with leased(module, host, last=True):
-                    remove(host, environment, paths)
-            return {"changed": bool(paths), "removed": paths}
+                    remove(host, parts)
+            return {"changed": bool(parts), "removed": [path for paths in parts.values() for path in paths]}
         account = find_account(params["user"])
+        require_home(host, environment.home)
         must_build = not is_built(host, environment)
         names = changed_scripts(host, environment, params["scripts"])
         if (must_build or names) and not module.check_mode:

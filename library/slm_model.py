@@ -70,13 +70,14 @@ def main() -> None:
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "slm_model")
         place = parse_model(params)
+        account = find_account(params["user"])
         built: dict[str, Any] = {"changed": False, "built": []}
         if place.model in EMBEDDED_MODEL_BYTES:
             if module.check_mode:
                 return {"changed": not host.exists(f"{embedded_path(place)}/manifest.json")}
             with leased(module, host):
-                built = build_model(host, Environment(place.home, params["python"]).interpreter, place)
-        model = find_model(host, place, find_account(params["user"]))
+                built = build_model(host, Environment(place.home, params["python"]).interpreter, place, account)
+        model = find_model(host, place, account)
         return {"changed": built["changed"], "built": built["built"], "model": model.as_dict()}
 
     finish(module, work)

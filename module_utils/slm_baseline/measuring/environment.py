@@ -1,25 +1,27 @@
 """The measurement's own environment on a host: scripts, and a virtual environment made from a lock.
 
-Everything lies in one folder, which the purge removes. A stamp written last holds the hashes of what the environment
-was made from, so one that is right costs one file to see, and one that was interrupted is made again.
+Everything lies in one folder of our own (home.py), which the purge removes. A stamp written last holds the hashes of
+what the environment was made from, so one that is right costs one file to see, and an interrupted one is made again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..host.errors import SettingError
-from ..host.files import Host, missing_folders
+from ..host.files import Host, temporary_name
+from ..host.trees import remove_folder_if_empty, remove_tree
+from ..host.trust import require_trusted, search_path, untrusted
+from .home import forget_homes, homes_of, make_home, remove_home, require_home
 from .loader_process import Account, printable, run_as
+from .model_files import EMBEDDED_MODEL_BYTES
 from .store import RUNS
 
 _STAMP = "slm-baseline.json"
@@ -31,7 +33,11 @@ _CANDIDATES = tuple(
 )
 _PROBE = "import ensurepip, os, sys, venv; print(sys.version_info[1], int(os.access(sys.argv[1], os.X_OK)))"
 _BUILD_TIMEOUT_S = 3600.0
-_OURS = ("venv", "models", "scratch", "requirements.txt", "slm_load.py", "build_model.py", "gpu_copy_rate.py")
+_FILES = ("requirements.txt", "slm_load.py", "build_model.py", "gpu_copy_rate.py")
+_OURS = (
+    *("venv", "scratch", *_FILES, *map(temporary_name, _FILES)),
+    *(f"models/{shape}" for shape in EMBEDDED_MODEL_BYTES),
+)
 _SCRIPT = re.compile(r"[a-z][a-z0-9_]*\.py", re.ASCII)
 
 
@@ -93,9 +99,13 @@ def absolute_path(knob: str, value: object) -> str:
 
 
 def is_built(host: Host, environment: Environment) -> bool:
-    """Whether our own environment is there and made from just this; true where an existing Python is used."""
+    """Whether our own environment is there and made from just this; true where an existing Python is used.
+
+    SettingError for a home that is not ours: an environment that others can write is not believed.
+    """
     if environment.python:
         return True
+    require_home(host, environment.home)
     try:
         stamp = json.loads(host.read(f"{environment.folder}/{_STAMP}"))
     except (OSError, ValueError):
@@ -103,16 +113,21 @@ def is_built(host: Host, environment: Environment) -> bool:
     return bool(stamp == environment.stamp() and host.exists(environment.interpreter))
 
 
-def find_base_python(environment: Environment, account: Account) -> str:
+def find_base_python(host: Host, environment: Environment, account: Account) -> str:
     """A Python from which the loader's user can run an environment in `home`; SettingError where there is none.
 
-    A virtual environment's interpreter is a link to its base, so the base itself must be executable by that user.
+    A virtual environment's interpreter is a link to its base, so the base itself must be executable by that user. Root
+    runs it too, to make the environment, so it must be one that only root can write.
     """
     above = environment.home
     while not os.path.isdir(above):
         above = os.path.dirname(above)
+    if environment.base_python:
+        require_trusted(host, environment.base_python, "slm_benchmark_base_python")
     tried = (environment.base_python,) if environment.base_python else _CANDIDATES
     for python in tried:
+        if untrusted(host, python):
+            continue
         try:
             answer = subprocess.run(
                 [python, "-I", "-c", _PROBE, above],
@@ -149,15 +164,16 @@ def find_base_python(environment: Environment, account: Account) -> str:
 
 def build(host: Host, environment: Environment, account: Account) -> None:
     """Make the environment anew from its lock. Takes minutes. SettingError with the end of what pip said."""
-    base = find_base_python(environment, account)
-    _make_home(host, environment)
-    folder = str(host.path(environment.folder))
-    _run([base, "-m", "venv", "--clear", folder], "venv")
+    base = find_base_python(host, environment, account)
+    make_home(host, environment.home)
+    folder = host.path(environment.folder)
+    remove_tree(folder)
+    _run(host, [base, "-I", "-m", "venv", str(folder)], "venv")
     requirements = f"{environment.home}/requirements.txt"
     host.write_durably(requirements, environment.requirements.encode())
     # No cache: nothing may lie outside our folder.
-    pip = [f"{folder}/bin/python", "-m", "pip", "install", "--no-input", "--no-cache-dir", "--quiet"]
-    _run([*pip, *environment.pip_options, "--requirement", str(host.path(requirements))], "pip")
+    pip = [f"{folder}/bin/python", "-I", "-m", "pip", "install", "--no-input", "--no-cache-dir", "--quiet"]
+    _run(host, [*pip, *environment.pip_options, "--requirement", str(host.path(requirements))], "pip")
     host.write_durably(f"{environment.folder}/{_STAMP}", json.dumps(environment.stamp()).encode())
 
 
@@ -173,50 +189,54 @@ def changed_scripts(host: Host, environment: Environment, scripts: Mapping[str, 
 
 def install_scripts(host: Host, environment: Environment, scripts: Mapping[str, str]) -> None:
     """Write these scripts into `home`."""
-    _make_home(host, environment)
+    make_home(host, environment.home)
     for name, text in scripts.items():
         host.write_durably(f"{environment.home}/{name}", text.encode(), mode=0o755)
 
 
 def fresh_scratch(host: Host, environment: Environment) -> str:
     """The folder for the loader's homes, emptied of what a killed run left."""
+    make_home(host, environment.home)
     scratch = host.path(environment.scratch)
-    shutil.rmtree(scratch, ignore_errors=True)
+    remove_tree(scratch)
     # Others may pass through and not look; each home in it belongs to the loader's user.
     scratch.mkdir(mode=0o711)
     scratch.chmod(0o711)
     return str(scratch)
 
 
-def installed(host: Host, environment: Environment) -> list[str]:
-    """What of ours is on the host: the parts of `home` that this project writes, and the samples of runs."""
-    parts = [f"{environment.home}/{name}" for name in _OURS]
-    return [path for path in (*parts, RUNS) if host.path(path).exists() or host.path(path).is_symlink()]
+def installed(host: Host, home: str) -> dict[str, list[str]]:
+    """What of ours is on the host, by home: on record or this one. The samples of runs stand under an empty name.
+
+    A folder without our mark has nothing of ours, whatever lies in it.
+    """
+    homes = {
+        each: [path for name in _OURS if _is_there(host, path := f"{each}/{name}")] for each in homes_of(host, home)
+    }
+    return {**homes, **({"": [RUNS]} if _is_there(host, RUNS) else {})}
 
 
-def remove(host: Host, environment: Environment, paths: Sequence[str]) -> None:
-    """Remove these, and the folders they lay in where nothing else is left there: others may use `home` too."""
-    for path in paths:
-        target = host.path(path)
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink()
-    for folder in (host.path(environment.home), host.path(RUNS).parent):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+def remove(host: Host, parts: Mapping[str, Sequence[str]]) -> None:
+    """Remove what `installed` found, and the folders that we made for it where nothing else is left in them."""
+    for home in filter(None, parts):
+        for path in parts[home]:
+            remove_tree(host.path(path))
+        remove_folder_if_empty(host.path(f"{home}/models"))
+        remove_home(host, home)
+    for path in parts.get("", ()):
+        remove_tree(host.path(path))
+    forget_homes(host, list(parts))
+    remove_folder_if_empty(host.path(RUNS).parent)
 
 
-def _make_home(host: Host, environment: Environment) -> None:
-    """`home` and what is missing above it, open to the loader's user however strict our umask is."""
-    for folder in map(host.path, missing_folders(host, environment.home)):
-        folder.mkdir()
-        folder.chmod(0o755)
+def _is_there(host: Host, path: str) -> bool:
+    return os.path.lexists(host.path(path))
 
 
-def _run(command: Sequence[str], what: str) -> None:
+def _run(host: Host, command: Sequence[str], what: str) -> None:
     """Run one step; umask 022, because another user has to read what it makes."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment["PATH"] = search_path(host)
     try:
         answer = subprocess.run(
             command,

@@ -12,9 +12,11 @@ from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.trust import acting_as
 from .copy_rates import SCRIPT, measure_copy_rates
 from .environment import Environment, absolute_path, find_base_python, fresh_scratch, is_built, parse_environment
 from .gpu import DRIVER_VERSION, read_gpus
+from .home import require_home
 from .host_facts import host_facts
 from .interpreter import PACKAGES, Interpreter, require_packages
 from .loader_process import Account, Loader, find_account
@@ -88,19 +90,20 @@ def parse_block(value: object, blocks: int) -> int:
 def preflight(host: Host, request: Request) -> dict[str, Any]:
     """Everything that would stop the measurement, told before anything on the host changes; reads only.
 
-    Raises the first SettingError: no root, an unknown or privileged user, a home that the user cannot reach, an
-    interpreter that lacks packages or that the user cannot run, a model that is missing, damaged or unreadable, too
-    little room for what is yet to be made.
+    Raises the first SettingError: no root, an unknown or privileged user, a home that is somebody else's or that the
+    user cannot reach, an interpreter that lacks packages or that the user cannot run, a model that is missing, damaged
+    or unreadable, too little room for what is yet to be made.
     """
     _require_root(host)
     account = find_account(request.user)
     needed = 0
     environment = request.environment
+    require_home(host, environment.home)
     if is_built(host, environment):
         _require_way(host, environment, account)
         require_packages(environment.interpreter, account)
     else:
-        find_base_python(environment, account)
+        find_base_python(host, environment, account)
         needed += _CUDA_ENVIRONMENT_BYTES if host.exists(DRIVER_VERSION) else _ENVIRONMENT_BYTES
     if request.place.model in EMBEDDED_MODEL_BYTES:
         embedded = embedded_path(request.place)
@@ -118,16 +121,20 @@ def embedded_path(place: ModelPlace) -> str:
 
 
 def find_model(host: Host, place: ModelPlace, account: Account) -> Model:
-    """The model, every file there and readable by the loader's user."""
-    return resolve_model(
-        host,
-        place.model,
-        place.revision or None,
-        place.hf_home,
-        f"{place.home}/models",
-        place.offline,
-        _reader(account),
-    )
+    """The model, every file there and readable by the loader's user, with whose rights it is read.
+
+    It may be anybody's, and a link in it may lead anywhere: root would follow it to files that this user may not see.
+    """
+    with acting_as(account.uid, account.gid):
+        return resolve_model(
+            host,
+            place.model,
+            place.revision or None,
+            place.hf_home,
+            f"{place.home}/models",
+            place.offline,
+            _reader(account),
+        )
 
 
 def _reader(account: Account) -> Reader:

@@ -22,12 +22,14 @@ from ansible.module_utils.slm_baseline.measuring.environment import (
     Environment,
     absolute_path,
     changed_scripts,
+    find_base_python,
     fresh_scratch,
     install_scripts,
     installed,
     is_built,
     remove,
 )
+from ansible.module_utils.slm_baseline.measuring.home import make_home
 from ansible.module_utils.slm_baseline.measuring.interpreter import (
     PACKAGES,
     Interpreter,
@@ -46,6 +48,7 @@ from hypothesis import strategies as st
 
 from analysis.text.schema import validate
 
+NOBODY = Account("nobody", 65534, 65534)
 PARAMS: dict[str, Any] = {
     "home": "/opt/slm-baseline",
     "python": "",
@@ -136,7 +139,7 @@ def host(public: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     (public / "opt").mkdir()
     found = Interpreter((3, 11, 2), dict.fromkeys(PACKAGES, "1"), (), (), "/usr/bin/python3")
     monkeypatch.setattr(run, "require_packages", lambda python, account: found)
-    monkeypatch.setattr(run, "find_base_python", lambda environment, account: "/usr/bin/python3")
+    monkeypatch.setattr(run, "find_base_python", lambda host, environment, account: "/usr/bin/python3")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 40))
     return Host(public)
 
@@ -174,6 +177,7 @@ def test_preflight_refuses(host: Host, more: dict[str, str], knob: str) -> None:
 def test_a_home_that_the_user_cannot_reach_is_told(host: Host, closed: str, python: str) -> None:
     request = parse_request({**PARAMS, "python": python})
     binary = host.path("/opt/slm-baseline/venv/bin/python")
+    make_home(host, "/opt/slm-baseline")
     binary.parent.mkdir(parents=True)
     binary.touch()
     host.path("/opt/slm-baseline/venv/slm-baseline.json").write_text(json.dumps(request.environment.stamp()))
@@ -293,6 +297,7 @@ def test_an_environment_is_built_when_its_stamp_says_so(tmp_path: Path) -> None:
     host, wanted = Host(tmp_path), Environment("/opt/slm", requirements="torch==2.13.0\n")
     assert not is_built(host, wanted)
     binary = host.path("/opt/slm/venv/bin/python")
+    make_home(host, "/opt/slm")
     binary.parent.mkdir(parents=True)
     stamp = host.path("/opt/slm/venv/slm-baseline.json")
     stamp.write_text(str(wanted.stamp()).replace("'", '"'))
@@ -339,16 +344,18 @@ def test_the_purge_removes_ours_and_nothing_else(tmp_path: Path) -> None:
     host, wanted = Host(tmp_path), Environment("/srv/shared")
     install_scripts(host, wanted, {"slm_load.py": ""})
     host.path("/var/lib/slm-baseline/runs/run-1").mkdir(parents=True)
-    host.path("/srv/shared/venv/bin").mkdir(parents=True)
-    host.path("/srv/shared/huggingface").mkdir()
-    paths = installed(host, wanted)
-    assert paths == ["/srv/shared/venv", "/srv/shared/slm_load.py", "/var/lib/slm-baseline/runs"]
-    remove(host, wanted, paths)
-    assert installed(host, wanted) == []
-    assert os.listdir(host.path("/srv/shared")) == ["huggingface"]
-    host.path("/srv/shared/huggingface").rmdir()
-    remove(host, wanted, [])
-    assert not host.path("/srv/shared").exists()
+    for name in ("venv/bin", "huggingface", "models/tiny", "models/their-own"):
+        host.path(f"/srv/shared/{name}").mkdir(parents=True)
+    parts = installed(host, "/opt/slm-baseline")
+    assert parts == {
+        "/srv/shared": ["/srv/shared/venv", "/srv/shared/slm_load.py", "/srv/shared/models/tiny"],
+        "": ["/var/lib/slm-baseline/runs"],
+    }
+    remove(host, parts)
+    assert installed(host, "/srv/shared") == {}
+    assert host.names("/srv/shared") == ["huggingface", "models"]
+    assert host.names("/srv/shared/models") == ["their-own"]
+    assert not host.exists("/var/lib/slm-baseline")
 
 
 @pytest.mark.parametrize("others", [(), ("archive",)])
@@ -356,38 +363,36 @@ def test_a_purge_takes_the_state_folder_along_where_it_is_empty(tmp_path: Path, 
     host = Host(tmp_path)
     for name in ("runs/run-1", *others):
         host.path(f"/var/lib/slm-baseline/{name}").mkdir(parents=True)
-    wanted = Environment("/srv/shared")
-    remove(host, wanted, installed(host, wanted))
+    remove(host, installed(host, "/srv/shared"))
     assert host.names("/var/lib/slm-baseline") == list(others)
     assert host.exists("/var/lib/slm-baseline") is bool(others)
 
 
 def test_a_purge_does_not_follow_links(tmp_path: Path) -> None:
-    host, wanted = Host(tmp_path), Environment("/srv/shared")
-    host.path("/srv/shared").mkdir(parents=True)
-    (tmp_path / "precious").mkdir()
-    host.path("/srv/shared/models").symlink_to(tmp_path / "precious")
-    remove(host, wanted, installed(host, wanted))
-    assert (tmp_path / "precious").exists()
-    assert not host.path("/srv/shared/models").is_symlink()
+    host = Host(tmp_path)
+    make_home(host, "/srv/shared")
+    (tmp_path / "precious/tiny").mkdir(parents=True)
+    host.path("/srv/shared/venv").symlink_to(tmp_path / "precious")
+    remove(host, installed(host, "/srv/shared"))
+    assert (tmp_path / "precious/tiny").exists()
+    assert not host.path("/srv").exists()
 
 
 def test_scratch_is_emptied_of_leftovers(tmp_path: Path) -> None:
     host, wanted = Host(tmp_path), Environment("/opt/slm")
+    make_home(host, "/opt/slm")
     host.path("/opt/slm/scratch/home-left").mkdir(parents=True)
     assert os.listdir(fresh_scratch(host, wanted)) == []
 
 
 def test_a_failing_pip_is_told_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
     fake = tmp_path / "python"
-    fake.write_text('#!/bin/sh\ncase "$2" in venv) exit 0;; esac\nexit 1\n')
+    pip = "#!/bin/sh\\necho ERROR: No matching distribution found for torch==2.13.0\\nexit 1\\n"
+    fake.write_text(f"#!/bin/sh\nmkdir -p $4/bin; printf '{pip}' > $4/bin/python; chmod 755 $4/bin/python\n")
     fake.chmod(0o755)
-    folder = tmp_path / "opt/slm/venv/bin"
-    folder.mkdir(parents=True)
-    pip = folder / "python"
-    pip.write_text("#!/bin/sh\necho ERROR: No matching distribution found for torch==2.13.0\nexit 1\n")
-    pip.chmod(0o755)
-    monkeypatch.setattr(environment, "find_base_python", lambda wanted, account: str(fake))
+    monkeypatch.setattr(environment, "find_base_python", lambda host, wanted, account: str(fake))
     host, wanted = Host(tmp_path), Environment("/opt/slm", requirements="torch==2.13.0\n")
     with pytest.raises(SettingError, match="pip failed: ERROR: No matching distribution"):
         environment.build(host, wanted, Account("nobody", 65534, 65534))
@@ -396,7 +401,7 @@ def test_a_failing_pip_is_told_with_its_last_words(tmp_path: Path, monkeypatch: 
 
 def test_a_failing_builder_is_told_with_its_last_line(tmp_path: Path) -> None:
     host = Host(tmp_path)
-    host.path("/opt/slm-baseline").mkdir(parents=True)
+    make_home(host, "/opt/slm-baseline")
     builder = host.path("/opt/slm-baseline/build_model.py")
     place = parse_request(PARAMS).place
     for text, word in (
@@ -405,9 +410,9 @@ def test_a_failing_builder_is_told_with_its_last_line(tmp_path: Path) -> None:
     ):
         builder.write_text(text)
         with pytest.raises(SettingError, match=word):
-            build_model(host, sys.executable, place)
+            build_model(host, sys.executable, place, None)
     builder.write_text("""print('{"changed": true, "built": ["a"], "bytes": 5}')""")
-    assert build_model(host, sys.executable, place) == {"changed": True, "built": ["a"], "bytes": 5}
+    assert build_model(host, sys.executable, place, None) == {"changed": True, "built": ["a"], "bytes": 5}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run something as another user")
@@ -418,3 +423,70 @@ def test_a_python_that_the_user_cannot_reach_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="slm_benchmark_python"):
         probe(str(private / "python"), Account("nobody", 65534, 65534))
     assert subprocess.run([private / "python", "-c", ""], check=False).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run something as another user")
+def test_the_builder_runs_as_the_loaders_user_and_the_model_is_roots_afterwards(public: Path) -> None:
+    host, place = Host(public), parse_request(PARAMS).place
+    make_home(host, "/opt/slm-baseline")
+    (public / "victim").write_text("theirs")
+    os.chown(public / "victim", 65534, 65534)
+    host.path("/opt/slm-baseline/build_model.py").write_text(
+        f"""
+import json, os, sys
+out = sys.argv[-1]
+assert os.getuid() == os.geteuid() == 65534 and not os.getgroups()
+open(out + "/model.safetensors", "w").write("w")
+os.chmod(out + "/model.safetensors", 0o666)
+os.mkfifo(out + "/pipe")
+os.symlink("/etc/passwd", out + "/link")
+os.makedirs(out + "/" + "deep/" * 50)
+try:
+    os.link("{public}/victim", out + "/second-name")
+except OSError:
+    pass
+print(json.dumps(dict(changed=True, built=["a"], bytes=5)))
+"""
+    )
+    before = os.lstat("/etc/passwd")
+    build_model(host, "/usr/bin/python3", place, NOBODY)
+    folder = host.path("/opt/slm-baseline/models/tiny")
+    assert os.listdir(folder) == ["model.safetensors"]
+    for path, mode in ((folder, 0o755), (folder / "model.safetensors", 0o644)):
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, mode)
+    assert (public / "victim").stat().st_uid == 65534
+    assert os.lstat("/etc/passwd") == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can read what others cannot")
+def test_a_model_is_read_with_the_rights_of_the_loaders_user(public: Path) -> None:
+    model = public / "srv/model"
+    model.mkdir(parents=True)
+    secret = public / "secret"
+    secret.write_text('{"root": "only"}')
+    secret.chmod(0o600)
+    (model / "config.json").symlink_to(secret)
+    with pytest.raises(SettingError, match=r"config\.json cannot be read"):
+        run.find_model(Host(public), replace(parse_request(PARAMS).place, model="/srv/model"), NOBODY)
+    assert os.geteuid() == 0
+
+
+def test_an_environment_that_others_can_write_is_not_believed(tmp_path: Path) -> None:
+    host, wanted = Host(tmp_path), Environment("/opt/slm", requirements="torch==2.13.0\n")
+    make_home(host, "/opt/slm")
+    host.path("/opt/slm").chmod(0o777)
+    with pytest.raises(SettingError, match="/opt/slm has mode 0777, so others can write it"):
+        is_built(host, wanted)
+
+
+def test_a_base_python_that_others_can_write_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_CANDIDATES", ("/usr/bin/python3",))
+    ran = tmp_path / "ran"
+    base = tmp_path / "usr/bin/python3"
+    base.parent.mkdir(parents=True)
+    base.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    base.chmod(0o777)
+    for named in ("", "/usr/bin/python3"):
+        with pytest.raises(SettingError, match="slm_benchmark_base_python"):
+            find_base_python(Host(tmp_path), Environment("/opt/slm", base_python=named), NOBODY)
+    assert not ran.exists()
