@@ -9,8 +9,9 @@ short_description: Record a host's memory settings before the first change, and 
 description:
   - C(present) records every knob, pool, mount, file and folder that the tuning could touch, durably, once. It never
     records values of this project's own.
-  - C(restored) restores all of it, verifies by reading back, moves the snapshot into an archive, and says so when
-    there is nothing to restore. What cannot be restored is named and the snapshot is kept, so that it can be repeated.
+  - C(restored) takes back what the tuning set and what still is as it set it, verifies by reading back, moves the
+    snapshot into an archive, and says so when there is nothing to restore. What others changed since then is left and
+    listed. What cannot be restored is named and the snapshot is kept, so that it can be repeated.
 author: slm-baseline maintainers
 extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
@@ -19,6 +20,10 @@ options:
     type: str
     choices: [present, restored]
     default: present
+  force:
+    description: Whether C(restored) also puts the snapshot's values over what others changed since.
+    type: bool
+    default: false
   mounts:
     description: The wanted mounts, in the form of M(hugetlbfs)'s option; their paths are recorded too.
     type: raw
@@ -56,6 +61,12 @@ undone:
   returned: when state is present
   type: list
   elements: dict
+left:
+  description: What others changed since the tuning, and what was therefore left, with the value before the tuning.
+  returned: when state is restored
+  type: list
+  elements: dict
+  sample: [{knob: thp.shmem_enabled, found: advise, before: never}]
 archive:
   description: Where the snapshot of a complete restore was moved.
   returned: after a complete restore
@@ -100,11 +111,14 @@ def record(module: AnsibleModule, host: Host) -> dict[str, Any]:
 def restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
     if module.check_mode:
-        done = roll_back(host, dry_run=True)
+        done = roll_back(host, dry_run=True, force=module.params["force"])
     else:
         with leased(module, host, last=True):
-            done = roll_back(host)
+            done = roll_back(host, force=module.params["force"])
     warn(module, done.warning)
+    if done.left:
+        values = "; ".join(f"{entry['knob']} is {entry['found']}, was {entry['before']}" for entry in done.left)
+        module.warn(f"changed by others since, left: {values}. Next: set by hand what is not wanted.")
     result = _told(done)
     if done.status == "incomplete":
         reasons = " / ".join(str(problem) for problem in done.problems)
@@ -121,6 +135,7 @@ def _told(done: Outcome) -> dict[str, Any]:
         "status": done.status,
         "before": done.before,
         "changes": done.changes,
+        "left": done.left,
         "archive": done.archive,
         "problems": [problem.as_dict() for problem in done.problems],
         "diff": {"before": text("before"), "after": text("after")},
@@ -131,6 +146,7 @@ def main() -> None:
     module = AnsibleModule(
         {
             "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
+            "force": {"type": "bool", "default": False},
             "mounts": {"type": "raw"},
             **SETTER_ARGUMENTS,
         },

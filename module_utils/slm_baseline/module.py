@@ -15,11 +15,12 @@ from .host.clock import now
 from .host.errors import SettingError, os_problem
 from .host.files import Host
 from .host.systemd import reload_units
-from .settings.changes import Change, apply_all, outcome
+from .settings.carry_out import carry_out
+from .settings.changes import Change, outcome
 from .settings.kinds.pools import NeedsReboot
 from .settings.registry import Wanted
 from .settings.restore import undo_sweep
-from .settings.snapshot import ensure, foresee, load, recorded_of, refuse_unfinished_sweep
+from .settings.snapshot import foresee, load, recorded_of, refuse_unfinished_sweep
 from .settings.units import UNITS
 
 ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
@@ -103,10 +104,10 @@ def set_up(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict
     with leased(module, host) as run_id:
         undone = undo_sweep(host)
         changes = plan()
-        if changes:
-            ensure(host, wanted, now(), run_id)
-            apply_all(host, changes)
-            if any(change.name.startswith(UNITS) for change in changes):
-                warn(module, reload_units(host))
+        unsettled = carry_out(host, wanted, changes, now(), run_id)
+        if unsettled:
+            module.warn(f"every change took, but is not recorded as settled: {unsettled}")
+        if any(change.name.startswith(UNITS) for change in changes):
+            warn(module, reload_units(host))
     told = outcome(changes, verified=True, undone=undone)
     return {**told, "changed": bool(changes or undone)}

@@ -245,7 +245,7 @@ _SNAPSHOT = snapshot.Snapshot(
     taken_at="2026-01-01T00:00:00Z",
     run_id="run-1",
     kinds={
-        "thp": {"thp.enabled": knobs.KnobState("thp.enabled", _THP_PATH, "always")},
+        "thp": {"thp.enabled": knobs.KnobState("thp.enabled", _THP_PATH, "always", "thp")},
         "pools": {str(DEFAULT_PAGE): pools.PoolState(DEFAULT_PAGE, 0, {0: 0})},
         "mounts": {
             "/mnt/huge": mounts.MountState("/mnt/huge", None),

@@ -327,7 +327,7 @@ def test_units_that_systemd_did_not_read_again_are_a_warning(
     assert run("hugetlbfs", mounts=[], run=RUN)["changed"]
     assert told == ["systemd did not answer"]
     put(kernel.root, unit_path("/mnt/huge"), unit)
-    assert run("memory_snapshot", state="restored", run=RUN)["status"] == "restored"
+    assert run("memory_snapshot", state="restored", force=True, run=RUN)["status"] == "restored"
     assert told == ["systemd did not answer"] * 2
 
 

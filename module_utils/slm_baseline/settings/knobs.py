@@ -8,11 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..host.errors import ParseError, SettingError, os_problem
 from ..host.files import Host
 from ..host.sizes import is_number
+from .ownership import Ours
 
 _SELECTOR = re.compile(r"\S+")
 
@@ -119,17 +120,29 @@ class WriteKnob:
 
 @dataclass(frozen=True)
 class KnobState:
-    """A knob's prior value. Where the kernel has no such knob any more, there is nothing to restore."""
+    """A knob's prior value; `kind` is the key of its kind.
+
+    Where the kernel has no such knob any more, there is nothing to restore.
+    """
 
     name: str
     path: str
     value: str
+    kind: str
 
     def values(self) -> dict[str, str]:
         return {self.name: self.value}
 
     def to_json(self) -> str:
         return self.value
+
+    def now(self, host: Host) -> KnobState | None:
+        if not host.exists(self.path):
+            return None
+        return replace(self, value=read_knob(host, self.name, self.path).value)
+
+    def taken_back(self, found: KnobState, ours: Ours) -> KnobState:
+        return self if ours.has(self.kind, self.name, found.value) else found
 
     def change(self, host: Host) -> WriteKnob | None:
         if not host.exists(self.path):

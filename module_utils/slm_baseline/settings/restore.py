@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..host.errors import SettingError, os_problem
 from ..host.files import Host, temporary_name
+from ..host.lease import boot_id
+from ..host.mountinfo import mounted_at, read_mountinfo
 from .changes import Change, described
 from .files import ChangeFile, FileState, file_state
+from .kinds.kind import Recorded
+from .ownership import FILES, digest
 from .registry import KINDS
 from .snapshot import SWEEP_PRIOR, Snapshot, load
 from .units import UNITS
@@ -21,6 +26,55 @@ class Restored:
 
     changes: list[dict[str, str]]
     incomplete: list[SettingError]
+
+
+def goal_of(host: Host, snapshot: Snapshot, sweep: Snapshot | None = None) -> tuple[Snapshot, list[dict[str, str]]]:
+    """What a rollback leads to, and what it leaves: `knob`, `found`, and the value `before` the tuning.
+
+    It takes back what we set and what still is as we set it. What others changed since then stays, also where the
+    rollback itself would move it. A `sweep` that was cut short set more: what it found counts as found.
+    """
+    ours = replace(snapshot.ours, boot_id=boot_id(host))
+    left: list[dict[str, str]] = []
+    kinds: dict[str, dict[str, Recorded]] = {}
+    for kind in KINDS:
+        kinds[kind.key] = dict(sweep.of(kind.key) if sweep else {})
+        for name, state in snapshot.of(kind.key).items():
+            try:
+                found = kinds[kind.key].pop(name, None) or state.now(host)
+            except (OSError, SettingError):
+                # It is told when its turn comes.
+                kinds[kind.key][name] = state
+                continue
+            goal = state.taken_back(found, ours) if found else None
+            if goal:
+                kinds[kind.key][name] = goal
+            left += _left(state, found, goal or found)
+    files = {}
+    for path, prior in snapshot.files.items():
+        with contextlib.suppress(OSError):
+            now = file_state(host, path)
+            if now != prior and not ours.has(FILES, path, digest(now)):
+                left.append({"knob": path, "found": _short(now), "before": _short(prior)})
+                continue
+        files[path] = prior
+    return replace(snapshot, kinds=kinds, files=files), left
+
+
+def _left(prior: Recorded, found: Recorded | None, goal: Recorded | None) -> list[dict[str, str]]:
+    """What differs from the prior state, and stays; a pool that the kernel no longer has is one without pages."""
+    now, then = found.values() if found else {}, goal.values() if goal else {}
+    return [
+        {"knob": name, "found": now.get(name, "absent"), "before": value}
+        for name, value in prior.values().items()
+        if value not in (now.get(name, "0"), then.get(name))
+    ]
+
+
+def _short(state: FileState | None) -> str:
+    if state is None:
+        return "absent"
+    return f"-> {state.link}" if state.link is not None else f"a file of {len(state.content)} bytes"
 
 
 def restore(host: Host, snapshot: Snapshot, dry_run: bool = False) -> Restored:
@@ -85,6 +139,8 @@ class _Restore:
             return
         # What a dry run sees in a mount that goes is not in the folder below it.
         unmounted = any(change["knob"] == f"hugetlbfs.{path}" for change in self.changes)
+        if not unmounted and mounted_at(read_mountinfo(self.host), path):
+            return
         if not unmounted and any(f"{path}/{name}" not in self.gone for name in self.host.names(path)):
             return
         self.changes.append({"knob": path, "before": "folder", "after": "absent"})

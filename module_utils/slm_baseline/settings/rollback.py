@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+from dataclasses import dataclass, field, replace
 
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.systemd import reload_units
-from .restore import restore
-from .snapshot import SNAPSHOT, SWEEP_PRIOR, archive, load, our_files, remove_leftovers
+from .restore import goal_of, restore
+from .snapshot import SNAPSHOT, SWEEP_PRIOR, Snapshot, archive, load, our_files, remove_leftovers, save
 from .units import UNITS
 
 
@@ -16,22 +17,23 @@ from .units import UNITS
 class Outcome:
     """`status` is `restored`, `nothing` or `incomplete`; `archive` is the snapshot's path after a complete restore.
 
-    A `warning` is about what no setting depends on.
+    `left` is what others changed since: `knob`, `found`, `before`. A `warning` is about what no setting depends on.
     """
 
     status: str
     changes: list[dict[str, str]] = field(default_factory=list)
     problems: list[SettingError] = field(default_factory=list)
+    left: list[dict[str, str]] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
     archive: str | None = None
     warning: str | None = None
 
 
-def roll_back(host: Host, dry_run: bool = False) -> Outcome:
-    """Restore the snapshot, and what an unfinished sweep left.
+def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> Outcome:
+    """Take back what we set and what still is as we set it; with `force`, all that differs from the snapshot.
 
-    Where both are there, the sweep's prior state is the later one: the snapshot has the last word, and the sweep's adds
-    what a kernel newer than the snapshot brought.
+    What an unfinished sweep left is restored too. Where both are there, the sweep's prior state is the later one: the
+    snapshot has the last word, and the sweep's adds what a kernel newer than the snapshot brought.
     """
     if not dry_run:
         remove_leftovers(host)
@@ -48,14 +50,31 @@ def roll_back(host: Host, dry_run: bool = False) -> Outcome:
                 "put the snapshot back from a copy, or remove these files and reboot.",
             )
         return Outcome("nothing")
+    before = prior.values()
+    left: list[dict[str, str]] = []
+    if snapshot and not force:
+        prior, left = goal_of(host, snapshot, sweep)
+        if not dry_run:
+            _begin(host, snapshot, {entry["knob"] for entry in left})
     restored = restore(host, prior, dry_run)
     warning = None
     if not dry_run and any(change["knob"].startswith(UNITS) for change in restored.changes):
         warning = reload_units(host)
     if restored.incomplete:
-        return Outcome("incomplete", restored.changes, restored.incomplete, prior.values(), warning=warning)
+        return Outcome("incomplete", restored.changes, restored.incomplete, left, before, warning=warning)
     path = None
     if not dry_run:
         host.remove_durably(SWEEP_PRIOR)
         path = archive(host, snapshot) if snapshot else None
-    return Outcome("restored", restored.changes, [], prior.values(), path, warning)
+    return Outcome("restored", restored.changes, [], left, before, path, warning)
+
+
+def _begin(host: Host, snapshot: Snapshot, left: set[str]) -> None:
+    """Note what is being taken back, so that the next try knows it, however far this one comes.
+
+    A full disk does not keep a host from being restored.
+    """
+    names = frozenset({*snapshot.values(), *snapshot.files} - left)
+    if not names <= snapshot.ours.unsettled:
+        with contextlib.suppress(SettingError):
+            save(host, replace(snapshot, ours=replace(snapshot.ours, unsettled=snapshot.ours.unsettled | names)))

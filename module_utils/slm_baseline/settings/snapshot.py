@@ -2,14 +2,16 @@
 
 The document holds what every kind of setting could ever change, and each file and folder that the tuning names. It is
 written once; it only grows, when the tuning names a new mount path, or a newer kernel or a newer version of this
-project brings new knobs.
+project brings new knobs. Beside it stands what is ours, which carry_out.py writes before and after each change.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +22,7 @@ from ..host.lease import FOLDER as RUN_FOLDER
 from .dropins import TMPFILES
 from .files import FileState, file_state
 from .kinds.kind import Recorded
+from .ownership import FILES, Ours
 from .registry import KINDS, Wanted, every_kind
 from .stored import absolute, text
 from .units import UNITS, our_units, wants_of
@@ -33,20 +36,25 @@ In /run, since arms set run-time values alone: a reboot undoes these, and must t
 it would wait there to put old values over whatever was set since.
 """
 ARCHIVE = f"{STATE}/archive"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
+_SEALED = re.compile(rb'\{\n "checksum": "([0-9a-f]{64})",\n(.*)', re.DOTALL)
 _KEYS_OF_VERSION_1 = {"thp": "knobs", "pools": "pools", "mounts": "mounts"}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Prior state: what each kind recorded, by kind and by key, files (None: absent), folders that did not exist."""
+    """Prior state: what each kind recorded, by kind and by key, files (None: absent), folders that did not exist.
+
+    `ours` is what our changes moved since.
+    """
 
     taken_at: str
     run_id: str
     kinds: Mapping[str, Mapping[str, Recorded]] = field(default_factory=dict)
     files: Mapping[str, FileState | None] = field(default_factory=dict)
     missing_folders: list[str] = field(default_factory=list)
+    ours: Ours = field(default_factory=Ours)
 
     def of(self, key: str) -> Mapping[str, Any]:
         """What a kind recorded; nothing where it came after this snapshot."""
@@ -62,9 +70,9 @@ class Snapshot:
             },
             "files": {path: state.to_json() if state else None for path, state in self.files.items()},
             "missing_folders": self.missing_folders,
+            "ours": self.ours.to_json(),
         }
-        # Not sorted: within a kind the order is that of a restore.
-        return json.dumps(document, indent=1).encode() + b"\n"
+        return sealed(document)
 
     def completed_by(self, later: Snapshot) -> Snapshot:
         """This state, and of a later one what this one does not know."""
@@ -74,6 +82,13 @@ class Snapshot:
         """Knob names and prior values as text, for reports."""
         states = [state for recorded in self.kinds.values() for state in recorded.values()]
         return {name: value for state in states for name, value in state.values().items()}
+
+
+def sealed(document: Mapping[str, Any]) -> bytes:
+    """A document as it is stored: JSON, whose first field is the checksum of every byte after it."""
+    # Not sorted: within a kind the order is that of a restore.
+    content = json.dumps(document, indent=1).encode()[2:] + b"\n"
+    return b'{\n "checksum": "%s",\n%s' % (hashlib.sha256(content).hexdigest().encode(), content)
 
 
 def recorded_of(snapshot: Snapshot | None, key: str) -> Mapping[str, Any]:
@@ -100,17 +115,30 @@ def parse_snapshot(source: str, text: bytes) -> Snapshot:
     if not isinstance(document, dict):
         raise corrupt("JSON that is no object")
     version = document.get("schema_version")
-    if version not in (1, 2) or isinstance(version, bool):
+    if version not in (1, 2, 3) or isinstance(version, bool):
         raise corrupt(f"schema version {version!r}"[:80])
+    seal = _SEALED.fullmatch(text)
+    if (version == SCHEMA_VERSION or "checksum" in document) and (
+        not seal or hashlib.sha256(seal[2]).hexdigest().encode() != seal[1]
+    ):
+        raise corrupt("a file that its checksum does not match")
     try:
-        return _typed(_kinds_of_version_1(document) if version == 1 else document)
+        return _typed(_of_this_version(document, version))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise corrupt(f"a damaged document ({type(error).__name__}: {error})"[:200]) from error
 
 
-def _kinds_of_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """A document of version 1 in the form of version 2: it had each kind under a name of its own."""
-    return {**document, "kinds": {key: document[name] for key, name in _KEYS_OF_VERSION_1.items()}}
+def _of_this_version(document: dict[str, Any], version: int) -> dict[str, Any]:
+    """An older document in today's form. Version 1 had each kind under a name of its own.
+
+    Before version 3 nothing told what was ours: all that differs from such a document counts as it.
+    """
+    if version == 1:
+        document = {**document, "kinds": {key: document[name] for key, name in _KEYS_OF_VERSION_1.items()}}
+    if version < SCHEMA_VERSION:
+        everything = [*(kind.key for kind in KINDS), FILES]
+        document = {**document, "ours": {"values": {}, "unsettled": everything, "boots": {}}}
+    return document
 
 
 def _typed(document: dict[str, Any]) -> Snapshot:
@@ -127,6 +155,7 @@ def _typed(document: dict[str, Any]) -> Snapshot:
             for path, state in document["files"].items()
         },
         missing_folders=[absolute(path) for path in document["missing_folders"]],
+        ours=Ours.from_json(document["ours"]),
     )
 
 

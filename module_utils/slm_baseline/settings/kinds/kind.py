@@ -9,6 +9,7 @@ from ...host.errors import SettingError
 from ...host.files import Host
 from ..changes import Change
 from ..dropins import Line
+from ..ownership import Ours
 
 Reading = Union[str, SettingError]
 """A knob's value as text, or why it cannot be read."""
@@ -22,6 +23,15 @@ class Recorded(Protocol):
 
     def to_json(self) -> Any:
         """What `Kind.recorded` reads back."""
+
+    def now(self, host: Host) -> Recorded | None:
+        """The same thing as it is, None where the host has it no more; OSError or SettingError."""
+
+    def taken_back(self, found: Any, ours: Ours) -> Recorded | None:
+        """What a rollback leads to: this state where what is `found` is ours, and the found one elsewhere.
+
+        None where nothing is ours, and nothing that a rollback does can move it.
+        """
 
     def change(self, host: Host) -> Change | None:
         """What leads from the state found to this one, None where it is found; OSError or SettingError."""

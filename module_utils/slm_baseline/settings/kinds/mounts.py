@@ -18,6 +18,7 @@ from ..changes import Change
 from ..dropins import Line
 from ..hugetlb import default_page_bytes, pool_sizes
 from ..hugetlbfs import DEFAULT_MODE, ChangeMount, MountSpec, found_mount, hugetlbfs_mounts
+from ..ownership import Ours
 from ..stored import MAX_ID, MAX_MODE, absolute, whole
 from ..units import is_enabled, our_units, parse_unit, plan_unit, unit_path, wants_path
 from .kind import Reading, Recorded
@@ -37,6 +38,13 @@ class MountState:
 
     def to_json(self) -> dict[str, Any] | None:
         return asdict(self.mount) if self.mount else None
+
+    def now(self, host: Host) -> MountState:
+        return MountState(self.path, found_mount(host, self.path))
+
+    def taken_back(self, found: MountState, ours: Ours) -> MountState | None:
+        is_ours = all(ours.has(Mounts.key, name, value) for name, value in found.values().items())
+        return self if is_ours or found == self else None
 
     def change(self, host: Host) -> ChangeMount | None:
         found = found_mount(host, self.path)

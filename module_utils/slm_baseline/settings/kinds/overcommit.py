@@ -67,7 +67,7 @@ class Overcommit:
     def recorded(cls, key: str, value: Any) -> KnobState:
         if not key.startswith(_PREFIX):
             raise ValueError(f"{key!r} is no knob of this kind")
-        return KnobState(key, _path(parse_size(key[len(_PREFIX) :])), knob_value(value))
+        return KnobState(key, _path(parse_size(key[len(_PREFIX) :])), knob_value(value), cls.key)
 
     @classmethod
     def knob_of(cls, target: str, default_page_bytes: int) -> str | None:
@@ -128,9 +128,8 @@ class Overcommit:
         return {knob.name: knob.value for knob in _knobs(host)}
 
     def capture(self, host: Host, known: Container[str] = ()) -> dict[str, Recorded]:
-        return {
-            knob.name: KnobState(knob.name, knob.path, knob.value) for knob in _knobs(host) if knob.name not in known
-        }
+        knobs = [knob for knob in _knobs(host) if knob.name not in known]
+        return {knob.name: KnobState(knob.name, knob.path, knob.value, self.key) for knob in knobs}
 
     def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
         return [DROPIN], []

@@ -16,7 +16,7 @@ from ...host.errors import SettingError, os_problem
 from ...host.files import Host
 from ...host.given import Given
 from ...host.processes import holders, pool_users
-from ...host.sizes import format_size, size_or
+from ...host.sizes import format_size, is_number, size_or
 from ..changes import Change
 from ..dropins import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
 from ..guard import Guard
@@ -36,6 +36,7 @@ from ..hugetlb import (
 )
 from ..hugetlbfs import hugetlbfs_mounts
 from ..knobs import check_writable
+from ..ownership import Ours
 from ..stored import decimal, whole
 from .kind import Reading, Recorded
 
@@ -70,6 +71,25 @@ class PoolState:
 
     def to_json(self) -> dict[str, Any]:
         return {"persistent": self.persistent, "nodes": dict(self.nodes)}
+
+    def now(self, host: Host) -> PoolState | None:
+        return pool_state(host, self.size_bytes) if host.exists(pool_folder(self.size_bytes)) else None
+
+    def taken_back(self, found: PoolState, ours: Ours) -> PoolState | None:
+        """Node by node, where the nodes are the same ones; else as a whole. A boot may have found fewer pages."""
+
+        def is_ours(node: int | None, count: int) -> bool:
+            name = pool_name(self.size_bytes, node)
+            set_by_us = ours.values.get(name, "")
+            is_short = ours.rebooted(Pools.key) and is_number(set_by_us) and count < int(set_by_us)
+            return is_short or ours.has(Pools.key, name, str(count))
+
+        if found == self or is_ours(None, found.persistent):
+            return self
+        if not found.nodes or set(found.nodes) != set(self.nodes):
+            return None
+        nodes = {node: self.nodes[node] if is_ours(node, count) else count for node, count in found.nodes.items()}
+        return None if nodes == found.nodes else PoolState(self.size_bytes, sum(nodes.values()), nodes)
 
     def change(self, host: Host) -> ReturnPages | None:
         found = pool_state(host, self.size_bytes)

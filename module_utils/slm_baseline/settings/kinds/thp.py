@@ -19,6 +19,7 @@ from ...host.sizes import is_number, size_or
 from ..changes import Change
 from ..dropins import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
 from ..knobs import Knob, KnobState, WriteKnob, check_writable, read_knob
+from ..ownership import Ours
 from ..stored import knob_value
 from .kind import Reading, Recorded
 
@@ -48,7 +49,7 @@ class Thp:
 
     @classmethod
     def recorded(cls, key: str, value: Any) -> KnobState:
-        return KnobState(key, knob_path(key), knob_value(value))
+        return _state(key, knob_path(key), knob_value(value))
 
     @classmethod
     def knob_of(cls, target: str, default_page_bytes: int) -> str | None:
@@ -126,10 +127,22 @@ class Thp:
         knobs = [*thp_knobs(host).values()]
         if host.exists(MIN_FREE):
             knobs.append(read_knob(host, _MIN_FREE_KNOB, MIN_FREE))
-        return {knob.name: KnobState(knob.name, knob.path, knob.value) for knob in knobs if knob.name not in known}
+        return {knob.name: _state(knob.name, knob.path, knob.value) for knob in knobs if knob.name not in known}
 
     def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
         return [DROPIN], []
+
+
+class MinFreeState(KnobState):
+    """vm.min_free_kbytes, which khugepaged works out when it starts: the boot after a change may give another value."""
+
+    def taken_back(self, found: KnobState, ours: Ours) -> KnobState:
+        is_ours = ours.rebooted(self.kind) and self.name in ours.values
+        return self if is_ours else super().taken_back(found, ours)
+
+
+def _state(name: str, path: str, value: str) -> KnobState:
+    return (MinFreeState if name == _MIN_FREE_KNOB else KnobState)(name, path, value, Thp.key)
 
 
 def knob_path(name: str) -> str:

@@ -25,6 +25,7 @@ from ansible.module_utils.slm_baseline.settings.kinds.pools import PoolState
 from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, knob_path, thp_knobs
 from ansible.module_utils.slm_baseline.settings.knobs import KnobState
+from ansible.module_utils.slm_baseline.settings.ownership import Ours
 from ansible.module_utils.slm_baseline.settings.registry import Wanted
 from ansible.module_utils.slm_baseline.settings.restore import restore, undo_sweep
 from ansible.module_utils.slm_baseline.settings.rollback import roll_back
@@ -39,6 +40,7 @@ from ansible.module_utils.slm_baseline.settings.snapshot import (
     load,
     parse_snapshot,
     save,
+    sealed,
     take,
 )
 from ansible.module_utils.slm_baseline.settings.units import UNITS, unit_path, wants_path
@@ -123,6 +125,7 @@ POOLS = st.builds(
     st.dictionaries(PATHS, st.none() | MOUNTS),
     st.dictionaries(PATHS, st.none() | FILES),
     st.lists(PATHS),
+    st.builds(Ours, st.dictionaries(TEXTS, TEXTS), st.frozensets(TEXTS), st.dictionaries(TEXTS, TEXTS)),
 )
 def test_a_snapshot_reads_back_from_its_json(
     word: str,
@@ -131,22 +134,24 @@ def test_a_snapshot_reads_back_from_its_json(
     mounts: dict[str, MountSpec | None],
     files: dict[str, FileState | None],
     folders: list[str],
+    ours: Ours,
 ) -> None:
     kinds: dict[str, dict[str, Recorded]] = {
-        "thp": {name: KnobState(name, knob_path(name), value) for name, value in knobs.items()},
+        "thp": {name: KnobState(name, knob_path(name), value, "thp") for name, value in knobs.items()},
         "pools": {str(size): PoolState(size, pool.persistent, pool.nodes) for size, pool in pools.items()},
         "mounts": {
             path: MountState(path, spec and MountSpec(path, spec.page_size_bytes, spec.size_bytes, spec.mode))
             for path, spec in mounts.items()
         },
     }
-    snapshot = Snapshot(word, word, kinds, {f"{UNITS}{path}": file for path, file in files.items()}, folders)
+    snapshot = Snapshot(word, word, kinds, {f"{UNITS}{path}": file for path, file in files.items()}, folders, ours)
     assert parse_snapshot("s", snapshot.to_json()) == snapshot
 
 
 @pytest.fixture
 def document(kernel: FakeKernel) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(take_now(kernel).to_json())
+    del loaded["checksum"]
     return loaded
 
 
@@ -160,7 +165,7 @@ def set_in(*keys: str, to: object) -> Callable[[dict[str, Any]], None]:
 
 
 HOSTILE = [
-    set_in("schema_version", to=3),
+    set_in("schema_version", to=4),
     set_in("schema_version", to=True),
     set_in("schema_version", to=None),
     set_in("kinds", "thp", to=[]),
@@ -193,6 +198,10 @@ HOSTILE = [
     set_in("missing_folders", to=["relative"]),
     set_in("missing_folders", to=7),
     set_in("run_id", to=None),
+    set_in("ours", to=[]),
+    set_in("ours", "values", to={"thp.enabled": 1}),
+    set_in("ours", "unsettled", to=[7]),
+    lambda document: document.pop("ours"),
     lambda document: document.pop("files"),
     lambda document: document.pop("missing_folders"),
 ]
@@ -203,18 +212,18 @@ def test_a_damaged_or_newer_document_is_one_error_and_stays_as_it_is(
     kernel: FakeKernel, document: dict[str, Any], damage: Callable[[dict[str, Any]], None]
 ) -> None:
     damage(document)
-    put(kernel.root, SNAPSHOT, json.dumps(document))
+    put(kernel.root, SNAPSHOT, sealed(document).decode())
     tune(kernel)
     before = state(kernel)
     for use in (
         lambda: load(kernel),
-        lambda: roll_back(kernel),
+        lambda: roll_back(kernel, force=True),
         lambda: ensure(kernel, mounts("/mnt/new"), "now", "run-2"),
     ):
         with pytest.raises(SettingError) as caught:
             use()
         assert caught.value.knob == SNAPSHOT
-    assert kernel.read(SNAPSHOT) == json.dumps(document)
+    assert kernel.read(SNAPSHOT) == sealed(document).decode()
     assert state(kernel) == before
 
 
@@ -227,26 +236,42 @@ def test_what_is_no_snapshot_is_one_error(text: bytes) -> None:
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_byte_turned_gives_a_snapshot_or_one_typed_error(document: dict[str, Any], data: st.DataObject) -> None:
-    text = bytearray(json.dumps(document).encode())
+    text = bytearray(sealed({**document, "schema_version": data.draw(st.sampled_from([2, 3]))}))
     for _ in range(data.draw(st.integers(1, 3))):
         text[data.draw(st.integers(0, len(text) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(SettingError):
         assert isinstance(parse_snapshot("s", bytes(text)), Snapshot)
 
 
-def test_a_snapshot_of_version_1_restores_as_it_did(kernel: FakeKernel) -> None:
-    """Hosts keep it for years; see tests/golden/snapshot-1.json for how version 1 recorded the fake host."""
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+def test_no_turned_byte_parses(document: dict[str, Any], data: st.DataObject) -> None:
+    text = bytearray(sealed(document))
+    assert parse_snapshot("s", bytes(text))
+    place = data.draw(st.integers(0, len(text) - 1))
+    text[place] = data.draw(st.integers(0, 255).filter(lambda byte: byte != text[place]))
+    with pytest.raises(SettingError):
+        parse_snapshot("s", bytes(text))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_snapshot_of_an_older_version_restores_as_it_did(kernel: FakeKernel, version: int) -> None:
+    """Hosts keep it for years; see tests/golden/snapshot-*.json for how that version recorded the fake host.
+
+    Nothing in it tells what is ours: all that differs counts as it.
+    """
     kernel.write_kernel(NODE_POOLS[1], "3")
     put(kernel.root, POOLS_DROPIN, "# of an earlier administrator\n", 0o640)
     before = state(kernel)
-    put(kernel.root, SNAPSHOT, (REPOSITORY / "tests/golden/snapshot-1.json").read_text())
+    put(kernel.root, SNAPSHOT, (REPOSITORY / f"tests/golden/snapshot-{version}.json").read_text())
     snapshot = load(kernel)
     assert snapshot
     later = {f"hugepages_overcommit.{size}": "0" for size in ("2M", "1G")}
     assert {**snapshot.values(), **later} == take_now(kernel).values()
     kernel.write_kernel(NODE_POOLS[1], "0")
     tune(kernel)
-    assert roll_back(kernel).problems == []
+    done = roll_back(kernel)
+    assert (done.problems, done.left) == ([], [])
     assert {name: mode for name, mode in state(kernel).items() if mode != before.get(name)} == {}
 
 
@@ -318,7 +343,7 @@ def test_it_grows_by_what_a_newer_kernel_brought_before_that_is_changed(kernel: 
     assert ensure(kernel, [], "t3", "run-3") == (grown, False)
     kernel.write_kernel(NEW_KNOB, "always")
     kernel.write_kernel(NEW_POOL, "8")
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert state(kernel) == before
 
 
@@ -327,7 +352,7 @@ def test_values_of_our_own_are_never_taken_for_prior_state(kernel: FakeKernel) -
     with pytest.raises(SettingError, match="files of ours"):
         ensure(kernel, [], "t", "run-1")
     with pytest.raises(SettingError, match="files of ours"):
-        roll_back(kernel)
+        roll_back(kernel, force=True)
     assert not kernel.exists(SNAPSHOT)
 
 
@@ -353,21 +378,21 @@ def test_everything_comes_back_exactly_and_is_archived(kernel: FakeKernel) -> No
     ensure(kernel, mounts("/mnt/huge"), "2031-01-02T03:04:05Z", "run-1")
     tune(kernel)
     assert state(kernel) != before
-    done = roll_back(kernel)
+    done = roll_back(kernel, force=True)
     assert (done.status, done.problems) == ("restored", [])
     assert state(kernel) == before
     assert done.archive == f"{ARCHIVE}/snapshot-2031-01-02T03-04-05Z.json"
     assert kernel.names(STATE) == ["archive"]
-    assert roll_back(kernel).status == "nothing"
+    assert roll_back(kernel, force=True).status == "nothing"
 
 
 def test_a_dry_run_predicts_each_change_and_makes_none(kernel: FakeKernel) -> None:
     ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     tune(kernel)
     before = state(kernel)
-    predicted = roll_back(kernel, dry_run=True).changes
+    predicted = roll_back(kernel, dry_run=True, force=True).changes
     assert state(kernel) == before
-    assert roll_back(kernel).changes == predicted
+    assert roll_back(kernel, force=True).changes == predicted
 
 
 def test_switching_thp_on_and_back_leaves_min_free_as_it_was(kernel: FakeKernel) -> None:
@@ -375,14 +400,14 @@ def test_switching_thp_on_and_back_leaves_min_free_as_it_was(kernel: FakeKernel)
     ensure(kernel, [], "t", "run-1")
     kernel.write_kernel(f"{THP}/enabled", "always")
     assert kernel.read(MIN_FREE) == "112640\n"
-    roll_back(kernel)
+    roll_back(kernel, force=True)
     assert kernel.read(MIN_FREE) == "67584\n"
 
 
 def test_min_free_comes_back_also_where_the_restore_itself_starts_khugepaged(kernel: FakeKernel) -> None:
     ensure(kernel, [], "t", "run-1")
     kernel.write_kernel(f"{THP}/enabled", "never")
-    roll_back(kernel)
+    roll_back(kernel, force=True)
     assert kernel.read(MIN_FREE) == "67584\n"
 
 
@@ -393,7 +418,7 @@ def test_a_file_that_was_there_comes_back_with_its_bytes_and_mode(kernel: FakeKe
     ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     kernel.path(unit_path("/mnt/huge")).unlink()
     put(kernel.root, unit_path("/mnt/huge"), "ours\n")
-    roll_back(kernel)
+    roll_back(kernel, force=True)
     assert state(kernel) == before
 
 
@@ -405,7 +430,7 @@ def test_a_symlink_that_was_there_comes_back_also_when_its_folder_is_gone(kernel
     ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     link.unlink()
     link.parent.rmdir()
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert state(kernel) == before
 
 
@@ -422,7 +447,7 @@ def test_owners_come_back_of_files_and_of_symlinks(kernel: FakeKernel) -> None:
             ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
             unit.unlink()
             link.unlink()
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert [(path.lstat().st_uid, path.lstat().st_gid) for path in (unit, link)] == [(7, 8), (9, 10)]
 
 
@@ -430,7 +455,7 @@ def test_folders_that_mounting_made_go_the_innermost_first(kernel: FakeKernel) -
     before = state(kernel)
     ensure(kernel, mounts("/mnt/a/b/c"), "t", "run-1")
     kernel.path("/mnt/a/b/c").mkdir(parents=True)
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert state(kernel) == before
 
 
@@ -438,8 +463,8 @@ def test_a_folder_that_somebody_else_uses_by_now_stays(kernel: FakeKernel) -> No
     ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     tune(kernel)
     put(kernel.root, "/mnt/huge/theirs", "")
-    predicted = roll_back(kernel, dry_run=True).changes
-    done = roll_back(kernel)
+    predicted = roll_back(kernel, dry_run=True, force=True).changes
+    done = roll_back(kernel, force=True)
     assert done.changes == predicted
     assert (done.status, kernel.names("/mnt/huge")) == ("restored", ["theirs"])
 
@@ -449,7 +474,7 @@ def test_an_interrupted_writes_temporary_file_goes(kernel: FakeKernel) -> None:
     ensure(kernel, mounts("/mnt/huge"), "t", "run-1")
     put(kernel.root, temporary_name(THP_DROPIN), "half")
     put(kernel.root, temporary_name(unit_path("/mnt/huge")), "half")
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert state(kernel) == before
 
 
@@ -459,13 +484,13 @@ def test_pages_in_use_are_named_until_they_are_let_go_however_often_it_is_tried(
     kernel.used[MIB2, 0] = 3
     put(kernel.root, "/proc/77/status", "Name:\tllama-server\nHugetlbPages:\t    6144 kB\n")
     for _ in range(3):
-        done = roll_back(kernel)
+        done = roll_back(kernel, force=True)
         assert done.status == "incomplete"
         assert done.problems[0].found == "0 pages and 3 surplus pages still in use"
         assert "llama-server (pid 77)" in done.problems[0].why
         assert kernel.exists(SNAPSHOT)
     kernel.let_go(MIB2)
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert read_pool(kernel, MIB2).total == 0
 
 
@@ -474,7 +499,7 @@ def test_surplus_pages_that_the_hosts_own_overcommit_allows_are_its_business(ker
     ensure(kernel, [], "t", "run-1")
     kernel.write_kernel(POOL, "8")
     kernel.used[MIB2, 0] = 3
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
 
 
 def test_pages_that_cannot_be_had_back_are_an_incomplete_restore(kernel: FakeKernel) -> None:
@@ -482,14 +507,14 @@ def test_pages_that_cannot_be_had_back_are_an_incomplete_restore(kernel: FakeKer
     ensure(kernel, [], "t", "run-1")
     kernel.write_kernel(POOL, "0")
     kernel.room.update({(MIB2, 0): 1, (MIB2, 1): 4})
-    done = roll_back(kernel)
+    done = roll_back(kernel, force=True)
     assert done.status == "incomplete"
     (problem,) = done.problems
     assert (problem.wanted, problem.found) == ("8 pages", "5 pages (hugepages.node0.2M has 1 of 4)")
     assert "could not find enough contiguous memory" in problem.why
     assert "Held by" not in str(problem)
     kernel.room.clear()
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert kernel.pages(MIB2) == {0: 4, 1: 4}
 
 
@@ -499,7 +524,7 @@ def test_surplus_below_the_hosts_overcommit_is_never_told_as_a_negative_count(ke
     kernel.write_kernel(POOL, "8")
     for path in (POOL, *NODE_POOLS):
         kernel.stuck.add(path)
-    (problem,) = roll_back(kernel).problems
+    (problem,) = roll_back(kernel, force=True).problems
     assert problem.found == "8 pages and 0 surplus pages still in use"
 
 
@@ -509,10 +534,10 @@ def test_pages_that_are_back_on_another_node_are_an_incomplete_restore(kernel: F
     kernel.write_kernel(NODE_POOLS[0], "5")
     kernel.write_kernel(NODE_POOLS[1], "3")
     kernel.stuck.update(NODE_POOLS)
-    (problem,) = roll_back(kernel).problems
+    (problem,) = roll_back(kernel, force=True).problems
     assert problem.found == "8 pages (hugepages.node0.2M has 5 of 8, hugepages.node1.2M has 3 of 0)"
     kernel.stuck.clear()
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert kernel.pages(MIB2) == {0: 8, 1: 0}
 
 
@@ -521,7 +546,7 @@ def test_one_item_that_fails_does_not_keep_the_others(kernel: FakeKernel) -> Non
     tune(kernel)
     kernel.stuck.add(f"{THP}/enabled")
     kernel.failing[f"{THP}/hugepages-64kB"] = errno.EIO
-    done = roll_back(kernel)
+    done = roll_back(kernel, force=True)
     assert done.status == "incomplete"
     assert [problem.knob for problem in done.problems] == ["thp.enabled", "thp.sizes.64kB.enabled"]
     assert thp_knobs(kernel)["thp.khugepaged.scan_sleep_millisecs"].value == "10000"
@@ -529,14 +554,14 @@ def test_one_item_that_fails_does_not_keep_the_others(kernel: FakeKernel) -> Non
     assert not kernel.exists(THP_DROPIN)
     kernel.stuck.clear()
     kernel.failing.clear()
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
 
 
 def test_a_knob_or_size_that_a_newer_kernel_lacks_does_not_stop_the_rest(kernel: FakeKernel) -> None:
     ensure(kernel, [], "t", "run-1")
     kernel.write_kernel(f"{THP}/defrag", "always")
     kernel.path(f"{THP}/use_zero_page").unlink()
-    roll_back(kernel)
+    roll_back(kernel, force=True)
     assert thp_knobs(kernel)["thp.defrag"].value == "madvise"
 
 
@@ -560,12 +585,12 @@ def test_whatever_happens_in_between_the_first_state_comes_back(
         elif step == "file":
             put(kernel.root, POOLS_DROPIN, "changed by hand\n")
         elif step == "rollback":
-            roll_back(kernel)
+            roll_back(kernel, force=True)
             assert state(kernel) == before
             ensure(kernel, mounts("/mnt/huge"), "t", "run-2")
         else:
             ensure(kernel, mounts("/mnt/huge"), "t", "run-3")
-    roll_back(kernel)
+    roll_back(kernel, force=True)
     assert state(kernel) == before
 
 
@@ -597,7 +622,7 @@ def test_a_sweep_on_a_host_never_tuned_is_rolled_back(kernel: FakeKernel) -> Non
     before = state(kernel)
     save(kernel, take_now(kernel), SWEEP_PRIOR)
     tune(kernel)
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert (state(kernel), kernel.exists(SWEEP_PRIOR)) == (before, False)
 
 
@@ -605,7 +630,7 @@ def test_the_older_snapshot_counts_where_a_sweep_left_its_own(kernel: FakeKernel
     ensure(kernel, [], "t", "run-1")
     kernel.write_kernel(f"{THP}/enabled", "always")
     save(kernel, take_now(kernel), SWEEP_PRIOR)
-    assert roll_back(kernel).status == "restored"
+    assert roll_back(kernel, force=True).status == "restored"
     assert thp_knobs(kernel)["thp.enabled"].value == "madvise"
     assert not kernel.exists(SWEEP_PRIOR)
 
@@ -618,8 +643,8 @@ def test_a_sweep_on_a_kernel_newer_than_the_snapshot_is_restored_too(kernel: Fak
     save(kernel, take_now(kernel), SWEEP_PRIOR)
     kernel.write_kernel(NEW_KNOB, "always")
     kernel.write_kernel(NEW_POOL, "8")
-    predicted = roll_back(kernel, dry_run=True).changes
-    done = roll_back(kernel)
+    predicted = roll_back(kernel, dry_run=True, force=True).changes
+    done = roll_back(kernel, force=True)
     assert (done.status, done.changes) == ("restored", predicted)
     assert state(kernel) == before
     assert not kernel.exists(SWEEP_PRIOR)

@@ -9,12 +9,12 @@ import time
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.changes import apply_all
+from ansible.module_utils.slm_baseline.settings.carry_out import carry_out
 from ansible.module_utils.slm_baseline.settings.drift import compare
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import DROPIN, Overcommit, parse_overcommit
 from ansible.module_utils.slm_baseline.settings.other_writers import find_competitors
 from ansible.module_utils.slm_baseline.settings.rollback import roll_back
-from ansible.module_utils.slm_baseline.settings.snapshot import SNAPSHOT, ensure, load, recorded_of
+from ansible.module_utils.slm_baseline.settings.snapshot import SNAPSHOT, load, recorded_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,9 +38,7 @@ def kernel(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 def tune(kernel: FakeKernel, wanted: dict[int, int]) -> list[str]:
     kind = Overcommit(wanted)
     changes = kind.plan(kernel, recorded_of(load(kernel), kind.key))
-    if changes:
-        ensure(kernel, [kind], "t", "run-1")
-        apply_all(kernel, changes)
+    carry_out(kernel, [kind], changes, "t", "run-1")
     return [change.name for change in changes]
 
 
