@@ -80,7 +80,7 @@ msg:
   type: str
   sample: "block 2 of 3: cold 8.31 s, warm 4.02 s, about 14 s left"
 samples:
-  description: The block's samples, as docs/architecture.md tells them.
+  description: The block's samples, as C(schemas/result.schema.json) describes them.
   returned: success, not in check mode
   type: list
   elements: dict

@@ -47,7 +47,7 @@ from ansible.module_utils.slm_baseline.measuring.environment import Environment
 from ansible.module_utils.slm_baseline.measuring.loader_process import find_account
 from ansible.module_utils.slm_baseline.measuring.model_build import build_model
 from ansible.module_utils.slm_baseline.measuring.model_files import EMBEDDED_MODEL_BYTES
-from ansible.module_utils.slm_baseline.measuring.run import embedded_path, find_model, parse_model
+from ansible.module_utils.slm_baseline.measuring.run import find_model, parse_model
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 
 ARGUMENTS: dict[str, Any] = {
@@ -74,7 +74,7 @@ def main() -> None:
         built: dict[str, Any] = {"changed": False, "built": []}
         if place.model in EMBEDDED_MODEL_BYTES:
             if module.check_mode:
-                return {"changed": not host.exists(f"{embedded_path(place)}/manifest.json")}
+                return {"changed": not host.exists(f"{place.embedded_path}/manifest.json")}
             with leased(module, host):
                 built = build_model(host, Environment(place.home, params["python"]).interpreter, place, account)
         model = find_model(host, place, account)

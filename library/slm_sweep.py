@@ -45,7 +45,7 @@ options:
     default: 1G
   max_share:
     description: Largest share of RAM that an arm's pool may take.
-    type: float
+    type: raw
     default: 0.5
   home:
     description: The measurement's folder on the host.
@@ -142,17 +142,9 @@ host:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.host.clock import now
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.sizes import parse_size
-from ansible.module_utils.slm_baseline.measuring.model_files import expected_bytes
-from ansible.module_utils.slm_baseline.measuring.run import Request, make_subject, parse_request
 from ansible.module_utils.slm_baseline.module import ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root
-from ansible.module_utils.slm_baseline.settings.snapshot import refuse_unfinished_sweep
-from ansible.module_utils.slm_baseline.sweep import run
-from ansible.module_utils.slm_baseline.sweep.bench import Bench, record, subject_record
-from ansible.module_utils.slm_baseline.sweep.design import parse_arms, parse_dtypes
-from ansible.module_utils.slm_baseline.sweep.plan import progress
+from ansible.module_utils.slm_baseline.sweep.run import foresee_sweep, perform
 
 BENCHMARK = {
     "home": {"type": "path", "default": "/opt/slm-baseline"},
@@ -172,71 +164,22 @@ SWEEP = {
     "seed": {"type": "raw"},
     "new": {"type": "bool", "default": False},
     "margin": {"type": "raw", "default": "1G"},
-    "max_share": {"type": "float", "default": 0.5},
+    "max_share": {"type": "raw", "default": 0.5},
     "run": {**RUN_ARGUMENT, "required": True},
 }
 
 
 def main() -> None:
     module = AnsibleModule({**ARGUMENTS, **BENCHMARK, **SWEEP}, supports_check_mode=True)
-    given = module.params
-
-    def wanted(weight_bytes: int, **about: Any) -> run.Request:
-        return run.Request(
-            arms=parse_arms(given["arms"]),
-            dtypes=parse_dtypes(given["dtypes"]),
-            seed=run.parse_seed(given["seed"], given["run"]["id"]),
-            run_id=given["run"]["id"],
-            started_at=now(),
-            # Cast to float32, the weights take twice their size beside the page cache.
-            keep_bytes=parse_size(given["margin"], "hugepages_margin") + 2 * weight_bytes,
-            max_share=given["max_share"],
-            **about,
-        )
-
-    def foreseen(host: Host, request: Request) -> dict[str, Any]:
-        refuse_unfinished_sweep(host)
-        new = run.new_plan(host, wanted(expected_bytes(host, request.place.model), subject={}, stored_dtype=""))
-        return {
-            "changed": False,
-            "plan": run.plan_dict(new),
-            "is_resumed": False,
-            "restored": False,
-            "progress": progress([], new.cells()),
-        }
 
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "sweep")
-        if given["state"] == "closed":
-            return {"changed": not module.check_mode and run.close(host)}
-        request = parse_request({**given, "base_python": "", "requirements": "", "dtype": "auto", "blocks": 1})
         if module.check_mode:
-            # Environment and model may not be there yet, and another run may be using them.
-            return foreseen(host, request) if given["state"] == "planned" else {"changed": False}
-        subject = make_subject(host, request)
-        if given["state"] == "planned":
-            planned = run.plan(
-                host,
-                wanted(
-                    subject.model.weight_bytes,
-                    subject=subject_record(host, request, subject),
-                    stored_dtype=subject.model.dtype,
-                    is_new=given["new"],
-                ),
-            )
-            return {"changed": planned["restored"], **planned}
-        if given["state"] == "block":
-            return {"changed": False, **run.block(host, lambda number: Bench(host, subject, number), now())}
-        finished = run.finish(host)
-        return {"changed": False, **finished, **record(host, request, subject, finished["plan"]["run_id"])}
+            return foresee_sweep(host, module.params)
+        with leased(module, host, last=module.params["state"] == "closed"):
+            return perform(host, module.params)
 
-    def work_leased(host: Host) -> dict[str, Any]:
-        if module.check_mode:
-            return work(host)
-        with leased(module, host, last=given["state"] == "closed"):
-            return work(host)
-
-    finish(module, work_leased)
+    finish(module, work)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from ansible.module_utils.slm_baseline.measuring import (
     noise,
     process_memory,
     safetensors_header,
+    store,
 )
-from ansible.module_utils.slm_baseline.measuring import store as samples
 from ansible.module_utils.slm_baseline.settings import (
     drift,
     dropins,
@@ -40,8 +40,8 @@ from ansible.module_utils.slm_baseline.settings import (
 )
 from ansible.module_utils.slm_baseline.settings import other_writers as competitors
 from ansible.module_utils.slm_baseline.settings.kinds import mounts, pools, thp
-from ansible.module_utils.slm_baseline.sweep import design as experiment
-from ansible.module_utils.slm_baseline.sweep import plan as experiment_state
+from ansible.module_utils.slm_baseline.sweep import design, plan
+from ansible.module_utils.slm_baseline.sweep import sample as sweep_sample
 
 from analysis.audit import fleet as audit
 from analysis.text import schema
@@ -142,7 +142,13 @@ def _lease(text: str) -> object:
 
 
 def _samples(text: str) -> object:
-    return samples.read_samples(_with_file(samples.samples_path("fuzz"), text), "fuzz")
+    """Whatever was stored becomes samples or is left out, of a baseline and of a sweep."""
+    host = _with_file(store.samples_path("fuzz"), text)
+    return (
+        store.finished_blocks(host, "fuzz"),
+        store.shared_of(host, "fuzz"),
+        sweep_sample.read_sweep_samples(host, "fuzz"),
+    )
 
 
 def _events(text: str) -> object:
@@ -166,11 +172,11 @@ def _safetensors_length(text: str) -> object:
 
 
 def _plan(text: str) -> object:
-    plan = experiment_state.load_plan(_with_file(experiment_state.PLAN, text))
-    if plan is not None:
+    stored = plan.load_plan(_with_file(plan.PLAN, text))
+    if stored is not None:
         with contextlib.suppress(SettingError):
-            experiment_state.require_same(plan, asked=[], subject={"model": "tiny"})
-    return plan and plan.cells()
+            plan.require_same(stored, asked=[], subject={"model": "tiny"})
+    return stored and stored.cells()
 
 
 def _knob(text: str) -> object:
@@ -311,7 +317,11 @@ _TUNING = json.dumps(
 )
 _ROLLUP = "559c1a000000-7ffd [rollup]\nRss: 1024 kB\nPss: 512 kB\nAnonymous: 12 kB\nPrivate_Hugetlb: 2048 kB\n"
 _STATUS = "Name:\tpython\nVmSize:\t  2048 kB\nHugetlbPages:\t    4096 kB\n"
-_MEASURED = json.dumps({"wanted": "cold", "block": 0, "kind": "cold"}) + "\n"
+_MEASURED = json.dumps(json.loads((GOLDEN / "results/cpu.json").read_text())["samples"][0]) + "\n"
+_SWEPT = json.dumps({**json.loads(_MEASURED), "dtype_asked": "auto", "attempt": 1, "elapsed_s": 1.5}) + "\n"
+_CLOSED = (
+    '{"block": 1, "shared": {"ceiling": {"bytes_per_s": [2e9], "streams": 4, "guest_cold": null}, "software": {}}}\n'
+)
 _TUNED = "[main]\ninclude=base, other\n[vm]\ntransparent_hugepages=never\n[sysctl]\nvm.nr_hugepages=4\n"
 _SERVICE = f"[Service]\nExecStart=/bin/sh -c 'echo never > {_THP_PATH}'\nExecStart=/sbin/sysctl vm.nr_hugepages=4\n"
 _WANTS = "/etc/systemd/system/multi-user.target.wants"
@@ -385,9 +395,9 @@ TARGETS = (
     Target("loader events", _events, (_EVENTS,)),
     Target("safetensors length", _safetensors_length, ("\x02" + 7 * "\0" + "{}",)),
     Target("safetensors header", _safetensors, (_SAFETENSORS,)),
-    Target("samples", _samples, (_MEASURED,)),
+    Target("samples", _samples, (_MEASURED, _SWEPT, _MEASURED + _CLOSED)),
     Target("sweep plan", _plan, (_PLAN,)),
-    Target("sweep arms", _json(experiment.parse_arms), (_ARMS,)),
+    Target("sweep arms", _json(design.parse_arms), (_ARMS,)),
     Target("wanted tuning", _json(_wanted), (_TUNING,)),
     Target("THP settings", _json(thp.parse_thp), (json.dumps(json.loads(_TUNING)["thp"]),)),
     Target("result document", _json(lambda document: schema.validate(document, "result")), _results()),

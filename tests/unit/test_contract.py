@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.processes import pool_users
-from ansible.module_utils.slm_baseline.measuring.gpu import GpuFacts, gpu_use, parse_nvidia_smi
-from ansible.module_utils.slm_baseline.measuring.loader_events import Events, Mark, phases
-from ansible.module_utils.slm_baseline.measuring.protocol import empty_sample
+from ansible.module_utils.slm_baseline.measuring.gpu import GpuFacts, GpuProcess, GpuUse, gpu_use, parse_nvidia_smi
+from ansible.module_utils.slm_baseline.measuring.loader_events import Events, LoaderGpu, Mark, Phase, phases
+from ansible.module_utils.slm_baseline.measuring.noise import Noise
+from ansible.module_utils.slm_baseline.measuring.sample import (
+    CeilingRecord,
+    CeilingTrial,
+    NotASample,
+    Sample,
+    Trial,
+    failed_sample,
+    to_document,
+)
 from ansible.module_utils.slm_baseline.settings.drift import Row
 from ansible.module_utils.slm_baseline.settings.hugetlb import Pool
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.sweep.sample import Position, SweepSample
+from hypothesis import given
+from hypothesis import strategies as st
 
 from analysis.text.schema import validate
+from tests.conftest import REPOSITORY
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -27,7 +40,102 @@ def check(value: object, name: str) -> None:
 
 
 def test_a_sample_that_measured_nothing() -> None:
-    check(empty_sample(1, "cold", "failed", "the loader crashed", "2026-03-14T09:20:00Z"), "sample")
+    check(failed_sample(Trial(1, "cold"), "the loader crashed", "2026-03-14T09:20:00Z").to_json(), "sample")
+
+
+def properties(name: str, *path: str | int) -> dict[str, Any]:
+    """The properties that a schema describes at a path."""
+    part: Any = json.loads((REPOSITORY / f"schemas/{name}.schema.json").read_text())
+    for key in path:
+        part = part[key]
+    found: dict[str, Any] = part["properties"]
+    return found
+
+
+SAMPLE = ("result", "$defs", "sample")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        (Sample, SAMPLE),
+        (Noise, (*SAMPLE, "properties", "noise")),
+        (Phase, ("result", "$defs", "phase")),
+        (GpuUse, ("result", "$defs", "gpu_use")),
+        (CeilingTrial, ("result", "$defs", "trial")),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_type_has_the_fields_of_its_schema_and_no_other(kind: Any, place: tuple[str, ...]) -> None:
+    assert {each.name for each in fields(kind)} == set(properties(*place))
+
+
+def test_a_ceiling_and_a_position_have_the_fields_of_their_schema() -> None:
+    # The copy rates are the host's, not a block's; an abandoned sample is known at the end alone.
+    ceiling = set(properties("result", "properties", "ceiling", "anyOf", 1))
+    assert {each.name for each in fields(CeilingRecord)} == ceiling - {"host_to_device"}
+    measurement = set(properties("sweep", "properties", "measurements", "items"))
+    assert {each.name for each in fields(Position)} == measurement - {"arm", "sample", "abandoned"}
+
+
+# One value for every kind of field that the schema's types allow.
+VALUES: dict[str, Any] = {
+    "int": 3,
+    "float": 0.5,
+    "str": "text",
+    "bool": True,
+    "dict[str, str]": {"thp.enabled": "always"},
+    "dict[str, int]": {"thp_fault_alloc": 1},
+    "dict[str, float]": {"cpu_share": 0.5},
+    "tuple[str, ...]": ("why",),
+    "tuple[GpuProcess, ...]": (GpuProcess(7, "qemu", None),),
+}
+
+
+def filled(kind: Any, **more: Any) -> Any:
+    """One of a kind with a value in every field."""
+    values = {**VALUES, **more}
+    return kind(**{each.name: values[str(each.type).removesuffix(" | None")] for each in fields(kind)})
+
+
+def whole_sample() -> Sample:
+    nested = {"tuple[Phase, ...]": (filled(Phase),), "tuple[GpuUse, ...]": (filled(GpuUse),), "Noise": filled(Noise)}
+    sample: Sample = filled(Sample, **nested)
+    sample = replace(sample, phases=(replace(sample.phases[0], name="weights"),), started_at="2026-03-14T09:20:00Z")
+    return replace(sample, wanted="cold", kind="lukewarm")
+
+
+def test_a_sample_with_every_field_fits_the_schema_and_survives_the_way_to_json_and_back() -> None:
+    sample = whole_sample()
+    document = json.loads(json.dumps(sample.to_json()))
+    check(document, "sample")
+    assert Sample.from_json(document) == sample
+    swept = SweepSample(sample, filled(Position))
+    assert SweepSample.from_json(json.loads(json.dumps(swept.to_json()))) == swept
+
+
+LEAVES: list[Any] = [None, True, -(2**70), 2**70, 1.5, float("nan"), "x", [], {}, [1], {"a": {}}]
+
+
+@given(st.sampled_from([each.name for each in fields(Sample)]), st.sampled_from(LEAVES))
+def test_a_damaged_sample_is_told_by_its_field(name: str, value: Any) -> None:
+    try:
+        sample = Sample.from_json({**whole_sample().to_json(), name: value})
+    except NotASample as error:
+        named = str(error)
+    else:
+        named = name
+        json.dumps(sample.to_json(), allow_nan=False)
+    assert name in named
+
+
+def test_a_sample_of_an_older_form_lacks_what_has_a_default_and_nothing_else() -> None:
+    document = whole_sample().to_json()
+    del document["noise"]
+    assert Sample.from_json(document).noise is None
+    del document["kind"]
+    with pytest.raises(NotASample, match="kind"):
+        Sample.from_json(document)
 
 
 def test_phases() -> None:
@@ -35,7 +143,7 @@ def test_phases() -> None:
     events.marks["interpreter"] = Mark(10, read_bytes=None, minor_faults=1, cpu_user_s=0.1)
     assert len(phases(events)) == 1
     for phase in phases(events):
-        check(phase, "phase")
+        check(asdict(phase), "phase")
 
 
 def test_a_row() -> None:
@@ -65,9 +173,9 @@ def test_a_user_of_a_pool(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["h100", "mig", "unsupported"])
 def test_gpus(name: str) -> None:
     facts: GpuFacts = parse_nvidia_smi((GOLDEN / f"nvidia_smi/{name}.xml").read_text())
-    devices: list[dict[str, Any]] = [{"index": gpu.index, "name": gpu.name, "uuid": gpu.uuid} for gpu in facts.gpus]
+    devices = [LoaderGpu(gpu.index, gpu.name, gpu.uuid) for gpu in facts.gpus]
     assert devices
     for gpu in facts.gpus:
         check(gpu.as_dict(), "gpu")
     for use in gpu_use(devices, facts, facts, ()):
-        check(use, "gpu_use")
+        check(to_document(use), "gpu_use")

@@ -111,3 +111,14 @@ def test_one_file_knows_ansible() -> None:
         if any(name.startswith("ansible.") for name in imports_of(source, module))
     ]
     assert knowing == ["slm_baseline.module"]
+
+
+@pytest.mark.parametrize("name", ["measuring", "sweep"])
+def test_no_function_takes_more_than_six_things(name: str) -> None:
+    functions = [
+        (f"{path.name}: {node.name}", node.args)
+        for path in (TARGET / name).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert [name for name, given in functions if len([*given.posonlyargs, *given.args, *given.kwonlyargs]) > 6] == []

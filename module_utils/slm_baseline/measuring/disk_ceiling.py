@@ -68,7 +68,7 @@ WAYS = (
 
 
 @dataclass(frozen=True)
-class Trial:
+class WayTried:
     """One way tried: a rate in bytes per second, or the reason why it gave none."""
 
     way: Way
@@ -85,10 +85,10 @@ class Trial:
 class Ceiling:
     """The best rate of a pass in bytes per second; None where no trial gave one: an unknown ceiling is never 0."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[WayTried, ...]
 
     @property
-    def best(self) -> Trial | None:
+    def best(self) -> WayTried | None:
         known = [trial for trial in self.trials if trial.bytes_per_s]
         return max(known, key=lambda trial: trial.bytes_per_s or 0.0, default=None)
 
@@ -128,7 +128,7 @@ def slice_of(total_bytes: int, index: int, count: int) -> tuple[int, int]:
 def measure_ceiling(files: Sequence[Path], ways: Sequence[Way] = WAYS) -> Ceiling:
     """One pass: every way tried on its part of the files, evicted before. Seconds: at most about PASS_S."""
     deadline = time.monotonic() + PASS_S
-    trials: list[Trial] = []
+    trials: list[WayTried] = []
     for index, way in enumerate(ways):
         if trials and time.monotonic() > deadline:
             break
@@ -149,7 +149,7 @@ def is_cached_below(first: Ceiling, second: Ceiling) -> bool | None:
     return statistics.median(ratios) >= CACHED_BELOW_RATIO if ratios else None
 
 
-def _try(files: Sequence[Path], way: Way, turn: tuple[int, int]) -> Trial:
+def _try(files: Sequence[Path], way: Way, turn: tuple[int, int]) -> WayTried:
     """One way, on the slice of its turn (index, count)."""
     flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if way.how == "direct" else 0)
     with ExitStack() as stack:
@@ -163,20 +163,20 @@ def _try(files: Sequence[Path], way: Way, turn: tuple[int, int]) -> Trial:
             chunks = spread(sizes, *slice_of(sum(sizes), *turn), way.chunk_bytes)
             wanted = sum(length for _, _, length in chunks)
             if not wanted:
-                return Trial(way, None, 0, "the model's files are empty")
+                return WayTried(way, None, 0, "the model's files are empty")
             before = page_cache.residency(files).resident_bytes
             if before > COLD_RESIDENT_SHARE * wanted:
-                return Trial(way, None, 0, "the model's files cannot be evicted from the page cache")
+                return WayTried(way, None, 0, "the model's files cannot be evicted from the page cache")
             read_bytes, seconds = _timed(descriptors, chunks, way)
             came_in = page_cache.residency(files).resident_bytes
         except OSError as error:
-            return Trial(way, None, 0, f"{_WORDS[way.how]} of the model's files failed: {error.strerror}")
+            return WayTried(way, None, 0, f"{_WORDS[way.how]} of the model's files failed: {error.strerror}")
     reason = None
     if way.how == "direct" and came_in >= DIRECT_RESIDENT_SHARE * read_bytes:
         reason = "the filesystem reads through the page cache"
     if way.how != "direct" and came_in < BUFFERED_RESIDENT_SHARE * read_bytes:
         reason = "what was read did not stay in the page cache"
-    return Trial(way, None if reason else read_bytes / seconds, read_bytes, reason)
+    return WayTried(way, None if reason else read_bytes / seconds, read_bytes, reason)
 
 
 _WORDS = {"direct": "direct reads", "buffered": "buffered reads", "populate": "populating mappings"}

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import subprocess
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 from ..host.errors import ParseError
 from ..host.files import Host
 from ..host.trust import find_program
+from .loader_events import LoaderGpu
 
 DRIVER_VERSION = "/proc/driver/nvidia/version"
 _FOLDERS = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/bin", "/opt/nvidia/bin")
@@ -79,6 +80,23 @@ class GpuFacts:
     note: str | None = None
 
 
+@dataclass(frozen=True)
+class GpuUse:
+    """What a sample says of one GPU, bytes: the driver's view before the run and while the model is held, and torch's.
+
+    None for what the driver or torch does not tell.
+    """
+
+    index: int
+    name: str
+    memory_before_bytes: int | None
+    memory_after_bytes: int | None
+    allocated_bytes: int | None
+    reserved_bytes: int | None
+    peak_bytes: int | None
+    foreign_processes: tuple[GpuProcess, ...]
+
+
 def parse_nvidia_smi(text: str) -> GpuFacts:
     """Parse the output of `nvidia-smi -q -x`; ParseError where it is no such document."""
     expected = "XML with the root nvidia_smi_log"
@@ -130,36 +148,36 @@ def read_gpus(host: Host, timeout_s: float = 60.0) -> GpuFacts:
 
 
 def gpu_use(
-    devices: Iterable[Mapping[str, Any]], before: GpuFacts, held: GpuFacts, own_pids: Collection[int]
-) -> list[dict[str, Any]]:
-    """What a sample says of each GPU: torch's view of it (the loader's `gpu`) beside the driver's, bytes.
+    devices: Iterable[LoaderGpu], before: GpuFacts, held: GpuFacts, own_pids: Collection[int]
+) -> tuple[GpuUse, ...]:
+    """What a sample says of each GPU that torch sees, beside the driver's view.
 
     `before` was read before the loader started, `held` while it held the model; `own_pids` are the loader's.
     """
-    return [_one_use(device, before, held, own_pids) for device in devices]
+    return tuple(_one_use(device, before, held, own_pids) for device in devices)
 
 
-def _one_use(device: Mapping[str, Any], before: GpuFacts, held: GpuFacts, own_pids: Collection[int]) -> dict[str, Any]:
+def _one_use(device: LoaderGpu, before: GpuFacts, held: GpuFacts, own_pids: Collection[int]) -> GpuUse:
     earlier, now = _matching(before, device), _matching(held, device)
     seen = [*(earlier.processes if earlier else ()), *(now.foreign_processes(own_pids) if now else ())]
-    return {
-        "index": device["index"],
-        "name": device["name"],
-        "memory_before_bytes": earlier.memory_used_bytes if earlier else None,
-        "memory_after_bytes": now.memory_used_bytes if now else None,
-        "allocated_bytes": device.get("allocated_bytes"),
-        "reserved_bytes": device.get("reserved_bytes"),
-        "peak_bytes": device.get("peak_allocated_bytes"),
-        "foreign_processes": [asdict(process) for process in {process.pid: process for process in seen}.values()],
-    }
+    return GpuUse(
+        index=device.index,
+        name=device.name,
+        memory_before_bytes=earlier.memory_used_bytes if earlier else None,
+        memory_after_bytes=now.memory_used_bytes if now else None,
+        allocated_bytes=device.allocated_bytes,
+        reserved_bytes=device.reserved_bytes,
+        peak_bytes=device.peak_allocated_bytes,
+        foreign_processes=tuple({process.pid: process for process in seen}.values()),
+    )
 
 
-def _matching(facts: GpuFacts, device: Mapping[str, Any]) -> Gpu | None:
+def _matching(facts: GpuFacts, device: LoaderGpu) -> Gpu | None:
     """The GPU that torch calls `device`: by UUID, which torch gives without the prefix, else the only one there is.
 
     In MIG mode torch sees a slice, whose UUID is its own, and the whole GPU's figures would tell of its neighbours.
     """
-    uuid = str(device.get("uuid") or "").rpartition("GPU-")[2]
+    uuid = (device.uuid or "").rpartition("GPU-")[2]
     found = [gpu for gpu in facts.gpus if uuid and gpu.uuid == f"GPU-{uuid}"]
     if not found and len(facts.gpus) == 1 and not facts.gpus[0].mig_mode:
         return facts.gpus[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 PHASES = (
@@ -21,9 +21,6 @@ PHASES = (
     "second_token",
 )
 _ORDER = (*PHASES[:-1], "held", "resumed", PHASES[-1], "done")
-_FAULTS = ("minor_faults", "major_faults")
-_MEMORY = ("rss_bytes", "vsz_bytes", "uss_bytes", "pss_bytes")
-_GPU_MEMORY = ("allocated_bytes", "reserved_bytes", "peak_allocated_bytes")
 MAX_LINE_BYTES = 1 << 20
 
 
@@ -46,16 +43,62 @@ class Mark:
     cpu_system_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Phase:
+    """One phase with its own seconds and counters. `read_bytes` is None where the kernel does not tell it."""
+
+    name: str
+    seconds: float
+    read_bytes: int | None
+    minor_faults: int
+    major_faults: int
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class LoaderMemory:
+    """The loader's memory in bytes as psutil tells it."""
+
+    rss_bytes: int
+    vsz_bytes: int
+    uss_bytes: int
+    pss_bytes: int
+
+
+@dataclass(frozen=True)
+class LoaderGpu:
+    """A CUDA device as torch sees it; bytes are those of torch's allocator, None where torch does not tell."""
+
+    index: int
+    name: str
+    uuid: str | None = None
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    peak_allocated_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class LoaderReport:
+    """What the loader says of itself while it holds the model. `software` has versions by package."""
+
+    memory: LoaderMemory
+    device: str
+    dtype: str
+    parameters: int
+    software: dict[str, str]
+    gpus: tuple[LoaderGpu, ...]
+
+
 @dataclass
 class Events:
     """The events of one loader run so far, in the protocol's order.
 
-    `spawn_ns` is when the observer started the process; no event can be earlier.
+    `spawn_ns` is when the observer started the process; no event can be earlier. `report` comes with the event `held`.
     """
 
     spawn_ns: int
     marks: dict[str, Mark] = field(default_factory=dict)
-    held: dict[str, Any] | None = None
+    report: LoaderReport | None = None
     _rest: bytes = b""
 
     def feed(self, data: bytes) -> list[str]:
@@ -85,7 +128,7 @@ class Events:
             raise ProtocolError(f"event {name} came where {due or 'nothing more'} was due")
         self.marks[name] = self._mark(name, event)
         if name == "held":
-            self.held = _checked_held(event)
+            self.report = _report(event)
         return name
 
     def _mark(self, name: str, event: Mapping[str, Any]) -> Mark:
@@ -105,9 +148,9 @@ class Events:
         )
 
 
-def phases(events: Events) -> list[dict[str, Any]]:
-    """The phases that ended, each with its own seconds and counters; what lies between held and resumed in none."""
-    rows = []
+def phases(events: Events) -> tuple[Phase, ...]:
+    """The phases that ended; what lies between held and resumed is in none."""
+    found = []
     before = Mark(events.spawn_ns)
     for name in PHASES:
         mark = events.marks.get(name)
@@ -115,18 +158,18 @@ def phases(events: Events) -> list[dict[str, Any]]:
             break
         # The second token starts when the observer lets go; counters go on from the first token.
         start_ns = events.marks["resumed"].t_ns if name == "second_token" else before.t_ns
-        cpu_s = mark.cpu_user_s + mark.cpu_system_s - before.cpu_user_s - before.cpu_system_s
-        rows.append(
-            {
-                "name": name,
-                "seconds": (mark.t_ns - start_ns) / 1e9,
-                "read_bytes": read_between(before, mark),
-                **{counter: getattr(mark, counter) - getattr(before, counter) for counter in _FAULTS},
-                "cpu_s": cpu_s,
-            }
+        found.append(
+            Phase(
+                name=name,
+                seconds=(mark.t_ns - start_ns) / 1e9,
+                read_bytes=read_between(before, mark),
+                minor_faults=mark.minor_faults - before.minor_faults,
+                major_faults=mark.major_faults - before.major_faults,
+                cpu_s=mark.cpu_user_s + mark.cpu_system_s - before.cpu_user_s - before.cpu_system_s,
+            )
         )
         before = mark
-    return rows
+    return tuple(found)
 
 
 def read_between(before: Mark, after: Mark) -> int | None:
@@ -136,32 +179,35 @@ def read_between(before: Mark, after: Mark) -> int | None:
     return after.read_bytes - before.read_bytes
 
 
-def _checked_held(event: Mapping[str, Any]) -> dict[str, Any]:
-    """What the loader says of itself while it holds the model: memory, device, dtype, GPUs, software."""
+def _report(event: Mapping[str, Any]) -> LoaderReport:
     memory = event.get("memory")
     if not isinstance(memory, dict):
         raise ProtocolError("event held carries no memory reading")
-    held: dict[str, Any] = {"memory": {name: _whole("held", memory, name) for name in _MEMORY}}
     for name, kinds in (("device", str), ("dtype", str), ("parameters", int), ("software", dict)):
         if not isinstance(event.get(name), kinds):
             raise ProtocolError(f"event held has no {name}")
-        held[name] = event[name]
-    gpu = event.get("gpu")
-    if gpu is not None and not isinstance(gpu, list):
+    gpus = event.get("gpu")
+    if gpus is not None and not isinstance(gpus, list):
         raise ProtocolError("event held has a gpu that is neither null nor a list")
-    held["gpu"] = None if gpu is None else [_checked_gpu(device) for device in gpu]
-    return held
+    return LoaderReport(
+        memory=LoaderMemory(**{each.name: _whole("held", memory, each.name) for each in fields(LoaderMemory)}),
+        device=event["device"],
+        dtype=event["dtype"],
+        parameters=_whole("held", event, "parameters"),
+        software=event["software"],
+        gpus=tuple(_gpu(device) for device in gpus or ()),
+    )
 
 
-def _checked_gpu(device: object) -> dict[str, Any]:
-    """A device as torch tells it; its memory may be unknown."""
+def _gpu(device: object) -> LoaderGpu:
     if not isinstance(device, dict) or not isinstance(device.get("name"), str):
         raise ProtocolError(f"event held has a gpu {_shown(device)}, not one with a name")
-    _whole("held", device, "index")
-    for name in _GPU_MEMORY:
-        if device.get(name) is not None:
-            _whole("held", device, name)
-    return device
+    uuid = device.get("uuid")
+    memory = {
+        name: None if device.get(name) is None else _whole("held", device, name)
+        for name in ("allocated_bytes", "reserved_bytes", "peak_allocated_bytes")
+    }
+    return LoaderGpu(_whole("held", device, "index"), device["name"], None if uuid is None else str(uuid), **memory)
 
 
 def _whole(name: str, event: Mapping[str, Any], key: str) -> int:

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from typing import Any
@@ -181,19 +181,17 @@ def clean_environment(loader: Loader, home: str) -> dict[str, str]:
     return {**environment, **dict(loader.env)}
 
 
+@dataclass
 class _Watch:
     """The poll loop over one loader's pipes."""
 
-    def __init__(
-        self, pid: int, events: Events, events_fd: int, hold_fd: int, error_fd: int, on_held: Callable[[int], None]
-    ) -> None:
-        self.pid = pid
-        self.events = events
-        self.events_fd = events_fd
-        self.hold_fd = hold_fd
-        self.error_fd = error_fd
-        self.on_held = on_held
-        self.tail = b""
+    pid: int
+    events: Events
+    events_fd: int
+    hold_fd: int
+    error_fd: int
+    on_held: Callable[[int], None]
+    tail: bytes = b""
 
     def run(self, deadline_ns: int, timeout_s: float) -> str | None:
         """Until the loader ends, breaks the protocol (the answer says how) or the deadline passes."""
@@ -330,22 +328,3 @@ def _private_home(loader: Loader) -> Iterator[str]:
         yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)
-
-
-def environment_tuple(env: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    """An arm's environment variables as pairs of text; SettingError for a name or value no process could get."""
-    for name, value in env.items():
-        if (
-            not isinstance(value, (str, int))
-            or isinstance(value, bool)
-            or "\0" in str(value)
-            or not name.isidentifier()
-        ):
-            raise SettingError(
-                "env",
-                "names and text values",
-                f"{name!r}: {value!r}",
-                "Environment variables are text.",
-                "put the value in quotes.",
-            )
-    return tuple((name, str(value)) for name, value in env.items())

@@ -20,7 +20,7 @@ from ..host.files import Host
 from ..host.trees import remove_tree
 from .home import make_home
 from .loader_process import Account, printable, run_as
-from .run import ModelPlace, embedded_path
+from .model_files import ModelPlace
 
 BUILDER = "build_model.py"
 LOCK = ".lock"
@@ -36,7 +36,7 @@ def build_model(host: Host, python: str, place: ModelPlace, account: Account | N
     SettingError with the builder's own last line where it fails. An interrupted build is taken up where it stopped.
     `account` None keeps the current user, as in tests.
     """
-    path = embedded_path(place)
+    path = place.embedded_path
     builder = host.path(f"{place.home}/{BUILDER}")
     command = [python, "-B", str(builder), "--shape", place.model]
     command += ["--output", str(host.path(path))]
@@ -113,7 +113,7 @@ def _take_back(folder: int, path: str) -> None:
 def _failed(place: ModelPlace, found: str) -> SettingError:
     return SettingError(
         "slm_benchmark_model",
-        f"the embedded model {place.model} in {embedded_path(place)}",
+        f"the embedded model {place.model} in {place.embedded_path}",
         found,
         "It is built on the host, because no network is assumed.",
         "put right what it says and run again; what is built already stays.",

@@ -98,6 +98,27 @@ class Model:
 
 
 @dataclass(frozen=True)
+class ModelPlace:
+    """Which model, and where on the host to look for it; names as the user gave them, not yet checked.
+
+    `model` is an embedded shape, whose folder lies in `home`, an absolute path of a local folder, or
+    `organisation/name`, a snapshot in the hub's cache under `hf_home`; `revision` is empty for main. Nothing is ever
+    fetched: `offline` only words the error.
+    """
+
+    home: str
+    model: str
+    revision: str
+    hf_home: str
+    offline: bool
+
+    @property
+    def embedded_path(self) -> str:
+        """Where an embedded model lies, or will."""
+        return f"{self.home}/models/{self.model}"
+
+
+@dataclass(frozen=True)
 class Reader:
     """The user who will load the model: its name, user id and all its group ids."""
 
@@ -107,7 +128,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Located:
     """Where a model should be, and what to do when it is not."""
 
     id: str
@@ -130,25 +151,13 @@ def expected_bytes(host: Host, model: str) -> int:
     return sum(path.stat().st_size for path in weights if path.is_file())
 
 
-def resolve_model(
-    host: Host,
-    model: str,
-    revision: str | None,
-    hf_home: str,
-    embedded_root: str,
-    offline: bool,
-    reader: Reader | None = None,
-) -> Model:
+def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) -> Model:
     """The model that `slm_benchmark_model` names, every file found and checked.
 
-    A shape's name is the embedded model under `embedded_root`, an absolute path a local folder, `organisation/name` a
-    snapshot in the hub's cache under `hf_home` (`revision` None means main). Nothing is ever fetched here; `offline`
-    only words the error. `reader`, when given, must be able to read every file by owner, group and mode.
-
-    Raises SettingError for a name of no known form, and for files that are missing, damaged, cut short, unreadable or
-    pickled.
+    `reader`, when given, must be able to read every file by owner, group and mode. Raises SettingError for a name of no
+    known form, and for files that are missing, damaged, cut short, unreadable or pickled.
     """
-    place = _locate(host, model, revision or None, hf_home, embedded_root, offline)
+    place = _locate(host, wanted)
     names = _folder_names(host, place)
     config = _read_json(host, place, "config.json") if "config.json" in names else None
     if config is None:
@@ -176,11 +185,12 @@ def resolve_model(
 _DAMAGED = "The model's files do not belong together."
 
 
-def _locate(host: Host, model: object, revision: str | None, hf_home: str, embedded_root: str, offline: bool) -> _Place:
+def _locate(host: Host, wanted: ModelPlace) -> _Located:
+    model, revision = wanted.model, wanted.revision
     if not isinstance(model, str) or not model.isprintable():
         raise _unknown_model(model)
     is_hub = _HUB_ID.fullmatch(model) is not None and ".." not in model and "--" not in model
-    if revision not in (None, "main") and not is_hub:
+    if revision not in ("", "main") and not is_hub:
         raise SettingError(
             REVISION_KNOB,
             "no revision",
@@ -189,21 +199,22 @@ def _locate(host: Host, model: object, revision: str | None, hf_home: str, embed
             f"remove {REVISION_KNOB}.",
         )
     if model in EMBEDDED_MODEL_BYTES:
-        path = f"{embedded_root.rstrip('/')}/{model}"
+        path = wanted.embedded_path
         build = f"python build_model.py --shape {model} --output {shlex.quote(path)} --verify"
-        return _Place(model, "embedded", path, None, f"build it again: {build}")
+        return _Located(model, "embedded", path, None, f"build it again: {build}")
     if model.startswith("/"):
-        return _Place(model, "local", model, None, f"correct {KNOB}, or put a whole safetensors model there.")
+        return _Located(model, "local", model, None, f"correct {KNOB}, or put a whole safetensors model there.")
     if is_hub:
-        return _locate_snapshot(host, model, revision or "main", hf_home, offline)
+        return _locate_snapshot(host, wanted)
     raise _unknown_model(model)
 
 
-def _locate_snapshot(host: Host, model: str, revision: str, hf_home: str, offline: bool) -> _Place:
+def _locate_snapshot(host: Host, wanted: ModelPlace) -> _Located:
     """The cached snapshot of a hub id.
 
     Layout: huggingface_hub's guide "manage-cache"; refs name commits, snapshots link to blobs.
     """
+    model, revision, hf_home = wanted.model, wanted.revision or "main", wanted.hf_home
     if not isinstance(revision, str) or not _REVISION.fullmatch(revision) or ".." in revision:
         raise SettingError(
             REVISION_KNOB,
@@ -215,7 +226,7 @@ def _locate_snapshot(host: Host, model: str, revision: str, hf_home: str, offlin
     cache = f"{hf_home.rstrip('/')}/hub/models--{model.replace('/', '--')}"
     fetch = f"HF_HOME={shlex.quote(hf_home)} hf download {model} --revision {revision}"
     next_step = f"where the hub can be reached, run: {fetch}"
-    why = "The host is offline." if offline else "A measured load must not wait for a download."
+    why = "The host is offline." if wanted.offline else "A measured load must not wait for a download."
     if not host.path(cache).is_dir():
         raise SettingError(KNOB, f"{model} in the hub cache", f"no {cache}", why, next_step)
     commit = revision if _COMMIT.fullmatch(revision) else (host.read_or_none(f"{cache}/refs/{revision}") or "").strip()
@@ -223,7 +234,7 @@ def _locate_snapshot(host: Host, model: str, revision: str, hf_home: str, offlin
     if not _COMMIT.fullmatch(commit) or not host.path(path).is_dir():
         looked_at = path if _COMMIT.fullmatch(commit) else f"{cache}/refs/{revision}"
         raise SettingError(REVISION_KNOB, f"revision {revision} of {model}", f"no {looked_at}", why, next_step)
-    return _Place(model, "hub", path, commit, next_step)
+    return _Located(model, "hub", path, commit, next_step)
 
 
 def _unknown_model(model: object) -> SettingError:
@@ -236,7 +247,7 @@ def _unknown_model(model: object) -> SettingError:
     )
 
 
-def _folder_names(host: Host, place: _Place) -> list[str]:
+def _folder_names(host: Host, place: _Located) -> list[str]:
     """The names in the model's folder, as far as they can be spelled."""
     try:
         names = sorted(os.listdir(host.path(place.path)))
@@ -247,7 +258,7 @@ def _folder_names(host: Host, place: _Place) -> list[str]:
     return names
 
 
-def _weight_names(host: Host, place: _Place, names: list[str]) -> tuple[list[str], dict[str, str]]:
+def _weight_names(host: Host, place: _Located, names: list[str]) -> tuple[list[str], dict[str, str]]:
     """The weight files, and for a sharded model each tensor's shard. A single file goes first, as in transformers."""
     if _SINGLE in names:
         return [_SINGLE], {}
@@ -270,7 +281,7 @@ def _weight_names(host: Host, place: _Place, names: list[str]) -> tuple[list[str
     return shards, weight_map
 
 
-def _read_json(host: Host, place: _Place, name: str) -> dict[str, Any]:
+def _read_json(host: Host, place: _Located, name: str) -> dict[str, Any]:
     path = host.path(f"{place.path}/{name}")
     try:
         if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
@@ -285,7 +296,7 @@ def _read_json(host: Host, place: _Place, name: str) -> dict[str, Any]:
     return document
 
 
-def _file(host: Host, place: _Place, name: str, kind: str, reader: Reader | None) -> ModelFile:
+def _file(host: Host, place: _Located, name: str, kind: str, reader: Reader | None) -> ModelFile:
     """One file with its links resolved: eviction and residency need the file that the kernel caches."""
     real = Path(os.path.realpath(host.path(f"{place.path}/{name}")))
     try:
@@ -336,7 +347,7 @@ def _passed(path: Path) -> Iterator[Path]:
             at /= part
 
 
-def _read_header(host: Host, place: _Place, file: ModelFile) -> Header:
+def _read_header(host: Host, place: _Located, file: ModelFile) -> Header:
     source = f"{place.path}/{file.name}"
     try:
         with open(host.path(source), "rb") as stream:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from ..host.errors import ParseError
 from ..host.files import Host
@@ -35,6 +34,26 @@ class Activity:
     load_1m: float
     uptime_s: float
     stalled_us: dict[str, int] | None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What else the host did while a sample ran. Shares are 0..1; `psi` has the share stalled by resource.
+
+    `psi` is None without PSI, `load_1m` the load average before the sample.
+    """
+
+    noisy: bool
+    reasons: tuple[str, ...]
+    load_1m: float
+    others_cpu_share: float
+    steal_share: float
+    psi: dict[str, float] | None
+    foreign_gpu_processes: int
+
+    def with_reason(self, reason: str | None) -> Noise:
+        """The same with one reason more; None adds nothing."""
+        return replace(self, noisy=True, reasons=(*self.reasons, reason)) if reason else self
 
 
 def parse_cpu_times(stat: str, ticks_per_s: int) -> tuple[float, float, float]:
@@ -74,7 +93,7 @@ def read_activity(host: Host) -> Activity:
     )
 
 
-def judge_noise(before: Activity, after: Activity, own_cpu_s: float, foreign_gpu: int = 0) -> dict[str, Any]:
+def judge_noise(before: Activity, after: Activity, own_cpu_s: float, foreign_gpu: int = 0) -> Noise:
     """The sample's `noise`: figures, and in `reasons` each that reached its threshold.
 
     `own_cpu_s` is the loader's own CPU time, `foreign_gpu` how many processes of others were on the GPUs. Load average
@@ -100,12 +119,12 @@ def judge_noise(before: Activity, after: Activity, own_cpu_s: float, foreign_gpu
         reasons.append(f"tasks waited for memory {stalls['memory_share']:.0%} of the time")
     if foreign_gpu:
         reasons.append(f"{foreign_gpu} other process(es) on the GPU")
-    return {
-        "noisy": bool(reasons),
-        "reasons": reasons,
-        "load_1m": before.load_1m,
-        "others_cpu_share": round(others, 4),
-        "steal_share": round(steal, 4),
-        "psi": stalls,
-        "foreign_gpu_processes": foreign_gpu,
-    }
+    return Noise(
+        noisy=bool(reasons),
+        reasons=tuple(reasons),
+        load_1m=before.load_1m,
+        others_cpu_share=round(others, 4),
+        steal_share=round(steal, 4),
+        psi=stalls,
+        foreign_gpu_processes=foreign_gpu,
+    )

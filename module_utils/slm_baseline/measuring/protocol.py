@@ -6,10 +6,9 @@ docs/measuring.md tells the protocol and the thresholds, and why.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ..host.clock import now
 from ..host.files import Host
@@ -17,11 +16,12 @@ from . import page_cache
 from .disk_ceiling import Ceiling, is_cached_below, measure_ceiling
 from .gpu import GpuFacts, gpu_use, read_gpus
 from .interpreter import Interpreter
-from .loader_events import Events, Mark, phases, read_between
-from .loader_process import Loader, Observation, environment_tuple, observe
+from .loader_events import Events, LoaderMemory, LoaderReport, Mark, phases, read_between
+from .loader_process import Loader, observe
 from .model_files import Model
 from .noise import judge_noise, read_activity
 from .process_memory import MemoryReading, moved, read_memory, read_thp_counters
+from .sample import CeilingRecord, CeilingTrial, Sample, Trial, failed_sample
 
 WANTED = ("cold", "warm")
 SCOPES = ("host", "app", "weights")
@@ -48,6 +48,15 @@ class Subject:
     interpreter: Interpreter
     scope: str = "host"
 
+    def loader_of(self, trial: Trial) -> Loader:
+        """The loader with what this trial adds to it."""
+        loader = self.loader
+        return replace(
+            loader,
+            arguments=(*loader.arguments, "--model", self.model.path, "--dtype", trial.dtype),
+            env=(*loader.env, *trial.env.items()),
+        )
+
     @property
     def weights(self) -> list[Path]:
         return [Path(file.path) for file in self.model.weight_files]
@@ -65,52 +74,61 @@ class Verdict:
     reason: str | None = None
 
 
-@dataclass
-class Held:
-    """What the observer reads while the loader holds the model; off the clock."""
+@dataclass(frozen=True)
+class HeldReading:
+    """What the observer reads while the loader holds the model, off the clock; `pid` is the loader's."""
 
-    host: Host
-    gpus: bool
-    memory: MemoryReading | None = None
-    gpu_facts: GpuFacts = field(default_factory=lambda: GpuFacts(None))
-
-    def read(self, pid: int) -> None:
-        self.memory = read_memory(self.host, pid)
-        if self.gpus:
-            self.gpu_facts = read_gpus(self.host)
+    pid: int
+    memory: MemoryReading
+    gpus: GpuFacts
 
 
-def judge(
-    wanted: str,
-    resident_before: float,
-    read_bytes: int | None,
-    read_share: float | None,
-    weight_bytes: int,
-    resident_after: float = 1.0,
-    app_resident: float | None = None,
-) -> Verdict:
-    """Cold, warm or lukewarm, from shares 0..1 of the model's weights; `app_resident` is asked in scope `app` alone.
+def read_held(host: Host, pid: int, with_gpus: bool) -> HeldReading:
+    """Look at a loader that holds its model; OSError or SettingError where it cannot be read."""
+    return HeldReading(pid, read_memory(host, pid), read_gpus(host) if with_gpus else GpuFacts(None))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a verdict rests on, shares 0..1 of the model's weights.
 
     `read_bytes` is everything the loader read by its first token, `read_share` what it read after its tokenizer was
-    ready, so that reading libraries never passes for reading weights. Libraries imported later are in it all the same:
-    that the model itself was read shows in `resident_after`, since little of it was in the page cache before.
+    ready, so that reading libraries never passes for reading weights; None where the kernel does not tell.
+    `app_resident` is the libraries' share, asked in scope `app` alone.
     """
-    if read_bytes is None or read_share is None:
+
+    resident_before: float
+    read_bytes: int | None
+    read_share: float | None
+    weight_bytes: int
+    resident_after: float = 1.0
+    app_resident: float | None = None
+
+
+def verdict_of(wanted: str, seen: Evidence) -> Verdict:
+    """Cold, warm or lukewarm.
+
+    Libraries imported late are in `read_share` all the same: that the model itself was read shows in `resident_after`,
+    since little of it was in the page cache before.
+    """
+    if seen.read_bytes is None or seen.read_share is None:
         return Verdict("lukewarm", "the kernel does not tell what the loader read, so nothing is verified")
     if wanted == "cold":
-        if resident_before >= COLD_RESIDENT_SHARE:
-            return Verdict("lukewarm", f"{resident_before:.1%} of the model was resident before")
-        if app_resident is not None and app_resident >= COLD_RESIDENT_SHARE:
-            return Verdict("lukewarm", f"{app_resident:.1%} of the libraries stayed resident: other processes use them")
-        if read_share < COLD_READ_SHARE:
-            return Verdict("lukewarm", f"only {read_share:.1%} of the model's bytes were read by first token")
-        if resident_after < COLD_READ_SHARE:
-            return Verdict("lukewarm", f"only {resident_after:.1%} of the model was in the page cache after the run")
+        if seen.resident_before >= COLD_RESIDENT_SHARE:
+            return Verdict("lukewarm", f"{seen.resident_before:.1%} of the model was resident before")
+        if seen.app_resident is not None and seen.app_resident >= COLD_RESIDENT_SHARE:
+            stayed = f"{seen.app_resident:.1%} of the libraries stayed resident"
+            return Verdict("lukewarm", f"{stayed}: other processes use them")
+        if seen.read_share < COLD_READ_SHARE:
+            return Verdict("lukewarm", f"only {seen.read_share:.1%} of the model's bytes were read by first token")
+        if seen.resident_after < COLD_READ_SHARE:
+            after = f"only {seen.resident_after:.1%} of the model was in the page cache after the run"
+            return Verdict("lukewarm", after)
         return Verdict("cold")
-    if resident_before < WARM_RESIDENT_SHARE:
-        return Verdict("lukewarm", f"only {resident_before:.1%} of the model was resident before")
-    if read_bytes >= max(WARM_READ_SHARE * weight_bytes, WARM_READ_FLOOR_BYTES):
-        return Verdict("lukewarm", f"{read_bytes / 2**20:.1f} MiB were read from disk during the run")
+    if seen.resident_before < WARM_RESIDENT_SHARE:
+        return Verdict("lukewarm", f"only {seen.resident_before:.1%} of the model was resident before")
+    if seen.read_bytes >= max(WARM_READ_SHARE * seen.weight_bytes, WARM_READ_FLOOR_BYTES):
+        return Verdict("lukewarm", f"{seen.read_bytes / 2**20:.1f} MiB were read from disk during the run")
     return Verdict("warm")
 
 
@@ -136,143 +154,100 @@ def prepare(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Resid
 
 
 def measure_sample(
-    host: Host,
-    subject: Subject,
-    wanted: str,
-    *,
-    block: int,
-    order: int,
-    dtype: str = "auto",
-    arm: str | None = None,
-    env: Mapping[str, object] | None = None,
-    settings: Mapping[str, str] | None = None,
-    ceiling: Ceiling | None = None,
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """One loader run in the wanted state: the sample of docs/architecture.md, and what the loader said at `held`.
+    host: Host, subject: Subject, trial: Trial, ceiling: Ceiling | None = None
+) -> tuple[Sample, LoaderReport | None]:
+    """One loader run in the wanted state: its sample, and what the loader said of itself while it held the model.
 
     A loader that fails in any way is a sample of kind `failed`. Raises SettingError where the host does not let us
     prepare or start, and ControllerGone.
     """
-    pairs = environment_tuple(env or {})
-    loader = replace(
-        subject.loader,
-        arguments=(*subject.loader.arguments, "--model", subject.model.path, "--dtype", dtype),
-        env=(*subject.loader.env, *pairs),
-    )
     gpus_before = read_gpus(host)
-    before, app_resident = prepare(host, subject, wanted)
+    before, app_resident = prepare(host, subject, trial.wanted)
     started_at = now()
     counters, activity = read_thp_counters(host), read_activity(host)
-    held = Held(host, bool(gpus_before.gpus))
-    pids: list[int] = []
-
-    def on_held(pid: int) -> None:
-        pids.append(pid)
-        held.read(pid)
-
-    run = observe(loader, on_held)
-    after = page_cache.residency(subject.weights)
-    foreign = {process.pid for gpu in gpus_before.gpus for process in gpu.foreign_processes(())}
-    foreign |= {process.pid for gpu in held.gpu_facts.gpus for process in gpu.foreign_processes(pids)}
-    own_cpu_s = run.usage.cpu_user_s + run.usage.cpu_system_s
-    noise = judge_noise(activity, read_activity(host), own_cpu_s, len(foreign))
-    counted = moved(counters, read_thp_counters(host))
-    sample = {
-        **empty_sample(block, wanted, "failed", run.problem or "it ended before its memory was read", started_at),
-        "arm": arm,
-        "order": order,
-        "dtype": None if dtype == "auto" else dtype,
-        "settings": dict(settings or {}),
-        "env": dict(pairs),
-        "phases": phases(run.events),
-        "resident_before": before.share,
-        "resident_after": after.share,
-        "residency_by": before.by,
-        "model_bytes": subject.model.weight_bytes,
-        "vmstat": {name: counted.get(name, 0) for name in {*counted, *_ALWAYS_TOLD} if name in counters},
-        "noise": noise,
-        "exit_code": run.exit_code,
-        "signal": run.signal,
-        "stderr_tail": run.stderr_tail or None,
-        "ceiling_bytes_per_s": ceiling.bytes_per_s if ceiling else None,
-    }
-    said = run.events.held
-    if run.problem is None and said is not None and held.memory is not None:
-        sample.update(_figures(run, said, held, subject, sample["ceiling_bytes_per_s"]))
-        sample["gpu"] = gpu_use(said["gpu"] or [], gpus_before, held.gpu_facts, pids) if said["gpu"] else []
-        verdict = judge(
-            wanted,
-            before.share,
-            sample["read_bytes"],
-            sample["read_share"],
-            subject.model.weight_bytes,
-            after.share,
-            app_resident,
-        )
-        sample.update(kind=verdict.kind, reason=verdict.reason)
-        disagreement = memory_disagreement(said["memory"], held.memory)
-        if disagreement:
-            noise["noisy"] = True
-            noise["reasons"].append(disagreement)
-    return sample, said
-
-
-def empty_sample(block: int, wanted: str, kind: str, reason: str, started_at: str) -> dict[str, Any]:
-    """A sample that measured nothing: null in every field that would hold a figure."""
-    names = (
-        "arm order dtype device settings env load_real_s time_to_first_token_s second_token_s "
-        "resident_before resident_after residency_by read_bytes read_share model_bytes "
-        "rss_bytes vsz_bytes pss_bytes uss_bytes anon_bytes anon_huge_bytes file_pmd_bytes shmem_pmd_bytes "
-        "hugetlb_bytes minor_faults major_faults cpu_user_s cpu_system_s vmstat gpu ceiling_bytes_per_s ceiling_share "
-        "noise exit_code signal stderr_tail"
+    readings: list[HeldReading] = []
+    run = observe(
+        subject.loader_of(trial), lambda pid: readings.append(read_held(host, pid, with_gpus=bool(gpus_before.gpus)))
     )
-    sample: dict[str, Any] = dict.fromkeys(names.split())
-    return {
-        **sample,
-        "block": block,
-        "wanted": wanted,
-        "kind": kind,
-        "reason": reason,
-        "started_at": started_at,
-        "phases": [],
-    }
+    held = readings[0] if readings else None
+    after = page_cache.residency(subject.weights)
+    own_cpu_s = run.usage.cpu_user_s + run.usage.cpu_system_s
+    noise = judge_noise(activity, read_activity(host), own_cpu_s, _foreign_processes(gpus_before, held))
+    counted = moved(counters, read_thp_counters(host))
+    sample = replace(
+        failed_sample(trial, run.problem or "it ended before its memory was read", started_at),
+        dtype=None if trial.dtype == "auto" else trial.dtype,
+        phases=phases(run.events),
+        resident_before=before.share,
+        resident_after=after.share,
+        residency_by=before.by,
+        model_bytes=subject.model.weight_bytes,
+        vmstat={name: counted.get(name, 0) for name in {*counted, *_ALWAYS_TOLD} if name in counters},
+        noise=noise,
+        exit_code=run.exit_code,
+        signal=run.signal,
+        stderr_tail=run.stderr_tail or None,
+        ceiling_bytes_per_s=ceiling.bytes_per_s if ceiling else None,
+    )
+    report = run.events.report
+    if run.problem is not None or report is None or held is None:
+        return sample, report
+    sample = _with_figures(sample, run.events, report, held.memory)
+    evidence = Evidence(
+        before.share, sample.read_bytes, sample.read_share, subject.model.weight_bytes, after.share, app_resident
+    )
+    verdict = verdict_of(trial.wanted, evidence)
+    measured = replace(
+        sample,
+        kind=verdict.kind,
+        reason=verdict.reason,
+        gpu=gpu_use(report.gpus, gpus_before, held.gpus, (held.pid,)),
+        noise=noise.with_reason(memory_disagreement(report.memory, held.memory)),
+    )
+    return measured, report
 
 
-def memory_disagreement(said: Mapping[str, int], seen: MemoryReading) -> str | None:
+def _foreign_processes(before: GpuFacts, held: HeldReading | None) -> int:
+    """How many processes that are not the loader were on the GPUs, before it or beside it."""
+    pids = {process.pid for gpu in before.gpus for process in gpu.foreign_processes(())}
+    if held:
+        pids |= {process.pid for gpu in held.gpus.gpus for process in gpu.foreign_processes((held.pid,))}
+    return len(pids)
+
+
+def memory_disagreement(told: LoaderMemory, seen: MemoryReading) -> str | None:
     """How the loader's own view (psutil) differs from the observer's (smaps_rollup), beyond tolerance, in words."""
     for name in ("rss_bytes", "pss_bytes", "vsz_bytes"):
-        ours = getattr(seen, name)
-        if abs(said[name] - ours) > max(MEMORY_TOLERANCE_SHARE * ours, MEMORY_TOLERANCE_BYTES):
-            return f"memory figures disagree: psutil says {name} {said[name]}, smaps_rollup {ours}"
+        ours, theirs = getattr(seen, name), getattr(told, name)
+        if abs(theirs - ours) > max(MEMORY_TOLERANCE_SHARE * ours, MEMORY_TOLERANCE_BYTES):
+            return f"memory figures disagree: psutil says {name} {theirs}, smaps_rollup {ours}"
     return None
 
 
-def _figures(
-    run: Observation, said: Mapping[str, Any], held: Held, subject: Subject, ceiling: float | None
-) -> dict[str, Any]:
-    """The figures of a run that kept the protocol. Counters are those at first token, before the hold."""
-    events, memory = run.events, held.memory
-    first = events.marks["first_token"]
-    weights_read = read_between(events.marks["tokenizer"], first)
-    weights_s = (first.t_ns - events.marks["tokenizer"].t_ns) / 1e9
-    limit, share = against_ceiling(weights_read, weights_s, ceiling)
-    return {
-        "dtype": said["dtype"],
-        "device": said["device"],
-        "load_real_s": _since_spawn(events, events.marks["weights"]),
-        "time_to_first_token_s": _since_spawn(events, first),
-        "second_token_s": (events.marks["second_token"].t_ns - events.marks["resumed"].t_ns) / 1e9,
-        "read_bytes": first.read_bytes,
-        "read_share": None if weights_read is None else weights_read / subject.model.weight_bytes,
-        "ceiling_bytes_per_s": limit,
-        "ceiling_share": share,
-        **(vars(memory) if memory else {}),
-        **said["memory"],
-        "minor_faults": first.minor_faults,
-        "major_faults": first.major_faults,
-        "cpu_user_s": first.cpu_user_s,
-        "cpu_system_s": first.cpu_system_s,
-    }
+def _with_figures(sample: Sample, events: Events, report: LoaderReport, memory: MemoryReading) -> Sample:
+    """The sample with the figures of a run that kept the protocol. Counters are those at first token."""
+    ready, first = events.marks["tokenizer"], events.marks["first_token"]
+    weights_read = read_between(ready, first)
+    weights_s = (first.t_ns - ready.t_ns) / 1e9
+    limit, share = against_ceiling(weights_read, weights_s, sample.ceiling_bytes_per_s)
+    model_bytes = sample.model_bytes
+    return replace(
+        sample,
+        dtype=report.dtype,
+        device=report.device,
+        load_real_s=_since_spawn(events, events.marks["weights"]),
+        time_to_first_token_s=_since_spawn(events, first),
+        second_token_s=(events.marks["second_token"].t_ns - events.marks["resumed"].t_ns) / 1e9,
+        read_bytes=first.read_bytes,
+        read_share=weights_read / model_bytes if weights_read is not None and model_bytes else None,
+        ceiling_bytes_per_s=limit,
+        ceiling_share=share,
+        **{**vars(memory), **vars(report.memory)},
+        minor_faults=first.minor_faults,
+        major_faults=first.major_faults,
+        cpu_user_s=first.cpu_user_s,
+        cpu_system_s=first.cpu_system_s,
+    )
 
 
 def against_ceiling(read_bytes: int | None, seconds: float, ceiling: float | None) -> tuple[float | None, float | None]:
@@ -295,15 +270,15 @@ def ceiling_passes(subject: Subject, passes: int) -> list[Ceiling]:
     return [measure_ceiling(subject.weights) for _ in range(passes)]
 
 
-def ceiling_record(passes: Sequence[Ceiling]) -> dict[str, Any]:
-    """The `ceiling` of the result document, from one block's passes; `bytes_per_s` is empty where it is unknown."""
+def ceiling_record(passes: Sequence[Ceiling]) -> CeilingRecord:
+    """One block's passes as documents have them."""
     best = passes[0].best
-    return {
-        "bytes_per_s": [each.bytes_per_s for each in passes if each.bytes_per_s],
-        "streams": best.way.streams if best else None,
-        "trials": [trial.as_dict() for each in passes for trial in each.trials],
-        "guest_cold": is_cached_below(passes[0], passes[-1]) if len(passes) > 1 else None,
-    }
+    return CeilingRecord(
+        bytes_per_s=tuple(each.bytes_per_s for each in passes if each.bytes_per_s),
+        streams=best.way.streams if best else None,
+        guest_cold=is_cached_below(passes[0], passes[-1]) if len(passes) > 1 else None,
+        trials=tuple(CeilingTrial(**trial.as_dict()) for each in passes for trial in each.trials),
+    )
 
 
 @dataclass
@@ -314,17 +289,16 @@ class Progress:
     blocks: int
     began: float = field(default_factory=time.monotonic)
 
-    def line(self, samples: Iterable[Mapping[str, Any]]) -> str:
-        told = ", ".join(_told(sample) for sample in samples)
+    def line(self, samples: Iterable[Sample]) -> str:
+        shown = ", ".join(_shown(sample) for sample in samples)
         left_s = (time.monotonic() - self.began) * (self.blocks - self.block)
         tail = f"about {left_s:.0f} s left" if self.blocks > self.block else "done"
-        return f"block {self.block} of {self.blocks}: {told}, {tail}"
+        return f"block {self.block} of {self.blocks}: {shown}, {tail}"
 
 
-def _told(sample: Mapping[str, Any]) -> str:
+def _shown(sample: Sample) -> str:
     """`cold 8.31 s`, `cold turned out lukewarm 5.20 s (why)` or `cold failed (why)`."""
-    wanted, kind, reason = sample["wanted"], sample["kind"], sample["reason"]
-    if kind == "failed":
-        return f"{wanted} failed ({reason})"
-    seconds = f"{sample['load_real_s']:.2f} s"
-    return f"{wanted} {seconds}" if kind == wanted else f"{wanted} turned out lukewarm {seconds} ({reason})"
+    if sample.kind == "failed":
+        return f"{sample.wanted} failed ({sample.reason})"
+    seconds = f"{sample.load_real_s:.2f} s"
+    return sample.wanted + (f" {seconds}" if sample.is_valid else f" turned out lukewarm {seconds} ({sample.reason})")

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from .home import require_home
 from .host_facts import host_facts
 from .interpreter import PACKAGES, Interpreter, require_packages
 from .loader_process import Account, Loader, find_account
-from .model_files import EMBEDDED_MODEL_BYTES, PASS, Model, Reader, barrier, resolve_model
+from .model_files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, resolve_model
 from .protocol import SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling_record, measure_sample
+from .sample import CeilingRecord, Shared, Trial, to_document
 from .store import Block, append_sample, close_block, finished_blocks, samples_path
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -30,17 +31,6 @@ _SPARE_BYTES = 512 << 20
 _ENVIRONMENT_BYTES = 3 << 30
 _CUDA_ENVIRONMENT_BYTES = 12 << 30
 """A CUDA build of torch brings its libraries as packages, and pip unpacks beside what it downloaded."""
-
-
-@dataclass(frozen=True)
-class ModelPlace:
-    """Which model, and where on the host to look for it; names as the user gave them, not yet checked."""
-
-    home: str
-    model: str
-    revision: str
-    hf_home: str
-    offline: bool
 
 
 @dataclass(frozen=True)
@@ -106,7 +96,7 @@ def preflight(host: Host, request: Request) -> dict[str, Any]:
         find_base_python(host, environment, account)
         needed += _CUDA_ENVIRONMENT_BYTES if host.exists(DRIVER_VERSION) else _ENVIRONMENT_BYTES
     if request.place.model in EMBEDDED_MODEL_BYTES:
-        embedded = embedded_path(request.place)
+        embedded = request.place.embedded_path
         needed += max(0, EMBEDDED_MODEL_BYTES[request.place.model] - _size_of(host, embedded))
     else:
         find_model(host, request.place, account)
@@ -115,26 +105,13 @@ def preflight(host: Host, request: Request) -> dict[str, Any]:
     return {"interpreter": environment.interpreter, "to_make_bytes": needed}
 
 
-def embedded_path(place: ModelPlace) -> str:
-    """Where an embedded model lies, or will."""
-    return f"{place.home}/models/{place.model}"
-
-
 def find_model(host: Host, place: ModelPlace, account: Account) -> Model:
     """The model, every file there and readable by the loader's user, with whose rights it is read.
 
     It may be anybody's, and a link in it may lead anywhere: root would follow it to files that this user may not see.
     """
     with acting_as(account.uid, account.gid):
-        return resolve_model(
-            host,
-            place.model,
-            place.revision or None,
-            place.hf_home,
-            f"{place.home}/models",
-            place.offline,
-            _reader(account),
-        )
+        return resolve_model(host, place, _reader(account))
 
 
 def _reader(account: Account) -> Reader:
@@ -174,25 +151,32 @@ def measure_block(host: Host, request: Request, run_id: str, number: int) -> dic
         done[number] = _measure(host, request, subject, run_id, number)
     block = done[number]
     line = progress.line(block.samples) if is_new else f"block {number} of {request.blocks}: measured before"
-    result: dict[str, Any] = {"changed": is_new, "msg": line, "samples": block.samples}
+    samples = [sample.to_json() for sample in block.samples]
+    result: dict[str, Any] = {"changed": is_new, "msg": line, "samples": samples}
     if number == request.blocks:
-        result["benchmark"] = whole_run(host, request, subject, done)
+        result["benchmark"] = whole_run(host, request, subject, [done[each] for each in sorted(done)])
     return result
 
 
-def whole_run(host: Host, request: Request, subject: Subject, blocks: Mapping[int, Block]) -> dict[str, Any]:
-    """What the result document takes from the measurement: host, model, software, protocol, ceiling, samples.
+def whole_run(host: Host, request: Request, subject: Subject, blocks: Sequence[Block]) -> dict[str, Any]:
+    """What the result document takes from the measurement: host, model, software, protocol, ceiling, samples."""
+    shared = [block.shared for block in blocks]
+    return {
+        **run_facts(host, request, subject, shared),
+        "samples": [sample.to_json() for block in blocks for sample in block.samples],
+    }
 
-    A sweep that died between a block's last sample and its closing line has a block less here: the ceiling is unknown
-    where no line tells it.
+
+def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[Shared]) -> dict[str, Any]:
+    """What a document says of a run beside its samples: host, model, software, protocol, ceiling.
+
+    `shared` is in the order of blocks. A sweep that died between a block's last sample and its closing line has one
+    less: the ceiling is unknown where no line tells it.
     """
-    ordered = [blocks[number] for number in sorted(blocks)]
+    ceilings = [each.ceiling for each in shared if each.ceiling]
+    first = ceilings[0] if ceilings else CeilingRecord((), None, None)
+    software = next((each.software for each in shared if each.software), None)
     gpus = read_gpus(host)
-    ceilings = [block.shared["ceiling"] for block in ordered if block.shared.get("ceiling")]
-    first = ceilings[0] if ceilings else {"streams": None, "guest_cold": None}
-    trials = [trial for each in ceilings for trial in each.get("trials", [])]
-    software = next((block.shared["software"] for block in ordered if block.shared.get("software")), None)
-    loader = host.path(f"{request.environment.home}/{LOADER}").read_bytes()
     return {
         "host": {
             **host_facts(host, subject.model.path),
@@ -208,19 +192,23 @@ def whole_run(host: Host, request: Request, subject: Subject, blocks: Mapping[in
             "timeout_s": request.timeout_s,
             "user": request.user,
             "dtype": request.dtype,
-            "loader_sha256": hashlib.sha256(loader).hexdigest(),
+            "loader_sha256": loader_sha256(host, request),
         },
         "ceiling": {
-            "bytes_per_s": [rate for each in ceilings for rate in each["bytes_per_s"]],
-            "streams": first["streams"],
-            "trials": trials,
-            "guest_cold": first["guest_cold"],
+            "bytes_per_s": [rate for each in ceilings for rate in each.bytes_per_s],
+            "streams": first.streams,
+            "trials": [to_document(trial) for each in ceilings for trial in each.trials],
+            "guest_cold": first.guest_cold,
             "host_to_device": measure_copy_rates(subject.loader, f"{request.environment.home}/{SCRIPT}")
             if gpus.gpus
             else [],
         },
-        "samples": [sample for block in ordered for sample in block.samples],
     }
+
+
+def loader_sha256(host: Host, request: Request) -> str:
+    """Which loader it is that measures."""
+    return hashlib.sha256(host.path(f"{request.environment.home}/{LOADER}").read_bytes()).hexdigest()
 
 
 def installed(interpreter: Interpreter) -> dict[str, Any]:
@@ -236,15 +224,14 @@ def _measure(host: Host, request: Request, subject: Subject, run_id: str, number
     passes = ceiling_passes(subject, 2 if number == 1 else 1)
     samples, software = [], None
     for order, wanted in enumerate(WANTED):
-        sample, said = measure_sample(
-            host, subject, wanted, block=number, order=order, dtype=request.dtype, ceiling=passes[0]
-        )
+        trial = Trial(number, wanted, order, request.dtype)
+        sample, report = measure_sample(host, subject, trial, passes[0])
         append_sample(host, run_id, sample)
         samples.append(sample)
-        software = said["software"] if said else software
-    shared = {"ceiling": ceiling_record(passes), "software": software}
+        software = report.software if report else software
+    shared = Shared(ceiling_record(passes), software)
     close_block(host, run_id, number, shared)
-    return Block(number, samples, shared)
+    return Block(number, tuple(samples), shared)
 
 
 def _require_root(host: Host) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from .sample import NotASample, Sample, Shared, read_document, to_document
 
 RUNS = "/var/lib/slm-baseline/runs"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -29,19 +31,19 @@ def samples_path(run_id: str) -> str:
     return f"{RUNS}/{run_id}/samples.jsonl"
 
 
-def append_sample(host: Host, run_id: str, sample: Mapping[str, Any]) -> None:
+def append_line(host: Host, run_id: str, line: Mapping[str, Any]) -> None:
     """Append one line durably: all of it, then fsync of the file and, when new, of the folders above it."""
     path = host.path(samples_path(run_id))
     is_new = not path.exists()
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        line = json.dumps(sample, separators=(",", ":")).encode() + b"\n"
+        text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         size = os.fstat(descriptor).st_size
-        # A crash may have torn the last line; a new line of its own keeps this sample out of it.
+        # A crash may have torn the last line; a new line of its own keeps this one out of it.
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
-            line = b"\n" + line
-        view = memoryview(line)
+            text = b"\n" + text
+        view = memoryview(text)
         while view:
             view = view[os.write(descriptor, view) :]
         os.fsync(descriptor)
@@ -50,6 +52,11 @@ def append_sample(host: Host, run_id: str, sample: Mapping[str, Any]) -> None:
     if is_new:
         for folder in (path.parent, path.parent.parent):
             host.sync_folder(folder)
+
+
+def append_sample(host: Host, run_id: str, sample: Sample) -> None:
+    """Keep a sample durably."""
+    append_line(host, run_id, sample.to_json())
 
 
 def read_lines(host: Host, run_id: str) -> list[dict[str, Any]]:
@@ -65,38 +72,44 @@ def read_lines(host: Host, run_id: str) -> list[dict[str, Any]]:
     return lines
 
 
-def read_samples(host: Host, run_id: str) -> list[dict[str, Any]]:
-    """A run's samples in order: its lines but those that close a block."""
-    return [line for line in read_lines(host, run_id) if isinstance(line.get("wanted"), str)]
-
-
 @dataclass(frozen=True)
 class Block:
-    """A finished block: its samples in order, and the line that closed it, which tells what its samples share."""
+    """A finished block: its samples in order, and what they share."""
 
     number: int
-    samples: list[dict[str, Any]]
-    shared: dict[str, Any]
+    samples: tuple[Sample, ...]
+    shared: Shared
 
 
-def close_block(host: Host, run_id: str, number: int, shared: Mapping[str, Any]) -> None:
+def close_block(host: Host, run_id: str, number: int, shared: Shared) -> None:
     """Mark a block as finished, so that the same run never measures it again."""
-    append_sample(host, run_id, {"block": number, "shared": shared})
+    append_line(host, run_id, {"block": number, "shared": to_document(shared)})
+
+
+def shared_of(host: Host, run_id: str) -> dict[int, Shared]:
+    """What the samples of each closed block share, by block."""
+    return {line["block"]: shared for line in read_lines(host, run_id) if (shared := _shared(line))}
 
 
 def finished_blocks(host: Host, run_id: str) -> dict[int, Block]:
     """A run's finished blocks by number. Samples of an attempt that was interrupted belong to none."""
     blocks: dict[int, Block] = {}
-    pending: dict[int, list[dict[str, Any]]] = {}
+    # The last sample of each wanted kind: an attempt before it was interrupted.
+    pending: dict[int, dict[str, Sample]] = {}
     for line in read_lines(host, run_id):
-        number = line["block"]
-        if isinstance(line.get("shared"), dict):
-            blocks[number] = Block(number, _latest(pending.pop(number, [])), line["shared"])
-        elif isinstance(line.get("wanted"), str):
-            pending.setdefault(number, []).append(line)
+        number, shared = line["block"], _shared(line)
+        if shared:
+            blocks[number] = Block(number, tuple(pending.pop(number, {}).values()), shared)
+            continue
+        with contextlib.suppress(NotASample):
+            sample = Sample.from_json(line)
+            pending.setdefault(number, {})[sample.wanted] = sample
     return blocks
 
 
-def _latest(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The last sample of each wanted kind: an attempt before it was interrupted."""
-    return list({sample["wanted"]: sample for sample in samples}.values())
+def _shared(line: Mapping[str, Any]) -> Shared | None:
+    """What a closing line tells; None for any other line."""
+    try:
+        return read_document(Shared, line["shared"]) if "shared" in line else None
+    except NotASample:
+        return None

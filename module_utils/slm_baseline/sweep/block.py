@@ -5,62 +5,43 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..measuring.sample import Trial
 from ..settings.changes import apply_all
 from ..settings.hugetlb import pool_name, pool_sizes, read_pool
 from ..settings.kinds.thp import thp_knobs
 from ..settings.restore import restore, undo_sweep
 from ..settings.snapshot import SWEEP_PRIOR, Snapshot, save, take
+from .bench import Bench
 from .design import WANTED, Arm, Cell, changes_to
 
-Measure = Callable[[Arm, str, str], dict[str, Any]]
-"""Runs the loader once: arm, dtype and `cold` or `warm` in, a sample out."""
 
-
-def run_block(
-    host: Host,
-    arms: Sequence[Arm],
-    ordered: Sequence[Cell],
-    measure: Measure,
-    failed: Callable[[str, str], dict[str, Any]],
-    record: Callable[[Mapping[str, Any]], None],
-    taken_at: str,
-    run_id: str,
-) -> None:
-    """Measure the cells in the given order, cold then warm, under each arm's settings; `record` keeps each sample.
+def run_block(host: Host, arms: Sequence[Arm], ordered: Sequence[Cell], bench: Bench) -> None:
+    """Measure the cells in the given order, cold then warm, under each arm's settings; the bench keeps each sample.
 
     The prior state is durable before the first change and restored at the end, also after an error or a signal. An arm
-    whose settings the kernel refuses yields samples made by `failed(wanted, reason)`, and the block goes on; a sample
-    under which somebody else changed the settings is a failed one. Raises SettingError where the host could not be put
-    back.
+    whose settings the kernel refuses yields failed samples, and the block goes on; a sample under which somebody else
+    changed the settings is a failed one. Raises SettingError where the host could not be restored.
     """
     by_name = {arm.name: arm for arm in arms}
-    with _restored(host, taken_at, run_id) as prior:
+    with _restored(host, bench.run_id) as prior:
         began = time.monotonic()
         for position, cell in enumerate(ordered):
             arm = by_name[cell.arm]
-            refused = _enter(host, prior, arm)
+            refusal = _enter(host, prior, arm)
             in_force = _in_force(host)
             for wanted in WANTED:
-                sample = failed(wanted, refused) if refused else measure(arm, cell.dtype, wanted)
+                trial = Trial(bench.block, wanted, position, cell.dtype, arm.name, arm.settings(), arm.env)
+                sample = bench.refused(trial, refusal) if refusal else bench.measure(trial)
                 moved = _moved(in_force, _in_force(host))
-                if moved and not refused:
-                    sample = {**sample, "kind": "failed", "reason": f"another writer changed {moved} meanwhile"}
-                record(
-                    {
-                        **sample,
-                        "arm": arm.name,
-                        "dtype_asked": cell.dtype,
-                        "order": position,
-                        "settings": arm.settings(),
-                        "env": dict(arm.env),
-                        "elapsed_s": round(time.monotonic() - began, 3),
-                    }
-                )
+                if moved and not refusal:
+                    sample = replace(sample, kind="failed", reason=f"another writer changed {moved} meanwhile")
+                bench.keep(sample, cell.dtype, time.monotonic() - began)
 
 
 def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
@@ -92,10 +73,10 @@ def _restore(host: Host, prior: Snapshot) -> None:
 
 
 @contextlib.contextmanager
-def _restored(host: Host, taken_at: str, run_id: str) -> Iterator[Snapshot]:
+def _restored(host: Host, run_id: str) -> Iterator[Snapshot]:
     """The host's state now, stored durably; restored and forgotten at the end, also when told to terminate."""
     undo_sweep(host)
-    prior = take(host, [], taken_at, run_id)
+    prior = take(host, [], now(), run_id)
     save(host, prior, SWEEP_PRIOR)
     with _termination_as_exception():
         try:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..settings.changes import Change
-from ..settings.guard import check_guard
+from ..settings.guard import Guard
 from ..settings.hugetlb import PoolSpec, parse_pool_name
 from ..settings.kinds.pools import check_pools, parse_pools, plan_pools
 from ..settings.kinds.thp import parse_thp, plan_knobs
@@ -179,19 +179,18 @@ def distinct_dtypes(dtypes: Sequence[str], stored: str) -> tuple[list[str], list
 
 
 def fitting(
-    host: Host, arms: Iterable[Arm], keep_bytes: int, max_share: float, glibc: str | None = None
+    host: Host, arms: Iterable[Arm], guard: Guard, glibc: str | None = None
 ) -> tuple[list[Arm], list[dict[str, str]]]:
     """Arms worth measuring on this host, and `{arm, why}` for each that is not. Reads only.
 
     Left out is what the host cannot do, and what would be `stock` under another name: an arm without environment whose
-    settings are in force already. `keep_bytes` and `max_share` guard the pools (meminfo.check_guard); `glibc` is a
-    version as text, this process's own by default.
+    settings are in force already. `glibc` is a version as text, this process's own by default.
     """
     possible, left_out = [], []
     for arm in arms:
         try:
             check_pools(host, arm.pools)
-            check_guard(host, arm.pools, keep_bytes, max_share)
+            guard.check(host, arm.pools)
             _check_allocator(arm, glibc_version() if glibc is None else glibc)
             changes = changes_to(host, arm)
         except SettingError as error:

@@ -11,6 +11,7 @@ from ..host.errors import ParseError, SettingError, os_problem
 from ..host.files import Host
 from ..measuring.store import RUNS
 from .design import WANTED, Arm, Cell
+from .sample import SweepSample
 
 PLAN = f"{RUNS}/sweep.json"
 """Beside the runs' samples, so that a purge removes both."""
@@ -38,7 +39,12 @@ class Plan:
     is_finished: bool = False
 
     def cells(self) -> list[Cell]:
+        """Every arm with every dtype."""
         return [Cell(arm["name"], dtype) for arm in self.arms for dtype in self.dtypes]
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as the control node sees it."""
+        return {name: value for name, value in vars(self).items() if name not in ("asked", "is_finished")}
 
 
 def load_plan(host: Host) -> Plan | None:
@@ -107,39 +113,40 @@ def _shown(name: str, value: Any, other: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def attempts(samples: Sequence[Mapping[str, Any]], block: int) -> int:
+def attempts(samples: Sequence[SweepSample], block: int) -> int:
     """How many times a block has been begun."""
-    return max((sample["attempt"] for sample in samples if sample["block"] == block), default=0)
+    return max((each.position.attempt for each in samples if each.sample.block == block), default=0)
 
 
-def finished_blocks(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dict[int, int]:
+def finished_attempts(samples: Sequence[SweepSample], cells: Sequence[Cell]) -> dict[int, int]:
     """Finished blocks and the attempt that finished each: every cell has a sample of each kind that was wanted.
 
     A failed sample is a sample: a cell that cannot be measured must not make the block repeat for ever.
     """
     whole = {(cell.arm, cell.dtype, wanted) for cell in cells for wanted in WANTED}
-    found: dict[tuple[int, int], set[tuple[str, str, str]]] = {}
-    for sample in samples:
-        key = (sample["block"], sample["attempt"])
-        found.setdefault(key, set()).add((sample["arm"], sample["dtype_asked"], sample["wanted"]))
+    found: dict[tuple[int, int], set[tuple[str | None, str, str]]] = {}
+    for each in samples:
+        key = (each.sample.block, each.position.attempt)
+        found.setdefault(key, set()).add((each.sample.arm, each.position.dtype_asked, each.sample.wanted))
     return {block: attempt for (block, attempt), have in sorted(found.items()) if have >= whole}
 
 
-def spent_s(samples: Sequence[Mapping[str, Any]], finished: Mapping[int, int]) -> float:
+def spent_s(samples: Sequence[SweepSample], finished: Mapping[int, int]) -> float:
     """Seconds that the finished blocks took, cold preparation and settings included."""
     ends: dict[int, float] = {}
-    for sample in samples:
-        if finished.get(sample["block"]) == sample["attempt"]:
-            ends[sample["block"]] = max(ends.get(sample["block"], 0.0), sample["elapsed_s"])
+    for each in samples:
+        block = each.sample.block
+        if finished.get(block) == each.position.attempt:
+            ends[block] = max(ends.get(block, 0.0), each.position.elapsed_s)
     return sum(ends.values())
 
 
-def progress(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dict[str, Any]:
+def progress(samples: Sequence[SweepSample], cells: Sequence[Cell]) -> dict[str, Any]:
     """What the control node needs to decide on another block, and no more: this is sent back after each.
 
     `times` holds the valid samples of finished blocks, `cells` every arm and dtype that should be among them.
     """
-    finished = finished_blocks(samples, cells)
+    finished = finished_attempts(samples, cells)
     return {
         "done": len(finished),
         "last_block": max(finished, default=0),
@@ -148,10 +155,15 @@ def progress(samples: Sequence[Mapping[str, Any]], cells: Sequence[Cell]) -> dic
         "cells": [list(cell) for cell in cells],
         "times": [
             {
-                name: sample[name]
-                for name in ("block", "arm", "dtype_asked", "kind", "load_real_s", "time_to_first_token_s")
+                "block": sample.block,
+                "arm": sample.arm,
+                "dtype_asked": each.position.dtype_asked,
+                "kind": sample.kind,
+                "load_real_s": sample.load_real_s,
+                "time_to_first_token_s": sample.time_to_first_token_s,
             }
-            for sample in samples
-            if finished.get(sample["block"]) == sample["attempt"] and sample["kind"] == sample["wanted"]
+            for each in samples
+            for sample in (each.sample,)
+            if finished.get(sample.block) == each.position.attempt and sample.is_valid
         ],
     }

@@ -1,35 +1,39 @@
-"""A sweep's life on a host: planned or resumed, a block at a time, finished. Each is one call of the module."""
+"""A sweep's life on a host: planned or resumed, a block at a time, finished, closed. Each is one call of the module."""
 
 from __future__ import annotations
 
+import platform
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
+from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
-from ..measuring.store import append_sample, read_samples
+from ..measuring.gpu import DRIVER_VERSION
+from ..measuring.model_files import expected_bytes
+from ..measuring.protocol import Subject
+from ..measuring.run import Request, loader_sha256, make_subject, parse_request, run_facts
+from ..measuring.store import shared_of
+from ..settings.guard import Guard
 from ..settings.restore import undo_sweep
-from ..settings.snapshot import take
+from ..settings.snapshot import refuse_unfinished_sweep, take
+from .bench import Bench
 from .block import run_block
-from .design import Arm, distinct_dtypes, fitting, order
-from .plan import Plan, attempts, finished_blocks, load_plan, progress, require_same, save_plan
+from .design import Arm, distinct_dtypes, fitting, order, parse_arms, parse_dtypes
+from .plan import Plan, attempts, finished_attempts, load_plan, progress, require_same, save_plan
+from .sample import read_sweep_samples
 
-
-class Bench(Protocol):
-    """What measures one block: `measure` and `failed` as run_block takes them, `close` once the block is whole."""
-
-    def measure(self, arm: Arm, dtype: str, wanted: str) -> dict[str, Any]: ...
-    def failed(self, wanted: str, reason: str) -> dict[str, Any]: ...
-    def close(self, run_id: str) -> None: ...
+_PROTOCOL = ("cold_scope", "timeout_s", "user", "loader_sha256")
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked for. `subject` says what is measured and how; a resumed sweep must have the same.
+class SweepRequest:
+    """What the user asked for, checked for sense.
 
-    `stored_dtype` is the one that the model's weights have in their files.
+    `subject` says what is measured and how; a resumed sweep must have the same. `stored_dtype` is the one that the
+    model's weights have in their files.
     """
 
     arms: list[Arm]
@@ -37,11 +41,68 @@ class Request:
     seed: int
     run_id: str
     started_at: str
+    guard: Guard
     subject: Mapping[str, Any]
     stored_dtype: str
-    keep_bytes: int
-    max_share: float
     is_new: bool = False
+
+
+def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what the module's parameters ask for; the module's result."""
+    if given["state"] == "closed":
+        return {"changed": close_sweep(host)}
+    request = _measuring_request(given)
+    subject = make_subject(host, request)
+    if given["state"] == "planned":
+        asked = parse_sweep(given, subject.model.weight_bytes)
+        about = subject_record(host, request, subject)
+        planned = plan_sweep(host, replace(asked, subject=about, stored_dtype=subject.model.dtype))
+        return {"changed": planned["restored"], **planned}
+    if given["state"] == "block":
+        return {"changed": False, **measure_next_block(host, subject)}
+    finished = finish_sweep(host)
+    shared = shared_of(host, finished["plan"]["run_id"])
+    facts = run_facts(host, request, subject, [shared[number] for number in sorted(shared)])
+    protocol = {name: facts["protocol"][name] for name in _PROTOCOL}
+    return {"changed": False, **finished, **facts, "protocol": protocol}
+
+
+def foresee_sweep(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `perform` would do, for check mode; reads only.
+
+    Environment and model may not be there yet, and another run may be using them.
+    """
+    if given["state"] == "closed":
+        return {"changed": False}
+    request = _measuring_request(given)
+    if given["state"] != "planned":
+        return {"changed": False}
+    refuse_unfinished_sweep(host)
+    plan = new_plan(host, parse_sweep(given, expected_bytes(host, request.place.model)))
+    empty = progress([], plan.cells())
+    return {"changed": False, "plan": plan.to_json(), "is_resumed": False, "restored": False, "progress": empty}
+
+
+def _measuring_request(given: Mapping[str, Any]) -> Request:
+    # The sweep builds no environment and has blocks and dtypes of its own.
+    return parse_request({**given, "base_python": "", "requirements": "", "dtype": "auto", "blocks": 1})
+
+
+def parse_sweep(given: Mapping[str, Any], weight_bytes: int) -> SweepRequest:
+    """The module's parameters as a request; SettingError names the variable of the role that holds a bad one."""
+    run_id = given["run"]["id"]
+    return SweepRequest(
+        arms=parse_arms(given["arms"]),
+        dtypes=parse_dtypes(given["dtypes"]),
+        seed=parse_seed(given["seed"], run_id),
+        run_id=run_id,
+        started_at=now(),
+        # Cast to float32, the weights take twice their size beside the page cache.
+        guard=Guard.parse(given["margin"], given["max_share"], beside_bytes=2 * weight_bytes),
+        subject={},
+        stored_dtype="",
+        is_new=bool(given["new"]),
+    )
 
 
 def parse_seed(value: object, run_id: str) -> int:
@@ -56,7 +117,23 @@ def parse_seed(value: object, run_id: str) -> int:
     return int(text)
 
 
-def plan(host: Host, request: Request) -> dict[str, Any]:
+def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
+    """What must stay the same while a sweep lasts, for its plan."""
+    return {
+        "model": subject.model.as_dict(),
+        "python": request.environment.interpreter,
+        "packages": subject.interpreter.packages,
+        "scope": subject.scope,
+        "timeout_s": subject.loader.timeout_s,
+        "user": request.user,
+        # A reboot in between may have brought others.
+        "kernel": platform.release(),
+        "gpu_driver": (host.read_or_none(DRIVER_VERSION) or "").partition("\n")[0],
+        "loader_sha256": loader_sha256(host, request),
+    }
+
+
+def plan_sweep(host: Host, request: SweepRequest) -> dict[str, Any]:
     """Make or resume the plan: `plan`, `is_resumed`, `restored` (what an interrupted block had left), `progress`."""
     restored = bool(undo_sweep(host))
     fresh = new_plan(host, request)
@@ -69,16 +146,16 @@ def plan(host: Host, request: Request) -> dict[str, Any]:
         require_same(stored, asked=fresh.asked, dtypes=fresh.dtypes, stock=fresh.stock, subject=fresh.subject)
         chosen = stored
     return {
-        "plan": plan_dict(chosen),
+        "plan": chosen.to_json(),
         "is_resumed": chosen is not fresh,
         "restored": restored,
-        "progress": progress(read_samples(host, chosen.run_id), chosen.cells()),
+        "progress": progress(read_sweep_samples(host, chosen.run_id), chosen.cells()),
     }
 
 
-def new_plan(host: Host, request: Request) -> Plan:
+def new_plan(host: Host, request: SweepRequest) -> Plan:
     """What a sweep that begins now would measure; reads only."""
-    arms, left_out = fitting(host, request.arms, request.keep_bytes, request.max_share)
+    arms, left_out = fitting(host, request.arms, request.guard)
     dtypes, same = distinct_dtypes(request.dtypes, request.stored_dtype)
     return Plan(
         run_id=request.run_id,
@@ -88,44 +165,35 @@ def new_plan(host: Host, request: Request) -> Plan:
         arms=[arm.as_dict() for arm in arms],
         left_out=[*left_out, *same],
         dtypes=dtypes,
-        stock=_stock(host, request.started_at, request.run_id),
+        stock=_stock(host, request.run_id),
         subject=dict(request.subject),
     )
 
 
-def _stock(host: Host, taken_at: str, run_id: str) -> dict[str, str]:
+def _stock(host: Host, run_id: str) -> dict[str, str]:
     """The host's own values, by knob."""
-    return take(host, [], taken_at, run_id).values()
+    return take(host, [], now(), run_id).values()
 
 
-def block(host: Host, bench_of: Callable[[int], Bench], taken_at: str) -> dict[str, Any]:
-    """Measure the next block of the host's plan; its `block` number and the sweep's `progress` after it.
-
-    `bench_of` makes what measures the block of that number.
-    """
+def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
+    """Measure the next block of the host's plan; its `block` number and the sweep's `progress` after it."""
     current = _current(host)
     undo_sweep(host)
-    require_same(current, stock=_stock(host, taken_at, current.run_id))
-    before = read_samples(host, current.run_id)
+    require_same(current, stock=_stock(host, current.run_id))
+    before = read_sweep_samples(host, current.run_id)
     number = int(progress(before, current.cells())["next_block"])
-    attempt = attempts(before, number) + 1
-    bench = bench_of(number)
-
-    def record(sample: Mapping[str, Any]) -> None:
-        append_sample(host, current.run_id, {**sample, "attempt": attempt})
-
+    bench = Bench(host, subject, current.run_id, number, attempts(before, number) + 1)
     arms = [Arm.from_dict(arm) for arm in current.arms]
-    ordered = order(current.seed, number, current.cells())
-    run_block(host, arms, ordered, bench.measure, bench.failed, record, taken_at, current.run_id)
-    bench.close(current.run_id)
-    return {"block": number, "progress": progress(read_samples(host, current.run_id), current.cells())}
+    run_block(host, arms, order(current.seed, number, current.cells()), bench)
+    bench.close()
+    return {"block": number, "progress": progress(read_sweep_samples(host, current.run_id), current.cells())}
 
 
-def finish(host: Host) -> dict[str, Any]:
+def finish_sweep(host: Host) -> dict[str, Any]:
     """What the host's sweep has measured: its plan, samples and finished blocks; reads only."""
     current = _current(host)
-    samples = read_samples(host, current.run_id)
-    finished = finished_blocks(samples, current.cells())
+    samples = read_sweep_samples(host, current.run_id)
+    finished = finished_attempts(samples, current.cells())
     if not finished:
         raise SettingError(
             "sweep",
@@ -135,14 +203,14 @@ def finish(host: Host) -> dict[str, Any]:
             "measure one first.",
         )
     return {
-        "plan": plan_dict(current),
-        "samples": samples,
+        "plan": current.to_json(),
+        "samples": [sample.to_json() for sample in samples],
         "finished_blocks": {str(number): attempt for number, attempt in finished.items()},
         "progress": progress(samples, current.cells()),
     }
 
 
-def close(host: Host) -> bool:
+def close_sweep(host: Host) -> bool:
     """End the host's sweep, once its samples are stored elsewhere: the next one begins anew. True where it was open."""
     current = _current(host)
     if current.is_finished:
@@ -158,8 +226,3 @@ def _current(host: Host) -> Plan:
             "sweep", "a planned sweep", "none", "A block belongs to a plan.", "call slm_sweep with state=planned first."
         )
     return current
-
-
-def plan_dict(plan: Plan) -> dict[str, Any]:
-    """A plan as the control node sees it."""
-    return {name: value for name, value in vars(plan).items() if name not in ("asked", "is_finished")}

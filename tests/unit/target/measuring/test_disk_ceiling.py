@@ -13,8 +13,8 @@ from ansible.module_utils.slm_baseline.measuring import disk_ceiling, page_cache
 from ansible.module_utils.slm_baseline.measuring.disk_ceiling import (
     WAYS,
     Ceiling,
-    Trial,
     Way,
+    WayTried,
     is_cached_below,
     measure_ceiling,
     slice_of,
@@ -42,8 +42,8 @@ class FakeCache:
         self.answers = [self.before, self.after]
 
 
-def trial(rate: float | None, way: Way = DIRECT) -> Trial:
-    return Trial(way, rate, 1, None if rate else "refused")
+def trial(rate: float | None, way: Way = DIRECT) -> WayTried:
+    return WayTried(way, rate, 1, None if rate else "refused")
 
 
 @given(

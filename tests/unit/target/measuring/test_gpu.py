@@ -14,11 +14,13 @@ from ansible.module_utils.slm_baseline.measuring.gpu import (
     Gpu,
     GpuFacts,
     GpuProcess,
+    GpuUse,
     gpu_use,
     parse_module_version,
     parse_nvidia_smi,
     read_gpus,
 )
+from ansible.module_utils.slm_baseline.measuring.loader_events import LoaderGpu
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -213,41 +215,31 @@ def test_as_the_result_document_has_it() -> None:
 def test_use_by_a_sample_matches_by_uuid_not_by_index() -> None:
     held = parse_nvidia_smi(golden("mig.xml"))
     before = dataclasses.replace(held, gpus=tuple(dataclasses.replace(gpu, processes=()) for gpu in held.gpus))
-    torch_device = {
-        "index": 0,
-        "name": "NVIDIA H100 PCIe",
-        "uuid": "66666666-7777-8888-9999-aaaaaaaaaaaa",
-        "allocated_bytes": 3,
-        "reserved_bytes": 4,
-        "peak_allocated_bytes": 5,
-    }
-    assert gpu_use([torch_device], before, held, own_pids=()) == [
-        {
-            "index": 0,
-            "name": "NVIDIA H100 PCIe",
-            "memory_before_bytes": 4 * MIB,
-            "memory_after_bytes": 4 * MIB,
-            "allocated_bytes": 3,
-            "reserved_bytes": 4,
-            "peak_bytes": 5,
-            "foreign_processes": [],
-        }
-    ]
-    other = {**torch_device, "uuid": "11111111-2222-3333-4444-555555555555"}
-    assert [process["pid"] for process in gpu_use([other], before, held, own_pids={4242})[0]["foreign_processes"]] == [
-        77
-    ]
-    unknown = gpu_use([{**torch_device, "uuid": "another"}], before, held, own_pids=())[0]
-    assert unknown["memory_after_bytes"] is None
+    torch_device = LoaderGpu(0, "NVIDIA H100 PCIe", "66666666-7777-8888-9999-aaaaaaaaaaaa", 3, 4, 5)
+    assert gpu_use([torch_device], before, held, own_pids=()) == (
+        GpuUse(
+            index=0,
+            name="NVIDIA H100 PCIe",
+            memory_before_bytes=4 * MIB,
+            memory_after_bytes=4 * MIB,
+            allocated_bytes=3,
+            reserved_bytes=4,
+            peak_bytes=5,
+            foreign_processes=(),
+        ),
+    )
+    other = dataclasses.replace(torch_device, uuid="11111111-2222-3333-4444-555555555555")
+    assert [process.pid for process in gpu_use([other], before, held, own_pids={4242})[0].foreign_processes] == [77]
+    unknown = gpu_use([dataclasses.replace(torch_device, uuid="another")], before, held, own_pids=())[0]
+    assert unknown.memory_after_bytes is None
 
 
 def test_use_without_a_uuid_needs_a_single_gpu() -> None:
     held = parse_nvidia_smi(golden("h100.xml"))
-    device = {"index": 0, "name": "NVIDIA H100 80GB HBM3", "uuid": None}
     # A process that was there before the loader is foreign whatever its number.
-    use = gpu_use([device], held, held, own_pids={414})[0]
-    assert use["memory_after_bytes"] == 1551 * MIB
-    assert [process["pid"] for process in use["foreign_processes"]] == [414]
+    use = gpu_use([LoaderGpu(0, "NVIDIA H100 80GB HBM3")], held, held, own_pids={414})[0]
+    assert use.memory_after_bytes == 1551 * MIB
+    assert [process.pid for process in use.foreign_processes] == [414]
 
 
 def test_a_slice_of_a_gpu_is_not_taken_for_the_whole() -> None:
@@ -255,5 +247,5 @@ def test_a_slice_of_a_gpu_is_not_taken_for_the_whole() -> None:
     facts = dataclasses.replace(whole, gpus=whole.gpus[:1])
     assert facts.gpus[0].mig_mode
     for uuid in ("MIG-99999999-8888-7777-6666-555555555555", None):
-        use = gpu_use([{"index": 0, "name": "MIG 1g.10gb", "uuid": uuid}], facts, facts, own_pids=())[0]
-        assert (use["memory_before_bytes"], use["memory_after_bytes"], use["foreign_processes"]) == (None, None, [])
+        use = gpu_use([LoaderGpu(0, "MIG 1g.10gb", uuid)], facts, facts, own_pids=())[0]
+        assert (use.memory_before_bytes, use.memory_after_bytes, use.foreign_processes) == (None, None, ())

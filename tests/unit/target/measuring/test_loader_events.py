@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.measuring.loader_events import PHASES, Events, ProtocolError, phases
+from ansible.module_utils.slm_baseline.measuring.loader_events import PHASES, Events, LoaderGpu, ProtocolError, phases
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,9 +31,9 @@ def test_phases_tile_the_time_but_for_the_hold() -> None:
     events = Events(spawn_ns=10)
     events.feed(stream())
     assert events.missing() == []
-    rows = phases(events)
-    assert [row["seconds"] * 1e9 for row in rows] == pytest.approx([90, 100, 100, 100, 100, 100, 100, 50])
-    assert rows[1]["read_bytes"] == 100
+    found = phases(events)
+    assert [phase.seconds * 1e9 for phase in found] == pytest.approx([90, 100, 100, 100, 100, 100, 100, 50])
+    assert found[1].read_bytes == 100
 
 
 @given(st.integers(1, 64))
@@ -92,16 +92,17 @@ def test_a_held_event_that_lacks_something_names_it(more: dict[str, Any], word: 
 
 
 def test_gpus_are_taken_as_the_loader_tells_them() -> None:
-    gpu = [{"index": 1, "name": "H100", "uuid": "GPU-1", "allocated_bytes": 5, "reserved_bytes": None}]
+    gpu = [{"index": 1, "name": "H100", "uuid": "GPU-1", "allocated_bytes": 5, "reserved_bytes": None, "new": 1}]
     events = Events(0)
     events.feed(b"".join(event(name, 1) for name in PHASES[:-1]) + held(2, gpu=gpu))
-    assert (events.held or {})["gpu"] == gpu
+    assert events.report is not None
+    assert events.report.gpus == (LoaderGpu(1, "H100", "GPU-1", 5),)
 
 
 def test_unknown_bytes_read_stay_unknown() -> None:
     events = Events(0)
     events.feed(event("interpreter", 1, read_bytes=None) + event("import_torch", 2))
-    assert [row["read_bytes"] for row in phases(events)] == [None, None]
+    assert [phase.read_bytes for phase in phases(events)] == [None, None]
 
 
 def test_an_event_before_the_spawn_or_twice_is_refused() -> None:

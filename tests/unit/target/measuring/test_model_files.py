@@ -8,16 +8,22 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.model_files import EMBEDDED_MODEL_BYTES, Model, Reader, resolve_model
+from ansible.module_utils.slm_baseline.measuring.model_files import (
+    EMBEDDED_MODEL_BYTES,
+    Model,
+    ModelPlace,
+    Reader,
+    resolve_model,
+)
 
 from files import build_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-EMBEDDED = "/var/models"
 HUB = "/hf/hub/models--org--name"
 
 
@@ -39,8 +45,8 @@ def write_model(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def resolve(root: Path, model: object, revision: str | None = None, reader: Reader | None = None) -> Model:
-    return resolve_model(Host(root), model, revision, "/hf", EMBEDDED, True, reader)  # type: ignore[arg-type]
+def resolve(root: Path, model: Any, revision: Any = "", reader: Reader | None = None) -> Model:
+    return resolve_model(Host(root), ModelPlace("/var", model, revision, "/hf", offline=True), reader)
 
 
 @pytest.fixture

@@ -47,10 +47,10 @@ def test_any_text_is_a_value_or_a_parse_error(text: str) -> None:
 
 def test_a_quiet_host_is_not_noisy_and_tells_its_figures() -> None:
     noise = judge_noise(BEFORE, AFTER, own_cpu_s=10.0)
-    assert noise["reasons"] == []
-    assert not noise["noisy"]
-    assert noise["others_cpu_share"] == pytest.approx(0.05)
-    assert noise["psi"] == {"cpu_share": 0.05, "io_share": 0.1, "memory_share": 0.0}
+    assert noise.reasons == ()
+    assert not noise.noisy
+    assert noise.others_cpu_share == pytest.approx(0.05)
+    assert noise.psi == {"cpu_share": 0.05, "io_share": 0.1, "memory_share": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_quiet_host_is_not_noisy_and_tells_its_figures() -> None:
 )
 def test_each_disturbance_has_its_reason(after: Activity, own: float, foreign: int, word: str) -> None:
     noise = judge_noise(BEFORE, after, own, foreign)
-    assert noise["noisy"]
-    assert [word in reason for reason in noise["reasons"]] == [True]
+    assert noise.noisy
+    assert [word in reason for reason in noise.reasons] == [True]
 
 
 def test_missing_psi_is_unknown_and_never_zero(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_missing_psi_is_unknown_and_never_zero(tmp_path: Path) -> None:
     activity = read_activity(host)
     assert activity.stalled_us is None
     assert not has_psi(host)
-    assert judge_noise(activity, activity, 0.0)["psi"] is None
+    assert judge_noise(activity, activity, 0.0).psi is None
 
 
 def test_psi_that_cannot_be_read_counts_as_missing(tmp_path: Path) -> None:

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import errno
+import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring import page_cache, protocol
-from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling, Trial, Way
+from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling, Way, WayTried
 from ansible.module_utils.slm_baseline.measuring.interpreter import Interpreter
+from ansible.module_utils.slm_baseline.measuring.loader_events import LoaderMemory
 from ansible.module_utils.slm_baseline.measuring.loader_process import Loader
 from ansible.module_utils.slm_baseline.measuring.model_files import Model, ModelFile
 from ansible.module_utils.slm_baseline.measuring.page_cache import Residency
 from ansible.module_utils.slm_baseline.measuring.process_memory import MemoryReading
 from ansible.module_utils.slm_baseline.measuring.protocol import (
+    Evidence,
     Progress,
     Subject,
     against_ceiling,
     ceiling_record,
-    empty_sample,
-    judge,
     measure_sample,
     memory_disagreement,
+    verdict_of,
 )
+from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample, to_document
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,28 +59,28 @@ GB = 1_000_000_000
 def test_verdicts(
     wanted: str, before: float, read: int | None, share: float | None, app: float | None, kind: str, word: str | None
 ) -> None:
-    verdict = judge(wanted, before, read, share, GB, app_resident=app)
+    verdict = verdict_of(wanted, Evidence(before, read, share, GB, app_resident=app))
     assert verdict.kind == kind
     assert (verdict.reason is None) if word is None else (word in (verdict.reason or ""))
 
 
 def test_reading_libraries_does_not_pass_for_reading_the_model() -> None:
-    assert judge("cold", 0.0, GB, 1.1, GB, resident_after=0.95).kind == "cold"
-    assert judge("cold", 0.0, GB, 1.1, GB, resident_after=0.94).reason == (
+    assert verdict_of("cold", Evidence(0.0, GB, 1.1, GB, resident_after=0.95)).kind == "cold"
+    assert verdict_of("cold", Evidence(0.0, GB, 1.1, GB, resident_after=0.94)).reason == (
         "only 94.0% of the model was in the page cache after the run"
     )
 
 
 def test_a_tiny_models_stray_read_is_still_warm() -> None:
-    assert judge("warm", 1.0, 4 << 20, 0.0, 500_000).kind == "warm"
-    assert judge("warm", 1.0, 8 << 20, 0.0, 500_000).kind == "lukewarm"
+    assert verdict_of("warm", Evidence(1.0, 4 << 20, 0.0, 500_000)).kind == "warm"
+    assert verdict_of("warm", Evidence(1.0, 8 << 20, 0.0, 500_000)).kind == "lukewarm"
 
 
 def test_memory_figures_must_agree() -> None:
     seen = MemoryReading(1000 << 20, 2000 << 20, 900 << 20, 0, 0, 0, 0, 0)
-    said = {"rss_bytes": 1000 << 20, "vsz_bytes": 2000 << 20, "pss_bytes": 910 << 20}
-    assert memory_disagreement(said, seen) is None
-    assert "pss_bytes" in (memory_disagreement({**said, "pss_bytes": 800 << 20}, seen) or "")
+    told = LoaderMemory(rss_bytes=1000 << 20, vsz_bytes=2000 << 20, uss_bytes=0, pss_bytes=910 << 20)
+    assert memory_disagreement(told, seen) is None
+    assert "pss_bytes" in (memory_disagreement(replace(told, pss_bytes=800 << 20), seen) or "")
 
 
 class FakeCache:
@@ -113,58 +117,51 @@ def subject(tmp_path: Path, mode: str, scope: str = "host", weight_bytes: int = 
     )
 
 
-def check_schema(sample: dict[str, Any]) -> None:
-    validate(sample, "result", "/$defs/sample")
+def check_schema(sample: Sample) -> None:
+    validate(sample.to_json(), "result", "/$defs/sample")
+    assert Sample.from_json(json.loads(json.dumps(sample.to_json()))) == sample
 
 
 def test_a_warm_sample_of_a_good_loader(tmp_path: Path, cache: FakeCache) -> None:
-    sample, said = measure_sample(
-        Host(),
-        subject(tmp_path, "good"),
-        "warm",
-        block=2,
-        order=1,
-        arm="always",
-        env={"A": 1},
-        settings={"thp.enabled": "always"},
-        ceiling=ceiling(2e9),
-    )
+    trial = Trial(2, "warm", 1, arm="always", settings={"thp.enabled": "always"}, env={"A": "1"})
+    sample, report = measure_sample(Host(), subject(tmp_path, "good"), trial, ceiling(2e9))
     check_schema(sample)
-    assert (sample["kind"], sample["reason"], sample["block"], sample["order"]) == ("warm", None, 2, 1)
-    assert (sample["arm"], sample["env"], sample["settings"]) == ("always", {"A": "1"}, {"thp.enabled": "always"})
+    assert (sample.kind, sample.reason, sample.block, sample.order) == ("warm", None, 2, 1)
+    assert (sample.arm, sample.env, sample.settings) == ("always", {"A": "1"}, {"thp.enabled": "always"})
     assert cache.done == ["warm"]
-    assert said is not None
-    assert said["software"] == {"torch": "2"}
-    seconds = [phase["seconds"] for phase in sample["phases"]]
-    assert sum(seconds[:6]) == pytest.approx(sample["load_real_s"])
-    assert sum(seconds[:7]) == pytest.approx(sample["time_to_first_token_s"])
-    assert (sample["read_bytes"], sample["minor_faults"], sample["pss_bytes"]) == (1000, 10, 3072)
+    assert report is not None
+    assert report.software == {"torch": "2"}
+    seconds = [phase.seconds for phase in sample.phases]
+    assert sum(seconds[:6]) == pytest.approx(sample.load_real_s)
+    assert sum(seconds[:7]) == pytest.approx(sample.time_to_first_token_s)
+    assert (sample.read_bytes, sample.minor_faults, sample.pss_bytes) == (1000, 10, 3072)
     # What the loader says of itself here is made up, and the observer looked.
-    assert any("memory figures disagree" in reason for reason in sample["noise"]["reasons"])
+    assert sample.noise is not None
+    assert any("memory figures disagree" in reason for reason in sample.noise.reasons)
 
 
 @pytest.mark.parametrize(
     ("scope", "done"), [("host", ["drop_host_caches", "evict"]), ("app", ["evict"]), ("weights", ["warm", "evict"])]
 )
 def test_each_scope_evicts_its_own(tmp_path: Path, cache: FakeCache, scope: str, done: list[str]) -> None:
-    sample, _ = measure_sample(Host(), subject(tmp_path, "good", scope), "cold", block=1, order=0)
+    sample, _ = measure_sample(Host(), subject(tmp_path, "good", scope), Trial(1, "cold"))
     assert cache.done == done
-    assert sample["resident_before"] == 0.0
+    assert sample.resident_before == 0.0
     # The fake loader's counters stand still after the tokenizer: it read nothing of the weights.
-    assert (sample["kind"], sample["read_share"]) == ("lukewarm", 0.0)
+    assert (sample.kind, sample.read_share) == ("lukewarm", 0.0)
     check_schema(sample)
 
 
 @pytest.mark.parametrize(("mode", "word"), [("crash", "exit code 1"), ("killed", "SIGKILL"), ("rubbish", "JSON")])
 def test_a_loader_that_fails_is_a_failed_sample(tmp_path: Path, cache: FakeCache, mode: str, word: str) -> None:
-    sample, said = measure_sample(Host(), subject(tmp_path, mode), "cold", block=1, order=0)
+    sample, report = measure_sample(Host(), subject(tmp_path, mode), Trial(1, "cold"))
     check_schema(sample)
-    assert (sample["kind"], said) == ("failed", None)
-    assert word in sample["reason"]
-    assert sample["load_real_s"] is None
-    assert [phase["name"] for phase in sample["phases"]] == ["interpreter", "import_torch"]
+    assert (sample.kind, report) == ("failed", None)
+    assert word in (sample.reason or "")
+    assert sample.load_real_s is None
+    assert [phase.name for phase in sample.phases] == ["interpreter", "import_torch"]
     if mode == "crash":
-        assert "here" in sample["stderr_tail"]
+        assert "here" in (sample.stderr_tail or "")
 
 
 @pytest.mark.parametrize(("mode", "word"), [("good", "cannot be read"), ("hasty", "before its memory was read")])
@@ -175,24 +172,21 @@ def test_a_loader_that_cannot_be_read_is_a_failed_sample_with_a_reason(
         raise ProcessLookupError(errno.ESRCH, "No such process")
 
     monkeypatch.setattr(protocol, "read_memory", gone)
-    sample, _ = measure_sample(Host(), subject(tmp_path, mode), "warm", block=1, order=1)
+    sample, _ = measure_sample(Host(), subject(tmp_path, mode), Trial(1, "warm", 1))
     check_schema(sample)
-    assert sample["kind"] == "failed"
-    assert word in sample["reason"]
-    assert sample["load_real_s"] is None
+    assert sample.kind == "failed"
+    assert word in (sample.reason or "")
+    assert sample.load_real_s is None
 
 
 def test_a_sample_that_measured_nothing_fits_the_schema() -> None:
-    check_schema(empty_sample(1, "cold", "failed", "the kernel refused", "2026-01-02T03:04:05Z"))
+    check_schema(failed_sample(Trial(1, "cold"), "the kernel refused", "2026-01-02T03:04:05Z"))
 
 
 def test_a_block_tells_its_times_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    cold = {**empty_sample(2, "cold", "cold", "", ""), "reason": None, "load_real_s": 8.312}
-    warm = {
-        **empty_sample(2, "warm", "lukewarm", "only 90.0% of the model was resident before", ""),
-        "load_real_s": 4.02,
-    }
-    failed = empty_sample(2, "warm", "failed", "killed by SIGKILL", "")
+    cold = Sample(2, "cold", "cold", None, "", load_real_s=8.312)
+    warm = Sample(2, "warm", "lukewarm", "only 90.0% of the model was resident before", "", load_real_s=4.02)
+    failed = failed_sample(Trial(2, "warm"), "killed by SIGKILL", "")
     monkeypatch.setattr(time, "monotonic", lambda: 114.0)
     line = Progress(2, 3, began=100.0).line([cold, warm])
     assert line == (
@@ -203,18 +197,18 @@ def test_a_block_tells_its_times_and_what_is_left(monkeypatch: pytest.MonkeyPatc
 
 
 def ceiling(rate: float | None) -> Ceiling:
-    return Ceiling((Trial(Way("direct", 4, 1 << 20), rate, 1, None if rate else "Invalid argument"),))
+    return Ceiling((WayTried(Way("direct", 4, 1 << 20), rate, 1, None if rate else "Invalid argument"),))
 
 
 def test_an_unknown_ceiling_is_empty_and_not_zero() -> None:
     record = ceiling_record([ceiling(None), ceiling(None)])
-    assert (record["bytes_per_s"], record["streams"], record["guest_cold"]) == ([], None, None)
-    assert [trial["reason"] for trial in record["trials"]] == ["Invalid argument"] * 2
-    validate(record, "result", "/properties/ceiling")
-    assert ceiling_record([ceiling(1e9)])["guest_cold"] is None
+    assert (record.bytes_per_s, record.streams, record.guest_cold) == ((), None, None)
+    assert [trial.reason for trial in record.trials] == ["Invalid argument"] * 2
+    validate(to_document(record), "result", "/properties/ceiling")
+    assert ceiling_record([ceiling(1e9)]).guest_cold is None
     record = ceiling_record([ceiling(1e9), ceiling(3e9)])
-    assert (record["bytes_per_s"], record["streams"], record["guest_cold"]) == ([1e9, 3e9], 4, True)
-    validate(record, "result", "/properties/ceiling")
+    assert (record.bytes_per_s, record.streams, record.guest_cold) == ((1e9, 3e9), 4, True)
+    validate(to_document(record), "result", "/properties/ceiling")
     assert protocol.WANTED == ("cold", "warm")
 
 

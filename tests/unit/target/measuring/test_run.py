@@ -42,7 +42,7 @@ from ansible.module_utils.slm_baseline.measuring.model_build import build_model
 from ansible.module_utils.slm_baseline.measuring.model_files import Model
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
 from ansible.module_utils.slm_baseline.measuring.run import parse_block, parse_request, preflight
-from ansible.module_utils.slm_baseline.measuring.store import Block
+from ansible.module_utils.slm_baseline.measuring.sample import CeilingRecord, Shared
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -194,20 +194,17 @@ def test_a_full_disk_is_told_with_its_figures(host: Host, monkeypatch: pytest.Mo
         preflight(host, parse_request(PARAMS))
 
 
-SHARED: dict[str, Any] = {
-    "ceiling": {"bytes_per_s": [2e9], "streams": 4, "guest_cold": False},
-    "software": {"torch": "2.13.0"},
-}
+SHARED = Shared(CeilingRecord((2e9,), 4, False), {"torch": "2.13.0"})
 
 
 @pytest.mark.parametrize(
     ("shared", "rates", "streams", "torch"),
-    [([], [], None, "1"), ([{}], [], None, "1"), ([{}, SHARED], [2e9], 4, "2.13.0")],
+    [([], [], None, "1"), ([Shared()], [], None, "1"), ([Shared(), SHARED], [2e9], 4, "2.13.0")],
 )
 def test_a_run_without_closing_lines_has_no_ceiling_and_is_told_all_the_same(
     host: Host,
     monkeypatch: pytest.MonkeyPatch,
-    shared: list[dict[str, Any]],
+    shared: list[Shared],
     rates: list[float],
     streams: int | None,
     torch: str,
@@ -220,8 +217,7 @@ def test_a_run_without_closing_lines_has_no_ceiling_and_is_told_all_the_same(
         Model("tiny", "embedded", "/m", None, (), "bfloat16", 7),
         Interpreter((3, 11, 2), dict.fromkeys(PACKAGES, "1"), (), (), "/usr/bin/python3"),
     )
-    blocks = {number: Block(number, [], each) for number, each in enumerate(shared, 1)}
-    whole = run.whole_run(host, request, subject, blocks)
+    whole = run.run_facts(host, request, subject, shared)
     assert (whole["ceiling"]["bytes_per_s"], whole["ceiling"]["streams"]) == (rates, streams)
     assert whole["software"]["torch"] == torch
     validate(whole["ceiling"], "result", "/properties/ceiling")

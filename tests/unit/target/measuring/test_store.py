@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring.sample import CeilingRecord, Sample, Shared
 from ansible.module_utils.slm_baseline.measuring.store import (
+    append_line,
     append_sample,
     close_block,
     finished_blocks,
-    read_samples,
+    read_lines,
     samples_path,
+    shared_of,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
-COLD = {"block": 1, "wanted": "cold", "load_real_s": 2.5}
-WARM = {"block": 1, "wanted": "warm", "load_real_s": 1.5}
+COLD = Sample(1, "cold", "cold", None, "2026-01-01T00:00:00Z", load_real_s=2.5)
+WARM = Sample(1, "warm", "warm", None, "2026-01-01T00:00:09Z", load_real_s=1.5)
+SHARED = Shared(CeilingRecord((2e9, 2.1e9), 4, False), {"torch": "2"})
+
+
+def read_samples(host: Host, run_id: str) -> list[Sample]:
+    return [Sample.from_json(line) for line in read_lines(host, run_id) if "wanted" in line]
 
 
 def test_samples_come_back_in_order(tmp_path: Path) -> None:
@@ -40,7 +49,7 @@ def test_a_write_that_takes_part_of_a_line_loses_nothing(tmp_path: Path, monkeyp
     assert read_samples(Host(tmp_path), "run-1") == [COLD]
 
 
-@pytest.mark.parametrize("keep", [1, 20, 61])
+@pytest.mark.parametrize("keep", [1, 20, 5000])
 def test_a_torn_line_costs_itself_alone(tmp_path: Path, keep: int) -> None:
     host = Host(tmp_path)
     append_sample(host, "run-1", COLD)
@@ -56,18 +65,19 @@ def test_a_block_is_finished_when_it_was_closed_and_not_before(tmp_path: Path) -
     append_sample(host, "run-1", COLD)
     append_sample(host, "run-1", WARM)
     assert finished_blocks(host, "run-1") == {}
-    close_block(host, "run-1", 1, {"software": None})
+    close_block(host, "run-1", 1, SHARED)
     block = finished_blocks(host, "run-1")[1]
-    assert (block.samples, block.shared) == ([COLD, WARM], {"software": None})
+    assert (block.samples, block.shared) == ((COLD, WARM), SHARED)
+    assert shared_of(host, "run-1") == {1: SHARED}
 
 
 def test_samples_of_an_interrupted_attempt_are_superseded(tmp_path: Path) -> None:
     host = Host(tmp_path)
-    append_sample(host, "run-1", {**COLD, "load_real_s": 99.0})
+    append_sample(host, "run-1", replace(COLD, load_real_s=99.0))
     for sample in (COLD, WARM):
         append_sample(host, "run-1", sample)
-    close_block(host, "run-1", 1, {})
-    assert finished_blocks(host, "run-1")[1].samples == [COLD, WARM]
+    close_block(host, "run-1", 1, Shared())
+    assert finished_blocks(host, "run-1")[1].samples == (COLD, WARM)
 
 
 @pytest.mark.parametrize("run_id", ["", "../etc", "a/b", ".hidden", "x" * 200, "a\nb"])
@@ -82,8 +92,9 @@ def test_any_file_is_read_as_samples_or_skipped(tmp_path_factory: pytest.TempPat
     append_sample(host, "run-1", COLD)
     with host.path(samples_path("run-1")).open("ab") as file:
         file.write(data)
-    assert read_samples(host, "run-1")[0] == COLD
+    assert Sample.from_json(read_lines(host, "run-1")[0]) == COLD
     finished_blocks(host, "run-1")
+    shared_of(host, "run-1")
 
 
 def test_deep_nesting_and_other_json_are_skipped(tmp_path: Path) -> None:
@@ -92,4 +103,7 @@ def test_deep_nesting_and_other_json_are_skipped(tmp_path: Path) -> None:
     lines = ["[" * 100_000, "3", json.dumps({"block": "1", "wanted": "cold"}), json.dumps({"block": True})]
     with host.path(samples_path("run-1")).open("a") as file:
         file.write("\n".join(lines) + "\n")
-    assert read_samples(host, "run-1") == [COLD]
+    append_line(host, "run-1", {"block": 1, "wanted": "warm", "kind": 7})
+    append_line(host, "run-1", {"block": 1, "shared": {"software": 3}})
+    close_block(host, "run-1", 1, Shared())
+    assert finished_blocks(host, "run-1")[1].samples == (COLD,)

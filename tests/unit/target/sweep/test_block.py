@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
 from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.snapshot import SWEEP_PRIOR, load, save, take
+from ansible.module_utils.slm_baseline.sweep.bench import Bench
 from ansible.module_utils.slm_baseline.sweep.block import run_block
 from ansible.module_utils.slm_baseline.sweep.design import Arm, Cell
 
@@ -28,34 +30,39 @@ def host(tmp_path: Path) -> FakeKernel:
     return FakeKernel(build_host(tmp_path))
 
 
-class Bench:
-    """Stands in for the loader: remembers what was set when each sample ran."""
+class Loads(Bench):
+    """A bench whose loader remembers what was set when each sample ran, and may fail or be told to stop."""
 
     def __init__(self, host: FakeKernel, fail_at: int | None = None, error: BaseException | None = None) -> None:
-        self.host, self.fail_at, self.error = host, fail_at, error
-        self.seen: list[tuple[str, str, str]] = []
-        self.records: list[Mapping[str, Any]] = []
+        super().__init__(host, subject=None, run_id="run", block=1)  # type: ignore[arg-type]  # nothing is loaded
+        self.fail_at, self.error = fail_at, error
+        self.seen: list[tuple[str | None, str, str]] = []
+        self.kept: list[Sample] = []
         self.prior_was_stored: list[bool] = []
+        self.meanwhile: Callable[[Trial], object] = lambda trial: None
 
-    def measure(self, arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
+    def measure(self, trial: Trial) -> Sample:
         enabled = next(word[1:-1] for word in self.host.read(ENABLED).split() if word[0] == "[")
-        self.seen.append((arm.name, wanted, enabled))
+        self.seen.append((trial.arm, trial.wanted, enabled))
         self.prior_was_stored.append(load(self.host, SWEEP_PRIOR) is not None)
         if len(self.seen) == self.fail_at:
             if self.error is not None:
                 raise self.error
             os.kill(os.getpid(), signal.SIGTERM)
-        return {"wanted": wanted, "kind": wanted}
+        self.meanwhile(trial)
+        return replace(failed_sample(trial, "", ""), kind=trial.wanted, reason=None)
 
-    def failed(self, wanted: str, reason: str) -> dict[str, Any]:
-        return {"wanted": wanted, "kind": "failed", "reason": reason}
+    def keep(self, sample: Sample, dtype_asked: str, elapsed_s: float) -> None:
+        self.kept.append(sample)
 
-    def run(self, arms: list[Arm] = ARMS) -> None:
-        run_block(self.host, arms, ORDER, self.measure, self.failed, self.records.append, "2026-01-01T00:00:00Z", "run")
+    def run(self, arms: list[Arm] = ARMS, order: list[Cell] = ORDER) -> list[str]:
+        """Measure the block; what its samples turned out to be."""
+        run_block(self.host, arms, order, self)
+        return [sample.kind for sample in self.kept]
 
 
 def test_each_arm_runs_under_its_own_settings_cold_then_warm(host: FakeKernel) -> None:
-    bench = Bench(host)
+    bench = Loads(host)
     bench.run()
     assert bench.seen == [
         ("always", "cold", "always"),
@@ -63,14 +70,14 @@ def test_each_arm_runs_under_its_own_settings_cold_then_warm(host: FakeKernel) -
         ("stock", "cold", "madvise"),
         ("stock", "warm", "madvise"),
     ]
-    assert [record["order"] for record in bench.records] == [0, 0, 1, 1]
-    assert bench.records[0]["settings"] == {"thp.enabled": "always"}
-    assert bench.records[0]["env"] == {"A": "1"}
+    assert [sample.order for sample in bench.kept] == [0, 0, 1, 1]
+    assert bench.kept[0].settings == {"thp.enabled": "always"}
+    assert bench.kept[0].env == {"A": "1"}
     assert all(bench.prior_was_stored)
 
 
 def test_the_host_is_as_before_after_a_block(host: FakeKernel) -> None:
-    Bench(host).run()
+    Loads(host).run()
     assert host.read(ENABLED) == "always [madvise] never\n"
     assert load(host, SWEEP_PRIOR) is None
 
@@ -78,37 +85,28 @@ def test_the_host_is_as_before_after_a_block(host: FakeKernel) -> None:
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), None])
 def test_the_host_is_as_before_after_an_error_or_a_signal(host: FakeKernel, error: BaseException | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    bench = Bench(host, fail_at=2, error=error)
+    bench = Loads(host, fail_at=2, error=error)
     with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)):
         bench.run()
     assert host.read(ENABLED) == "always [madvise] never\n"
     assert load(host, SWEEP_PRIOR) is None
-    assert len(bench.records) == 1
+    assert len(bench.kept) == 1
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_signal_while_the_host_is_restored_cuts_nothing_short(
     host: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(host)
+    bench = Loads(host)
     written = FakeKernel.write_kernel
 
     def write(kernel: FakeKernel, path: str | Path, value: str) -> None:
-        if len(bench.records) == 4:
+        if len(bench.kept) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
         written(kernel, path, value)
 
     monkeypatch.setattr(FakeKernel, "write_kernel", write)
-    run_block(
-        host,
-        ARMS,
-        ORDER[::-1],
-        bench.measure,
-        bench.failed,
-        bench.records.append,
-        "2026-01-01T00:00:00Z",
-        "run",
-    )
+    bench.run(order=ORDER[::-1])
     assert host.read(ENABLED) == "always [madvise] never\n"
     assert load(host, SWEEP_PRIOR) is None
 
@@ -117,7 +115,7 @@ def test_what_a_killed_block_left_is_restored_by_the_next_one(host: FakeKernel) 
     # As SIGKILL leaves it: the arm's value in force, the prior state on disk.
     save(host, take(host, [], "2026-01-01T00:00:00Z", "run"), SWEEP_PRIOR)
     host.write_kernel(ENABLED, "always")
-    bench = Bench(host)
+    bench = Loads(host)
     bench.run()
     assert bench.seen[-1] == ("stock", "warm", "madvise")
     assert host.read(ENABLED) == "always [madvise] never\n"
@@ -125,56 +123,44 @@ def test_what_a_killed_block_left_is_restored_by_the_next_one(host: FakeKernel) 
 
 
 def test_an_arm_that_the_kernel_refuses_fails_alone(host: FakeKernel) -> None:
-    bench = Bench(host)
-    bench.run([Arm("stock"), Arm("always", thp={"thp.enabled": "sometimes"})])
-    assert [record["kind"] for record in bench.records] == ["failed", "failed", "cold", "warm"]
-    assert "sometimes" in bench.records[0]["reason"]
+    bench = Loads(host)
+    kinds = bench.run([Arm("stock"), Arm("always", thp={"thp.enabled": "sometimes"})])
+    assert kinds == ["failed", "failed", "cold", "warm"]
+    assert "sometimes" in (bench.kept[0].reason or "")
     assert host.read(ENABLED) == "always [madvise] never\n"
 
 
 def test_a_sample_under_which_another_writer_changed_a_knob_has_failed(host: FakeKernel) -> None:
-    bench = Bench(host)
+    bench = Loads(host)
 
-    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
-        sample = bench.measure(arm, dtype, wanted)
-        if (arm.name, wanted) == ("always", "warm"):
+    def write(trial: Trial) -> None:
+        if (trial.arm, trial.wanted) == ("always", "warm"):
             host.write_kernel(ENABLED, "never")
-        return sample
 
-    run_block(host, ARMS, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
-    assert [record["kind"] for record in bench.records] == ["cold", "failed", "cold", "warm"]
-    assert bench.records[1]["reason"] == "another writer changed thp.enabled from always to never meanwhile"
+    bench.meanwhile = write
+    assert bench.run() == ["cold", "failed", "cold", "warm"]
+    assert bench.kept[1].reason == "another writer changed thp.enabled from always to never meanwhile"
 
 
 def test_a_host_that_cannot_be_restored_says_so_and_keeps_the_prior_state(host: FakeKernel) -> None:
-    bench = Bench(host)
-
-    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
-        host.stuck.add(ENABLED)
-        return bench.measure(arm, dtype, wanted)
-
+    bench = Loads(host)
+    bench.meanwhile = lambda trial: host.stuck.add(ENABLED)
     with pytest.raises(SettingError, match=r"thp\.enabled"):
-        run_block(host, ARMS, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
+        bench.run()
     assert load(host, SWEEP_PRIOR) is not None
 
 
 def test_a_pool_arm_gets_its_pages_and_gives_them_back(host: FakeKernel) -> None:
-    seen = []
-
-    def measure(arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
-        seen.append((arm.name, host.pages(2 << 20)))
-        return {"wanted": wanted, "kind": wanted}
-
-    arms = [Arm("stock"), Arm("always", pools=[PoolSpec(2 << 20, 64)])]
-    bench = Bench(host)
-    run_block(host, arms, ORDER, measure, bench.failed, bench.records.append, "2026-01-01T00:00:00Z", "run")
+    bench, seen = Loads(host), []
+    bench.meanwhile = lambda trial: seen.append((trial.arm, host.pages(2 << 20)))
+    bench.run([Arm("stock"), Arm("always", pools=[PoolSpec(2 << 20, 64)])])
     assert seen == [("always", {0: 64})] * 2 + [("stock", {0: 0})] * 2
 
 
 def test_a_pool_granted_in_part_fails_its_arm_and_is_given_back(host: FakeKernel) -> None:
     host.room[2 << 20, 0] = 10
-    bench = Bench(host)
-    bench.run([Arm("stock"), Arm("always", pools=[PoolSpec(2 << 20, 64)])])
-    assert [record["kind"] for record in bench.records] == ["failed", "failed", "cold", "warm"]
-    assert "got 10" in bench.records[0]["reason"]
+    bench = Loads(host)
+    kinds = bench.run([Arm("stock"), Arm("always", pools=[PoolSpec(2 << 20, 64)])])
+    assert kinds == ["failed", "failed", "cold", "warm"]
+    assert "got 10" in (bench.kept[0].reason or "")
     assert host.pages(2 << 20) == {0: 0}

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring.sample import Sample
 from ansible.module_utils.slm_baseline.sweep.design import Cell
 from ansible.module_utils.slm_baseline.sweep.plan import (
     PLAN,
     Plan,
     attempts,
-    finished_blocks,
+    finished_attempts,
     load_plan,
     progress,
     require_same,
     save_plan,
 )
+from ansible.module_utils.slm_baseline.sweep.sample import Position, SweepSample
 
 CELLS = [Cell("stock", "auto"), Cell("stock-again", "auto")]
 WANTED_PLAN = Plan(
@@ -35,21 +37,12 @@ WANTED_PLAN = Plan(
 )
 
 
-def _sample(block: int, attempt: int, arm: str, wanted: str, elapsed_s: float = 1.0, kind: str = "") -> dict[str, Any]:
-    return {
-        "block": block,
-        "attempt": attempt,
-        "arm": arm,
-        "dtype_asked": "auto",
-        "wanted": wanted,
-        "kind": kind or wanted,
-        "elapsed_s": elapsed_s,
-        "load_real_s": 2.0,
-        "time_to_first_token_s": 3.0,
-    }
+def _sample(block: int, attempt: int, arm: str, wanted: str, elapsed_s: float = 1.0, kind: str = "") -> SweepSample:
+    sample = Sample(block, wanted, kind or wanted, None, "", arm=arm, load_real_s=2.0, time_to_first_token_s=3.0)
+    return SweepSample(sample, Position("auto", attempt, elapsed_s))
 
 
-def _block(block: int, attempt: int, seconds: float = 4.0) -> list[dict[str, Any]]:
+def _block(block: int, attempt: int, seconds: float = 4.0) -> list[SweepSample]:
     return [
         _sample(block, attempt, cell.arm, wanted, seconds * (index + 1) / 4)
         for index, (cell, wanted) in enumerate((cell, wanted) for cell in CELLS for wanted in ("cold", "warm"))
@@ -95,20 +88,20 @@ def test_an_unfinished_sweep_that_asks_something_else_is_refused(name: str, valu
 def test_a_block_is_finished_when_one_attempt_has_every_sample() -> None:
     half = _block(2, 1)[:3]
     samples = [*_block(1, 1), *half]
-    assert finished_blocks(samples, CELLS) == {1: 1}
+    assert finished_attempts(samples, CELLS) == {1: 1}
     assert attempts(samples, 2) == 1
     # Halves of two attempts do not make a whole: the host was not in one stretch of time.
-    assert finished_blocks([*samples, _block(2, 2)[3]], CELLS) == {1: 1}
-    assert finished_blocks([*samples, *_block(2, 2)], CELLS) == {1: 1, 2: 2}
+    assert finished_attempts([*samples, _block(2, 2)[3]], CELLS) == {1: 1}
+    assert finished_attempts([*samples, *_block(2, 2)], CELLS) == {1: 1, 2: 2}
 
 
 def test_a_failed_sample_does_not_make_its_block_repeat_for_ever() -> None:
     samples = [*_block(1, 1)[:3], _sample(1, 1, "stock-again", "warm", kind="failed")]
-    assert finished_blocks(samples, CELLS) == {1: 1}
+    assert finished_attempts(samples, CELLS) == {1: 1}
     assert len(progress(samples, CELLS)["times"]) == 3
 
 
-def test_progress_counts_finished_blocks_alone() -> None:
+def test_progress_counts_finished_attempts_alone() -> None:
     found = progress([*_block(1, 1, 10.0), *_block(2, 1)[:2], *_block(2, 2, 30.0)], CELLS)
     assert (found["done"], found["next_block"], found["spent_s"]) == (2, 3, 40.0)
     assert len(found["times"]) == 8

@@ -8,16 +8,22 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
-from ansible.module_utils.slm_baseline.sweep import run
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling
+from ansible.module_utils.slm_baseline.measuring.loader_events import LoaderReport
+from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
+from ansible.module_utils.slm_baseline.measuring.store import shared_of
+from ansible.module_utils.slm_baseline.settings.guard import Guard
+from ansible.module_utils.slm_baseline.sweep import bench, run
 from ansible.module_utils.slm_baseline.sweep.design import Arm, order, parse_arms
 from ansible.module_utils.slm_baseline.sweep.plan import PLAN, load_plan
-from ansible.module_utils.slm_baseline.sweep.run import Request, parse_seed
+from ansible.module_utils.slm_baseline.sweep.run import SweepRequest, parse_seed, parse_sweep
 
 from tests.fake_kernel import FakeKernel
 from tests.fakes import build_host
 
 ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
-REQUEST = Request(
+REQUEST = SweepRequest(
     arms=parse_arms([{"name": "stock"}, {"name": "stock-again"}, {"name": "always", "thp": {"enabled": "always"}}]),
     dtypes=["auto"],
     seed=7,
@@ -25,8 +31,7 @@ REQUEST = Request(
     started_at="2026-01-01T00:00:00Z",
     subject={"model": "tiny"},
     stored_dtype="bfloat16",
-    keep_bytes=0,
-    max_share=0.5,
+    guard=Guard(keep_bytes=0, max_share=0.5),
 )
 
 
@@ -35,98 +40,94 @@ def host(tmp_path: Path) -> FakeKernel:
     return FakeKernel(build_host(tmp_path))
 
 
-class Bench:
+class Loads:
     """Stands in for the loader; raises at its sample number `fail_at`."""
 
-    def __init__(self, fail_at: int | None = None) -> None:
-        self.fail_at = fail_at
-        self.arms: list[str] = []
-        self.number = 0
-        self.closed = ""
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fail_at: int | None = None
+        self.arms: list[str | None] = []
+        monkeypatch.setattr(bench, "measure_sample", self.measure)
+        monkeypatch.setattr(bench, "ceiling_passes", lambda subject, passes: [Ceiling(())] * passes)
 
-    def measure(self, arm: Arm, dtype: str, wanted: str) -> dict[str, Any]:
-        self.arms.append(arm.name)
+    def measure(self, host: Host, subject: Any, trial: Trial, ceiling: Ceiling) -> tuple[Sample, LoaderReport | None]:
+        self.arms.append(trial.arm)
         if len(self.arms) == self.fail_at:
             raise KeyboardInterrupt
-        times = {"load_real_s": 1.0, "time_to_first_token_s": 2.0}
-        return {"block": self.number, "wanted": wanted, "kind": wanted, **times}
-
-    def failed(self, wanted: str, reason: str) -> dict[str, Any]:
-        return {"block": self.number, "wanted": wanted, "kind": "failed", "reason": reason}
-
-    def close(self, run_id: str) -> None:
-        self.closed = run_id
+        sample = replace(failed_sample(trial, "", ""), kind=trial.wanted, reason=None, load_real_s=1.0)
+        return replace(sample, time_to_first_token_s=2.0, ceiling_bytes_per_s=ceiling.bytes_per_s), None
 
     def block(self, host: FakeKernel) -> dict[str, Any]:
-        def bench_of(number: int) -> Bench:
-            self.number = number
-            return self
-
-        return run.block(host, bench_of, "2026-01-01T00:00:00Z")
+        self.arms.clear()
+        return run.measure_next_block(host, subject=None)  # type: ignore[arg-type]  # nothing is loaded
 
 
-def test_a_sweep_is_planned_measured_and_finished(host: FakeKernel) -> None:
-    planned = run.plan(host, REQUEST)
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
+    return Loads(monkeypatch)
+
+
+def test_a_sweep_is_planned_measured_and_finished(host: FakeKernel, loads: Loads) -> None:
+    planned = run.plan_sweep(host, REQUEST)
     assert (planned["is_resumed"], planned["progress"]["done"]) == (False, 0)
-    assert [Bench().block(host)["block"] for _ in range(2)] == [1, 2]
-    finished = run.finish(host)
+    assert [loads.block(host)["block"] for _ in range(2)] == [1, 2]
+    finished = run.finish_sweep(host)
     assert finished["finished_blocks"] == {"1": 1, "2": 1}
     assert len(finished["samples"]) == 2 * 3 * 2
     assert finished["plan"]["stock"]["thp.enabled"] == "madvise"
     # Until its samples are stored elsewhere, nothing but the same sweep is taken up.
     later = replace(REQUEST, run_id="20260102T000000Z")
-    assert run.plan(host, later)["is_resumed"]
-    assert run.finish(host) == finished
-    assert [run.close(host), run.close(host)] == [True, False]
-    assert not run.plan(host, later)["is_resumed"]
+    assert run.plan_sweep(host, later)["is_resumed"]
+    assert run.finish_sweep(host) == finished
+    assert [run.close_sweep(host), run.close_sweep(host)] == [True, False]
+    assert not run.plan_sweep(host, later)["is_resumed"]
 
 
-def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKernel) -> None:
-    run.plan(host, REQUEST)
-    Bench().block(host)
-    hit = Bench(fail_at=4)
+def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKernel, loads: Loads) -> None:
+    run.plan_sweep(host, REQUEST)
+    loads.block(host)
+    loads.fail_at = 4
     with pytest.raises(KeyboardInterrupt):
-        hit.block(host)
-    assert not hit.closed
+        loads.block(host)
+    assert list(shared_of(host, REQUEST.run_id)) == [1]
     assert host.read(ENABLED) == "always [madvise] never\n"
     later = replace(REQUEST, run_id="20260102T000000Z", seed=8)
-    planned = run.plan(host, later)
+    planned = run.plan_sweep(host, later)
     assert (planned["is_resumed"], planned["progress"]["done"], planned["plan"]["seed"]) == (True, 1, 7)
-    bench = Bench()
-    assert bench.block(host)["block"] == 2
-    assert bench.closed == "20260101T000000Z"
+    loads.fail_at = None
+    assert loads.block(host)["block"] == 2
+    assert list(shared_of(host, REQUEST.run_id)) == [1, 2]
     stored = load_plan(host)
     assert stored is not None
-    assert bench.arms[::2] == [cell.arm for cell in order(7, 2, stored.cells())]
-    finished = run.finish(host)
+    assert loads.arms[::2] == [cell.arm for cell in order(7, 2, stored.cells())]
+    finished = run.finish_sweep(host)
     assert finished["finished_blocks"] == {"1": 1, "2": 2}
     # The three samples of the block that was hit are kept.
     assert len(finished["samples"]) == 2 * 6 + 3
 
 
 def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: FakeKernel) -> None:
-    run.plan(host, REQUEST)
+    run.plan_sweep(host, REQUEST)
     host.write_kernel(ENABLED, "never")
     with pytest.raises(SettingError, match="sweep stock"):
-        run.plan(host, REQUEST)
-    assert not run.plan(host, replace(REQUEST, is_new=True))["is_resumed"]
+        run.plan_sweep(host, REQUEST)
+    assert not run.plan_sweep(host, replace(REQUEST, is_new=True))["is_resumed"]
 
 
-def test_a_writer_between_two_blocks_does_not_become_stock(host: FakeKernel) -> None:
-    run.plan(host, REQUEST)
-    Bench().block(host)
+def test_a_writer_between_two_blocks_does_not_become_stock(host: FakeKernel, loads: Loads) -> None:
+    run.plan_sweep(host, REQUEST)
+    loads.block(host)
     host.write_kernel(ENABLED, "never")
     with pytest.raises(SettingError, match="sweep stock"):
-        Bench().block(host)
+        loads.block(host)
 
 
 def test_a_sweep_goes_on_though_an_arm_no_longer_fits(host: FakeKernel) -> None:
     arms = [*REQUEST.arms, *parse_arms_of({"name": "pool", "pool": {"size": "2M", "count": 64}})]
-    planned = run.plan(host, replace(REQUEST, arms=arms))
+    planned = run.plan_sweep(host, replace(REQUEST, arms=arms))
     assert [arm["name"] for arm in planned["plan"]["arms"]][-1] == "pool"
     short = host.read("/proc/meminfo").replace("MemAvailable:   14000000", "MemAvailable:   1000")
     host.path("/proc/meminfo").write_text(short)
-    again = run.plan(host, replace(REQUEST, arms=arms))
+    again = run.plan_sweep(host, replace(REQUEST, arms=arms))
     assert again["is_resumed"]
     assert again["plan"] == planned["plan"]
 
@@ -136,21 +137,21 @@ def parse_arms_of(arm: dict[str, Any]) -> list[Arm]:
 
 
 def test_a_cast_to_the_stored_dtype_is_no_cast(host: FakeKernel) -> None:
-    planned = run.plan(host, replace(REQUEST, dtypes=["auto", "float32"], stored_dtype="float32"))
+    planned = run.plan_sweep(host, replace(REQUEST, dtypes=["auto", "float32"], stored_dtype="float32"))
     assert planned["plan"]["dtypes"] == ["auto"]
     assert planned["plan"]["left_out"] == [
         {"arm": "float32", "why": "This model's weights are stored as float32: it is the same load as `auto`."}
     ]
     both = replace(REQUEST, dtypes=["auto", "float32"], is_new=True)
-    assert run.plan(host, both)["plan"]["dtypes"] == ["auto", "float32"]
+    assert run.plan_sweep(host, both)["plan"]["dtypes"] == ["auto", "float32"]
 
 
 def test_a_damaged_plan_does_not_stand_in_the_way_of_a_new_sweep(host: FakeKernel) -> None:
-    run.plan(host, REQUEST)
+    run.plan_sweep(host, REQUEST)
     host.path(PLAN).write_text("{")
     with pytest.raises(SettingError, match="sweep_new=true"):
-        run.plan(host, REQUEST)
-    assert run.plan(host, replace(REQUEST, is_new=True))["progress"]["done"] == 0
+        run.plan_sweep(host, REQUEST)
+    assert run.plan_sweep(host, replace(REQUEST, is_new=True))["progress"]["done"] == 0
 
 
 def test_a_plan_that_is_only_foreseen_is_not_kept(host: FakeKernel) -> None:
@@ -158,9 +159,9 @@ def test_a_plan_that_is_only_foreseen_is_not_kept(host: FakeKernel) -> None:
     assert load_plan(host) is None
 
 
-def test_a_block_without_a_plan_is_refused(host: FakeKernel) -> None:
+def test_a_block_without_a_plan_is_refused(host: FakeKernel, loads: Loads) -> None:
     with pytest.raises(SettingError, match="state=planned"):
-        Bench().block(host)
+        loads.block(host)
 
 
 def test_a_seed_is_a_whole_number_or_follows_the_run() -> None:
@@ -172,6 +173,47 @@ def test_a_seed_is_a_whole_number_or_follows_the_run() -> None:
 
 
 def test_a_sweep_without_a_finished_block_has_nothing_to_tell(host: FakeKernel) -> None:
-    run.plan(host, REQUEST)
+    run.plan_sweep(host, REQUEST)
     with pytest.raises(SettingError, match="a finished block"):
-        run.finish(host)
+        run.finish_sweep(host)
+
+
+GIVEN: dict[str, Any] = {
+    "arms": [{"name": "stock"}, {"name": "stock-again"}],
+    "dtypes": ["auto"],
+    "seed": None,
+    "run": {"id": "run-1"},
+    "margin": "1G",
+    "max_share": "0.5",
+    "new": False,
+}
+
+
+def test_the_guard_keeps_twice_the_weights_beside_its_margin() -> None:
+    request = parse_sweep(GIVEN, weight_bytes=5)
+    assert request.guard == Guard((1 << 30) + 10, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "knob"),
+    [
+        ("max_share", 50.0, "hugepages_max_share"),
+        ("max_share", "nan", "hugepages_max_share"),
+        ("margin", "much", "hugepages_margin"),
+        ("dtypes", "auto", "sweep_dtypes"),
+        ("arms", None, "sweep_arms"),
+    ],
+)
+def test_a_bad_value_names_its_variable(name: str, value: object, knob: str) -> None:
+    with pytest.raises(SettingError) as raised:
+        parse_sweep({**GIVEN, name: value}, weight_bytes=0)
+    assert raised.value.knob == knob
+
+
+def test_a_foreseen_sweep_keeps_nothing(host: FakeKernel) -> None:
+    about = {"model": "tiny", "revision": "", "hf_home": "", "home": "/opt/slm-baseline", "python": "", "offline": True}
+    given = {**GIVEN, **about, "state": "planned", "scope": "host", "timeout_s": 600, "user": "nobody"}
+    foreseen = run.foresee_sweep(host, given)
+    assert (foreseen["changed"], foreseen["progress"]["cells"]) == (False, [["stock", "auto"], ["stock-again", "auto"]])
+    assert run.foresee_sweep(host, {**given, "state": "block"}) == {"changed": False}
+    assert load_plan(host) is None
