@@ -68,11 +68,16 @@ class Host:
 
 @dataclass(frozen=True)
 class Outlier:
-    """An odd host: the metrics it is odd in, the largest first, and how it differs from its like."""
+    """An odd host: the metrics it is odd in, the largest first, and how it differs from its like.
+
+    `phase` is the cold or warm (`phase_kind`) phase that makes most of the difference: name, seconds, the like hosts'
+    median.
+    """
 
     host: str
     odd: tuple[Odd, ...]
     differs: tuple[Difference, ...]
+    phase_kind: str
     phase: tuple[str, float, float] | None
 
 
@@ -137,5 +142,5 @@ def _outliers(hosts: Sequence[Host]) -> list[Outlier]:
             own = tuple(each for each in odd if each.host == host)
             kind = "warm" if own[0].metric.startswith("warm") else "cold"
             differs = tuple(likeness.differences(runs[host], counted, len(group)))
-            found.append(Outlier(host, own, differs, likeness.slowest_phase(runs[host], group, kind)))
+            found.append(Outlier(host, own, differs, kind, likeness.slowest_phase(runs[host], group, kind)))
     return sorted(found, key=lambda outlier: -abs(outlier.odd[0].share))

@@ -1,0 +1,46 @@
+// Elements from values. Text goes in as text: nothing here, and nothing elsewhere, parses markup.
+const SVG = "http://www.w3.org/2000/svg";
+
+const fill = (element, attributes, children) => {
+  for (const [name, value] of Object.entries(attributes ?? {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "value") element.value = value;
+    else if (name === "style") for (const [key, text] of Object.entries(value)) element.style.setProperty(key, text);
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+};
+const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
+const s = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
+
+const link = (address, ...children) => h("a", { href: address }, ...children);
+const hostLink = (host) => h("a", { href: host.address, class: "host", title: host.name }, host.name);
+
+const ICONS = { clean: "✓", drift: "≠", unreachable: "⨯", error: "!", unknown: "–", stale: "◷", failed: "!", never: "–" };
+const pill = (state, text, title) =>
+  h("span", { class: `pill ${state}`, title }, h("span", { class: "icon", "aria-hidden": "true" }, ICONS[state] ?? ""), text);
+const statusPill = (host) => {
+  const why = host.audit?.problem ?? host.drifted.map((each) => each.detail ?? each.knob).join("; ");
+  return pill(host.status, STATUS_TITLES[host.status], why || null);
+};
+const measuredPill = (host) =>
+  host.measured === "measured" ? null : pill(host.measured, MEASURED_TITLES[host.measured],
+      host.measured === "stale" ? `newest run ${stamp(host.latest.at)}` : host.latest?.reason);
+
+const card = (title, note, ...children) =>
+  h("section", { class: "card" }, title && h("h2", {}, title), note && h("p", { class: "note" }, note), ...children);
+const plainTable = (label, header, rows, classes) =>
+  h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
+    h("table", { class: classes ?? "plain" },
+      h("thead", {}, h("tr", {}, header.map((text) =>
+        h("th", { scope: "col", class: text?.number ? "number" : null }, text?.title ?? text)))),
+      h("tbody", {}, rows)));
+
+const save = (name, type, text) => {
+  const address = URL.createObjectURL(new Blob([text], { type }));
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 1000);
+};
+const say = (text) => { document.getElementById("live").textContent = text; };
