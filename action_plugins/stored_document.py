@@ -16,7 +16,7 @@ if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
 _KINDS = {
-    "result": ("", "analysis.baseline.document:validate"),
+    "result": ("", "analysis.baseline.document:check_result"),
     "sweep": ("sweep-", "analysis.sweep.document:analysed"),
 }
 

@@ -14,17 +14,17 @@ if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
 FILTERS = {
-    "slm_document": "analysis.baseline.document:document",
-    "slm_readme": "analysis.baseline.report:readme",
-    "slm_phases_svg": "analysis.text.figures:phases_svg",
+    "slm_document": "analysis.baseline.document:result_document",
+    "slm_report": "analysis.baseline.report:host_report",
+    "slm_phases_svg": "analysis.baseline.figures:load_svg",
     "slm_json": "analysis.text.storage:as_json",
     "slm_folder": "analysis.text.storage:folder_name",
     "slm_sweep_outlook": "analysis.sweep.progress:outlook",
-    "slm_sweep_line": "analysis.sweep.progress:line",
+    "slm_sweep_line": "analysis.sweep.progress:progress_line",
     "slm_sweep_stop": "analysis.sweep.progress:stop_reason",
-    "slm_sweep_document": "analysis.sweep.document:document",
+    "slm_sweep_document": "analysis.sweep.document:sweep_document",
     "slm_sweep_analysed": "analysis.sweep.document:analysed",
-    "slm_sweep_files": "analysis.sweep.report:files",
+    "slm_sweep_files": "analysis.sweep.report:sweep_files",
 }
 
 

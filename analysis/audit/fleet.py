@@ -12,6 +12,7 @@ from analysis.audit.answer import HostAudit, judge
 from analysis.text.markdown import plain
 from analysis.text.names import natural, well_formed
 from analysis.text.schema import validate
+from analysis.text.units import counted
 
 SCHEMA_VERSION = 1
 STATUSES = ("clean", "drift", "unreachable", "error")
@@ -63,7 +64,9 @@ class Audit:
     def summary(self) -> list[str]:
         """The audit in a few lines of plain text: totals, then each finding with its hosts, the commonest first."""
         totals = self.totals()
-        lines = [f"{count(totals['hosts'], 'host')}: {', '.join(f'{totals[status]} {status}' for status in STATUSES)}"]
+        lines = [
+            f"{counted(totals['hosts'], 'host')}: {', '.join(f'{totals[status]} {status}' for status in STATUSES)}"
+        ]
         findings = group((str(found), name) for name, host in self.hosts.items() for found in host.drift)
         lines += [f"{hosts_of(names)}: {plain(found)}" for found, names in findings.items()]
         # Why a host is unreachable names its address, so that no two hosts would ever say the same.
@@ -104,9 +107,4 @@ def hosts_of(names: list[str], limit: int = 5) -> str:
     """`3 hosts (a, b, c)`, the list cut at `limit` names: audit.json has them all."""
     shown = ", ".join(plain(name) for name in names[:limit])
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{count(len(names), 'host')} ({shown}{more})"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 host`, `2 hosts`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{counted(len(names), 'host')} ({shown}{more})"

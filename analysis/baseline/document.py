@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.text import schema, statistics
+from analysis.text.samples import Sample
 from analysis.text.storage import as_json
+from analysis.text.typed import read
 
 SCHEMA_VERSION = 1
 
 
-def document(
+def result_document(
     benchmark: Mapping[str, Any],
     *,
     name: str,
@@ -43,14 +45,14 @@ def document(
         "tuning": _tuning(memory, before),
         "ceiling": benchmark["ceiling"],
         "samples": samples,
-        "summary": statistics.summarise(samples),
+        "summary": statistics.summarise(read(Sample, sample) for sample in samples).to_json(),
     }
     plain: dict[str, Any] = json.loads(as_json(result))
-    validate(plain)
+    check_result(plain)
     return plain
 
 
-def validate(document: object) -> None:
+def check_result(document: object) -> None:
     """Raise one readable DocumentError where the document breaks schemas/result.schema.json."""
     schema.validate(document, "result")
 

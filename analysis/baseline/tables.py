@@ -3,54 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
-from analysis.baseline.reading import Document, devices, host_to_device, median, share_of, valid, weights_rate
+from analysis.baseline.result import PoolUser, Result, Row, share_of
 from analysis.text import phases, statistics, units
 from analysis.text.markdown import Markdown, code, fenced, md, table
+from analysis.text.samples import Phase
+from analysis.text.subject import COLD_SCOPES, Ceiling, CeilingTrial, Disk, Gpu
 
 _KINDS = statistics.MEASURED_KINDS
+_ON = {True: "on", False: "off", None: "unknown"}
 
 
-def model(document: Document) -> Markdown:
+def model_line(result: Result) -> Markdown:
     """What was loaded."""
-    loaded = document["model"]
-    files = loaded["files"]
+    loaded = result.model
+    files = loaded.files
     count = len(files) if isinstance(files, list) else files
-    parameters = None if loaded["parameters"] is None else f"{loaded['parameters'] / 1e9:.2f} billion parameters"
+    parameters = None if loaded.parameters is None else f"{loaded.parameters / 1e9:.2f} billion parameters"
     facts = [
-        f"{code(loaded['id'])} ({loaded['source']})",
-        None if loaded["revision"] is None else f"revision {code(loaded['revision'])}",
+        f"{code(loaded.id)} ({loaded.source})",
+        None if loaded.revision is None else f"revision {code(loaded.revision)}",
         parameters,
-        f"{units.size(loaded['bytes'])} of weights" + (f" in {count} file{'s' if count != 1 else ''}" if count else ""),
-        None if loaded["dtype"] is None else f"stored as {md(loaded['dtype'])}",
-        None if loaded["path"] is None else f"in {code(loaded['path'])}",
-        _loaded(document),
+        f"{units.size(loaded.bytes)} of weights" + (f" in {count} file{'s' if count != 1 else ''}" if count else ""),
+        None if loaded.dtype is None else f"stored as {md(loaded.dtype)}",
+        None if loaded.path is None else f"in {code(loaded.path)}",
+        _loaded(result),
     ]
     return Markdown(", ".join(fact for fact in facts if fact) + ".")
 
 
-def _loaded(document: Document) -> str | None:
+def _loaded(result: Result) -> str | None:
     """On which devices and in which dtype the valid samples held it: one pair, or all where samples differ."""
-    pairs = dict.fromkeys((", ".join(devices(sample)), sample.get("dtype")) for sample in valid(document))
+    pairs = dict.fromkeys((", ".join(sample.devices), sample.dtype) for sample in result.valid)
     told = [f"on {md(where)} as {md(dtype)}" for where, dtype in pairs if where]
     return f"loaded {'; '.join(told)}" if told else None
 
 
-def settings(document: Document) -> Markdown:
+def settings(result: Result) -> Markdown:
     """Every setting that was asked for: before, now, verified, kept."""
-    tuning = document["tuning"]
-    before = tuning["before"]
+    tuning = result.tuning
+    before = tuning.before
     rows = [
         [
-            code(row["knob"]),
-            _value(before.get(row["knob"]) if before else "no snapshot"),
-            _value(row["runtime"]),
-            _value(row["desired"]),
-            Markdown("yes") if row["runtime"] == row["desired"] else Markdown("**no**"),
-            _kept(row, document["host"]["systemd"]),
+            code(row.knob),
+            _value(before.get(row.knob) if before else "no snapshot"),
+            _value(row.runtime),
+            _value(row.desired),
+            Markdown("yes") if row.runtime == row.desired else Markdown("**no**"),
+            _kept(row, result.host.systemd),
         ]
-        for row in tuning["rows"]
+        for row in tuning.rows
     ]
     return (
         table(["Setting", "Before", "Now", "Asked for", "Verified", "Kept over a reboot"], rows) if rows else _NOTHING
@@ -64,51 +66,49 @@ def _value(value: str | None) -> Markdown:
     return md("absent" if value is None else value)
 
 
-def _kept(row: Mapping[str, Any], systemd: bool | None) -> Markdown:
-    if row["persisted"] != row["desired"]:
-        return Markdown("**no**") if row["persisted"] is None else Markdown(f"**no**: {md(row['persisted'])}")
-    source = f", {code(row['source'])}" if row["source"] else ""
+def _kept(row: Row, systemd: bool | None) -> Markdown:
+    if row.persisted != row.desired:
+        return Markdown("**no**") if row.persisted is None else Markdown(f"**no**: {md(row.persisted)}")
+    source = f", {code(row.source)}" if row.source else ""
     return Markdown(f"waits for systemd{source}" if systemd is False else f"yes{source}")
 
 
-def times(document: Document) -> Markdown:
+def times(result: Result) -> Markdown:
     """Load, first and second token, cold and warm, with intervals."""
     metrics = {
         "Load: start of the process to weights loaded": "load_real_s",
         "Time to first token: start of the process to first token": "time_to_first_token_s",
         "Second token alone": "second_token_s",
     }
-    summary = document["summary"]
+    summary = result.summary
     rows = [
-        [name, *(Markdown(units.interval(summary.get(f"{kind}_{metric}"), units.seconds)) for kind in _KINDS)]
+        [name, *(Markdown(units.interval(summary.figure(f"{kind}_{metric}"), units.seconds)) for kind in _KINDS)]
         for name, metric in metrics.items()
     ]
     return table(["", "Cold", "Warm"], rows)
 
 
-def phase_table(document: Document) -> Markdown:
+def phases_table(result: Result) -> Markdown:
     """Seconds of every phase, and what a cold one reads."""
     rows = [
         [
             phases.label(name),
-            *(Markdown(units.seconds(median(document, f"{kind}_phase_{name}_s"))) for kind in _KINDS),
-            Markdown(units.size(_cold_phase(document, name, "read_bytes"))),
-            Markdown(units.count(_cold_phase(document, name, "minor_faults"))),
+            *(Markdown(units.seconds(result.summary.median(f"{kind}_phase_{name}_s"))) for kind in _KINDS),
+            Markdown(units.size(_cold_median(result, name, lambda phase: phase.read_bytes))),
+            Markdown(units.count(_cold_median(result, name, lambda phase: phase.minor_faults))),
         ]
-        for name in phases.names(document["summary"])
+        for name in result.summary.phases
     ]
     header = ["Phase", "Cold", "Warm", "Read, cold", "Minor faults, cold"]
     return table(header, rows, numbers=range(1, 5)) if rows else Markdown("No valid sample got through a phase.")
 
 
-def _cold_phase(document: Document, name: str, field: str) -> float | None:
-    cold = (sample for sample in document["samples"] if sample["kind"] == "cold")
-    return statistics.figure(
-        phase.get(field) for sample in cold for phase in sample["phases"] if phase["name"] == name
-    )["median"]
+def _cold_median(result: Result, name: str, counter: Callable[[Phase], int | None]) -> float | None:
+    found = (sample.phase(name) for sample in result.samples if sample.kind == "cold")
+    return statistics.figure(counter(phase) for phase in found if phase).median
 
 
-def memory(document: Document) -> Markdown:
+def memory(result: Result) -> Markdown:
     """What the process holds, and what backs it."""
     sizes: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
         "RSS, resident": ("rss_bytes", units.size),
@@ -125,28 +125,24 @@ def memory(document: Document) -> Markdown:
         "Read from storage": ("read_bytes", units.size),
     }
     rows = [
-        [name, *(Markdown(unit(median(document, f"{kind}_{metric}"))) for kind in _KINDS)]
+        [name, *(Markdown(unit(result.summary.median(f"{kind}_{metric}"))) for kind in _KINDS)]
         for name, (metric, unit) in sizes.items()
     ]
     return table(["", "Cold", "Warm"], rows, numbers=(1, 2))
 
 
-def disk(document: Document) -> Markdown:
+def disk(result: Result) -> Markdown:
     """The disk's ceiling and how much of it a cold load reached."""
-    ceiling = document["ceiling"]
-    if not ceiling or not ceiling["bytes_per_s"]:
+    ceiling = result.ceiling
+    if not ceiling or not ceiling.bytes_per_s:
         return Markdown("The disk's ceiling was not measured.")
-    figure = statistics.figure(ceiling["bytes_per_s"])
-    share = document["summary"].get("cold_ceiling_share")
-    if share:
-        share = statistics.figure(_capped(value) for value in share["values"])
-    flag = (
-        " **A layer below this host caches (guest-cold): this is not the disk alone.**" if ceiling["guest_cold"] else ""
-    )
+    figure = statistics.figure(ceiling.bytes_per_s)
+    share = statistics.figure(_capped(value) for value in result.summary.figure("cold_ceiling_share").values)
+    flag = " **A layer below this host caches (guest-cold): this is not the disk alone.**" if ceiling.guest_cold else ""
     return Markdown(
         f"{_way_read(ceiling)}: {units.interval(figure, units.rate)}.{flag} "
         "Share of it that a cold run reached between tokenizer and first token: "
-        f"{units.interval(share, units.percent)}.{_tried(ceiling.get('trials') or [])}"
+        f"{units.interval(share, units.percent)}.{_tried(ceiling.trials)}"
     )
 
 
@@ -155,28 +151,28 @@ def _capped(share: float | None) -> float | None:
     return None if share is None else min(1.0, share)
 
 
-def _way_read(ceiling: Mapping[str, Any]) -> str:
-    if ceiling.get("trials"):
+def _way_read(ceiling: Ceiling) -> str:
+    if ceiling.trials:
         return "The same files read from a cold page cache in several ways, the best of each pass"
-    streams = f" in {ceiling['streams']} streams" if ceiling["streams"] else ""
+    streams = f" in {ceiling.streams} streams" if ceiling.streams else ""
     return f"The same files read directly (O_DIRECT){streams}"
 
 
-def _tried(trials: Iterable[Mapping[str, Any]]) -> str:
+def _tried(trials: Iterable[CeilingTrial]) -> str:
     """A table of the ways tried, the fastest first; "" for a result from before more than one was."""
-    ways: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
+    ways: dict[tuple[str, int, int], list[CeilingTrial]] = {}
     for trial in trials:
-        ways.setdefault((trial["how"], trial["streams"], trial["chunk_bytes"]), []).append(trial)
-    figures = {way: statistics.figure(trial["bytes_per_s"] for trial in tried) for way, tried in ways.items()}
+        ways.setdefault((trial.how, trial.streams, trial.chunk_bytes), []).append(trial)
+    medians = {way: statistics.figure(trial.bytes_per_s for trial in tried).median for way, tried in ways.items()}
     rows = [
         [
             _HOW[way[0]],
             way[1],
             Markdown(units.size(way[2])),
-            Markdown(units.rate(figures[way]["median"])),
-            "; ".join(dict.fromkeys(trial["reason"] for trial in ways[way] if trial["reason"])),
+            Markdown(units.rate(medians[way])),
+            "; ".join(dict.fromkeys(trial.reason for trial in ways[way] if trial.reason)),
         ]
-        for way in sorted(ways, key=lambda way: figures[way]["median"] or 0.0, reverse=True)
+        for way in sorted(ways, key=lambda way: medians[way] or 0.0, reverse=True)
     ]
     header = ["Read by", "Streams", "At a time", "Median", "Why no rate"]
     return f"\n\n{table(header, rows, numbers=(1, 2, 3))}" if rows else ""
@@ -189,106 +185,102 @@ _HOW = {
 }
 
 
-def pools(document: Document) -> Markdown:
+def pools(result: Result) -> Markdown:
     """Pools with what they cost, who uses them, and the mounts that offer them."""
-    tuning = document["tuning"]
-    held = [pool for pool in tuning["pools"] if pool["total"] or pool["knob"] in tuning["desired"]]
+    tuning = result.tuning
+    held = [pool for pool in tuning.pools if pool.total or pool.knob in tuning.desired]
     if not held:
         return Markdown("No pool holds a page, so pools cost nothing.")
     rows = [
         [
-            code(pool["knob"]),
-            *(Markdown(units.count(pool[field])) for field in ("total", "free")),
+            code(pool.knob),
+            *(Markdown(units.count(pages)) for pages in (pool.total, pool.free)),
             # The kernel counts reserved pages for a size as a whole only.
-            Markdown("-" if pool["reserved"] is None else units.count(pool["reserved"])),
-            Markdown(units.count(pool["surplus"])),
-            Markdown(units.size(pool["total"] * pool["size_bytes"])),
-            Markdown(units.size((pool["free"] - (pool["reserved"] or 0)) * pool["size_bytes"])),
+            Markdown("-" if pool.reserved is None else units.count(pool.reserved)),
+            Markdown(units.count(pool.surplus)),
+            Markdown(units.size(pool.total * pool.size_bytes)),
+            Markdown(units.size(pool.idle_bytes)),
         ]
         for pool in held
     ]
     header = ["Pool", "Pages", "Free", "Reserved", "Surplus", "Takes", "Idle: nobody else can use it"]
-    parts = [table(header, rows, numbers=range(1, 7)), _users(tuning["pool_users"])]
-    if tuning["mounts"]:
-        mounts = [[code(mount["path"]), md(mount["options"]), mount["stacked"]] for mount in tuning["mounts"]]
+    parts = [table(header, rows, numbers=range(1, 7)), _users(tuning.pool_users)]
+    if tuning.mounts:
+        mounts = [[code(mount.path), md(mount.options), mount.stacked] for mount in tuning.mounts]
         parts.append(table(["hugetlbfs mount", "Options", "Mounts on this path"], mounts, numbers=(2,)))
     return Markdown("\n\n".join(parts))
 
 
-def _users(users: Iterable[Mapping[str, Any]]) -> Markdown:
-    rows = [[code(user["name"]), user["pid"], Markdown(units.size(user["bytes"]))] for user in users]
+def _users(users: Iterable[PoolUser]) -> Markdown:
+    rows = [[code(user.name), user.pid, Markdown(units.size(user.bytes))] for user in users]
     return table(["Used by", "Process", "Maps"], rows, numbers=(1, 2)) if rows else Markdown("No process uses a pool.")
 
 
-def gpus(document: Document) -> Markdown:
+def gpus(result: Result) -> Markdown:
     """Devices, what the load does to their memory, and how fast they can be fed; "" without a GPU."""
-    host = document["host"]
-    if not host["gpus"]:
+    host = result.host
+    if not host.gpus:
         return Markdown("")
-    driver = (
-        f"Driver {md(host['gpu_driver'])}, CUDA {md(host.get('cuda'))}, torch {md(document['software'].get('torch'))}."
-    )
+    driver = f"Driver {md(host.gpu_driver)}, CUDA {md(host.cuda)}, torch {md(result.software.get('torch'))}."
     header = ["GPU", "Name", "Memory", "PCIe link", "Persistence mode", "Others on it at the end"]
     rows = [
         [
-            gpu["index"],
-            gpu["name"],
-            Markdown(units.size(gpu.get("memory_bytes"))),
+            gpu.index,
+            gpu.name,
+            Markdown(units.size(gpu.memory_bytes)),
             _link(gpu),
-            {True: "on", False: "off"}.get(gpu.get("persistence_mode"), "unknown"),
+            _ON[gpu.persistence_mode],
             _foreign(gpu),
         ]
-        for gpu in host["gpus"]
+        for gpu in host.gpus
     ]
-    return Markdown("\n\n".join(filter(None, [driver, table(header, rows), _gpu_use(document), _feeding(document)])))
+    return Markdown("\n\n".join(filter(None, [driver, table(header, rows), _gpu_use(result), _feeding(result)])))
 
 
-def _link(gpu: Mapping[str, Any]) -> str:
-    if not gpu.get("pcie_generation") or not gpu.get("pcie_width"):
+def _link(gpu: Gpu) -> str:
+    if not gpu.pcie_generation or not gpu.pcie_width:
         return "unknown"
-    now = f"generation {gpu['pcie_generation']}, {gpu['pcie_width']} lanes"
-    most = (gpu.get("pcie_generation_max"), gpu.get("pcie_width_max"))
-    if None in most or most == (gpu["pcie_generation"], gpu["pcie_width"]):
+    now = f"generation {gpu.pcie_generation}, {gpu.pcie_width} lanes"
+    most = (gpu.pcie_generation_max, gpu.pcie_width_max)
+    if None in most or most == (gpu.pcie_generation, gpu.pcie_width):
         return now
     return f"{now} (up to generation {most[0]}, {most[1]} lanes)"
 
 
-def _foreign(device: Mapping[str, Any]) -> Markdown:
-    found = device.get("foreign_processes") or []
-    names = [f"{p.get('name')} (pid {p.get('pid')})" if isinstance(p, Mapping) else str(p) for p in found]
+def _foreign(device: Gpu) -> Markdown:
+    names = [
+        f"{p.get('name')} (pid {p.get('pid')})" if isinstance(p, Mapping) else str(p) for p in device.foreign_processes
+    ]
     return Markdown(", ".join(md(name) for name in names) or "none")
 
 
-def _gpu_use(document: Document) -> Markdown:
+def _gpu_use(result: Result) -> Markdown:
     """Medians by kind and device."""
     fields = ("memory_before_bytes", "memory_after_bytes", "allocated_bytes", "peak_bytes")
     rows = []
     for kind in _KINDS:
-        uses = [use for sample in document["samples"] if sample["kind"] == kind for use in sample["gpu"] or []]
-        for index in sorted({use["index"] for use in uses}):
-            mine = [use for use in uses if use["index"] == index]
-            figures = (statistics.figure(use.get(field) for use in mine)["median"] for field in fields)
+        uses = [use for sample in result.samples if sample.kind == kind for use in sample.gpu or []]
+        for index in sorted({use.index for use in uses}):
+            mine = [use for use in uses if use.index == index]
+            figures = (statistics.figure(getattr(use, field) for use in mine).median for field in fields)
             rows.append([kind, index, *(Markdown(units.size(value)) for value in figures)])
     header = ["Load", "GPU", "In use before", "With the model held", "torch holds", "torch's peak"]
     return table(header, rows, numbers=range(1, 6)) if rows else Markdown("")
 
 
-def _feeding(document: Document) -> Markdown:
+def _feeding(result: Result) -> Markdown:
     """Copy rates by device, and the share of them that the weights reach."""
-    copies = (document["ceiling"] or {}).get("host_to_device") or []
+    copies = result.copy_rates
     if not copies:
         return Markdown("Host-to-device rates were not measured.")
-    rows = [
-        [copy["index"], *(Markdown(units.rate(copy[f"{way}_bytes_per_s"])) for way in ("pinned", "pageable"))]
-        for copy in copies
-    ]
+    rows = [[copy.index, *(Markdown(units.rate(copy.rate(way))) for way in ("pinned", "pageable"))] for copy in copies]
     reached = []
     for kind in _KINDS:
-        rate = weights_rate(document, kind)
+        rate = result.weights_rate(kind)
         shares = [
             f"{units.percent(share_of(rate, limit))} of {way} copies"
             for way in ("pinned", "pageable")
-            if rate and (limit := host_to_device(document, way))
+            if rate and (limit := result.host_to_device(way))
         ]
         if rate and shares:
             reached.append(f"{kind} weights arrive at {units.rate(rate)}: {', '.join(shares)}")
@@ -297,85 +289,76 @@ def _feeding(document: Document) -> Markdown:
     return Markdown("\n\n".join(filter(None, [limits, text])))
 
 
-def noise(document: Document) -> Markdown:
+def noise(result: Result) -> Markdown:
     """How many samples are noisy; the notes have the reasons."""
-    told = [sample["noise"] for sample in document["samples"] if sample.get("noise")]
+    told = [sample.noise for sample in result.samples if sample.noise]
     if not told:
         return Markdown("Noise was not recorded.")
-    noisy = sum(item["noisy"] for item in told)
+    noisy = sum(item.noisy for item in told)
     count = f"Noisy samples: {noisy} of {len(told)}, for the reasons in the notes above."
     said = count if noisy else "No sample met other work that could disturb it."
-    psi = " Pressure stall information (PSI) is unavailable on this kernel." if document["host"]["psi"] is False else ""
+    psi = " Pressure stall information (PSI) is unavailable on this kernel." if result.host.psi is False else ""
     return Markdown(f"{said}{psi}")
 
 
-def samples(document: Document) -> Markdown:
+def samples(result: Result) -> Markdown:
     """Every sample, the excluded ones too."""
     rows = [
         [
-            sample["block"],
-            sample["wanted"],
-            sample["kind"] if sample["kind"] == sample["wanted"] else Markdown(f"**{sample['kind']}**"),
-            Markdown(units.seconds(sample["load_real_s"])),
-            Markdown(units.seconds(sample["time_to_first_token_s"])),
-            Markdown(units.percent(sample["resident_before"])),
-            Markdown(units.size(sample["read_bytes"])),
-            Markdown(units.percent(_capped(sample.get("ceiling_share"))))
-            if sample["wanted"] == "cold"
-            else Markdown(""),
-            "noisy" if (sample.get("noise") or {}).get("noisy") else "",
-            sample["reason"] or "",
+            sample.block,
+            sample.wanted,
+            sample.kind if sample.kind == sample.wanted else Markdown(f"**{sample.kind}**"),
+            Markdown(units.seconds(sample.load_real_s)),
+            Markdown(units.seconds(sample.time_to_first_token_s)),
+            Markdown(units.percent(sample.resident_before)),
+            Markdown(units.size(sample.read_bytes)),
+            Markdown(units.percent(_capped(sample.ceiling_share))) if sample.wanted == "cold" else Markdown(""),
+            "noisy" if sample.is_noisy else "",
+            sample.reason or "",
         ]
-        for sample in document["samples"]
+        for sample in result.samples
     ]
     header = ["Block", "Wanted", "Kind", "Load", "First token", "Resident before", "Read", "Of disk ceiling", "Noise"]
     return table([*header, "Reason"], rows, numbers=(0, 3, 4, 5, 6, 7))
 
 
-def last_words(document: Document) -> Markdown:
+def failures(result: Result) -> Markdown:
     """What failed loaders wrote to stderr; "" where none did."""
     parts = [
-        f"Block {sample['block']}, {sample['wanted']}, failed with:\n\n{fenced(sample['stderr_tail'])}"
-        for sample in document["samples"]
-        if sample["kind"] == "failed" and sample.get("stderr_tail")
+        f"Block {sample.block}, {sample.wanted}, failed with:\n\n{fenced(sample.stderr_tail)}"
+        for sample in result.samples
+        if sample.kind == "failed" and sample.stderr_tail
     ]
     return Markdown("\n\n".join(parts))
 
 
-def setup(document: Document) -> Markdown:
+def setup(result: Result) -> Markdown:
     """Host, software and protocol: what has to be the same for another result to compare."""
-    host, protocol = document["host"], document["protocol"]
-    nodes = f"{host['numa_nodes']} NUMA node{'' if host['numa_nodes'] == 1 else 's'}"
-    disk_facts, files = host["disk"], host["filesystem"]
+    host, protocol = result.host, result.protocol
+    nodes = f"{host.numa_nodes} NUMA node{'' if host.numa_nodes == 1 else 's'}"
+    disk_facts, files = host.disk, host.filesystem
     rows = {
-        "Kernel": f"{host['kernel']} ({host['arch']})",
-        "Distribution": host["distribution"],
-        "CPU": f"{host['cpu_model'] or 'unknown model'}, {host['cpus']} CPUs, {nodes}",
-        "Memory": Markdown(units.size(host["memory_bytes"])),
+        "Kernel": f"{host.kernel} ({host.arch})",
+        "Distribution": host.distribution,
+        "CPU": f"{host.cpu_model or 'unknown model'}, {host.cpus} CPUs, {nodes}",
+        "Memory": Markdown(units.size(host.memory_bytes)),
         "Disk": _disk_facts(disk_facts),
-        "Filesystem": f"{files['type']} on {files['mount_point']}" if files else "unknown",
-        "Software": ", ".join(f"{name} {version}" for name, version in document["software"].items() if version),
-        "Cold means": _COLD[protocol["cold_scope"]],
-        "Blocks": f"{protocol['blocks']}, each one cold and one warm load",
-        "Loader runs as": protocol["user"],
-        "dtype asked for": protocol["dtype"],
-        "Loader, SHA-256": code(protocol["loader_sha256"]) if protocol["loader_sha256"] else None,
+        "Filesystem": f"{files.type} on {files.mount_point}" if files else "unknown",
+        "Software": ", ".join(f"{name} {version}" for name, version in result.software.items() if version),
+        "Cold means": COLD_SCOPES[protocol.cold_scope],
+        "Blocks": f"{protocol.blocks}, each one cold and one warm load",
+        "Loader runs as": protocol.user,
+        "dtype asked for": protocol.dtype,
+        "Loader, SHA-256": code(protocol.loader_sha256) if protocol.loader_sha256 else None,
     }
     return table(["", ""], [[name, md(value, limit=400)] for name, value in rows.items()])
 
 
-_COLD = {
-    "host": "the whole page cache was dropped (sync, drop_caches 3)",
-    "app": "interpreter, libraries and model were evicted from the page cache",
-    "weights": "the model's files were evicted from the page cache",
-}
-
-
-def _disk_facts(facts: Mapping[str, Any] | None) -> str:
+def _disk_facts(facts: Disk | None) -> str:
     if not facts:
         return "unknown"
     # The kernel's word, not ours: it calls many a virtual disk rotating.
-    told = {True: "reported by the kernel as rotating", False: "reported by the kernel as not rotating"}
-    kind = told.get(facts["rotational"], "of unknown kind")
-    ahead = "" if facts["read_ahead_bytes"] is None else f", read-ahead {units.size(facts['read_ahead_bytes'])}"
-    return f"{facts['device']}, {facts['model'] or 'unknown model'}, {kind}{ahead}"
+    turns = "rotating" if facts.rotational else "not rotating"
+    kind = "of unknown kind" if facts.rotational is None else f"reported by the kernel as {turns}"
+    ahead = "" if facts.read_ahead_bytes is None else f", read-ahead {units.size(facts.read_ahead_bytes)}"
+    return f"{facts.device}, {facts.model or 'unknown model'}, {kind}{ahead}"

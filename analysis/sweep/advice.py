@@ -4,63 +4,56 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from analysis.sweep.metrics import TIMES
+from analysis.sweep.sweep import Advice, Arm, Group, Sweep
 
 _TIMES = tuple(metric.name for metric in TIMES)
 
 
-def advise(document: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One piece of advice for each dtype: `dtype`, `arm` (None: nothing is supported), `settings`, `env`, `changes`.
+def advise(sweep: Sweep, groups: Sequence[Group]) -> tuple[Advice, ...]:
+    """One piece of advice for each dtype.
 
     An arm is supported where a time is claimed to be faster and none to be slower. The best is the one whose interval
     promises most; of those that lie within the best one's interval, the one with the fewest changes to the host is
     taken. `changes` counts knobs whose value differs from stock's, and variables of the environment.
     """
-    return [
-        _for_dtype(
-            document, dtype, [group for group in groups if group["dtype"] == dtype and group["metric"] in _TIMES]
-        )
-        for dtype in document["protocol"]["dtypes"]
+    times = [group for group in groups if group.metric in _TIMES]
+    return tuple(
+        _for_dtype(sweep, dtype, [group for group in times if group.dtype == dtype]) for dtype in sweep.protocol.dtypes
+    )
+
+
+def _for_dtype(sweep: Sweep, dtype: str, groups: Sequence[Group]) -> Advice:
+    slower = {each.arm for group in groups for each in group.arms if each.verdict == "more"}
+    faster = [
+        _Promise(each.arm, each.estimate, each.high, group)
+        for group in groups
+        for each in group.arms
+        if each.verdict == "less" and each.arm not in slower and each.estimate is not None and each.high is not None
     ]
+    if not faster:
+        return Advice(dtype, None, {}, {}, 0)
+    best = min(faster, key=lambda each: each.high)
+    as_good = {each.arm for each in faster if each.group is best.group and each.estimate <= best.high}
+    arms = [arm for arm in sweep.arms if arm.name in as_good]
+    chosen = min(arms, key=lambda arm: (_changes(arm, sweep.stock), arm.name != best.arm, arm.name))
+    return Advice(dtype, chosen.name, chosen.settings, chosen.env, _changes(chosen, sweep.stock))
 
 
-def _for_dtype(document: Mapping[str, Any], dtype: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    arms = {arm["name"]: arm for arm in document["arms"]}
-    found: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
-    for group in groups:
-        for result in group["arms"]:
-            found.setdefault(result["arm"], []).append((group, result))
-    supported = {
-        name: [(group, result) for group, result in results if result["verdict"] == "less"]
-        for name, results in found.items()
-        if any(result["verdict"] == "less" for _, result in results)
-        and not any(result["verdict"] == "more" for _, result in results)
-    }
-    if not supported:
-        return {"dtype": dtype, "arm": None, "settings": {}, "env": {}, "changes": 0}
-    promise = {name: min(results, key=lambda pair: pair[1]["high"]) for name, results in supported.items()}
-    best = min(promise, key=lambda name: promise[name][1]["high"])
-    group, leader = promise[best]
-    as_good = {
-        result["arm"]
-        for result in group["arms"]
-        if result["arm"] in supported and result["verdict"] == "less" and result["estimate"] <= leader["high"]
-    }
-    chosen = arms[min(as_good | {best}, key=lambda name: (_changes(arms[name], document["stock"]), name != best, name))]
-    return {
-        "dtype": dtype,
-        "arm": chosen["name"],
-        "settings": chosen["settings"],
-        "env": chosen["env"],
-        "changes": _changes(chosen, document["stock"]),
-    }
+class _Promise(NamedTuple):
+    """An arm that is claimed to be faster in one group."""
+
+    arm: str
+    estimate: float
+    high: float
+    group: Group
 
 
-def _changes(arm: Mapping[str, Any], stock: Mapping[str, str]) -> int:
-    different = [knob for knob, value in arm["settings"].items() if stock.get(knob) != value]
-    return len(different) + len(arm["env"])
+def _changes(arm: Arm, stock: Mapping[str, str]) -> int:
+    different = [knob for knob, value in arm.settings.items() if stock.get(knob) != value]
+    return len(different) + len(arm.env)
 
 
 def group_vars(settings: Mapping[str, str]) -> str:

@@ -5,102 +5,104 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.sweep.advice import advise
 from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, Metric, percent_bound
-from analysis.sweep.rule import CONFIDENCE, FEWEST_PAIRS, Array, Judgement, judge
+from analysis.sweep.rule import CONFIDENCE, FEWEST_PAIRS, Array, Judgement, judge_arms
+from analysis.sweep.sweep import Analysis, ArmComparison, Band, Comparison, Group, Measurement, Rule, Sweep
+from analysis.text.samples import Sample
 
 _Cell = tuple[str, str, str, int]
 
 
-def analyse(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The `analysis` of a sweep document, from its `arms`, `protocol` and `measurements`.
+@dataclass(frozen=True)
+class _Cells:
+    """The valid samples of finished blocks by arm, dtype, kind and block."""
+
+    samples: Mapping[_Cell, Sample]
+    blocks: Sequence[int]
+
+    def values(self, metric: Metric, arm: str, dtype: str, kind: str) -> Array:
+        """One arm's values on the metric's scale of comparison, a block each; NaN where there is none."""
+        found = (self.samples.get((arm, dtype, kind, block)) for block in self.blocks)
+        return np.array([metric.compared(metric.value(sample) if sample else None) for sample in found], dtype=float)
+
+
+def analyse(sweep: Sweep) -> Analysis:
+    """What the samples of a sweep say, and what they support.
 
     Only samples of finished blocks that turned out to be what was wanted enter; a block in which one half of a pair
     is missing drops that pair, counted as `dropped`.
     """
-    arms = [arm["name"] for arm in document["arms"] if arm["name"] not in (REFERENCE, CONTROL)]
-    dtypes = list(document["protocol"]["dtypes"])
-    measurements = document["measurements"]
-    valid = {_cell(each): each["sample"] for each in measurements if _is_valid(each)}
-    blocks = sorted({each["sample"]["block"] for each in measurements if not each["abandoned"]})
-    comparisons = max(1, len(arms) * len(dtypes) * len(KINDS))
-    groups = [
-        _group(metric, dtype, kind, arms, valid, blocks, comparisons)
-        for metric in METRICS
-        for dtype in dtypes
-        for kind in KINDS
-    ]
-    return {
-        "rule": {
-            "confidence": CONFIDENCE,
-            "comparisons": comparisons,
-            "fewest_pairs": FEWEST_PAIRS,
-            "family": "the comparisons of one metric: arms x dtypes x kinds (Bonferroni)",
-            "interval": "Student's t of paired differences within blocks, on the log scale for ratios",
-        },
-        "blocks": len(blocks),
-        "counts": _counts(measurements),
-        "groups": groups,
+    arms = [arm.name for arm in sweep.arms if arm.name not in (REFERENCE, CONTROL)]
+    samples = {
+        (each.arm, each.dtype_asked, each.sample.kind, each.sample.block): each.sample
+        for each in sweep.measurements
+        if each.is_valid
     }
+    cells = _Cells(samples, sorted({each.sample.block for each in sweep.measurements if not each.abandoned}))
+    comparisons = max(1, len(arms) * len(sweep.protocol.dtypes) * len(KINDS))
+    groups = tuple(
+        _group(cells, metric, dtype, kind, arms, comparisons)
+        for metric in METRICS
+        for dtype in sweep.protocol.dtypes
+        for kind in KINDS
+    )
+    rule = Rule(
+        confidence=CONFIDENCE,
+        comparisons=comparisons,
+        fewest_pairs=FEWEST_PAIRS,
+        family="the comparisons of one metric: arms x dtypes x kinds (Bonferroni)",
+        interval="Student's t of paired differences within blocks, on the log scale for ratios",
+    )
+    return Analysis(rule, len(cells.blocks), _counts(sweep.measurements), groups, advise(sweep, groups))
 
 
-def _is_valid(measurement: Mapping[str, Any]) -> bool:
-    sample = measurement["sample"]
-    return not measurement["abandoned"] and sample["kind"] == sample["wanted"]
-
-
-def _cell(measurement: Mapping[str, Any]) -> _Cell:
-    sample = measurement["sample"]
-    return measurement["arm"], measurement["dtype_asked"], sample["kind"], sample["block"]
-
-
-def _counts(measurements: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    kept = [each["sample"] for each in measurements if not each["abandoned"]]
-    kinds = Counter(sample["kind"] for sample in kept)
+def _counts(measurements: Sequence[Measurement]) -> dict[str, int]:
+    kept = [each.sample for each in measurements if not each.abandoned]
+    kinds = Counter(sample.kind for sample in kept)
     return {
         **{kind: kinds[kind] for kind in (*KINDS, "lukewarm", "failed")},
         "abandoned": len(measurements) - len(kept),
-        "noisy": sum(bool((sample.get("noise") or {}).get("noisy")) for sample in kept),
+        "noisy": sum(sample.is_noisy for sample in kept),
     }
 
 
-def _group(
-    metric: Metric,
-    dtype: str,
-    kind: str,
-    arms: Sequence[str],
-    valid: Mapping[_Cell, Mapping[str, Any]],
-    blocks: Sequence[int],
-    comparisons: int,
-) -> dict[str, Any]:
-    def values(arm: str) -> Array:
-        cells = (valid.get((arm, dtype, kind, block)) for block in blocks)
-        return np.array([metric.compared(metric.value(cell) if cell else None) for cell in cells], dtype=float)
-
-    stock = values(REFERENCE)
-    control = values(CONTROL) - stock
-    differences = np.array([values(arm) - stock for arm in arms]).reshape(len(arms), len(blocks))
-    judged = judge(differences, control, comparisons, metric.floor)
-    return {
-        "metric": metric.name,
-        "dtype": dtype,
-        "kind": kind,
-        "scale": "ratio" if metric.is_ratio else "difference",
-        "stock_median": _median(metric, stock),
-        "band": {
-            "low": _number(metric.effect(float(judged.band_low))),
-            "high": _number(metric.effect(float(judged.band_high))),
-        },
-        "control_moved": bool(judged.control_moved),
-        "control": _control(metric, judged, len(blocks)),
-        "arms": [
-            _arm(metric, judged, index, arm, len(blocks), _median(metric, values(arm)))
+def _group(cells: _Cells, metric: Metric, dtype: str, kind: str, arms: Sequence[str], comparisons: int) -> Group:
+    stock = cells.values(metric, REFERENCE, dtype, kind)
+    control = cells.values(metric, CONTROL, dtype, kind) - stock
+    values = [cells.values(metric, arm, dtype, kind) for arm in arms]
+    differences = np.array([each - stock for each in values]).reshape(len(arms), len(cells.blocks))
+    found = judge_arms(differences, control, comparisons, metric.floor)
+    return Group(
+        metric=metric.name,
+        dtype=dtype,
+        kind=kind,
+        scale="ratio" if metric.is_ratio else "difference",
+        stock_median=_median(metric, stock),
+        band=Band(
+            _number(metric.effect(float(found.band_low))),
+            _number(metric.effect(float(found.band_high))),
+        ),
+        control_moved=bool(found.control_moved),
+        control=_control(metric, found, len(cells.blocks)),
+        arms=tuple(
+            _arm(metric, found, index, _Own(arm, len(cells.blocks), _median(metric, values[index])))
             for index, arm in enumerate(arms)
-        ],
-    }
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What belongs to one arm alone."""
+
+    name: str
+    blocks: int
+    median: float | None
 
 
 def _median(metric: Metric, compared: Array) -> float | None:
@@ -108,24 +110,25 @@ def _median(metric: Metric, compared: Array) -> float | None:
     return float(metric.effect(float(np.median(present)))) if present.size else None
 
 
-def _control(metric: Metric, judged: Judgement, blocks: int) -> dict[str, Any]:
-    n, mean, low, high = (float(part) for part in (judged.control.n, *_ends(judged.control)))
+def _control(metric: Metric, found: Judgement, blocks: int) -> Comparison:
+    n, mean, low, high = (float(part) for part in found.control.parts)
     if n < FEWEST_PAIRS:
         verdict, words = "too_few", "too few blocks to say"
-    elif judged.control_moved:
+    elif found.control_moved:
         verdict = "moved"
         words = f"the two stock arms differ, {effect_words(metric, mean, low, high)}: nothing can be claimed here"
     else:
         verdict, words = "none", no_effect_words(metric, min(low, -metric.floor), max(high, metric.floor))
-    return _figures(metric, CONTROL, n, blocks, mean, low, high) | {"verdict": verdict, "words": words}
+    estimate, lower, upper = (_number(metric.effect(each)) for each in (mean, low, high))
+    return Comparison(CONTROL, int(n), blocks - int(n), estimate, lower, upper, verdict, words)
 
 
-def _arm(metric: Metric, judged: Judgement, index: int, arm: str, blocks: int, median: float | None) -> dict[str, Any]:
-    n, mean, low, high = (float(part[index]) for part in (judged.arms.n, *_ends(judged.arms)))
-    direction = int(judged.direction[index])
-    if n < FEWEST_PAIRS or float(judged.control.n) < FEWEST_PAIRS:
+def _arm(metric: Metric, found: Judgement, index: int, own: _Own) -> ArmComparison:
+    n, mean, low, high = (float(part[index]) for part in found.arms.parts)
+    direction = int(found.direction[index])
+    if n < FEWEST_PAIRS or float(found.control.n) < FEWEST_PAIRS:
         verdict, words = "too_few", "too few blocks to say"
-    elif judged.control_moved:
+    elif found.control_moved:
         verdict, words = "untrusted", "the two stock arms differ, so nothing is claimed"
     elif direction:
         verdict = "less" if direction < 0 else "more"
@@ -133,23 +136,9 @@ def _arm(metric: Metric, judged: Judgement, index: int, arm: str, blocks: int, m
         words = f"{word}, {effect_words(metric, mean, low, high)}"
     else:
         verdict = "none"
-        words = no_effect_words(metric, min(low, float(judged.band_low)), max(high, float(judged.band_high)))
-    return _figures(metric, arm, n, blocks, mean, low, high) | {"median": median, "verdict": verdict, "words": words}
-
-
-def _ends(interval: Any) -> tuple[Any, Any, Any]:
-    return interval.mean, interval.low, interval.high
-
-
-def _figures(metric: Metric, arm: str, n: float, blocks: int, mean: float, low: float, high: float) -> dict[str, Any]:
-    return {
-        "arm": arm,
-        "n": int(n),
-        "dropped": blocks - int(n),
-        "estimate": _number(metric.effect(mean)),
-        "low": _number(metric.effect(low)),
-        "high": _number(metric.effect(high)),
-    }
+        words = no_effect_words(metric, min(low, float(found.band_low)), max(high, float(found.band_high)))
+    estimate, lower, upper = (_number(metric.effect(each)) for each in (mean, low, high))
+    return ArmComparison(own.name, int(n), own.blocks - int(n), estimate, lower, upper, verdict, words, own.median)
 
 
 def _number(value: float) -> float | None:

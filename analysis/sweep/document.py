@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from analysis.sweep.advice import advise
 from analysis.sweep.comparison import analyse
 from analysis.sweep.progress import stop_reason
+from analysis.sweep.sweep import Sweep
 from analysis.text import schema
 from analysis.text.storage import as_json
+from analysis.text.typed import read
 
 SCHEMA_VERSION = 1
 _OF_MEASUREMENT = ("arm", "dtype_asked", "attempt", "elapsed_s")
 
 
-def document(
+def sweep_document(
     finished: Mapping[str, Any],
     *,
     name: str,
@@ -69,10 +71,10 @@ def measurements(samples: Sequence[Mapping[str, Any]], finished_blocks: Mapping[
     ]
 
 
-def analysed(document: dict[str, Any]) -> dict[str, Any]:
+def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with its analysis made anew, as a re-rendering of stored samples does; checked."""
-    analysis = analyse(document)
-    whole = {**document, "analysis": {**analysis, "advice": advise(document, analysis["groups"])}}
+    schema.validate(document["measurements"], "sweep", part="/properties/measurements")
+    whole = {**document, "analysis": asdict(analyse(read(Sweep, document)))}
     plain: dict[str, Any] = json.loads(as_json(whole))
     schema.validate(plain, "sweep")
     return plain

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from analysis.sweep.metrics import KINDS, METRICS, dtype_words
-from analysis.text import figures, phases
-from analysis.text.statistics import phase_seconds
+from analysis.sweep.sweep import AnalysedSweep, Comparison, Group, Sweep
+from analysis.text import phases
+from analysis.text.figures import INK, ink, phase_colours, svg_text
+from analysis.text.samples import Sample
 
 _LESS, _MORE, _NEUTRAL = "#0072B2", "#D55E00", "#8C8C8C"
 _BAND = "#8C8C8C"
@@ -32,29 +30,27 @@ _WIDEST = 5.0
 """No scale of ratios goes beyond this, or one hopeless interval would squeeze all others into a line."""
 
 
-def forest_svg(document: Mapping[str, Any], metric: str) -> str:
+def forest_svg(sweep: AnalysedSweep, metric: str) -> str:
     """Ratio to stock and its interval for every arm, one panel a dtype and kind; the A/A band is shaded."""
     title = next(each.title for each in METRICS if each.name == metric)
-    groups = {
-        (group["dtype"], group["kind"]): group for group in document["analysis"]["groups"] if group["metric"] == metric
-    }
-    names = [result["arm"] for result in next(iter(groups.values()))["arms"]]
+    groups = {(group.dtype, group.kind): group for group in sweep.analysis.groups if group.metric == metric}
+    names = [result.arm for result in next(iter(groups.values())).arms]
 
     def panel(axes: Axes, dtype: str, kind: str) -> None:
         group = groups[dtype, kind]
-        low, high = group["band"]["low"], group["band"]["high"]
+        low, high = group.band.low, group.band.high
         if low is not None and high is not None:
             axes.axvspan(low, high, color=_BAND, alpha=0.25, linewidth=0)
-        axes.axvline(1, color=figures._INK, linewidth=0.8)
-        for row, result in enumerate([group["control"], *group["arms"]]):
+        axes.axvline(1, color=INK, linewidth=0.8)
+        for row, result in enumerate([group.control, *group.arms]):
             _interval(axes, row, result)
         axes.set_xscale("log")
         _ratio_ticks(axes, [value for each in groups.values() for value in _ends(each)])
         _rows(axes, ["stock again", *names])
-        _ink(axes.set_title(f"{dtype_words(dtype)}, {kind}", loc="left", fontsize=10), f"title-{dtype}-{kind}")
+        ink(axes.set_title(f"{dtype_words(dtype)}, {kind}", loc="left", fontsize=10), f"title-{dtype}-{kind}")
 
     return _panels(
-        document,
+        sweep,
         panel,
         1 + len(names),
         f"{title}: arm over stock (left of 1 is less)",
@@ -68,19 +64,19 @@ def forest_svg(document: Mapping[str, Any], metric: str) -> str:
     )
 
 
-def _interval(axes: Axes, row: int, result: Mapping[str, Any]) -> None:
-    if result["estimate"] is None or result["low"] is None:
+def _interval(axes: Axes, row: int, result: Comparison) -> None:
+    if result.estimate is None or result.low is None or result.high is None:
         return
-    colour = {"less": _LESS, "more": _MORE}.get(result["verdict"], _NEUTRAL)
-    is_judged = result["verdict"] in ("less", "more", "none")
+    colour = {"less": _LESS, "more": _MORE}.get(result.verdict, _NEUTRAL)
+    is_judged = result.verdict in ("less", "more", "none")
     style = "-" if is_judged else ":"
-    axes.plot([result["low"], result["high"]], [row, row], style, color=colour, linewidth=2)
-    axes.plot([result["estimate"]], [row], "o", color=colour, fillstyle="full" if is_judged else "none", markersize=5)
+    axes.plot([result.low, result.high], [row, row], style, color=colour, linewidth=2)
+    axes.plot([result.estimate], [row], "o", color=colour, fillstyle="full" if is_judged else "none", markersize=5)
 
 
-def _ends(group: Mapping[str, Any]) -> list[float]:
-    results = [group["control"], *group["arms"]]
-    found = [result[end] for result in results for end in ("low", "high")] + list(group["band"].values())
+def _ends(group: Group) -> list[float]:
+    results = [group.control, *group.arms]
+    found = [end for result in results for end in (result.low, result.high)] + [group.band.low, group.band.high]
     return [value for value in found if value is not None]
 
 
@@ -96,41 +92,47 @@ def _ratio_ticks(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xlim(math.exp(-reach), math.exp(reach))
 
 
-def phases_svg(document: Mapping[str, Any]) -> str:
+def arm_phases_svg(sweep: Sweep) -> str:
     """Median seconds of each phase up to the first token, stacked, for every arm."""
     names = list(
         dict.fromkeys(
-            phase["name"]
-            for measurement in document["measurements"]
-            for phase in measurement["sample"]["phases"]
-            if phase["name"] != "second_token"
+            phase.name
+            for measurement in sweep.measurements
+            for phase in measurement.sample.phases
+            if phase.name != "second_token"
         )
     )
 
-    parts = {name: (phases.label(name), figures._COLOURS.get(name, figures._OTHER)[0]) for name in names}
-    return _stacked(document, KINDS, parts, phase_seconds, "seconds from start to first token (medians)")
+    parts = {name: (phases.label(name), phase_colours(name)[0]) for name in names}
+    return _stacked(
+        sweep,
+        KINDS,
+        parts,
+        lambda sample, name: sample.phase_seconds(name),
+        "seconds from start to first token (medians)",
+    )
 
 
-def memory_svg(document: Mapping[str, Any]) -> str:
+def arm_memory_svg(sweep: Sweep) -> str:
     """What backs the memory while the model is held, in GiB, for every arm; medians of warm samples."""
 
-    def gib(sample: Mapping[str, Any], part: str) -> float | None:
+    def gib(sample: Sample, part: str) -> float | None:
         value = _memory_part(sample, part)
         return None if value is None else value / 2**30
 
-    return _stacked(document, ("warm",), _MEMORY, gib, "GiB while the model is held (medians, warm)")
+    return _stacked(sweep, ("warm",), _MEMORY, gib, "GiB while the model is held (medians, warm)")
 
 
-def _memory_part(sample: Mapping[str, Any], part: str) -> float | None:
+def _memory_part(sample: Sample, part: str) -> float | None:
     """Bytes of one kind of memory. RSS counts everything but hugetlb, and shared memory is told with the files."""
-    anonymous, rss = sample.get("anon_bytes"), sample.get("rss_bytes")
+    anonymous, rss = sample.anon_bytes, sample.rss_bytes
     if anonymous is None or rss is None:
         return None
-    huge, pmd = sample.get("anon_huge_bytes") or 0, sample.get("file_pmd_bytes") or 0
+    huge, pmd = sample.anon_huge_bytes or 0, sample.file_pmd_bytes or 0
     parts: dict[str, float] = {
         "small": max(0, anonymous - huge),
         "thp": huge,
-        "hugetlb": sample.get("hugetlb_bytes") or 0,
+        "hugetlb": sample.hugetlb_bytes or 0,
         "file": max(0, rss - anonymous - pmd),
         "file_pmd": pmd,
     }
@@ -138,16 +140,16 @@ def _memory_part(sample: Mapping[str, Any], part: str) -> float | None:
 
 
 def _stacked(
-    document: Mapping[str, Any],
+    sweep: Sweep,
     kinds: Sequence[str],
     parts: Mapping[str, tuple[str, str]],
-    value: Callable[[Mapping[str, Any], str], float | None],
+    value: Callable[[Sample, str], float | None],
     label: str,
 ) -> str:
-    names = [arm["name"] for arm in document["arms"]]
+    names = [arm.name for arm in sweep.arms]
     medians = {
-        (dtype, kind): {name: _medians(document, name, dtype, kind, parts, value) for name in names}
-        for dtype in document["protocol"]["dtypes"]
+        (dtype, kind): {name: _medians(sweep, name, dtype, kind, parts, value) for name in names}
+        for dtype in sweep.protocol.dtypes
         for kind in kinds
     }
     longest = max((sum(bar.values()) for panel in medians.values() for bar in panel.values()), default=0.0) or 1.0
@@ -160,10 +162,10 @@ def _stacked(
                 end += width
         axes.set_xlim(0, longest * 1.02)
         _rows(axes, names)
-        _ink(axes.set_title(f"{dtype_words(dtype)}, {kind}", loc="left", fontsize=10), f"title-{dtype}-{kind}")
+        ink(axes.set_title(f"{dtype_words(dtype)}, {kind}", loc="left", fontsize=10), f"title-{dtype}-{kind}")
 
     return _panels(
-        document,
+        sweep,
         panel,
         len(names),
         label,
@@ -173,19 +175,19 @@ def _stacked(
 
 
 def _medians(
-    document: Mapping[str, Any],
+    sweep: Sweep,
     arm: str,
     dtype: str,
     kind: str,
     parts: Mapping[str, tuple[str, str]],
-    value: Callable[[Mapping[str, Any], str], float | None],
+    value: Callable[[Sample, str], float | None],
 ) -> dict[str, float]:
     samples = [
-        each["sample"]
-        for each in document["measurements"]
-        if not each["abandoned"]
-        and (each["arm"], each["dtype_asked"], each["sample"]["kind"]) == (arm, dtype, kind)
-        and each["sample"]["wanted"] == kind
+        each.sample
+        for each in sweep.measurements
+        if not each.abandoned
+        and (each.arm, each.dtype_asked, each.sample.kind) == (arm, dtype, kind)
+        and each.sample.wanted == kind
     ]
     found = {}
     for part in parts:
@@ -196,7 +198,7 @@ def _medians(
 
 
 def _panels(
-    document: Mapping[str, Any],
+    sweep: Sweep,
     panel: Callable[[Axes, str, str], None],
     rows: int,
     label: str,
@@ -204,34 +206,27 @@ def _panels(
     kinds: Sequence[str] = KINDS,
 ) -> str:
     """A grid of panels, a column a dtype and a row a kind, that share one label and one legend."""
-    dtypes = document["protocol"]["dtypes"]
-    with mpl.rc_context(figures._SETTINGS):
-        figure = Figure(figsize=(10, 0.9 + len(kinds) * (0.55 + _ROW_INCHES * rows)), layout="constrained")
-        FigureCanvasSVG(figure)
+    dtypes = sweep.protocol.dtypes
+
+    def draw(figure: Figure) -> None:
         grid = figure.subplots(len(kinds), len(dtypes), sharey=True, squeeze=False)
         for row, kind in enumerate(kinds):
             for column, dtype in enumerate(dtypes):
                 axes = grid[row][column]
                 panel(axes, dtype, kind)
                 axes.spines[["left", "right", "top"]].set_visible(False)
-                axes.tick_params(axis="y", length=0, colors=figures._INK)
+                axes.tick_params(axis="y", length=0, colors=INK)
                 for index, tick in enumerate(axes.get_xticklabels()):
-                    _ink(tick, f"x-{row}-{column}-{index}")
+                    ink(tick, f"x-{row}-{column}-{index}")
                 for index, tick in enumerate(axes.get_yticklabels()):
-                    _ink(tick, f"y-{row}-{column}-{index}")
-        _ink(figure.supxlabel(label, fontsize=10), "label")
+                    ink(tick, f"y-{row}-{column}-{index}")
+        ink(figure.supxlabel(label, fontsize=10), "label")
         legend = figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), frameon=False)
-        legend.set_gid("ink-legend")
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue().replace("<defs>", f"{figures._STYLE}\n <defs>", 1)
+        ink(legend, "legend")
+
+    return svg_text((10, 0.9 + len(kinds) * (0.55 + _ROW_INCHES * rows)), draw)
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
-
-
-def _ink(text: Any, name: str) -> None:
-    """Let the style sheet give this text the ink of a light or a dark page."""
-    text.set_gid(f"ink-{name}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from analysis.text import units
-from analysis.text.statistics import phase_seconds
+from analysis.text.samples import Sample
 
 REFERENCE = "stock"
 CONTROL = "stock-again"
@@ -22,9 +21,7 @@ def dtype_words(dtype: str) -> str:
     return DTYPES.get(dtype, f"cast to {dtype}")
 
 
-def things(count: int, word: str) -> str:
-    """`1 block`, `2 blocks`."""
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+Value = Callable[[Sample], float | None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Metric:
 
     name: str
     title: str
-    value: Callable[[Mapping[str, Any]], float | None]
+    value: Value
     is_ratio: bool
     floor: float
     less: str
@@ -57,36 +54,40 @@ class Metric:
         return math.exp(difference) if self.is_ratio else difference
 
 
-def _field(name: str) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda sample: sample.get(name)
+def _field(name: str) -> Value:
+    def value(sample: Sample) -> float | None:
+        found: float | None = getattr(sample, name)
+        return found
+
+    return value
 
 
-def _sum(*names: str) -> Callable[[Mapping[str, Any]], float | None]:
-    def value(sample: Mapping[str, Any]) -> float | None:
-        parts = [sample.get(name) for name in names]
+def _sum(*names: str) -> Value:
+    def value(sample: Sample) -> float | None:
+        parts = [_field(name)(sample) for name in names]
         known = [part for part in parts if part is not None]
         return float(sum(known)) if known else None
 
     return value
 
 
-def _phases(*names: str) -> Callable[[Mapping[str, Any]], float | None]:
-    def value(sample: Mapping[str, Any]) -> float | None:
-        parts = [phase_seconds(sample, name) for name in names]
+def _phases(*names: str) -> Value:
+    def value(sample: Sample) -> float | None:
+        parts = [sample.phase_seconds(name) for name in names]
         return None if None in parts else sum(part for part in parts if part is not None)
 
     return value
 
 
-def _counter(name: str) -> Callable[[Mapping[str, Any]], float | None]:
-    return lambda sample: (sample.get("vmstat") or {}).get(name)
+def _counter(name: str) -> Value:
+    return lambda sample: (sample.vmstat or {}).get(name)
 
 
 _ONE_PERCENT = math.log(1.01)
 _HUGE_PAGE = float(2 << 20)
 
 
-def _time(name: str, title: str, value: Callable[[Mapping[str, Any]], float | None]) -> Metric:
+def _time(name: str, title: str, value: Value) -> Metric:
     return Metric(name, title, value, True, _ONE_PERCENT, "faster", "slower", units.seconds, is_time=True)
 
 

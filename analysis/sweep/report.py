@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.sweep.advice import group_vars
-from analysis.sweep.figures import forest_svg, memory_svg, phases_svg
-from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound, things
+from analysis.sweep.figures import arm_memory_svg, arm_phases_svg, forest_svg
+from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound
+from analysis.sweep.sweep import Advice, AnalysedSweep, Comparison, Group
 from analysis.text import units
 from analysis.text.markdown import Markdown, bullets, code, fenced, md, table
 from analysis.text.storage import as_json
+from analysis.text.subject import COLD_SCOPES
+from analysis.text.typed import read
 
 _TOKEN, _WEIGHTS = "time_to_first_token_s", "weights_to_first_token_s"
 _FORESTS = {
@@ -30,36 +33,37 @@ DOCUMENT = "sweep.json"
 """The samples and the analysis that a report shows, beside it."""
 
 
-def files(document: Mapping[str, Any]) -> dict[str, str]:
-    """The report, its pictures and its document, text by file name."""
+def sweep_files(document: Mapping[str, Any]) -> dict[str, str]:
+    """The report, its pictures and its document, text by file name; `document` is one that `analysed` has made."""
+    sweep = read(AnalysedSweep, document)
     return {
-        "sweep.md": report(document),
+        "sweep.md": sweep_report(sweep),
         DOCUMENT: as_json(document),
-        **{name: forest_svg(document, metric) for name, metric in _FORESTS.items()},
-        "sweep-phases.svg": phases_svg(document),
-        "sweep-memory.svg": memory_svg(document),
+        **{name: forest_svg(sweep, metric) for name, metric in _FORESTS.items()},
+        "sweep-phases.svg": arm_phases_svg(sweep),
+        "sweep-memory.svg": arm_memory_svg(sweep),
     }
 
 
-def report(document: Mapping[str, Any]) -> str:
+def sweep_report(sweep: AnalysedSweep) -> str:
     """`sweep.md` as text. Whatever came from outside is escaped; the text depends on the document alone."""
     sections = [
-        _answer(document),
+        _answer(sweep),
         _pictures(_FORESTS),
         Markdown("## Verdicts"),
         Markdown(_HOW_TO_READ),
-        *(_verdicts(document, metric.name) for metric in METRICS if metric.is_time),
+        *(_verdicts(sweep, metric.name) for metric in METRICS if metric.is_time),
         Markdown("## Where the time goes"),
         _pictures(["sweep-phases.svg"]),
         Markdown("## What backs the memory"),
         _pictures(["sweep-memory.svg"]),
         Markdown(_NOT_IN_RSS),
-        *(_verdicts(document, metric.name) for metric in METRICS if not metric.is_time),
+        *(_verdicts(sweep, metric.name) for metric in METRICS if not metric.is_time),
         Markdown("## How it was measured"),
-        _protocol(document),
-        _arms(document),
+        _protocol(sweep),
+        _arms(sweep),
         Markdown("## What to do with it"),
-        *_advice(document),
+        *_advice(sweep),
     ]
     # Plain text for Ansible, which knows no subclass of it.
     return str.__str__("\n\n".join(sections) + "\n")
@@ -75,143 +79,122 @@ _NOT_IN_RSS = """Pages of a reserved pool count in neither RSS nor PSS (the kern
 lower RSS is no saving. The picture shows them."""
 
 
-def _answer(document: Mapping[str, Any]) -> Markdown:
+def _answer(sweep: AnalysedSweep) -> Markdown:
     """Five lines: title, blank, one line for each dtype, and what it rests on."""
     lines = [
-        f"# What huge pages do to loading {md(document['model']['id'])} on {md(document['host']['name'])}",
+        f"# What huge pages do to loading {md(sweep.model.id)} on {md(sweep.host.name)}",
         "",
-        *(f"- **{dtype_words(dtype).capitalize()}**: {_sentence(document, dtype)}" for dtype in _dtypes(document)),
-        f"- {_basis(document)}",
+        *(f"- **{dtype_words(dtype).capitalize()}**: {_sentence(sweep, dtype)}" for dtype in sweep.protocol.dtypes),
+        f"- {_basis(sweep)}",
     ]
     return Markdown("\n".join(lines))
 
 
-def _sentence(document: Mapping[str, Any], dtype: str) -> Markdown:
-    groups = [_group(document, _TOKEN, dtype, kind) for kind in KINDS]
-    if all(_is_too_few(group) for group in groups):
+def _sentence(sweep: AnalysedSweep, dtype: str) -> Markdown:
+    groups = [sweep.analysis.group(_TOKEN, dtype, kind) for kind in KINDS]
+    if all(group.is_too_few for group in groups):
         return Markdown("too few blocks to say.")
-    if all(result["verdict"] == "none" for group in groups for result in group["arms"]):
-        bounds = " and ".join(f"±{_bound(group)} % {group['kind']}" for group in groups)
+    if all(result.verdict == "none" for group in groups for result in group.arms):
+        bounds = " and ".join(f"±{_bound(group)} % {group.kind}" for group in groups)
         told = f"no arm changes the time to first token beyond noise ({bounds})."
     else:
         told = f"first token {'; '.join(_kind_sentence(group) for group in groups)}."
-    parts = [_group(document, _WEIGHTS, dtype, kind) for kind in KINDS]
-    moved = [_kind_sentence(group) for group in parts if any(_claims(result) for result in group["arms"])]
+    parts = [sweep.analysis.group(_WEIGHTS, dtype, kind) for kind in KINDS]
+    moved = [_kind_sentence(group) for group in parts if any(result.is_claim for result in group.arms)]
     return Markdown(told + (f" Weights to first token alone {'; '.join(moved)}." if moved else ""))
 
 
-def _is_too_few(group: Mapping[str, Any]) -> bool:
-    return bool(group["control"]["verdict"] == "too_few")
-
-
-def _claims(result: Mapping[str, Any]) -> bool:
-    return result["verdict"] in ("less", "more")
-
-
-def _kind_sentence(group: Mapping[str, Any]) -> str:
+def _kind_sentence(group: Group) -> str:
     """What one kind of load shows. An arm without enough pairs is named, or it would pass for one without effect."""
-    if _is_too_few(group):
-        return f"{group['kind']}: too few pairs to say"
-    if group["control_moved"]:
-        return f"{group['kind']}: nothing can be said, stock differs from itself"
-    claimed = sorted((result for result in group["arms"] if _claims(result)), key=lambda each: each["estimate"])
-    parts = [f"{code(result['arm'])} {result['words']}" for result in claimed]
-    if not claimed and any(result["verdict"] == "none" for result in group["arms"]):
+    if group.is_too_few:
+        return f"{group.kind}: too few pairs to say"
+    if group.control_moved:
+        return f"{group.kind}: nothing can be said, stock differs from itself"
+    claimed = sorted((result for result in group.arms if result.is_claim), key=lambda each: each.estimate or 0.0)
+    parts = [f"{code(result.arm)} {result.words}" for result in claimed]
+    if not claimed and any(result.verdict == "none" for result in group.arms):
         parts = [f"no effect beyond noise (±{_bound(group)} %)"]
-    parts += [
-        f"{code(result['arm'])} too few pairs to say" for result in group["arms"] if result["verdict"] == "too_few"
-    ]
-    return f"{group['kind']}: {', '.join(parts)}"
+    parts += [f"{code(result.arm)} too few pairs to say" for result in group.arms if result.verdict == "too_few"]
+    return f"{group.kind}: {', '.join(parts)}"
 
 
-def _bound(group: Mapping[str, Any]) -> int:
+def _bound(group: Group) -> int:
     """The largest bound of the arms without effect, in per cent: what stands in brackets at the least certain one."""
-    judged = [result for result in group["arms"] if result["verdict"] == "none"]
-    return percent_bound(*(end for each in (*judged, group["band"]) for end in (each["low"], each["high"])))
+    judged = [(result.low, result.high) for result in group.arms if result.verdict == "none"]
+    ends = [end for pair in (*judged, (group.band.low, group.band.high)) for end in pair]
+    return percent_bound(*(end for end in ends if end is not None))
 
 
-def _basis(document: Mapping[str, Any]) -> Markdown:
-    analysis, counts = document["analysis"], document["analysis"]["counts"]
+def _basis(sweep: AnalysedSweep) -> Markdown:
+    analysis, counts = sweep.analysis, sweep.analysis.counts
     return Markdown(
-        f"{things(analysis['blocks'], 'block')} of {len(document['arms'])} arms in random order, "
-        f"{counts['cold']} cold and {counts['warm']} warm samples; the two stock arms {_control(document)}."
+        f"{units.counted(analysis.blocks, 'block')} of {len(sweep.arms)} arms in random order, "
+        f"{counts['cold']} cold and {counts['warm']} warm samples; the two stock arms {_control(sweep)}."
     )
 
 
-def _control(document: Mapping[str, Any]) -> str:
+def _control(sweep: AnalysedSweep) -> str:
     """What the two stock arms show of each other, over all metrics."""
-    groups, fewest = document["analysis"]["groups"], document["analysis"]["rule"]["fewest_pairs"]
-    if document["analysis"]["blocks"] < fewest:
+    groups, fewest = sweep.analysis.groups, sweep.analysis.rule.fewest_pairs
+    if sweep.analysis.blocks < fewest:
         return f"need {fewest} blocks to be compared"
     titles = {metric.name: metric.title for metric in METRICS}
-    moved = [f"{titles[group['metric']]} {_place(group)}" for group in groups if group["control_moved"]]
+    moved = [f"{titles[group.metric]} {_place(group)}" for group in groups if group.control_moved]
     if moved:
         return f"differ, as they must not: {', '.join(moved)}"
-    few = [_place(group) for group in groups if group["metric"] == _TOKEN and _is_too_few(group)]
+    few = [_place(group) for group in groups if group.metric == _TOKEN and group.is_too_few]
     return f"have too few pairs to be compared {', '.join(few)}" if few else "show no effect, as they must"
 
 
-def _place(group: Mapping[str, Any]) -> str:
-    return f"{group['kind']} {dtype_words(group['dtype'])}"
+def _place(group: Group) -> str:
+    return f"{group.kind} {dtype_words(group.dtype)}"
 
 
 def _pictures(names: Iterable[str]) -> Markdown:
     return Markdown("\n\n".join(f"![{PICTURES[name]}]({name})" for name in names))
 
 
-def _dtypes(document: Mapping[str, Any]) -> list[str]:
-    return list(document["protocol"]["dtypes"])
-
-
-def _group(document: Mapping[str, Any], metric: str, dtype: str, kind: str) -> Mapping[str, Any]:
-    wanted = (metric, dtype, kind)
-    found: Mapping[str, Any] = next(
-        group for group in document["analysis"]["groups"] if (group["metric"], group["dtype"], group["kind"]) == wanted
-    )
-    return found
-
-
-def _verdicts(document: Mapping[str, Any], name: str) -> Markdown:
+def _verdicts(sweep: AnalysedSweep, name: str) -> Markdown:
     """One metric: a row an arm, a column a dtype and kind, stock's median on top; one line where nothing differs."""
     metric = next(each for each in METRICS if each.name == name)
     title = metric.title[0].upper() + metric.title[1:]
-    groups = [_group(document, name, dtype, kind) for dtype in _dtypes(document) for kind in KINDS]
-    stock = [Markdown(metric.unit(group["stock_median"])) for group in groups]
-    columns = [f"{dtype_words(group['dtype'])}, {group['kind']}" for group in groups]
+    groups = [sweep.analysis.group(name, dtype, kind) for dtype in sweep.protocol.dtypes for kind in KINDS]
+    stock = [Markdown(metric.unit(group.stock_median)) for group in groups]
+    columns = [f"{dtype_words(group.dtype)}, {group.kind}" for group in groups]
     if not metric.is_time and all(
-        result["verdict"] == "none" for group in groups for result in (group["control"], *group["arms"])
+        result.verdict == "none" for group in groups for result in (group.control, *group.arms)
     ):
         medians = ", ".join(f"{value} {column}" for value, column in zip(stock, columns, strict=True))
         return Markdown(f"**{title}**: no arm has an effect beyond noise. Stock: {medians}.")
     rows: list[list[object]] = [[code(REFERENCE), *stock]]
-    rows.append([code(CONTROL), *(_verdict(group["control"]) for group in groups)])
-    for index, result in enumerate(groups[0]["arms"]):
-        rows.append([code(result["arm"]), *(_verdict(group["arms"][index]) for group in groups)])
+    rows.append([code(CONTROL), *(_verdict(group.control) for group in groups)])
+    for index, result in enumerate(groups[0].arms):
+        rows.append([code(result.arm), *(_verdict(group.arms[index]) for group in groups)])
     return Markdown(f"**{title}**\n\n{table(['arm', *columns], rows)}")
 
 
-def _verdict(result: Mapping[str, Any]) -> Markdown:
-    words = result["words"]
-    if result["dropped"]:
-        words = f"{words}; {things(result['dropped'], 'block')} without a pair"
-    return Markdown(f"**{words}**" if result["verdict"] in ("less", "more", "moved") else words)
+def _verdict(result: Comparison) -> Markdown:
+    words = result.words
+    if result.dropped:
+        words = f"{words}; {units.counted(result.dropped, 'block')} without a pair"
+    return Markdown(f"**{words}**" if result.verdict in ("less", "more", "moved") else words)
 
 
-def _protocol(document: Mapping[str, Any]) -> Markdown:
-    host, protocol, counts = document["host"], document["protocol"], document["analysis"]["counts"]
-    rule, stopped = document["analysis"]["rule"], document["stopped"]
+def _protocol(sweep: AnalysedSweep) -> Markdown:
+    host, protocol, counts = sweep.host, sweep.protocol, sweep.analysis.counts
+    rule, stopped = sweep.analysis.rule, sweep.stopped
     shown = [
-        f"Host: {md(host['cpu_model'])}, {host['cpus']} CPUs, {units.size(host['memory_bytes'])}, Linux "
-        f"{md(host['kernel'])}, {md(host['distribution'])}.",
-        f"Model: {md(document['model']['id'])}, {units.size(document['model']['bytes'])}; "
-        + ", ".join(f"{md(name)} {md(version)}" for name, version in sorted(document["software"].items()) if version)
+        f"Host: {md(host.cpu_model)}, {host.cpus} CPUs, {units.size(host.memory_bytes)}, Linux "
+        f"{md(host.kernel)}, {md(host.distribution)}.",
+        f"Model: {md(sweep.model.id)}, {units.size(sweep.model.bytes)}; "
+        + ", ".join(f"{md(name)} {md(version)}" for name, version in sorted(sweep.software.items()) if version)
         + ".",
-        f"Cold means: {_COLD[protocol['cold_scope']]}. Warm runs follow the cold run of their own arm.",
-        f"Stopped because {md(stopped['reason'])}, after {units.seconds(stopped['spent_s'])} of measuring.",
-        f"Order drawn from seed {protocol['seed']} for each block anew.",
-        f"Stock has {_stock(document['stock'])}.",
-        f"Student intervals of paired differences; {rule['comparisons']} comparisons a metric, each at the level "
-        f"1 - 0.05/{rule['comparisons']} (Bonferroni). At least {rule['fewest_pairs']} pairs for any claim.",
+        f"Cold means: {COLD_SCOPES[protocol.cold_scope]}. Warm runs follow the cold run of their own arm.",
+        f"Stopped because {md(stopped.reason)}, after {units.seconds(stopped.spent_s)} of measuring.",
+        f"Order drawn from seed {protocol.seed} for each block anew.",
+        f"Stock has {_stock(sweep.stock)}.",
+        f"Student intervals of paired differences; {rule.comparisons} comparisons a metric, each at the level "
+        f"1 - 0.05/{rule.comparisons} (Bonferroni). At least {rule.fewest_pairs} pairs for any claim.",
     ]
     odd = [
         (counts["lukewarm"], "lukewarm: neither cold nor warm when verified"),
@@ -220,10 +203,10 @@ def _protocol(document: Mapping[str, Any]) -> Markdown:
     ]
     left = "; ".join(f"{number} {words}" for number, words in odd if number)
     shown.append(f"Samples that were kept and left out of every figure: {left or 'none'}.")
-    if host.get("free_page_reporting"):
+    if host.free_page_reporting:
         shown.append(_FREE_PAGE_REPORTING)
     if counts["noisy"]:
-        shown.append(f"Noisy, and in the figures all the same: {things(counts['noisy'], 'sample')}.")
+        shown.append(f"Noisy, and in the figures all the same: {units.counted(counts['noisy'], 'sample')}.")
     shown.append(f"Every sample, and the analysis in full: [{DOCUMENT}]({DOCUMENT}).")
     return bullets(Markdown(line) for line in shown)
 
@@ -244,24 +227,14 @@ _FREE_PAGE_REPORTING = Markdown(
     "This guest gives freed memory back to its hypervisor (free page reporting), so a load pays for the first touch of "
     "its memory in the hypervisor too, huge page or not; a reserved pool is not given back, and pays once."
 )
-_COLD = {
-    "host": "the whole page cache was dropped before the run",
-    "app": "interpreter, libraries and model were evicted from the page cache before the run",
-    "weights": "the model's files were evicted from the page cache before the run",
-}
 
 
-def _arms(document: Mapping[str, Any]) -> Markdown:
-    rows = [
-        [code(arm["name"]), md(arm["about"] or None), _listed(arm["settings"]), _listed(arm["env"])]
-        for arm in document["arms"]
-    ]
+def _arms(sweep: AnalysedSweep) -> Markdown:
+    rows = [[code(arm.name), md(arm.about or None), _listed(arm.settings), _listed(arm.env)] for arm in sweep.arms]
     found = table(["arm", "what it is", "settings", "environment"], rows)
-    if not document["left_out"]:
+    if not sweep.left_out:
         return found
-    left = bullets(
-        Markdown(f"{code(each['arm'])} was left out. {md(each['why'], 600)}") for each in document["left_out"]
-    )
+    left = bullets(Markdown(f"{code(each.arm)} was left out. {md(each.why, 600)}") for each in sweep.left_out)
     return Markdown(f"{found}\n\nArms that were not measured:\n\n{left}")
 
 
@@ -269,38 +242,37 @@ def _listed(values: Mapping[str, str]) -> Markdown:
     return Markdown(", ".join(code(f"{name}={value}") for name, value in values.items()) or md(None))
 
 
-def _advice(document: Mapping[str, Any]) -> Sequence[Markdown]:
-    return [_advice_for(document, advice) for advice in document["analysis"]["advice"]]
+def _advice(sweep: AnalysedSweep) -> Sequence[Markdown]:
+    return [_advice_for(sweep, advice) for advice in sweep.analysis.advice]
 
 
-def _advice_for(document: Mapping[str, Any], advice: Mapping[str, Any]) -> Markdown:
-    head = f"**{dtype_words(advice['dtype']).capitalize()}**: "
-    few = [kind for kind in KINDS if _is_too_few(_group(document, _TOKEN, advice["dtype"], kind))]
+def _advice_for(sweep: AnalysedSweep, advice: Advice) -> Markdown:
+    head = f"**{dtype_words(advice.dtype).capitalize()}**: "
+    few = [kind for kind in KINDS if sweep.analysis.group(_TOKEN, advice.dtype, kind).is_too_few]
     if len(few) == len(KINDS):
         return Markdown(f"{head}too few blocks to say.")
-    if advice["arm"] is None:
+    if advice.arm is None:
         unjudged = f" {few[0].capitalize()} loads could not be judged." if few else ""
         return Markdown(
             f"{head}nothing. This host's data supports no change of huge-page settings for speed.{unjudged}"
         )
     gains = [
-        f"{metric.title}, {group['kind']}: {result['words']}"
+        f"{metric.title}, {group.kind}: {result.words}"
         for metric in TIMES
-        for group in (_group(document, metric.name, advice["dtype"], kind) for kind in KINDS)
-        for result in group["arms"]
-        if result["arm"] == advice["arm"] and result["verdict"] == "less"
+        for group in (sweep.analysis.group(metric.name, advice.dtype, kind) for kind in KINDS)
+        for result in group.arms
+        if result.arm == advice.arm and result.verdict == "less"
     ]
     lines = [
-        f"{head}the smallest set of settings that this host's data supports is {code(advice['arm'])} "
-        f"({'; '.join(gains)})."
+        f"{head}the smallest set of settings that this host's data supports is {code(advice.arm)} ({'; '.join(gains)})."
     ]
-    variables = group_vars(advice["settings"])
+    variables = group_vars(advice.settings)
     if variables:
-        already = [name for name, value in advice["settings"].items() if document["stock"].get(name) == value]
+        already = [name for name, value in advice.settings.items() if sweep.stock.get(name) == value]
         note = f" ({', '.join(code(name) for name in already)} was so already)" if already else ""
         lines.append(f"In `inventory/group_vars`{note}:\n\n{_yaml(variables)}")
-    if advice["env"]:
-        values = "\n".join(f"{name}={value}" for name, value in advice["env"].items())
+    if advice.env:
+        values = "\n".join(f"{name}={value}" for name, value in advice.env.items())
         lines.append(f"In the environment of the serving process:\n\n{fenced(values)}")
     return Markdown("\n\n".join(lines))
 

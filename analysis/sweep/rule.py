@@ -45,6 +45,11 @@ class Interval:
     high: Array
 
     @property
+    def parts(self) -> tuple[npt.NDArray[np.int64], Array, Array, Array]:
+        """Number of pairs, mean, lower and upper end."""
+        return self.n, self.mean, self.low, self.high
+
+    @property
     def half_width(self) -> Array:
         return (self.high - self.low) / 2
 
@@ -74,7 +79,7 @@ class Judgement:
     direction: npt.NDArray[np.int64]
 
 
-def judge(arms: Array, control: Array, comparisons: int, floor: float) -> Judgement:
+def judge_arms(arms: Array, control: Array, comparisons: int, floor: float) -> Judgement:
     """Apply the rule to differences from stock: `arms` of shape (..., arms, blocks), `control` of (..., blocks).
 
     `comparisons` is the size of the metric's family, `floor` the smallest effect worth a word.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+
+from analysis.text.samples import Sample
+from analysis.text.typed import read
 
 KINDS = ("cold", "warm", "lukewarm", "failed")
 MEASURED_KINDS = ("cold", "warm")
@@ -40,17 +44,58 @@ CONFIDENCE = 0.95
 FEWEST_FOR_INTERVAL = 3
 _RESAMPLES = 9999
 _SEED = 20260131
+_RATIO = "cold_to_warm_load_ratio"
 
 
-class Figure(TypedDict):
-    """One metric of one kind of sample, in the metric's own unit. The interval is null below three values."""
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one kind of sample, in the metric's own unit. The interval is None below three values."""
 
-    median: float | None
-    mad: float | None
-    ci_low: float | None
-    ci_high: float | None
-    n: int
-    values: list[float]
+    median: float | None = None
+    mad: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int = 0
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a run, `{kind}_{metric}`, `{kind}_phase_{name}_s` and the ratio, and its samples of each kind."""
+
+    figures: Mapping[str, Figure]
+    counts: Mapping[str, int]
+
+    def figure(self, key: str) -> Figure:
+        """One figure; an empty one where nothing was measured."""
+        return self.figures.get(key, Figure())
+
+    def median(self, key: str) -> float | None:
+        """The median of one figure; None where nothing was measured."""
+        return self.figure(key).median
+
+    @property
+    def ratio(self) -> Figure:
+        """Cold over warm load, paired within blocks."""
+        return self.figure(_RATIO)
+
+    @property
+    def phases(self) -> list[str]:
+        """The phases that there are figures of, in the order in which they happened."""
+        starts = tuple(f"{kind}_phase_" for kind in MEASURED_KINDS)
+        names = (key.split("_phase_", 1)[1].removesuffix("_s") for key in self.figures if key.startswith(starts))
+        return list(dict.fromkeys(names))
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as documents have it."""
+        figures = {key: {**asdict(found), "values": list(found.values)} for key, found in self.figures.items()}
+        return {**figures, "counts": dict(self.counts)}
+
+    @staticmethod
+    def from_json(document: Mapping[str, Any]) -> Summary:
+        """The summary of a document."""
+        figures = {key: read(Figure, found) for key, found in document.items() if key != "counts"}
+        return Summary(figures, document["counts"])
 
 
 def figure(values: Iterable[float | int | None]) -> Figure:
@@ -61,7 +106,7 @@ def figure(values: Iterable[float | int | None]) -> Figure:
     """
     present = [value for value in values if value is not None]
     if not present:
-        return Figure(median=None, mad=None, ci_low=None, ci_high=None, n=0, values=[])
+        return Figure()
     low, high = _interval(present)
     return Figure(
         median=float(np.median(present)),
@@ -69,7 +114,7 @@ def figure(values: Iterable[float | int | None]) -> Figure:
         ci_low=low,
         ci_high=high,
         n=len(present),
-        values=present,
+        values=tuple(present),
     )
 
 
@@ -103,40 +148,26 @@ def best_coverage(n: int) -> float:
     return 1 - 2.0 ** (1 - n)
 
 
-def summarise(samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The `summary` of a result: a Figure for `{kind}_{metric}` and `{kind}_phase_{name}_s`, `counts` by kind, and
-    `cold_to_warm_load_ratio`, paired within blocks so that a drift of the host from block to block cancels out.
-    """
-    by_kind: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in KINDS}
+def summarise(samples: Iterable[Sample]) -> Summary:
+    """The figures of a result. The ratio is paired within blocks, so that a drift of the host cancels out."""
+    by_kind: dict[str, list[Sample]] = {kind: [] for kind in KINDS}
     for sample in samples:
-        by_kind[sample["kind"]].append(sample)
-    summary: dict[str, Any] = {
-        f"{kind}_{metric}": figure(sample.get(metric) for sample in by_kind[kind])
+        by_kind[sample.kind].append(sample)
+    figures = {
+        f"{kind}_{metric}": figure(getattr(sample, metric) for sample in by_kind[kind])
         for kind in MEASURED_KINDS
         for metric in METRICS
     }
     for kind in MEASURED_KINDS:
-        for name in _phase_names(by_kind[kind]):
-            summary[f"{kind}_phase_{name}_s"] = figure(phase_seconds(sample, name) for sample in by_kind[kind])
-    summary["cold_to_warm_load_ratio"] = figure(_paired_ratios(by_kind["cold"], by_kind["warm"]))
-    summary["counts"] = {kind: len(by_kind[kind]) for kind in KINDS}
-    return summary
+        # Phases of any sample, in the order in which they happened.
+        for name in dict.fromkeys(phase.name for sample in by_kind[kind] for phase in sample.phases):
+            figures[f"{kind}_phase_{name}_s"] = figure(sample.phase_seconds(name) for sample in by_kind[kind])
+    figures[_RATIO] = figure(_paired_ratios(by_kind["cold"], by_kind["warm"]))
+    return Summary(figures, {kind: len(by_kind[kind]) for kind in KINDS})
 
 
-def phase_seconds(sample: Mapping[str, Any], name: str) -> float | None:
-    """How long one phase of one sample took, in seconds; None where the sample never finished it."""
-    for phase in sample.get("phases") or []:
-        if phase["name"] == name:
-            return None if phase["seconds"] is None else float(phase["seconds"])
-    return None
-
-
-def _paired_ratios(cold: Iterable[Mapping[str, Any]], warm: Iterable[Mapping[str, Any]]) -> list[float]:
+def _paired_ratios(cold: Iterable[Sample], warm: Iterable[Sample]) -> list[float]:
     """Cold over warm load of every block that has one valid sample of each."""
-    warm_loads = {sample["block"]: sample["load_real_s"] for sample in warm}
-    return [sample["load_real_s"] / warm_loads[sample["block"]] for sample in cold if warm_loads.get(sample["block"])]
-
-
-def _phase_names(samples: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Phases of any sample, in the order in which they happened."""
-    return list(dict.fromkeys(phase["name"] for sample in samples for phase in sample.get("phases") or []))
+    warm_loads = {sample.block: sample.load_real_s for sample in warm}
+    pairs = ((sample.load_real_s, warm_loads.get(sample.block)) for sample in cold)
+    return [cold_s / warm_s for cold_s, warm_s in pairs if cold_s is not None and warm_s]

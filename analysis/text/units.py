@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # statistics brings scipy, which a unit does not need
+    from analysis.text.statistics import Figure
 
 MISSING = "not measured"
 
@@ -68,6 +71,11 @@ def count(value: float | None) -> str:
     return MISSING if value is None else f"{round(value):,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 host`, `2 hosts`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def ratio(value: float | None) -> str:
     """`2.7x`, `1.04x`: two decimals while they tell something."""
     if value is None:
@@ -75,17 +83,17 @@ def ratio(value: float | None) -> str:
     return f"{value:.2f}x" if value < 1.995 else f"{_three(value) if value >= 99.5 else f'{value:.1f}'}x"
 
 
-def interval(figure: Mapping[str, Any] | None, unit: Callable[[float | None], str]) -> str:
+def interval(figure: Figure, unit: Callable[[float | None], str]) -> str:
     """`8.31 s [8.02, 8.77], n = 3`; `8.31 s, n = 2 (too few for an interval)`.
 
     The ends take the median's unit; where they would not fit it (a MiB beside a GiB), each carries its own.
     """
-    if not figure or figure["median"] is None:
+    if figure.median is None:
         return MISSING
-    middle, n = unit(figure["median"]), figure["n"]
-    if figure["ci_low"] is None or figure["ci_high"] is None:
+    middle, n = unit(figure.median), figure.n
+    if figure.ci_low is None or figure.ci_high is None:
         return f"{middle}, n = {n} (too few for an interval)"
-    low, high = unit(figure["ci_low"]), unit(figure["ci_high"])
+    low, high = unit(figure.ci_low), unit(figure.ci_high)
     suffix = middle.partition(" ")[2]
     if " " in middle and low.partition(" ")[2] == suffix == high.partition(" ")[2]:
         low, high = low.partition(" ")[0], high.partition(" ")[0]

@@ -1,1 +1,1 @@
-"""What a report points out, one module a subject: document in, sentences out. Imports `text` and `reading` alone."""
+"""What a report points out, one module a subject: document in, sentences out. Imports `text` and `result` alone."""

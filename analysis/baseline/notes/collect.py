@@ -13,10 +13,10 @@ from analysis.baseline.notes import memory as rules_memory
 from analysis.baseline.notes import samples as rules_samples
 from analysis.baseline.notes import time as rules_time
 from analysis.baseline.notes import tuning as rules_tuning
-from analysis.baseline.reading import Document
+from analysis.baseline.result import Result
 from analysis.text.markdown import Markdown
 
-Rule = Callable[[Document], str | None]
+Rule = Callable[[Result], str | None]
 
 RULES: tuple[Rule, ...] = (
     rules_device.gpu_unseen,
@@ -49,6 +49,6 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def notes(document: Document, rules: Iterable[Rule] = RULES) -> list[Markdown]:
+def notes(result: Result, rules: Iterable[Rule] = RULES) -> list[Markdown]:
     """What the rules have to say about a result, the most consequential first."""
-    return [Markdown(said) for rule in rules if (said := rule(document))]
+    return [Markdown(said) for rule in rules if (said := rule(result))]

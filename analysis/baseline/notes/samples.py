@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from analysis.baseline.reading import Document
+from analysis.baseline.result import Result
 from analysis.text import statistics, units
 from analysis.text.markdown import md
 
@@ -12,31 +12,31 @@ WIDE_INTERVAL_SHARE = 0.10
 FEWEST_FOR_CONFIDENCE = 6
 
 
-def excluded_samples(document: Document) -> str | None:
+def excluded_samples(result: Result) -> str | None:
     """Any lukewarm or failed sample."""
-    left_out = [sample for sample in document["samples"] if sample["kind"] not in statistics.MEASURED_KINDS]
+    left_out = [sample for sample in result.samples if sample.kind not in statistics.MEASURED_KINDS]
     if not left_out:
         return None
-    reasons = Counter((sample["kind"], sample["wanted"], sample["reason"]) for sample in left_out)
+    reasons = Counter((sample.kind, sample.wanted, sample.reason) for sample in left_out)
     told = "; ".join(
         f"{times} {kind} instead of {wanted} ({md(reason)})" for (kind, wanted, reason), times in reasons.items()
     )
-    return f"{len(left_out)} of {len(document['samples'])} samples are in no figure: {told}."
+    return f"{len(left_out)} of {len(result.samples)} samples are in no figure: {told}."
 
 
-def noisy_host(document: Document) -> str | None:
+def noisy_host(result: Result) -> str | None:
     """Any sample marked noisy: by other work on the host or its GPUs, or by readings of its memory that disagree."""
-    noisy = [sample for sample in document["samples"] if (sample.get("noise") or {}).get("noisy")]
+    noisy = [sample for sample in result.samples if sample.is_noisy]
     if not noisy:
         return None
-    reasons = Counter(reason for sample in noisy for reason in sample["noise"]["reasons"])
-    told = "; ".join(f"{md(reason)} ({times} of {len(document['samples'])})" for reason, times in reasons.most_common())
-    return f"Noisy samples, {len(noisy)} of {len(document['samples'])}: {told}. Trust their figures less."
+    reasons = Counter(reason for sample in noisy for reason in (sample.noise.reasons if sample.noise else ()))
+    told = "; ".join(f"{md(reason)} ({times} of {len(result.samples)})" for reason, times in reasons.most_common())
+    return f"Noisy samples, {len(noisy)} of {len(result.samples)}: {told}. Trust their figures less."
 
 
-def few_samples(document: Document) -> str | None:
+def few_samples(result: Result) -> str | None:
     """Fewer than six valid cold or warm samples: below that no interval can cover the median 95 times in 100."""
-    fewest = min(document["summary"]["counts"][kind] for kind in statistics.MEASURED_KINDS)
+    fewest = min(result.summary.counts[kind] for kind in statistics.MEASURED_KINDS)
     if fewest >= FEWEST_FOR_CONFIDENCE:
         return None
     if fewest < statistics.FEWEST_FOR_INTERVAL:
@@ -51,13 +51,13 @@ def few_samples(document: Document) -> str | None:
     )
 
 
-def wide_interval(document: Document) -> str | None:
+def wide_interval(result: Result) -> str | None:
     """An interval of a cold or warm load wider than 10 % of its median."""
     wide = []
     for kind in statistics.MEASURED_KINDS:
-        figure = document["summary"][f"{kind}_load_real_s"]
-        if figure["ci_low"] is not None and figure["median"]:
-            width = (figure["ci_high"] - figure["ci_low"]) / figure["median"]
+        figure = result.summary.figure(f"{kind}_load_real_s")
+        if figure.ci_low is not None and figure.ci_high is not None and figure.median:
+            width = (figure.ci_high - figure.ci_low) / figure.median
             if width > WIDE_INTERVAL_SHARE:
                 wide.append(f"the {kind} load's spans {units.percent(width)} of its median")
     if not wide:
@@ -65,9 +65,9 @@ def wide_interval(document: Document) -> str | None:
     return f"Wide interval: {' and '.join(wide)}. A smaller effect than that cannot be seen here: run more blocks."
 
 
-def guest_cold(document: Document) -> str | None:
+def guest_cold(result: Result) -> str | None:
     """The ceiling measurement saw a layer below this host cache the files."""
-    if not (document["ceiling"] or {}).get("guest_cold"):
+    if not (result.ceiling and result.ceiling.guest_cold):
         return None
     return (
         "The disk answered a second read of the same bytes faster than the first: a layer below this host caches. "
@@ -75,16 +75,16 @@ def guest_cold(document: Document) -> str | None:
     )
 
 
-def no_psi(document: Document) -> str | None:
+def no_psi(result: Result) -> str | None:
     """The kernel offers no pressure stall information."""
-    if document["host"]["psi"] is not False:
+    if result.host.psi is not False:
         return None
     return "Pressure stall information is off in this kernel, so stalls by other work went unseen."
 
 
-def free_page_reporting(document: Document) -> str | None:
+def free_page_reporting(result: Result) -> str | None:
     """The host is a guest that gives freed memory back to its hypervisor as it goes."""
-    if not document["host"].get("free_page_reporting"):
+    if not result.host.free_page_reporting:
         return None
     return (
         "This guest gives freed memory back to its hypervisor (free page reporting), so most loads pay for the first "

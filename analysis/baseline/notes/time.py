@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from analysis.baseline.reading import Document, host_to_device, median, on_cpu, same_load, share_of, valid, weights_rate
+from analysis.baseline.result import Result, share_of
 from analysis.text import statistics, units
 
 IMPORTS_SHARE = 0.25
@@ -16,24 +15,25 @@ BOTH_SHARE = 0.5
 WAIT_SHARE = 0.25
 
 
-def cold_is_warm(document: Document) -> str | None:
+def cold_is_warm(result: Result) -> str | None:
     """The interval of the ratio of cold to warm loads, paired within blocks, holds 1."""
-    if not same_load(document):
+    if not result.same_load:
         return None
     return "Cold and warm loads do not differ beyond noise: reading the files is not what this load waits for."
 
 
-def weights_read_late(document: Document) -> str | None:
+def weights_read_late(result: Result) -> str | None:
     """On a CPU, at least half of the model's bytes are read after the load is over, by the first forward pass."""
     shares = [
-        late / sample["model_bytes"]
-        for sample in valid(document)
-        if sample["kind"] == "cold"
-        and on_cpu(sample)
-        and sample.get("model_bytes")
-        and (late := _phase_bytes(sample, "first_token")) is not None
+        phase.read_bytes / sample.model_bytes
+        for sample in result.valid
+        if sample.kind == "cold"
+        and sample.on_cpu
+        and sample.model_bytes
+        and (phase := sample.phase("first_token"))
+        and phase.read_bytes is not None
     ]
-    share = statistics.figure(shares)["median"]
+    share = statistics.figure(shares).median
     if share is None or share < LATE_READ_SHARE:
         return None
     return (
@@ -43,14 +43,10 @@ def weights_read_late(document: Document) -> str | None:
     )
 
 
-def _phase_bytes(sample: Mapping[str, Any], name: str) -> int | None:
-    return next((phase.get("read_bytes") for phase in sample["phases"] if phase["name"] == name), None)
-
-
-def imports_dominate(document: Document) -> str | None:
+def imports_dominate(result: Result) -> str | None:
     """Importing torch and transformers takes at least 25 % of the cold load."""
-    load = median(document, "cold_load_real_s")
-    imports = [median(document, f"cold_phase_{name}_s") for name in ("import_torch", "import_transformers")]
+    load = result.summary.median("cold_load_real_s")
+    imports = [result.summary.median(f"cold_phase_{name}_s") for name in ("import_torch", "import_transformers")]
     spent = sum(seconds for seconds in imports if seconds is not None)
     if not load or spent / load < IMPORTS_SHARE:
         return None
@@ -60,42 +56,42 @@ def imports_dominate(document: Document) -> str | None:
     )
 
 
-def disk_share(document: Document) -> str | None:
+def disk_share(result: Result) -> str | None:
     """On a CPU, the disk between tokenizer and first token: the limit from 80 % of its ceiling, one of two from 50 %.
 
     One of two also where a warm load needs at most half of that time, whatever the rate: the rest is reading.
     """
-    reached = median(document, "cold_ceiling_share")
-    if reached is None or not all(on_cpu(sample) for sample in valid(document)):
+    reached = result.summary.median("cold_ceiling_share")
+    if reached is None or not all(sample.on_cpu for sample in result.valid):
         return None
     share = min(1.0, reached)
-    longer = _longer(document, "weights", "first_token")
+    longer = _longer(result, "weights", "first_token")
     return (
         f"Between tokenizer and first token a cold run reads at {units.percent(share)} of the disk's ceiling"
         f"{longer.words if longer else ''}: {_verdict('disk', share, longer)}."
     )
 
 
-def gpu_limits(document: Document) -> str | None:
+def gpu_limits(result: Result) -> str | None:
     """On a GPU, the weights phase beside the lower of two limits, the disk and host-to-device copies: as `disk_share`.
 
     Warm, copies are the only limit.
     """
-    told = [limit for kind in statistics.MEASURED_KINDS if (limit := _gpu_limit(document, kind))]
+    told = [limit for kind in statistics.MEASURED_KINDS if (limit := _gpu_limit(result, kind))]
     return f"In the weights phase alone, {'; '.join(told)}." if told else None
 
 
-def _gpu_limit(document: Document, kind: str) -> str | None:
-    rate = weights_rate(document, kind)
-    limits = {"copies": host_to_device(document, "pageable")}
+def _gpu_limit(result: Result, kind: str) -> str | None:
+    rate = result.weights_rate(kind)
+    limits = {"copies": result.host_to_device("pageable")}
     if kind == "cold":
-        limits["disk"] = statistics.figure((document["ceiling"] or {}).get("bytes_per_s", []))["median"]
+        limits["disk"] = result.disk_ceiling
     known = {name: limit for name, limit in limits.items() if limit}
     if rate is None or not known:
         return None
     name = min(known, key=lambda limit: known[limit])
     share = share_of(rate, known[name])
-    longer = _longer(document, "weights") if kind == "cold" else None
+    longer = _longer(result, "weights") if kind == "cold" else None
     return (
         f"the {kind} weights arrive at {units.rate(rate)}, {units.percent(share)} of what {_LIMITS[name]} can do"
         f"{longer.words if longer else ''}: {_verdict(name, share, longer)}"
@@ -112,9 +108,11 @@ class _Longer(NamedTuple):
     words: str
 
 
-def _longer(document: Document, *names: str) -> _Longer | None:
+def _longer(result: Result, *names: str) -> _Longer | None:
     """A cold load's phases of these names beside a warm one's; None where either was not measured."""
-    seconds = [[median(document, f"{kind}_phase_{name}_s") for name in names] for kind in statistics.MEASURED_KINDS]
+    seconds = [
+        [result.summary.median(f"{kind}_phase_{name}_s") for name in names] for kind in statistics.MEASURED_KINDS
+    ]
     cold, warm = (sum(each for each in phase if each is not None) for phase in seconds)
     if not cold or any(each is None for phase in seconds for each in phase):
         return None
@@ -133,21 +131,21 @@ def _verdict(limit: str, share: float, longer: _Longer | None) -> str:
     return f"{limit} and loader both count" if share >= BOTH_SHARE else "the loader itself is the limit"
 
 
-def gpu_state(document: Document) -> str | None:
+def gpu_state(result: Result) -> str | None:
     """A GPU without persistence mode, below its link width, or with processes of others on it."""
     told = []
-    for gpu in document["host"]["gpus"]:
-        name = f"GPU {gpu['index']}"
-        if gpu.get("persistence_mode") is False:
+    for gpu in result.host.gpus:
+        name = f"GPU {gpu.index}"
+        if gpu.persistence_mode is False:
             told.append(f"{name} has persistence mode off, so a first context may pay for starting the driver")
-        if gpu.get("pcie_width") and gpu.get("pcie_width_max") and gpu["pcie_width"] < gpu["pcie_width_max"]:
-            told.append(f"{name} runs on {gpu['pcie_width']} of {gpu['pcie_width_max']} PCIe lanes")
+        if gpu.pcie_width and gpu.pcie_width_max and gpu.pcie_width < gpu.pcie_width_max:
+            told.append(f"{name} runs on {gpu.pcie_width} of {gpu.pcie_width_max} PCIe lanes")
     return f"{'; '.join(told)}." if told else None
 
 
-def one_time_work(document: Document) -> str | None:
+def one_time_work(result: Result) -> str | None:
     """The warm first token takes at least three times as long as the second."""
-    first, second = median(document, "warm_phase_first_token_s"), median(document, "warm_second_token_s")
+    first, second = result.summary.median("warm_phase_first_token_s"), result.summary.median("warm_second_token_s")
     if not first or not second or first < ONE_TIME_FACTOR * second:
         return None
     return (

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from analysis.baseline.reading import Document, whole_pools
+from analysis.baseline.result import Result
 from analysis.text import units
 from analysis.text.markdown import code, md
 
 
-def not_as_asked(document: Document) -> str | None:
+def not_as_asked(result: Result) -> str | None:
     """Any row whose verdict is drift."""
-    drifted = [row for row in document["tuning"]["rows"] if row["verdict"] == "drift"]
+    drifted = [row for row in result.tuning.rows if row.verdict == "drift"]
     if not drifted:
         return None
-    details = "; ".join(md(row["detail"] or row["knob"]) for row in drifted)
+    details = "; ".join(md(row.detail or row.knob) for row in drifted)
     return f"Not as asked for: {details}. The figures below are of the host as it stands."
 
 
-def waits_for_systemd(document: Document) -> str | None:
+def waits_for_systemd(result: Result) -> str | None:
     """Something is persisted and the host's PID 1 is not systemd."""
-    if document["host"]["systemd"] is not False or not document["tuning"]["persisted"]:
+    if result.host.systemd is not False or not result.tuning.persisted:
         return None
     return (
         "systemd does not run here. The files that keep the settings over a reboot are in place and wait for it; until "
@@ -28,21 +28,21 @@ def waits_for_systemd(document: Document) -> str | None:
     )
 
 
-def host_notes(document: Document) -> str | None:
+def host_notes(result: Result) -> str | None:
     """Whatever the host itself reported while it was tuned."""
-    said = document["tuning"]["notes"]
+    said = result.tuning.notes
     return f"The host reported: {'; '.join(md(note) for note in said)}." if said else None
 
 
-def side_effects(document: Document) -> str | None:
+def side_effects(result: Result) -> str | None:
     """A knob that nobody asked for differs from the snapshot."""
-    tuning = document["tuning"]
+    tuning = result.tuning
     moved = [
-        f"{code(knob)} went from {md(before)} to {md(tuning['runtime'][knob])}"
-        for knob, before in tuning["before"].items()
-        if knob not in tuning["desired"]
-        and not _follows_asked_pool(knob, tuning["desired"])
-        and tuning["runtime"].get(knob, before) != before
+        f"{code(knob)} went from {md(before)} to {md(tuning.runtime[knob])}"
+        for knob, before in tuning.before.items()
+        if knob not in tuning.desired
+        and not _follows_asked_pool(knob, tuning.desired)
+        and tuning.runtime.get(knob, before) != before
     ]
     if not moved:
         return None
@@ -57,13 +57,13 @@ def _follows_asked_pool(knob: str, desired: Mapping[str, str]) -> bool:
     return any(name.startswith("hugepages.") and name.rpartition(".")[2] == size for name in desired)
 
 
-def idle_pool(document: Document) -> str | None:
+def idle_pool(result: Result) -> str | None:
     """A pool holds free pages that no mapping has reserved."""
-    idle = [(pool, (pool["free"] - (pool["reserved"] or 0)) * pool["size_bytes"]) for pool in whole_pools(document)]
-    told = [f"{units.size(size)} in {md(pool['size'])} pages" for pool, size in idle if size > 0]
+    idle = [(pool, (pool.free - (pool.reserved or 0)) * pool.size_bytes) for pool in result.whole_pools]
+    told = [f"{units.size(size)} in {md(pool.size)} pages" for pool, size in idle if size > 0]
     if not told:
         return None
-    share = sum(size for _, size in idle) / document["host"]["memory_bytes"]
+    share = sum(size for _, size in idle) / result.host.memory_bytes
     return (
         f"The reserved pool costs {' and '.join(told)} that nobody uses and nothing else can have: "
         f"{units.percent(share)} of the host's memory."

@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.baseline.document import document, validate
+from analysis.baseline.document import check_result, result_document
 from analysis.text import statistics
 from analysis.text.errors import DocumentError
+from analysis.text.samples import Sample
 from analysis.text.storage import as_json, folder_name
+from analysis.text.typed import read
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden/results"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
@@ -53,14 +55,14 @@ def assemble(golden: dict[str, Any], **changed: Any) -> dict[str, Any]:
         "before": tuning["before"],
     }
     host = {key: value for key, value in golden["host"].items() if key != "name"}
-    return document({**benchmark, "host": host, **changed}, **pieces)
+    return result_document({**benchmark, "host": host, **changed}, **pieces)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stored_results_satisfy_the_schema_and_their_summary_follows_from_their_samples(name: str) -> None:
     stored = load(name)
-    validate(stored)
-    assert stored["summary"] == statistics.summarise(stored["samples"])
+    check_result(stored)
+    assert stored["summary"] == statistics.summarise(read(Sample, sample) for sample in stored["samples"]).to_json()
 
 
 def test_a_document_is_assembled_from_what_a_run_registered() -> None:
@@ -125,7 +127,7 @@ def test_the_schema_refuses(spoil: Callable[[dict[str, Any]], None], place: str)
     broken = copy.deepcopy(load("cpu"))
     spoil(broken)
     with pytest.raises(DocumentError) as refused:
-        validate(broken)
+        check_result(broken)
     assert place in refused.value.found
 
 
@@ -135,7 +137,7 @@ def test_a_failed_sample_may_have_measured_nothing_but_needs_a_reason() -> None:
     assert failed["load_real_s"] is None
     failed["reason"] = None
     with pytest.raises(DocumentError, match="reason"):
-        validate(troubled)
+        check_result(troubled)
 
 
 def test_folder_names_of_ordinary_hosts_are_the_hosts_names() -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from analysis.baseline.figures import load_svg
 from analysis.text import statistics
-from analysis.text.figures import phases_svg
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden/results"
 
@@ -27,13 +28,13 @@ def texts(svg: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["cpu", "gpu", "troubled"])
 def test_the_same_result_gives_the_same_bytes(name: str) -> None:
-    svg = phases_svg(load(name))
-    assert svg == phases_svg(load(name))
+    svg = load_svg(load(name))
+    assert svg == load_svg(load(name))
     assert "<dc:date>" not in svg
 
 
 def test_captions_labels_and_legend_are_text() -> None:
-    shown = texts(phases_svg(load("cpu")))
+    shown = texts(load_svg(load("cpu")))
     assert "Cold: loaded after 5.20 s, first token after 6.59 s" in shown
     assert "Warm: loaded after 3.07 s, first token after 3.47 s" in shown
     assert "2.69 s" in shown
@@ -42,7 +43,7 @@ def test_captions_labels_and_legend_are_text() -> None:
 
 
 def test_it_has_no_background_and_an_ink_for_light_and_for_dark() -> None:
-    svg = phases_svg(load("cpu"))
+    svg = load_svg(load("cpu"))
     assert "prefers-color-scheme: dark" in svg
     assert "prefers-color-scheme: light" in svg
     first_patch = re.search(r'<g id="patch_1">.*?</g>', svg, re.S)
@@ -51,16 +52,19 @@ def test_it_has_no_background_and_an_ink_for_light_and_for_dark() -> None:
 
 def test_a_longer_phase_is_a_wider_bar() -> None:
     document = load("cpu")
-    plain, slower = phases_svg(document), copy_with(document, "cold_phase_weights_s", 60.0)
-    assert phases_svg(slower) != plain
-    assert "60.0 s" in texts(phases_svg(slower))
+    plain, slower = load_svg(document), copy_with(document, "cold_phase_weights_s", 60.0)
+    assert load_svg(slower) != plain
+    assert "60.0 s" in texts(load_svg(slower))
 
 
 def copy_with(document: dict[str, Any], key: str, seconds: float) -> dict[str, Any]:
-    return {**document, "summary": {**document["summary"], key: statistics.figure([seconds])}}
+    return {
+        **document,
+        "summary": {**document["summary"], key: {**asdict(statistics.figure([seconds])), "values": [seconds]}},
+    }
 
 
 def test_without_valid_samples_it_says_so() -> None:
-    shown = texts(phases_svg({"summary": statistics.summarise([])}))
+    shown = texts(load_svg({**load("cpu"), "samples": [], "summary": statistics.summarise([]).to_json()}))
     assert "Cold: no valid sample" in shown
     assert "Warm: no valid sample" in shown

@@ -16,10 +16,12 @@ from typing import Any
 import jinja2
 import pytest
 
-from analysis.baseline.report import readme
+from analysis.baseline.figures import load_svg
+from analysis.baseline.report import host_report
 from analysis.text.errors import DocumentError
-from analysis.text.figures import phases_svg
+from analysis.text.samples import Sample
 from analysis.text.statistics import summarise
+from analysis.text.typed import read
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 GOLDEN = REPOSITORY / "tests/golden/results"
@@ -50,6 +52,14 @@ def render(document: dict[str, Any]) -> str:
     return environment.get_template("README.md.j2").render(report_document=document)
 
 
+def part(document: dict[str, Any], name: str) -> str:
+    """One part of the page: a section by its title, or the paragraphs `headline` and `model` before the first."""
+    head, *sections = host_report(document).split("\n## ")
+    parts = {section.partition("\n")[0]: section.partition("\n")[2].strip() for section in sections}
+    _, parts["headline"], parts["model"] = head.strip().split("\n\n")
+    return parts[name]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_is_the_golden_one(name: str) -> None:
     page = render(load(name))
@@ -62,7 +72,7 @@ def test_the_page_is_the_golden_one(name: str) -> None:
 @pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
 def test_a_published_example_is_what_the_code_makes_of_its_result_today(folder: Path) -> None:
     document = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    made = {"README.md": render(document), "phases.svg": phases_svg(document)}
+    made = {"README.md": render(document), "phases.svg": load_svg(document)}
     for name, text in made.items():
         if os.environ.get("SLM_UPDATE_GOLDEN"):
             (folder / name).write_text(text, encoding="utf-8")
@@ -84,7 +94,7 @@ def test_no_share_of_a_limit_passes_100_percent() -> None:
         copy.update(pinned_bytes_per_s=1e6, pageable_bytes_per_s=1e6)
     for sample in document["samples"]:
         sample["ceiling_share"] = 1.11 if sample["kind"] == "cold" else None
-    document["summary"] = summarise(document["samples"])
+    document["summary"] = summarise(read(Sample, sample) for sample in document["samples"]).to_json()
     page = render(document)
     assert "100 %" in page
     assert [share for share in re.findall(r"([0-9]+) %", page) if int(share) > 100] == []
@@ -170,7 +180,7 @@ _FREE_TEXT = (
 @pytest.mark.parametrize("name", NAMES)
 def test_the_headline_says_cold_warm_and_whether_the_tuning_took(name: str) -> None:
     document = load(name)
-    lines = readme(document)["headline"].split("\n")
+    lines = part(document, "headline").split("\n")
     assert lines[0].startswith("- **Cold load: ")
     assert lines[1].startswith("- **Warm load: ")
     drifted = any(row["verdict"] == "drift" for row in document["tuning"]["rows"])
@@ -180,7 +190,7 @@ def test_the_headline_says_cold_warm_and_whether_the_tuning_took(name: str) -> N
 
 
 def test_sections_are_plain_text_for_ansible() -> None:
-    assert {type(text) for text in readme(load("gpu")).values()} == {str}
+    assert type(host_report(load("gpu"))) is str
 
 
 def test_a_host_without_a_gpu_has_no_section_about_it() -> None:
@@ -189,26 +199,25 @@ def test_a_host_without_a_gpu_has_no_section_about_it() -> None:
 
 
 def test_where_and_as_what_the_model_was_loaded_is_told() -> None:
-    assert "stored as bfloat16, in `/var" in readme(load("cpu"))["model"]
-    assert readme(load("cpu"))["model"].endswith(", loaded on cpu as bfloat16.")
+    assert "stored as bfloat16, in `/var" in part(load("cpu"), "model")
+    assert ", loaded on cpu as bfloat16. Measured " in part(load("cpu"), "model")
     document = load("gpu")
-    assert readme(document)["model"].endswith(", loaded on cuda:0, cuda:1 as bfloat16.")
+    assert ", loaded on cuda:0, cuda:1 as bfloat16. Measured " in part(document, "model")
     document["samples"][0] |= {"device": "<b>", "dtype": "float32"}
-    assert readme(document)["model"].endswith(", loaded on &lt;b&gt; as float32; on cuda:0, cuda:1 as bfloat16.")
+    assert ", loaded on &lt;b&gt; as float32; on cuda:0, cuda:1 as bfloat16. Measured " in part(document, "model")
 
 
 def test_a_ratio_is_bold_where_it_has_an_interval_without_one() -> None:
     few, same = load("no-systemd"), load("cpu")
-    assert (
-        "\n- A cold load takes 1.72x as long as a warm one, paired in 2 blocks, too few for an interval.\n"
-        in (readme(few)["headline"])
+    assert "\n- A cold load takes 1.72x as long as a warm one, paired in 2 blocks, too few for an interval.\n" in part(
+        few, "headline"
     )
-    assert "\n- **A cold load takes 1.69x as long as a warm one**, between 1.68x and 1.77x" in readme(same)["headline"]
+    assert "\n- **A cold load takes 1.69x as long as a warm one**, between 1.68x and 1.77x" in part(same, "headline")
     same["summary"]["cold_to_warm_load_ratio"] |= {"ci_low": 0.98}
     assert (
         "\n- **Cold and warm loads do not differ beyond noise.** A cold load takes 1.69x as long as a warm one, "
         "between 0.98x and 1.77x, paired in 3 blocks.\n"
-    ) in readme(same)["headline"]
+    ) in part(same, "headline")
 
 
 def test_a_run_without_one_valid_sample_is_still_a_page() -> None:
@@ -231,7 +240,7 @@ def test_a_run_without_one_valid_sample_is_still_a_page() -> None:
 def test_undo_quotes_a_host_name_for_the_shell() -> None:
     document = load("cpu")
     document["host"]["name"] = "a; rm -rf $HOME"
-    assert "rollback.yml -l 'a; rm -rf $HOME'\n" in readme(document)["undo"]
+    assert "rollback.yml -l 'a; rm -rf $HOME'\n" in part(document, "Undo")
 
 
 def test_undo_names_the_inventory_of_the_run() -> None:
@@ -241,16 +250,16 @@ def test_undo_names_the_inventory_of_the_run() -> None:
 def test_a_disk_is_rotating_in_the_kernels_word() -> None:
     document = load("cpu")
     document["host"]["disk"] |= {"rotational": True}
-    assert "Example NVMe 1TB, reported by the kernel as rotating, read-ahead" in readme(document)["setup"]
+    assert "Example NVMe 1TB, reported by the kernel as rotating, read-ahead" in part(document, "Measured on")
 
 
 def test_the_gpus_are_those_at_the_end_of_the_run() -> None:
     """`host.gpus` is read once, after the last block; each sample has its own, and the noise it made."""
-    assert "| Others on it at the end |" in readme(load("gpu"))["gpus"]
+    assert "| Others on it at the end |" in part(load("gpu"), "GPUs")
 
 
 def test_a_stored_result_of_another_version_is_refused() -> None:
     document = load("cpu")
     document["schema_version"] = 2
     with pytest.raises(DocumentError, match="schema_version"):
-        readme(document)
+        host_report(document)

@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from analysis.sweep.advice import group_vars
 from analysis.sweep.comparison import analyse
 from analysis.sweep.document import analysed, measurements
-from analysis.sweep.figures import forest_svg, memory_svg, phases_svg
+from analysis.sweep.figures import arm_memory_svg, arm_phases_svg, forest_svg
 from analysis.sweep.metrics import METRICS
-from analysis.sweep.progress import line, outlook, stop_reason
-from analysis.sweep.report import PICTURES, files, report
+from analysis.sweep.progress import outlook, progress_line, stop_reason
+from analysis.sweep.report import PICTURES, sweep_files, sweep_report
+from analysis.sweep.sweep import AnalysedSweep, Sweep
 from analysis.text.errors import DocumentError
+from analysis.text.typed import read
 from tests.sweep_samples import ARMS, document
 
 EXAMPLES = Path(__file__).resolve().parents[4] / "docs/examples"
@@ -28,6 +31,10 @@ EFFECTS = {
     ("always", "float32", "warm"): 0.85,
     ("never", "auto", "warm"): 1.15,
 }
+
+
+def typed(document: dict[str, Any]) -> AnalysedSweep:
+    return read(AnalysedSweep, document)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +99,7 @@ def test_lukewarm_failed_and_abandoned_samples_never_enter() -> None:
         {**each, "attempt": 9, "abandoned": True, "sample": {**each["sample"], "time_to_first_token_s": 1000.0}}
         for each in clean["measurements"][:3]
     ]
-    analysis = analyse(odd)
+    analysis = asdict(analyse(read(Sweep, odd)))
     assert analysis["counts"] == {"cold": 92, "warm": 92, "lukewarm": 4, "failed": 4, "abandoned": 3, "noisy": 0}
     for arm in ("always", "never"):
         found = _verdict(analysis, "time_to_first_token_s", "auto", "cold", arm)
@@ -103,15 +110,15 @@ def test_lukewarm_failed_and_abandoned_samples_never_enter() -> None:
 def test_below_six_blocks_there_is_nothing_to_say() -> None:
     few = analysed(document(blocks=5, effects=EFFECTS))
     assert {result["verdict"] for group in few["analysis"]["groups"] for result in group["arms"]} == {"too_few"}
-    assert "too few blocks to say" in report(few).splitlines()[2]
+    assert "too few blocks to say" in sweep_report(typed(few)).splitlines()[2]
 
 
 def test_no_block_at_all_still_gives_a_document_and_a_report() -> None:
     none = analysed(document(blocks=0))
     assert none["analysis"]["advice"][0]["arm"] is None
-    assert "too few blocks to say" in report(none)
-    assert forest_svg(none, "load_real_s")
-    assert phases_svg(none)
+    assert "too few blocks to say" in sweep_report(typed(none))
+    assert forest_svg(typed(none), "load_real_s")
+    assert arm_phases_svg(typed(none))
 
 
 def test_a_control_that_moved_silences_its_group() -> None:
@@ -119,7 +126,7 @@ def test_a_control_that_moved_silences_its_group() -> None:
     group = _group(moved["analysis"], "time_to_first_token_s", "float32", "warm")
     assert group["control"]["verdict"] == "moved"
     assert {result["verdict"] for result in group["arms"]} == {"untrusted"}
-    assert "stock differs from itself" in "\n".join(report(moved).splitlines()[:5])
+    assert "stock differs from itself" in "\n".join(sweep_report(typed(moved)).splitlines()[:5])
 
 
 def _lost(sweep: dict[str, Any], **which: str) -> dict[str, Any]:
@@ -132,16 +139,16 @@ def _lost(sweep: dict[str, Any], **which: str) -> dict[str, Any]:
 
 def test_a_kind_that_never_was_what_was_wanted_is_not_called_without_effect() -> None:
     sweep = _lost(document(effects={("always", "float32", "warm"): 0.7}), kind="cold")
-    _, _, stored, cast, basis = report(sweep).splitlines()[:5]
+    _, _, stored, cast, basis = sweep_report(typed(sweep)).splitlines()[:5]
     assert stored.endswith("first token cold: too few pairs to say; warm: no effect beyond noise (±4 %).")
     assert "warm: `always` faster" in cast
     assert "have too few pairs to be compared cold as stored, cold cast to float32" in basis
-    assert "8 blocks without a pair" in report(sweep)
-    assert "Cold loads could not be judged." in report(sweep).split("## What to do with it")[1]
+    assert "8 blocks without a pair" in sweep_report(typed(sweep))
+    assert "Cold loads could not be judged." in sweep_report(typed(sweep)).split("## What to do with it")[1]
 
 
 def test_an_arm_that_was_never_measured_is_named_and_widens_no_bound() -> None:
-    stored = report(_lost(document(), arm="pool-glibc")).splitlines()[2]
+    stored = sweep_report(typed(_lost(document(), arm="pool-glibc"))).splitlines()[2]
     found = re.fullmatch(
         r".*cold: no effect beyond noise \(±(\d+) %\), `pool-glibc` too few pairs to say; warm: .*", stored
     )
@@ -151,7 +158,7 @@ def test_an_arm_that_was_never_measured_is_named_and_widens_no_bound() -> None:
 
 def test_the_bound_of_the_answer_is_that_of_its_least_certain_verdict() -> None:
     sweep = analysed(document(noise=0.05))
-    bounds = [int(bound) for bound in re.findall(r"±(\d+) %", report(sweep).splitlines()[2])]
+    bounds = [int(bound) for bound in re.findall(r"±(\d+) %", sweep_report(typed(sweep)).splitlines()[2])]
     for kind, bound in zip(("cold", "warm"), bounds, strict=True):
         words = [arm["words"] for arm in _group(sweep["analysis"], "time_to_first_token_s", "auto", kind)["arms"]]
         assert bound == max(int(re.findall(r"±(\d+) %", each)[0]) for each in words)
@@ -162,18 +169,21 @@ def test_a_control_that_moved_in_any_metric_is_told_at_once() -> None:
     for each in sweep["measurements"]:
         if each["arm"] == "stock-again":
             each["sample"]["rss_bytes"] *= 2
-    assert "the two stock arms differ, as they must not: RSS cold as stored" in report(analysed(sweep)).splitlines()[4]
+    assert (
+        "the two stock arms differ, as they must not: RSS cold as stored"
+        in sweep_report(typed(analysed(sweep))).splitlines()[4]
+    )
 
 
 def test_the_report_says_what_stock_is(sweep: dict[str, Any]) -> None:
-    assert "Stock has `thp.enabled=madvise`, `thp.defrag=madvise` and no reserved pages." in report(sweep)
+    assert "Stock has `thp.enabled=madvise`, `thp.defrag=madvise` and no reserved pages." in sweep_report(typed(sweep))
     sweep["stock"]["hugepages.2M"] = "512"
-    assert "`hugepages.2M=512`." in report(sweep)
+    assert "`hugepages.2M=512`." in sweep_report(typed(sweep))
     sweep["stock"]["hugepages.2M"] = "0"
 
 
 def test_the_answer_stands_in_the_first_five_lines(sweep: dict[str, Any]) -> None:
-    head = report(sweep).splitlines()[:5]
+    head = sweep_report(typed(sweep)).splitlines()[:5]
     assert head[0].startswith("# ")
     assert "no effect" in head[2]
     assert "`never` slower" in head[2]
@@ -189,12 +199,12 @@ def test_an_effect_on_the_weights_alone_is_not_lost_in_the_imports() -> None:
     part = _verdict(sweep["analysis"], "weights_to_first_token_s", "float32", "warm", "pool-glibc")
     assert (whole["verdict"], part["verdict"]) == ("none", "less")
     assert part["low"] < 0.8 < part["high"]
-    stored, cast = report(sweep).splitlines()[2:4]
+    stored, cast = sweep_report(typed(sweep)).splitlines()[2:4]
     assert "weights to first token" not in stored
     assert "no arm changes the time to first token beyond noise" in cast
     assert "Weights to first token alone warm: `pool-glibc` faster, 1.2" in cast
     assert sweep["analysis"]["advice"][1]["arm"] == "pool-glibc"
-    assert f"`pool-glibc` (weights to first token, warm: {part['words']})." in report(sweep)
+    assert f"`pool-glibc` (weights to first token, warm: {part['words']})." in sweep_report(typed(sweep))
 
 
 def test_a_sample_without_its_phases_has_no_weights_to_first_token() -> None:
@@ -202,7 +212,7 @@ def test_a_sample_without_its_phases_has_no_weights_to_first_token() -> None:
     for each in cut["measurements"]:
         if each["arm"] == "always" and each["sample"]["block"] == 1:
             each["sample"]["phases"] = each["sample"]["phases"][:-1]
-    found = analyse(cut)
+    found = asdict(analyse(read(Sweep, cut)))
     assert _verdict(found, "weights_to_first_token_s", "auto", "cold", "always")["n"] == 7
     assert _verdict(found, "time_to_first_token_s", "auto", "cold", "always")["n"] == 8
 
@@ -212,7 +222,7 @@ def test_advice_takes_the_smallest_supported_set(sweep: dict[str, Any]) -> None:
     assert stored["arm"] is None
     # As fast as `always` when warm, and faster cold; one variable, and the knob is as it was.
     assert (cast["arm"], cast["changes"]) == ("madvise-torch", 1)
-    text = report(sweep).split("## What to do with it")[1]
+    text = sweep_report(typed(sweep)).split("## What to do with it")[1]
     assert 'thp_enabled: "madvise"' in text
     assert "THP_MEM_ALLOC_ENABLE=1" in text
     assert "supports no change" in text
@@ -264,25 +274,29 @@ def test_hostile_names_stay_inert() -> None:
     hostile = document(blocks=6)
     hostile["host"]["name"] = "<script>alert(1)</script> | [x](http://e.example)"
     hostile["arms"] = [{**arm, "about": "| <b> `x"} for arm in ARMS]
-    text = report(analysed(hostile))
+    text = sweep_report(typed(analysed(hostile)))
     assert "<script" not in text
     assert "<b>" not in text
     assert r"\[x\](http&#58;" in text
 
 
 def test_report_and_pictures_are_deterministic_and_well_formed(sweep: dict[str, Any]) -> None:
-    pictures = [forest_svg(sweep, "time_to_first_token_s"), phases_svg(sweep), memory_svg(sweep)]
-    assert pictures[-1] == memory_svg(sweep)
+    pictures = [
+        forest_svg(typed(sweep), "time_to_first_token_s"),
+        arm_phases_svg(typed(sweep)),
+        arm_memory_svg(typed(sweep)),
+    ]
+    assert pictures[-1] == arm_memory_svg(typed(sweep))
     for picture in pictures:
         assert "madvise-torch" in "".join(ElementTree.fromstring(picture).itertext())
-    text = report(sweep)
-    assert text == report(sweep)
+    text = sweep_report(typed(sweep))
+    assert text == sweep_report(typed(sweep))
     assert all(f"]({name})" in text for name in PICTURES)
     assert all(metric.title in text.lower() or metric.title in text for metric in METRICS)
 
 
 def test_the_document_lies_beside_its_report(sweep: dict[str, Any]) -> None:
-    written = files(sweep)
+    written = sweep_files(sweep)
     assert set(written) == {"sweep.md", "sweep.json", *PICTURES}
     assert json.loads(written["sweep.json"]) == sweep
     assert "(sweep.json)" in written["sweep.md"]
@@ -291,14 +305,14 @@ def test_the_document_lies_beside_its_report(sweep: dict[str, Any]) -> None:
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*sweep")), ids=lambda path: path.name)
 def test_the_examples_are_what_their_samples_give_today(example: Path) -> None:
     stored = analysed(json.loads((example / "sweep.json").read_text()))
-    for name, text in files(stored).items():
+    for name, text in sweep_files(stored).items():
         assert (example / name.replace("sweep.md", "README.md")).read_text() == text, name
 
 
 def test_a_hypervisor_that_takes_memory_back_is_told(sweep: dict[str, Any]) -> None:
     for value in (True, False):
         sweep["host"]["free_page_reporting"] = value
-        assert ("free page reporting" in report(sweep)) is value
+        assert ("free page reporting" in sweep_report(typed(sweep))) is value
 
 
 PROTOCOL = {"blocks": 8, "budget_s": 2400.0, "precision": 0.05}
@@ -335,10 +349,10 @@ def test_missing_samples_keep_a_sweep_from_being_called_tight(blocks: Sequence[i
 
 
 def test_a_block_says_how_far_it_is_and_why_it_was_the_last() -> None:
-    assert line(_progress(0, 0.0), PROTOCOL) == "block 0 of 8"
-    told = line(_progress(3, 900.0), PROTOCOL)
+    assert progress_line(_progress(0, 0.0), PROTOCOL) == "block 0 of 8"
+    told = progress_line(_progress(3, 900.0), PROTOCOL)
     assert re.fullmatch(r"block 3 of 8: stock's first token \S+ s cold, \S+ s warm; about 25 min 0 s left", told)
-    assert line(_progress(8, 1600.0), PROTOCOL).endswith("; 8 blocks are measured, as many as asked for")
+    assert progress_line(_progress(8, 1600.0), PROTOCOL).endswith("; 8 blocks are measured, as many as asked for")
 
 
 def test_the_outlook_names_arms_and_what_is_left_out() -> None:
@@ -349,7 +363,12 @@ def test_the_outlook_names_arms_and_what_is_left_out() -> None:
         "seed": 7,
         "left_out": [{"arm": "mthp-64k", "why": "no such knob."}],
     }
-    planned = {"plan": plan, "restored": True, "is_resumed": True, "progress": {"done": 2}}
+    planned = {
+        "plan": plan,
+        "restored": True,
+        "is_resumed": True,
+        "progress": {"done": 2, "spent_s": 0.0, "times": [], "cells": []},
+    }
     told = " ".join(outlook(planned, {**PROTOCOL, "blocks": 3}))
     for words in ("stock-again", "seed 7", "cut short", "2 of whose blocks", "mthp-64k is left out", "fewer than 6"):
         assert words in told

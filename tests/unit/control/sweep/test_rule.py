@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from analysis.sweep.rule import FEWEST_PAIRS, Array, interval, is_tight, judge
+from analysis.sweep.rule import FEWEST_PAIRS, Array, interval, is_tight, judge_arms
 
 SWEEPS = 1000
 ARMS = 6
@@ -61,7 +61,7 @@ def _differences(noise: Noise, rng: np.random.Generator, sweeps: int, blocks: in
 def test_false_claims_of_a_whole_report_stay_under_the_level(noise: Noise, blocks: int) -> None:
     """Eleven metrics of 24 comparisons each, no effect anywhere: reports with any claim at all."""
     arms, control = _differences(noise, np.random.default_rng(blocks), SWEEPS, blocks, METRICS * STRATA)
-    claimed = judge(arms, control, COMPARISONS, FLOOR).direction.any(axis=(-1, -2))
+    claimed = judge_arms(arms, control, COMPARISONS, FLOOR).direction.any(axis=(-1, -2))
     assert claimed.mean() <= LEVEL
 
 
@@ -75,7 +75,7 @@ def test_stopping_when_intervals_are_tight_makes_no_false_claims(noise: Noise) -
     for blocks in range(FEWEST_PAIRS, 13):
         tight = is_tight(arms[..., :blocks], COMPARISONS, 0.12).all(axis=-1)
         stops = (stopped_at == 0) & (tight | (blocks == 12))
-        judged = judge(arms[stops, ..., :blocks], control[stops, ..., :blocks], COMPARISONS, FLOOR)
+        judged = judge_arms(arms[stops, ..., :blocks], control[stops, ..., :blocks], COMPARISONS, FLOOR)
         claimed[stops] = judged.direction.any(axis=(-1, -2))
         missed[stops] = ((judged.arms.low > 0) | (judged.arms.high < 0)).any(axis=(-1, -2))
         stopped_at[stops] = blocks
@@ -102,7 +102,7 @@ def test_a_known_effect_is_found_and_its_direction_is_right(effect: float, block
     rng = np.random.default_rng(11)
     drawn = rng.normal(0, 0.02, (SWEEPS, 3, blocks))
     arms, control = drawn[:, 2:] - drawn[:, :1] - math.log1p(effect), drawn[:, 1] - drawn[:, 0]
-    direction = judge(arms, control, COMPARISONS, FLOOR).direction[:, 0]
+    direction = judge_arms(arms, control, COMPARISONS, FLOOR).direction[:, 0]
     assert (direction == -1).mean() > 0.85
     assert not (direction == 1).any()
 
@@ -110,14 +110,14 @@ def test_a_known_effect_is_found_and_its_direction_is_right(effect: float, block
 def test_nothing_is_claimed_inside_the_control_interval() -> None:
     control = np.array([0.2, -0.2, 0.2, -0.2, 0.2, -0.2, 0.2, -0.2])
     arms = np.full((1, 8), 0.1) + np.array([0.001, -0.001] * 4)
-    judged = judge(arms, control, COMPARISONS, FLOOR)
+    judged = judge_arms(arms, control, COMPARISONS, FLOOR)
     assert judged.arms.low[0] > 0
     assert judged.direction[0] == 0
 
 
 def test_nothing_is_claimed_beside_a_control_that_moved() -> None:
     control = np.full(8, 0.1) + np.array([0.001, -0.001] * 4)
-    judged = judge(control[None, :] + 0.5, control, COMPARISONS, FLOOR)
+    judged = judge_arms(control[None, :] + 0.5, control, COMPARISONS, FLOOR)
     assert judged.control_moved
     assert judged.direction[0] == 0
 
@@ -125,14 +125,14 @@ def test_nothing_is_claimed_beside_a_control_that_moved() -> None:
 def test_too_few_pairs_are_never_enough() -> None:
     steady = np.full((1, 12), 0.5)
     steady[0, FEWEST_PAIRS - 1 :] = np.nan
-    assert judge(steady, np.zeros(12), COMPARISONS, FLOOR).direction[0] == 0
+    assert judge_arms(steady, np.zeros(12), COMPARISONS, FLOOR).direction[0] == 0
     steady[0, FEWEST_PAIRS - 1] = 0.5
-    assert judge(steady, np.zeros(12), COMPARISONS, FLOOR).direction[0] == 1
+    assert judge_arms(steady, np.zeros(12), COMPARISONS, FLOOR).direction[0] == 1
 
 
 def test_an_effect_below_the_floor_is_not_worth_a_word() -> None:
-    assert judge(np.full((1, 8), 0.004), np.zeros(8), COMPARISONS, FLOOR).direction[0] == 0
-    assert judge(np.full((1, 8), 0.011), np.zeros(8), COMPARISONS, FLOOR).direction[0] == 1
+    assert judge_arms(np.full((1, 8), 0.004), np.zeros(8), COMPARISONS, FLOOR).direction[0] == 0
+    assert judge_arms(np.full((1, 8), 0.011), np.zeros(8), COMPARISONS, FLOOR).direction[0] == 1
 
 
 def test_a_missing_pair_drops_out_and_no_pair_gives_no_figure() -> None:

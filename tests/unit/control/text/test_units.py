@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.text import units
+from analysis.text.statistics import Figure
 
 _SECONDS = {"ms": 1e-3, "s": 1.0}
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -80,13 +81,13 @@ def test_ratios_and_counts() -> None:
 
 
 def test_intervals() -> None:
-    figure = {"median": 8.314, "ci_low": 8.02, "ci_high": 8.766, "n": 3}
+    figure = Figure(median=8.314, ci_low=8.02, ci_high=8.766, n=3)
     assert units.interval(figure, units.seconds) == "8.31 s [8.02, 8.77], n = 3"
-    mixed = {"median": 1 << 30, "ci_low": 900 << 20, "ci_high": 2 << 30, "n": 5}
+    mixed = Figure(median=1 << 30, ci_low=900 << 20, ci_high=2 << 30, n=5)
     assert units.interval(mixed, units.size) == "1.00 GiB [900 MiB, 2.00 GiB], n = 5"
-    few = {"median": 8.314, "ci_low": None, "ci_high": None, "n": 2}
+    few = Figure(median=8.314, ci_low=None, ci_high=None, n=2)
     assert units.interval(few, units.seconds) == "8.31 s, n = 2 (too few for an interval)"
-    assert units.interval(None, units.seconds) == "not measured"
+    assert units.interval(Figure(), units.seconds) == "not measured"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,182 @@
+"""One sweep as its analysis, report and pictures read it. schemas/sweep.schema.json describes the fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from analysis.text.samples import Sample
+from analysis.text.subject import Host, Model, Software
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One setting under test: what it sets on the host, and in the loader's environment."""
+
+    name: str
+    about: str
+    settings: Mapping[str, str]
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An arm that this host cannot do."""
+
+    arm: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """The rules by which a sweep ends: most blocks, most seconds, and the half-width of intervals that is enough."""
+
+    blocks: int
+    budget_s: float
+    precision: float
+
+
+@dataclass(frozen=True)
+class Protocol(Stopping):
+    """How it was measured."""
+
+    seed: int
+    dtypes: tuple[str, ...]
+    cold_scope: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Why and when it ended."""
+
+    reason: str
+    blocks: int
+    spent_s: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One sample, with what the sweep knows of it. `abandoned`: from an attempt that was cut short, in no figure."""
+
+    arm: str
+    dtype_asked: str
+    abandoned: bool
+    sample: Sample
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it is of a finished block, and is what was wanted."""
+        return not self.abandoned and self.sample.is_valid
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against stock, paired within blocks: arm over stock, or arm minus stock. None below two pairs."""
+
+    arm: str
+    n: int
+    dropped: int
+    estimate: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    words: str
+
+    @property
+    def is_claim(self) -> bool:
+        return self.verdict in ("less", "more")
+
+
+@dataclass(frozen=True)
+class ArmComparison(Comparison):
+    """The same, with the median of the arm's own values."""
+
+    median: float | None
+
+
+@dataclass(frozen=True)
+class Band:
+    """What stock shows against itself."""
+
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """One metric as one dtype, cold or warm: the control and every arm against stock."""
+
+    metric: str
+    dtype: str
+    kind: str
+    scale: str
+    stock_median: float | None
+    band: Band
+    control_moved: bool
+    control: Comparison
+    arms: tuple[ArmComparison, ...]
+
+    @property
+    def is_too_few(self) -> bool:
+        return self.control.verdict == "too_few"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule of claims, as a report states it."""
+
+    confidence: float
+    comparisons: int
+    fewest_pairs: int
+    family: str
+    interval: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The smallest set of settings that the data supports for a dtype; `arm` None: no change is supported."""
+
+    dtype: str
+    arm: str | None
+    settings: Mapping[str, str]
+    env: Mapping[str, str]
+    changes: int
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a sweep's samples say."""
+
+    rule: Rule
+    blocks: int
+    counts: Mapping[str, int]
+    groups: tuple[Group, ...]
+    advice: tuple[Advice, ...]
+
+    def group(self, metric: str, dtype: str, kind: str) -> Group:
+        """The comparisons of one metric, dtype and kind."""
+        wanted = (metric, dtype, kind)
+        return next(group for group in self.groups if (group.metric, group.dtype, group.kind) == wanted)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep of one host, without its analysis."""
+
+    run_id: str
+    host: Host
+    model: Model
+    software: Software
+    protocol: Protocol
+    stock: Mapping[str, str]
+    arms: tuple[Arm, ...]
+    left_out: tuple[LeftOut, ...]
+    stopped: Stopped
+    measurements: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True)
+class AnalysedSweep(Sweep):
+    """One sweep of one host, with its analysis."""
+
+    analysis: Analysis
