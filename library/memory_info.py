@@ -92,7 +92,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.model_files import expected_bytes
-from ansible.module_utils.slm_baseline.module import ARGUMENTS, finish, require_root
+from ansible.module_utils.slm_baseline.module import ARGUMENTS, finish, require_root, warn
 from ansible.module_utils.slm_baseline.settings.guard import Guard
 from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
 from ansible.module_utils.slm_baseline.settings.survey import competitors_of, gather, guarded, judge, preflight
@@ -123,8 +123,10 @@ def main() -> None:
             require_root(host, "memory tuning")
             guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, given["model"] or ""))
             preflight(host, guarded(wanted, guard), [] if tolerate else competitors)
-        judged = judge(host, wanted, competitors, tolerate)
-        return {"changed": False, "memory": gather(host), "desired": values_of(wanted), **judged}
+        judged, memory = judge(host, wanted, competitors, tolerate), gather(host)
+        for note in memory["unreadable_mounts"]:
+            warn(module, note)
+        return {"changed": False, "memory": memory, "desired": values_of(wanted), **judged}
 
     finish(module, work)
 

@@ -83,7 +83,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.clock import now
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root, warn
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 from ansible.module_utils.slm_baseline.settings.restore import undo_sweep
 from ansible.module_utils.slm_baseline.settings.rollback import Outcome, roll_back
@@ -118,11 +118,11 @@ def restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     warn(module, done.warning)
     if done.left:
         values = "; ".join(f"{entry['knob']} is {entry['found']}, was {entry['before']}" for entry in done.left)
-        module.warn(f"changed by others since, left: {values}. Next: set by hand what is not wanted.")
+        warn(module, f"changed by others since, left: {values}. Next: set by hand what is not wanted.")
     result = _told(done)
     if done.status == "incomplete":
         reasons = " / ".join(str(problem) for problem in done.problems)
-        module.fail_json(msg=f"rollback incomplete: {reasons}", **result)
+        fail(module, f"rollback incomplete: {reasons}", **result)
     return result
 
 

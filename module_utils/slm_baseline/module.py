@@ -45,19 +45,38 @@ def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoR
         result = work(Host(Path(module.params["root"])))
     except NeedsReboot as error:
         reboot = {"reboot_required": True, "boot_arguments": error.boot_arguments}
-        module.fail_json(msg=str(error), problem=error.as_dict(), **reboot)
+        fail(module, str(error), problem=error.as_dict(), **reboot)
     except SettingError as error:
-        module.fail_json(msg=str(error), problem=error.as_dict())
+        fail(module, str(error), problem=error.as_dict())
     except OSError as error:
         problem = os_problem(str(error.filename or "the host"), "to work", error)
-        module.fail_json(msg=str(problem), problem=problem.as_dict())
-    module.exit_json(**result)
+        fail(module, str(problem), problem=problem.as_dict())
+    module.exit_json(**printable(result))
+
+
+def fail(module: AnsibleModule, message: str, **result: Any) -> NoReturn:
+    """End the module with an error."""
+    module.fail_json(**printable({"msg": message, **result}))
 
 
 def warn(module: AnsibleModule, warning: str | None) -> None:
     """Tell a warning, where there is one."""
     if warning:
-        module.warn(warning)
+        module.warn(printable(warning))
+
+
+def printable(value: Any) -> Any:
+    """The same with bytes that are no UTF-8 written as escapes: every text leaves a module through here.
+
+    Names of processes, files and disks may hold any byte, and ansible-core refuses a result that has one of these.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {printable(name): printable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [printable(item) for item in value]
+    return value
 
 
 def require_root(host: Host, what: str) -> None:
@@ -106,7 +125,7 @@ def set_up(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict
         changes = plan()
         unsettled = carry_out(host, wanted, changes, now(), run_id)
         if unsettled:
-            module.warn(f"every change took, but is not recorded as settled: {unsettled}")
+            warn(module, f"every change took, but is not recorded as settled: {unsettled}")
         if any(change.name.startswith(UNITS) for change in changes):
             warn(module, reload_units(host))
     told = outcome(changes, verified=True, undone=undone)

@@ -17,7 +17,7 @@ from ..host.errors import ParseError, SettingError
 from ..host.files import Host, missing_folders
 from ..host.mountinfo import MountEntry, mounted_at, read_mountinfo
 from ..host.processes import holders
-from ..host.sizes import format_size, parse_size
+from ..host.sizes import format_size, is_number, parse_size
 from .hugetlb import default_page_bytes
 
 _MS_NOSUID, _MS_NODEV = 2, 4
@@ -56,7 +56,8 @@ def parse_options(path: str, options: str, default_page_bytes: int) -> MountSpec
         return MountSpec(
             path=path,
             page_size_bytes=parse_size(fields["pagesize"]) if "pagesize" in fields else default_page_bytes,
-            size_bytes=None if size is None else parse_size(size),
+            # The kernel prints up to 64 bits of bytes, more than a size that a user may give.
+            size_bytes=None if size is None else int(size) if is_number(size) else parse_size(size),
             mode=int(fields.get("mode", f"{DEFAULT_MODE:o}"), 8),
             uid=int(fields.get("uid", "0")),
             gid=int(fields.get("gid", "0")),
@@ -71,13 +72,25 @@ def found_mount(host: Host, path: str) -> MountSpec | None:
 
 
 def hugetlbfs_mounts(host: Host) -> list[MountSpec]:
-    """Every hugetlbfs mount of the host, systemd's /dev/hugepages included."""
+    """Every hugetlbfs mount of the host whose options can be read, systemd's /dev/hugepages included."""
+    return [mount for mount in _each_mount(host).values() if isinstance(mount, MountSpec)]
+
+
+def unreadable_mounts(host: Host) -> dict[str, SettingError]:
+    """hugetlbfs mounts whose options cannot be read, by knob name: no reason to stop unless they are wanted."""
+    return {f"hugetlbfs.{path}": why for path, why in _each_mount(host).items() if isinstance(why, SettingError)}
+
+
+def _each_mount(host: Host) -> dict[str, MountSpec | SettingError]:
     default = default_page_bytes(host)
-    return [
-        parse_options(entry.path, entry.super_options, default)
-        for entry in read_mountinfo(host)
-        if entry.fstype == "hugetlbfs"
-    ]
+    mounts: dict[str, MountSpec | SettingError] = {}
+    for entry in read_mountinfo(host):
+        if entry.fstype == "hugetlbfs":
+            try:
+                mounts[entry.path] = parse_options(entry.path, entry.super_options, default)
+            except SettingError as error:
+                mounts[entry.path] = error
+    return mounts
 
 
 def _single(host: Host, path: str, entries: Sequence[MountEntry]) -> MountSpec | None:

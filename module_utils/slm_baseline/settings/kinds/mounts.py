@@ -17,7 +17,7 @@ from ...host.sizes import format_size, is_number
 from ..changes import Change
 from ..dropins import Line
 from ..hugetlb import default_page_bytes, pool_sizes
-from ..hugetlbfs import DEFAULT_MODE, ChangeMount, MountSpec, found_mount, hugetlbfs_mounts
+from ..hugetlbfs import DEFAULT_MODE, ChangeMount, MountSpec, found_mount, hugetlbfs_mounts, unreadable_mounts
 from ..ownership import Ours
 from ..stored import MAX_ID, MAX_MODE, absolute, whole
 from ..units import is_enabled, our_units, parse_unit, plan_unit, unit_path, wants_path
@@ -105,7 +105,8 @@ class Mounts:
             "mounts": [
                 {**asdict(mount), "options": mount.options, "stacked": len(mounted_at(entries, mount.path))}
                 for mount in hugetlbfs_mounts(host)
-            ]
+            ],
+            "unreadable_mounts": list(map(str, unreadable_mounts(host).values())),
         }
 
     def values(self) -> dict[str, str]:
@@ -134,6 +135,7 @@ class Mounts:
     def read(self, host: Host) -> dict[str, Reading]:
         """Every hugetlbfs mount, and on a wanted path also what keeps it from being one."""
         values: dict[str, Reading] = {mount.name: mount.options for mount in hugetlbfs_mounts(host)}
+        values |= unreadable_mounts(host)
         for mount in self.mounts:
             try:
                 found = found_mount(host, mount.path)

@@ -92,7 +92,10 @@ class PoolState:
         return None if nodes == found.nodes else PoolState(self.size_bytes, sum(nodes.values()), nodes)
 
     def change(self, host: Host) -> ReturnPages | None:
-        found = pool_state(host, self.size_bytes)
+        """A size that the kernel no longer has (another processor, another base page) has no pages to restore."""
+        found = self.now(host)
+        if found is None:
+            return None
         change = ReturnPages(found, self)
         if found.persistent != self.persistent or spread_goal(found.nodes, self.nodes) not in (None, found.nodes):
             return change
@@ -198,6 +201,8 @@ class Pools:
             if name in self.values() or name not in before:
                 continue
             pool = parse_pool_name(name, before[name])
+            if not host.exists(pool_folder(pool.size_bytes, pool.node)):
+                continue
             pools = [pool]
             goal = spread_goal(pool_spread(host, pool.size_bytes), prior[str(pool.size_bytes)].nodes)
             if pool.node is None and goal is not None:

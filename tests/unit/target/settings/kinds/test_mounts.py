@@ -23,7 +23,8 @@ from ansible.module_utils.slm_baseline.settings.hugetlbfs import (
     hugetlbfs_mounts,
     parse_options,
 )
-from ansible.module_utils.slm_baseline.settings.kinds.mounts import check_mounts, parse_mounts
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts, check_mounts, parse_mounts
+from ansible.module_utils.slm_baseline.settings.registry import runtime_values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,6 +99,8 @@ def test_a_strange_mount_of_somebody_else_hides_nothing(fake_host: Host) -> None
         ("rw,pagesize=1G,size=64M", MountSpec("/m", GIB, 64 << 20)),
         ("rw", MountSpec("/m", MIB2)),
         ("", MountSpec("/m", MIB2)),
+        ("rw,pagesize=2M,size=1125899906842624", MountSpec("/m", MIB2, 1 << 50)),
+        ("rw,pagesize=2M,size=18446744073709551615", MountSpec("/m", MIB2, (1 << 64) - 1)),
         ("rw,pagesize=2M,min_size=4194304,nr_inodes=10", MountSpec("/m", MIB2)),
     ],
 )
@@ -410,3 +413,17 @@ def test_holders_by_folder_file_and_mapping_but_not_by_a_longer_name(fake_host: 
         os.symlink(target, place)
     assert holders(fake_host, "/mnt/huge") == ["p1 (pid 1)", "p2 (pid 2)"]
     assert holders(fake_host, "/mnt/huge", most=1) == ["p1 (pid 1)"]
+
+
+def test_one_unreadable_mount_of_somebody_elses_is_a_note(fake_host: Host) -> None:
+    odd = "9 27 0:9 / /mnt/odd rw - hugetlbfs h rw,pagesize=2M,size=lots\n"
+    put(fake_host.root, "/proc/self/mountinfo", MOUNTINFO + odd + HUGE)
+    assert [mount.path for mount in hugetlbfs_mounts(fake_host)] == ["/mnt/huge"]
+    facts = Mounts.facts(fake_host)
+    assert [mount["path"] for mount in facts["mounts"]] == ["/mnt/huge"]
+    (note,) = facts["unreadable_mounts"]
+    assert "hugetlbfs options of /mnt/odd" in note
+    assert Mounts().plan(fake_host, {}) == []
+    assert "hugetlbfs./mnt/odd" not in runtime_values(fake_host)
+    wanted = Mounts([MountSpec("/mnt/odd", MIB2)])
+    assert isinstance(wanted.read(fake_host)["hugetlbfs./mnt/odd"], SettingError)

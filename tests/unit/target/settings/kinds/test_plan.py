@@ -134,6 +134,14 @@ def test_one_size_goes_while_another_comes(kernel: FakeKernel) -> None:
     assert kernel.pages(GIB) == {0: 0, 1: 0}
 
 
+def test_a_size_that_is_gone_and_no_longer_wanted_is_only_dropped(kernel: FakeKernel) -> None:
+    """As on a virtual machine that moved to a processor without 1G pages."""
+    pools(kernel, PoolSpec(GIB, 2), PoolSpec(MIB2, 9))
+    for folder in ("/sys/kernel/mm/hugepages", *(NODE.format(node).rsplit("/", 2)[0] for node in (0, 1))):
+        shutil.rmtree(kernel.path(f"{folder}/hugepages-1048576kB"))
+    assert pools(kernel, PoolSpec(MIB2, 9)) == [POOLS_DROPIN]
+
+
 def test_a_pool_that_falls_short_leaves_no_drop_in(kernel: FakeKernel) -> None:
     kernel.room.update({(MIB2, 0): 5, (MIB2, 1): 5})
     with pytest.raises(SettingError, match="asked 64, got 10"):
