@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins doc_fragment_plugi
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-bad-input test-sweep bench fuzz lock clean
+.PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-bad-input test-sweep bench bench-agreement fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,7 +73,10 @@ test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken
 	$(BIN)/pytest tests/sweep
 
 bench: .venv/dev ## what the observer costs: its load time against the same loader by hand
-	$(BIN)/python benchmarks/fidelity.py $(ARGS)
+	$(BIN)/python -m benchmarks.fidelity $(ARGS)
+
+bench-agreement: .venv/dev ## our cold and warm load times beside hyperfine's of the same loader
+	$(BIN)/python -m benchmarks.agreement $(ARGS)
 
 fuzz: .venv/dev ## a coverage-guided minute over every parser
 	$(BIN)/pip install --quiet --requirement requirements/fuzz.txt

@@ -1,0 +1,99 @@
+"""The benchmarks keep off a host that a run works on and give it back; what they say of pairs with a known effect."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.host import lease
+from ansible.module_utils.slm_baseline.host.files import Host
+
+from benchmarks import agreement, fidelity, subject
+from benchmarks.subject import Benchmark, Effect
+
+BENCHMARK = Benchmark("fidelity", "", sys.executable, "python3", pairs=15)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A tree that stands for the host; a subject is made of nothing."""
+    monkeypatch.setattr(subject, "Host", lambda: Host(tmp_path))
+    monkeypatch.setattr(subject, "make_subject", lambda host, request: SimpleNamespace())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return Host(tmp_path)
+
+
+def test_it_works_under_a_lease_and_gives_the_host_back(host: Host) -> None:
+    done: list[int] = []
+
+    def compare(at: Host, subject: Any, pairs: int, rng: random.Random) -> int:
+        assert at.exists(lease.LEASE)
+        done.append(pairs)
+        return 1
+
+    assert BENCHMARK.run(compare, ["--pairs", "4"]) == 1
+    assert done == [4]
+    assert not host.exists(lease.LEASE)
+
+
+def test_a_run_at_work_keeps_its_scratch_and_its_lease(host: Host) -> None:
+    def compare(*_: Any) -> int:
+        raise AssertionError("the host belongs to another run")
+
+    with lease.held(host, {"id": "run-1"}), pytest.raises(SystemExit, match="run run-1") as refused:
+        BENCHMARK.run(compare, [])
+    assert str(refused.value).startswith("fidelity: run lock: wanted ")
+    assert host.exists(lease.LEASE)
+
+
+@pytest.mark.parametrize("arguments", [["--pairs", "2"], ["--pairs", "x"], ["--surprise"]])
+def test_a_bad_command_line_is_one_error(host: Host, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        BENCHMARK.run(lambda *_: 0, arguments)
+    assert refused.value.code == 2
+
+
+def test_an_effect_is_told_with_its_interval_and_its_verdict() -> None:
+    effect = Effect.of([1.01, 1.01, 1.01, 1.01])
+    assert str(effect) == "+1.00% [+1.00%, +1.00%] over 4 pairs"
+    assert effect.verdict(0.02) == "within 2%"
+    assert effect.verdict(0.005) == "NOT within 0%"
+    assert Effect(0.01, -0.03, 0.02, 4).verdict(0.02).startswith("within 2%, and the interval reaches further")
+
+
+@pytest.mark.parametrize(("cost", "status"), [(0.01, 0), (0.05, 1)])
+def test_the_observers_effect_is_that_of_the_pairs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cost: float, status: int
+) -> None:
+    rng = random.Random(7)
+    monkeypatch.setattr(fidelity, "prepare", lambda *_: None)
+    # A drift of 50 % over the run cancels within a pair.
+    drift = iter(range(1000))
+    monkeypatch.setattr(fidelity, "by_hand", lambda _: fidelity.Load(1.0 + next(drift) // 2 / 20, 1.0))
+    load = lambda _: (fidelity.Load((1 + cost) * (1.0 + next(drift) // 2 / 20), 1.0), 0.001)  # noqa: E731
+    monkeypatch.setattr(fidelity, "watched", load)
+    assert fidelity.compare(Host(), SimpleNamespace(), 8, rng) == status  # type: ignore[arg-type]
+    assert (
+        f"the observer's effect on load time: +{cost:.2%} [+{cost:.2%}, +{cost:.2%}] over 8" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(("cold", "status"), [(1.04, 0), (0.94, 1)])
+def test_agreement_is_judged_for_each_state(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cold: float, status: int
+) -> None:
+    states: list[str] = []
+    monkeypatch.setattr(agreement, "prepare", lambda host, subject, wanted: states.append(wanted))
+    monkeypatch.setattr(agreement, "observed", lambda _: None)
+    monkeypatch.setattr(agreement, "load_real_s", lambda _: 10 * cold if states[-1] == "cold" else 2.0)
+    monkeypatch.setattr(agreement, "by_hyperfine", lambda _: 10.0 if states[-1] == "cold" else 2.0)
+    assert agreement.compare(Host(), SimpleNamespace(), 3, random.Random(1)) == status  # type: ignore[arg-type]
+    assert states == ["cold"] * 6 + ["warm"] * 6
+    out = capsys.readouterr().out
+    assert f"cold: medians ours {10 * cold:.3f} s, hyperfine 10.000 s" in out
+    assert "warm: medians ours 2.000 s, hyperfine 2.000 s; ours against hyperfine +0.00%" in out
