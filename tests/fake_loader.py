@@ -52,6 +52,41 @@ def misbehave() -> None:
     if MODE == "leave-child":
         subprocess.Popen(["sleep", "62.5"])
         os._exit(0)
+    if MODE == "leave-daemon":
+        # Out of the process group, and an orphan at once.
+        subprocess.Popen(["sh", "-c", "setsid sleep 64.5 & exit 0"], start_new_session=True).wait()
+        os._exit(0)
+    if MODE == "flood-after-end":
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                while True:
+                    os.write(EVENTS, b'{"event": "noise"}\n' * 1000)
+            os._exit(0)
+        time.sleep(0.3)
+        os._exit(0)
+    if MODE == "fork-bomb":
+        # Each child forks the next one and ends: no two looks at /proc see the same.
+        if os.fork() == 0:
+            os.setsid()
+            while True:
+                if os.fork():
+                    os._exit(0)
+        time.sleep(0.3)
+        os._exit(0)
+    if MODE == "fill-hold":
+        hold = os.open(f"/proc/self/fd/{HOLD}", os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            while True:
+                os.write(hold, b"x" * 4096)
+        except BlockingIOError:
+            pass
+    if MODE == "deep-home":
+        os.chdir(os.environ["HOME"])
+        for _ in range(3000):
+            os.mkdir("d")
+            os.chdir("d")
+        os.chdir("/")
     if MODE == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if MODE == "rubbish":
@@ -77,6 +112,8 @@ def main() -> None:
     say("held", memory=MEMORY, **facts)
     sys.stderr.write(json.dumps({"env": dict(os.environ), "cwd": os.getcwd(), "uid": os.getuid()}))
     sys.stderr.flush()
+    if MODE == "fill-hold":
+        time.sleep(90)
     if MODE != "hasty":
         assert os.read(HOLD, 1)
     say("resumed")

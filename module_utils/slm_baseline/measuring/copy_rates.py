@@ -7,6 +7,7 @@ import math
 import subprocess
 from typing import Any
 
+from .descendants import adopting
 from .loader_process import Loader, clean_environment, run_as
 
 SCRIPT = "gpu_copy_rate.py"
@@ -20,16 +21,17 @@ def measure_copy_rates(loader: Loader, script: str) -> list[dict[str, Any]]:
     A script that fails, hangs or prints rubbish gives an empty list: an unknown limit, never a wrong one.
     """
     try:
-        done = subprocess.run(
-            [loader.python, script],
-            check=False,
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            cwd="/",
-            env=clean_environment(loader, "/"),
-            timeout=_TIMEOUT_S,
-            **run_as(loader.account),
-        )
+        with adopting():
+            done = subprocess.run(
+                [loader.python, script],
+                check=False,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                env=clean_environment(loader, "/"),
+                timeout=_TIMEOUT_S,
+                **run_as(loader.account),
+            )
     except (OSError, subprocess.SubprocessError):
         return []
     return parse_copy_rates(done.stdout) if done.returncode == 0 else []

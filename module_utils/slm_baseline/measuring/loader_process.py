@@ -10,7 +10,6 @@ import ctypes
 import os
 import pwd
 import select
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -18,17 +17,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import FileIO
+from pathlib import Path
 from typing import Any
 
 from ..host.errors import SettingError
+from ..host.trees import remove_tree
+from .descendants import adopting
 from .loader_events import Events, ProtocolError
 
 _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4096
+_READ_BYTES = 1 << 16
 _WATCH_MS = 1000
 """How often the observer wakes without cause, to see a loader that died while a child of its holds the pipes."""
 _DYING_S = 2.0
 """How long a killed loader may take to give its memory back: gone from /proc by then, it has not ended for wait4."""
+_ENDING_S = 60.0
+"""How long a killed loader may take to end: one in the middle of a read from a slow disk ends after the read."""
+_DRAIN_BYTES, _DRAIN_S = 4 << 20, 5.0
+"""Once every writer is gone, little is left in the pipes: an unprivileged user's holds 1 MiB at most (pipe(7))."""
+_REMOVAL_S = 60.0
 _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -122,6 +130,7 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
     """
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(_private_home(loader))
+        family = stack.enter_context(adopting())
         events_read, events_write = _pipe(stack)
         hold_read, hold_write = _pipe(stack)
         error_read, error_write = _pipe(stack)
@@ -160,9 +169,13 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
         try:
             problem = watch.run(spawn_ns + int(loader.timeout_s * 1e9), loader.timeout_s)
         finally:
-            status, usage = _end(process)
-        watch.drain_stderr()
-        return _observation(watch, problem, status, usage)
+            ended = _end(process)
+            # Before the pipes are drained: whoever is left could fill them for ever.
+            is_alone = family.end()
+        problem = problem or watch.drain()
+        if ended is None or not is_alone:
+            return _observation(watch, f"processes of it are left {_ENDING_S:g} s after SIGKILL", ended)
+        return _observation(watch, problem, ended)
 
 
 def clean_environment(loader: Loader, home: str) -> dict[str, str]:
@@ -196,6 +209,7 @@ class _Watch:
     def run(self, deadline_ns: int, timeout_s: float) -> str | None:
         """Until the loader ends, breaks the protocol (the answer says how) or the deadline passes."""
         poll = select.poll()
+        os.set_blocking(self.hold_fd, False)
         for descriptor in (self.events_fd, self.error_fd):
             os.set_blocking(descriptor, False)
             poll.register(descriptor, select.POLLIN)
@@ -219,33 +233,35 @@ class _Watch:
                         poll.unregister(descriptor)
                         open_pipes.discard(descriptor)
             if _has_ended(self.pid):
-                return self._last_words(open_pipes)
+                return None
 
-    def drain_stderr(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while self._read(self.error_fd):
-                pass
-
-    def _last_words(self, open_pipes: set[int]) -> str | None:
-        """The events still in the pipe of a process that has ended."""
-        try:
-            while self.events_fd in open_pipes and self._read(self.events_fd):
-                pass
-        except (ProtocolError, Unreadable) as error:
-            return str(error)
-        return None
+    def drain(self) -> str | None:
+        """Take what is still in the pipes of a loader that has ended; what is wrong with it, if anything."""
+        problem = None
+        deadline, left = time.monotonic() + _DRAIN_S, _DRAIN_BYTES
+        for descriptor in (self.events_fd, self.error_fd):
+            try:
+                while self._read(descriptor):
+                    left -= _READ_BYTES
+                    if left < 0 or time.monotonic() > deadline:
+                        problem = problem or "its pipes are still being filled after its end"
+                        break
+            except (ProtocolError, Unreadable) as error:
+                problem = str(error)
+        return problem
 
     def _read(self, descriptor: int) -> bool:
         """Take what a pipe has; False at its end, or for now where a stray child keeps it open."""
         try:
-            data = os.read(descriptor, 1 << 16)
+            data = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
             return False
         if descriptor == self.error_fd:
             self.tail = (self.tail + data)[-_TAIL_BYTES:]
         elif "held" in self.events.feed(data):
             self._look()
-            with contextlib.suppress(BrokenPipeError):
+            # Full only where the loader filled it itself, by way of /proc/self/fd.
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):
                 os.write(self.hold_fd, b"g")
         return bool(data)
 
@@ -264,7 +280,9 @@ class _Watch:
         return next(reversed(self.events.marks), "none")
 
 
-def _observation(watch: _Watch, problem: str | None, status: int, usage: Usage) -> Observation:
+def _observation(watch: _Watch, problem: str | None, ended: tuple[int, Usage] | None) -> Observation:
+    """What was seen; `ended` is None for a loader that could not be ended."""
+    status, usage = ended or (int(signal.SIGKILL), Usage(0.0, 0.0))
     name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
     exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
     if problem is None:
@@ -287,15 +305,23 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _end(process: subprocess.Popen[bytes]) -> tuple[int, Usage]:
+def _end(process: subprocess.Popen[bytes]) -> tuple[int, Usage] | None:
     """Kill what is left of the loader's process group, reap the loader; its wait status and own usage.
 
+    None where it is still there when the patience is over, as in an uninterruptible read of a dead network disk.
     Reaped last: until then its group id cannot belong to anybody else. RUSAGE_CHILDREN would be a maximum over all
     children so far (getrusage(2)), so the one child is waited for.
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    _, status, usage = os.wait4(process.pid, 0)
+    deadline = time.monotonic() + _ENDING_S
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.002)
     process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
     return status, Usage(usage.ru_utime, usage.ru_stime)
 
@@ -327,4 +353,6 @@ def _private_home(loader: Loader) -> Iterator[str]:
             os.chown(home, loader.account.uid, loader.account.gid)
         yield home
     finally:
-        shutil.rmtree(home, ignore_errors=True)
+        # What could not be removed goes with the scratch of the next run, or is told there.
+        with contextlib.suppress(OSError):
+            remove_tree(Path(home), _REMOVAL_S)

@@ -151,6 +151,44 @@ def test_a_child_left_behind_is_killed_and_not_waited_for(tmp_path: Path) -> Non
     assert processes("sleep 62.5") == []
 
 
+def test_a_child_that_left_group_and_parent_is_ended(tmp_path: Path) -> None:
+    run(tmp_path, "leave-daemon")
+    assert processes("sleep 64.5") == []
+
+
+@pytest.mark.parametrize("mode", ["flood-after-end", "fork-bomb"])
+def test_a_child_that_floods_the_pipes_or_forks_holds_nobody(tmp_path: Path, mode: str) -> None:
+    seen = bounded(tmp_path, mode)
+    assert "never reported import_transformers" in seen
+    assert processes(f"{FAKE} {mode}") == []
+
+
+def test_a_loader_that_fills_the_pipe_it_waits_on_holds_nobody(tmp_path: Path) -> None:
+    assert "last event: held" in bounded(tmp_path, "fill-hold")
+
+
+def test_a_home_of_3000_nested_folders_is_removed(tmp_path: Path) -> None:
+    assert run(tmp_path, "deep-home").problem is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def bounded(tmp_path: Path, mode: str) -> str:
+    """The problem that an observer of its own process finds, within a minute."""
+    script = BOUNDED.format(tests=str(FAKE.parent), fake=str(FAKE), mode=mode, scratch=str(tmp_path))
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip()
+
+
+BOUNDED = """
+import sys
+sys.path.insert(0, {tests!r})
+import conftest
+from ansible.module_utils.slm_baseline.measuring.loader_process import Loader, observe
+print(observe(Loader(sys.executable, {fake!r}, ({mode!r},), None, 4.0, scratch={scratch!r}), lambda pid: None).problem)
+"""
+
+
 def test_stderr_is_kept_without_control_characters(tmp_path: Path) -> None:
     assert run(tmp_path, "crash").stderr_tail == "no [31mweights[0m here"
     assert printable(b"a\rb\x00\x07c\xff\n") == "a\nbc\N{REPLACEMENT CHARACTER}"
