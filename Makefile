@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins doc_fragment_plugi
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep test lint types unit docs-check syntax test-vm test-faults test-bad-input test-sweep bench bench-agreement fuzz lock clean
+.PHONY: help baseline audit rollback sweep report test lint types unit docs-check syntax test-vm test-faults test-bad-input test-sweep test-browser bench bench-agreement bench-fleet fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ rollback: .venv/control ## restore gpu-hosts exactly as they were
 sweep: .venv/control ## what do the settings do to load and first token? (HOST=name)
 	$(PLAYBOOK) sweep.yml -l $(or $(HOST),gpu-hosts) $(ARGS)
 
+report: .venv/control ## write reports/index.html, the page of the whole fleet, from stored results
+	$(PLAYBOOK) report.yml $(ARGS)
+
 test: lint types syntax docs-check unit ## everything that is safe on any laptop: no root, no kernel setting touched
 
 lint: .venv/dev
@@ -52,7 +55,7 @@ types: .venv/dev
 	$(BIN)/mypy $(wildcard $(TYPED))
 
 syntax: .venv/dev
-	$(PLAYBOOK) --syntax-check $(wildcard baseline.yml audit.yml rollback.yml sweep.yml)
+	$(PLAYBOOK) --syntax-check $(wildcard baseline.yml audit.yml rollback.yml sweep.yml report.yml)
 
 docs-check: .venv/dev
 	$(BIN)/ansible-doc -t module $(patsubst library/%.py,%,$(wildcard library/*.py)) > /dev/null
@@ -72,11 +75,17 @@ test-bad-input: .venv/dev ## bad input against this machine's real kernel (root;
 test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (root; two minutes)
 	$(BIN)/pytest tests/sweep
 
+test-browser: .venv/dev ## the page in a real Chromium, metrics in a real Prometheus (Debian: chromium prometheus prometheus-node-exporter)
+	$(BIN)/pytest tests/browser tests/monitoring
+
 bench: .venv/dev ## what the observer costs: its load time against the same loader by hand
 	$(BIN)/python -m benchmarks.fidelity $(ARGS)
 
 bench-agreement: .venv/dev ## our cold and warm load times beside hyperfine's of the same loader
 	$(BIN)/python -m benchmarks.agreement $(ARGS)
+
+bench-fleet: .venv/dev ## the page of a thousand hosts: size, build, first paint, filter (Debian: chromium)
+	$(BIN)/python -m benchmarks.fleet_page $(ARGS)
 
 fuzz: .venv/dev ## a coverage-guided minute over every parser
 	$(BIN)/pip install --quiet --requirement requirements/fuzz.txt

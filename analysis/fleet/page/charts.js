@@ -37,9 +37,10 @@ const phaseBars = (bars) => {
 };
 
 /** The history of one metric: a dot a run with its interval, in order of time; failed runs as crosses. */
-const history = (host, metric, selected) => {
+const history = (host, metric, shown) => {
+  const selected = shown?.id;
   const { title, unit } = METRICS[metric];
-  const [width, height, left, right, top, bottom] = [420, 170, 62, 14, 12, 26];
+  const [width, height, left, right, top, bottom] = [420, 170, 76, 14, 12, 26];
   const points = host.runs.map((run) => ({ run, figure: run.figure(metric) }));
   const present = points.filter((each) => each.figure);
   const latest = present.at(-1);
@@ -55,7 +56,7 @@ const history = (host, metric, selected) => {
   const x = (at) => (span ? left + 8 + ((at - times[0]) / span) * (width - left - right - 16) : (width + left - right) / 2);
   const y = (value) => height - bottom - ((value - low) / (high - low)) * (height - top - bottom);
   const change = host.changes.find((each) => each.metric === metric);
-  const label = `${title} over ${things(present.length, "run")}: newest ${unit(latest.figure.median)}, `
+  const label = `${title} over ${things(present.length, "run")}: latest ${unit(latest.figure.median)}, `
     + `from ${unit(Math.min(...present.map((e) => e.figure.median)))} to ${unit(Math.max(...present.map((e) => e.figure.median)))}`;
   return h("figure", { class: "history" },
     h("figcaption", {}, h("span", {}, title), h("strong", {}, unit(latest.figure.median))),
@@ -65,10 +66,10 @@ const history = (host, metric, selected) => {
         s("text", { class: "axis", x: left - 8, y: y(at) + 4, "text-anchor": "end" }, unit(at)),
       ]),
       change && s("line", { class: "since", x1: x(change.since_s), x2: x(change.since_s), y1: top, y2: height - bottom }),
-      s("polyline", { class: "trace", points: present.map((e) => `${x(e.run.at)},${y(e.figure.median)}`).join(" ") }),
+      s("polyline", { class: "trace", points: present.filter((e) => e.run.task === shown?.task).map((e) => `${x(e.run.at)},${y(e.figure.median)}`).join(" ") }),
       points.map(({ run, figure }) => figure
-        ? s("g", { class: run.id === selected ? "point selected" : "point" },
-          s("title", {}, `${stamp(run.at)}: ${metric.endsWith("_s") && figure.n ? units.interval(figure, unit) : unit(figure.median)}`),
+        ? s("g", { class: `point${run.id === selected ? " selected" : ""}${run.task === shown?.task ? "" : " other"}` },
+          s("title", {}, `${stamp(run.at)}, ${run.environment.model}: ${metric.endsWith("_s") && figure.n ? units.interval(figure, unit) : unit(figure.median)}`),
           figure.low !== null && s("line", { class: "whisker", x1: x(run.at), x2: x(run.at), y1: y(figure.low), y2: y(figure.high) }),
           s("circle", { cx: x(run.at), cy: y(figure.median), r: run.id === selected ? 5 : 3.5 }))
         : s("text", { class: "cross", x: x(run.at), y: height - bottom - 2, "text-anchor": "middle" },

@@ -45,6 +45,8 @@ class Run {
     return row ? { median: row[0], n: row[1], low: row[2] ?? null, high: row[3] ?? null } : null;
   }
   value(metric) { return this.figure(metric)?.median ?? null; }
+  /** What two runs have to share for their times to mean the same. */
+  get task() { return JSON.stringify(["model", "dtype", "gpu", "cold_scope"].map((fact) => this.environment[fact])); }
   get failed() { return this.times.every((each) => each === null); }
   /** [[name, label, seconds]] of `cold` or `warm`. */
   phasesOf(kind) {

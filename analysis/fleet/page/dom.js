@@ -16,7 +16,7 @@ const h = (tag, attributes, ...children) => fill(document.createElement(tag), at
 const s = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
 const link = (address, ...children) => h("a", { href: address }, ...children);
-const hostLink = (host) => h("a", { href: host.address, class: "host", title: host.name }, host.name);
+const hostLink = (host) => h("a", { href: host.address, class: "host", title: host.name }, host.name.trim() ? host.name : "(no name)");
 
 const ICONS = { clean: "✓", drift: "≠", unreachable: "⨯", error: "!", unknown: "–", stale: "◷", failed: "!", never: "–" };
 const pill = (state, text, title) =>
@@ -27,7 +27,7 @@ const statusPill = (host) => {
 };
 const measuredPill = (host) =>
   host.measured === "measured" ? null : pill(host.measured, MEASURED_TITLES[host.measured],
-      host.measured === "stale" ? `newest run ${stamp(host.latest.at)}` : host.latest?.reason);
+      host.measured === "stale" ? `latest run ${stamp(host.latest.at)}` : host.latest?.reason);
 
 const card = (title, note, ...children) =>
   h("section", { class: "card" }, title && h("h2", {}, title), note && h("p", { class: "note" }, note), ...children);

@@ -57,7 +57,10 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
   if (event.key === "/") {
     event.preventDefault();
-    if (!view.search) { location.hash = "#/hosts"; go(); }
+    if (!view.search) {
+      globalThis.history.pushState(null, "", "#/hosts");
+      go();
+    }
     view.search();
   }
 });

@@ -34,7 +34,7 @@ const COLUMNS = [
       const value = COLUMN.trend.value(host);
       return value === null ? "" : `${signedPercent(value)} against the median of earlier runs`;
     } },
-  { id: "last", title: "Newest run", kind: "number", width: 158, value: (host) => host.latest?.at ?? null,
+  { id: "last", title: "Latest run", kind: "number", width: 158, value: (host) => host.latest?.at ?? null,
     text: (host) => (host.latest ? stamp(host.latest.at) : ""), filter: (host) => (host.latest ? stamp(host.latest.at) : ""),
     cell: (host) => measuredPill(host) ?? h("span", { title: stamp(host.latest.at) }, ago(data.at_s - host.latest.at)) },
   { id: "runs", title: "Runs", kind: "number", width: 80, value: (host) => host.runs.length + host.older },
@@ -245,7 +245,7 @@ const tableView = (parameters) => {
   };
   const element = h("div", { class: "view table-view" },
     h("div", { class: "title-row" }, h("h1", { tabindex: "-1" }, "Hosts"), count),
-    h("p", { class: "note" }, "Each row shows the newest run of a host."),
+    h("p", { class: "note" }, "Each row shows the latest run of a host."),
     h("div", { class: "toolbar" }, search, filterButton, columnButton, clear,
       h("span", { class: "push" }),
       h("button", { type: "button", onclick: () => save("fleet.csv", "text/csv;charset=utf-8", csv(columns(), rows)) }, "Save CSV"),

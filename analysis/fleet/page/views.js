@@ -44,7 +44,7 @@ const overviewView = () => {
         found.failed ? tile(found.failed, "failed last", only({ measured: "=failed" }), "failed") : null),
       h("div", { class: "columns" },
         h("div", {},
-          card("Time to first token", "Newest run of each host; process start to the first token's text.",
+          card("Time to first token", "Latest run of each host; process start to the first token's text.",
             ranked.length > 1 && !few && h("label", { class: "inline" }, "Model ", h("select", { onchange: (event) => show(ranked[event.target.selectedIndex]) },
               ranked.map((model) => h("option", {}, `${model ?? "unknown"} (${models.get(model)})`)))),
             picture),
@@ -130,7 +130,7 @@ const leftOutCard = () => (data.left_out.length
 const outliersView = () => ({
   title: "Outliers",
   element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Outliers"),
-    h("p", { class: "note" }, "Hosts are alike where their newest runs share model, dtype, GPUs, disk model and cold scope. In a group of at least five, a host "
+    h("p", { class: "note" }, "Hosts are alike where their latest runs share model, dtype, GPUs, disk model and cold scope. In a group of at least five, a host "
       + "stands out in a metric where it is at least 10 % off the group's median and more than 3.5 robust standard deviations (1.4826 MAD) off it."),
     outlierList(data.outliers, true)),
 });
@@ -163,15 +163,15 @@ const hostView = (name, id) => {
   return {
     title: host.name,
     element: h("div", { class: "view" },
-      h("div", { class: "title-row" }, h("h1", { tabindex: "-1" }, host.name), statusPill(host), measuredPill(host)),
+      h("div", { class: "title-row" }, h("h1", { tabindex: "-1" }, host.name.trim() ? host.name : "(no name)"), statusPill(host), measuredPill(host)),
       h("p", { class: "note" },
-        run ? [id ? `Run ${run.id} of ` : "Newest run ", stamp(run.at), id ? "" : `, ${ago(data.at_s - run.at)}`] : "Never measured. ",
+        run ? [id ? `Run ${run.id} of ` : "Latest run ", stamp(run.at), id ? "" : `, ${ago(data.at_s - run.at)}`] : "Never measured. ",
         host.audit && ` · audited ${stamp(host.audit.at_s)}: ${STATUS_TITLES[host.audit.status]}`,
         host.groups.length ? ` · ${host.groups.join(", ")}` : "", host.in_inventory ? "" : " · not in this inventory"),
       host.audit?.problem && h("p", { class: "warning" }, host.audit.problem),
       run?.failed && h("p", { class: "warning" }, `No valid sample in this run${run.reason ? `: ${run.reason}` : "."}`),
       run && h("p", { class: "links" },
-        host.report && h("a", { href: linkTo(".", `${host.folder}/README.md`) }, "Report of the newest run"),
+        host.report && h("a", { href: linkTo(".", `${host.folder}/README.md`) }, "Report of the latest run"),
         h("a", { href: run.link }, "Result document"),
         host.sweep && h("a", { href: linkTo(".", `${host.folder}/sweep.md`) }, "Sweep report"),
         earlier && link(compareAddress(earlier, run), "Compare with the run before"),
@@ -192,8 +192,8 @@ const hostView = (name, id) => {
             plainTable("Figures of this run", ["Figure", "Value"], Object.keys(METRICS).map((metric) => figureRow(metric, run)))),
           card("Measured on", null, facts(run.environment)))),
       !run && rows.length > 0 && card("Settings", null, plainTable("Settings of this host", ["Setting", "Asked for", "In force", "After a reboot", "Verdict"], settingRows(rows))),
-      host.runs.length > 1 && card("History", "A dot a run, with the 95 % interval of its median; the scale does not begin at zero. A dashed line is where a change begins.",
-        h("div", { class: "histories" }, Object.keys(METRICS).map((metric) => history(host, metric, run?.id)))),
+      host.runs.length > 1 && card("History", "A dot a run, with the 95 % interval of its median; the scale does not begin at zero. A dashed line is where a change begins; hollow dots are runs of another model or device.",
+        h("div", { class: "histories" }, Object.keys(METRICS).map((metric) => history(host, metric, run)))),
       run && card("Runs", host.older ? `${things(host.older, "older run")} stored and not shown.` : null,
         plainTable("Runs of this host", ["Run", ...data.times.map((metric) => ({ title: METRICS[metric].title, number: true })), "Samples", "Links"],
           host.runs.toReversed().map((each) => h("tr", { "aria-current": each === run ? "true" : null },
@@ -254,7 +254,7 @@ const compareView = (parameters) => {
     const [one, other] = [a, b].map((run) => new Map(run.settings.map((each) => [each.knob, each.runtime])));
     return [...new Set([...one.keys(), ...other.keys()])].map((knob) => [h("code", {}, knob), one.get(knob) ?? null, other.get(knob) ?? null]);
   };
-  const heads = both ? ["", `${a.host.name}, ${stamp(a.at)}`, `${b.host.name}, ${stamp(b.at)}`, "Difference"] : [];
+  const heads = both ? ["Of", `${a.host.name}, ${stamp(a.at)}`, `${b.host.name}, ${stamp(b.at)}`, "Difference"] : [];
   return {
     title: "Compare",
     element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Compare two runs"),
