@@ -31,6 +31,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         from analysis.fleet.files import Folders, Terms, write
+        from analysis.text.errors import DocumentError
 
         super().run(tmp, task_vars)
         arguments = self._task.args
@@ -48,6 +49,8 @@ class ActionModule(ActionBase):
                 f"the fleet's page cannot be written: {error.strerror} ({os.fsdecode(error.filename or '')}). "
                 "Next: make the folder writable, or name another one in fleet_reports_dir."
             ) from None
+        except DocumentError as error:
+            raise AnsibleActionFail(str(error)) from None
         removed = [str(path) for path in written.removed]
         return {"changed": bool(removed), "page": str(written.page), "summary": written.summary, "removed": removed}
 

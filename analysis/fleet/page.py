@@ -22,6 +22,7 @@ from analysis.fleet.consensus import Consensus
 from analysis.fleet.fleet import Fleet, Host, Outlier
 from analysis.fleet.run import COUNTS, FACTS, KINDS, TIMES, Environment, Estimate, Run, Setting
 from analysis.text import phases, units
+from analysis.text.schema import validate
 from analysis.text.storage import folder_name
 
 SCHEMA_VERSION = 1
@@ -44,15 +45,18 @@ class Links:
 
 
 def render(fleet: Fleet, links: Links) -> str:
-    """The whole HTML file."""
+    """The whole HTML file; DocumentError where its data would break schemas/fleet.schema.json."""
     style = (_FOLDER / "page.css").read_text(encoding="utf-8")
     code = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     script = f'"use strict";\n(() => {{\n{code}}})();\n'
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    found = data(fleet, links)
+    # All rows of runs come from one function; to check every one would take longer than to make the page.
+    validate({**found, "hosts": [{**host, "runs": host["runs"][-1:]} for host in found["hosts"]]}, "fleet")
     return environment.get_template("index.html.j2").render(
-        style=style, script=script, style_hash=_hash(style), script_hash=_hash(script), data=block(data(fleet, links))
+        style=style, script=script, style_hash=_hash(style), script_hash=_hash(script), data=block(found)
     )
 
 

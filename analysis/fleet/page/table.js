@@ -10,21 +10,21 @@ const factColumn = (fact, width) => ({
   value: (host) => host.latest?.environment[fact] ?? null,
 });
 const COLUMNS = [
-  { id: "host", title: "Host", kind: "text", width: 176, value: (host) => host.name, cell: hostLink },
-  { id: "status", title: "Status", kind: "text", width: 146, value: (host) => STATUS_TITLES[host.status], cell: statusPill },
+  { id: "host", title: "Host", kind: "text", width: 164, value: (host) => host.name, cell: hostLink },
+  { id: "status", title: "Status", kind: "text", width: 138, value: (host) => STATUS_TITLES[host.status], cell: statusPill },
   { id: "measured", title: "Measured", kind: "text", width: 164, value: (host) => MEASURED_TITLES[host.measured],
     cell: (host) => measuredPill(host) ?? MEASURED_TITLES.measured },
-  factColumn("model", 140),
-  factColumn("gpu", 204),
-  factColumn("disk", 160),
+  factColumn("model", 132),
+  factColumn("gpu", 200),
+  factColumn("disk", 148),
   factColumn("kernel", 150),
-  figureColumn("cold_token", "cold_time_to_first_token_s", 116),
-  figureColumn("warm_token", "warm_time_to_first_token_s", 116),
+  figureColumn("cold_token", "cold_time_to_first_token_s", 112),
+  figureColumn("warm_token", "warm_time_to_first_token_s", 112),
   figureColumn("cold_load", "cold_load_real_s", 105),
   figureColumn("warm_load", "warm_load_real_s", 105),
   figureColumn("disk_rate", "disk_bytes_per_s", 105),
   figureColumn("memory_held", "memory_bytes", 130),
-  { id: "trend", title: "Cold history", kind: "number", width: 118,
+  { id: "trend", title: "Cold history", kind: "number", width: 114,
     value: (host) => {
       const values = host.runs.map((run) => run.value("cold_time_to_first_token_s")).filter((value) => value !== null);
       return values.length > 1 ? values.at(-1) / median(values.slice(0, -1)) - 1 : null;
@@ -34,7 +34,7 @@ const COLUMNS = [
       const value = COLUMN.trend.value(host);
       return value === null ? "" : `${signedPercent(value)} against the median of earlier runs`;
     } },
-  { id: "last", title: "Latest run", kind: "number", width: 158, value: (host) => host.latest?.at ?? null,
+  { id: "last", title: "Latest run", kind: "number", width: 172, value: (host) => host.latest?.at ?? null,
     text: (host) => (host.latest ? stamp(host.latest.at) : ""), filter: (host) => (host.latest ? stamp(host.latest.at) : ""),
     cell: (host) => measuredPill(host) ?? h("span", { title: stamp(host.latest.at) }, ago(data.at_s - host.latest.at)) },
   { id: "runs", title: "Runs", kind: "number", width: 80, value: (host) => host.runs.length + host.older },

@@ -22,13 +22,13 @@ const overviewView = () => {
   const measured = hosts.filter((host) => host.latest && !host.latest.failed);
   const few = measured.length > 0 && measured.length <= 3;
   if (few) {
-    picture.append(measured.map((host) => h("div", { class: "single" }, h("h3", {}, hostLink(host)),
+    picture.append(...measured.map((host) => h("div", { class: "single" }, h("h3", {}, hostLink(host)),
       h("dl", { class: "spread" }, ["cold", "warm"].map((kind) => [h("dt", {}, kind === "cold" ? "Cold" : "Warm"),
         h("dd", {}, units.interval(host.latest.figure(`${kind}_time_to_first_token_s`), units.seconds))])),
-      phaseBars([{ title: "Cold", phases: host.latest.phasesOf("cold") }, { title: "Warm", phases: host.latest.phasesOf("warm") }]))).reduce(
-      (all, each) => { all.append(each); return all; }, h("div")));
+      phaseBars([{ title: "Cold", phases: host.latest.phasesOf("cold") }, { title: "Warm", phases: host.latest.phasesOf("warm") }]))));
   } else if (ranked.length) show(ranked[0]);
-  else picture.append(h("p", { class: "nothing" }, "Nothing has been measured yet. Next: ansible-playbook baseline.yml -l gpu-hosts"));
+  else picture.append(h("p", { class: "nothing" }, hosts.some((host) => host.latest)
+    ? "No latest run has a valid sample." : "Nothing has been measured yet. Next: ansible-playbook baseline.yml -l gpu-hosts"));
   return {
     title: "Overview",
     element: h("div", { class: "view" },
