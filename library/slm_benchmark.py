@@ -90,7 +90,7 @@ undone:
   type: list
   elements: dict
 benchmark:
-  description: The whole run (host, model, software, protocol, ceiling, samples), as the result document wants it.
+  description: The whole run (host, model, software, protocol, ceiling, imports, samples), as the result document wants.
   returned: success, last block, not in check mode
   type: dict
 problem:

@@ -25,8 +25,8 @@ def result_document(
     """The document of docs/architecture.md from what a run registered; DocumentError where it breaks its schema.
 
     `benchmark` is what the last block of `slm_benchmark` returned under that name (host, model, software, protocol,
-    ceiling, samples), `name` the inventory name, `run` has run_id, started_at and finished_at, `memory` is what
-    `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's values, empty
+    ceiling, imports, samples), `name` the inventory name, `run` has run_id, started_at and finished_at, `memory` is
+    what `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's values, empty
     where there is none.
     """
     # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is refused.
@@ -44,6 +44,7 @@ def result_document(
         "protocol": benchmark["protocol"],
         "tuning": _tuning(memory, before),
         "ceiling": benchmark["ceiling"],
+        "imports": benchmark.get("imports"),
         "samples": samples,
         "summary": statistics.summarise(read(Sample, sample) for sample in samples).to_json(),
     }

@@ -82,6 +82,7 @@ class Loader:
     """How to run the loader. `account` None keeps the current user, as in tests; `env` is added to the clean one.
 
     `scratch` is the folder in which each run gets a home of its own; the system's temporary folder where it is empty.
+    `stderr_bytes` is how much of the end of its stderr is kept.
     """
 
     python: str
@@ -91,6 +92,7 @@ class Loader:
     timeout_s: float
     env: tuple[tuple[str, str], ...] = ()
     scratch: str = ""
+    stderr_bytes: int = _TAIL_BYTES
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,7 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
         watch = _Watch(
             process.pid, Events(spawn_ns), events_read.fileno(), hold_write.fileno(), error_read.fileno(), on_held
         )
+        watch.tail_bytes = loader.stderr_bytes
         try:
             problem = watch.run(spawn_ns + int(loader.timeout_s * 1e9), loader.timeout_s)
         finally:
@@ -205,6 +208,7 @@ class _Watch:
     error_fd: int
     on_held: Callable[[int], None]
     tail: bytes = b""
+    tail_bytes: int = _TAIL_BYTES
 
     def run(self, deadline_ns: int, timeout_s: float) -> str | None:
         """Until the loader ends, breaks the protocol (the answer says how) or the deadline passes."""
@@ -257,7 +261,7 @@ class _Watch:
         except BlockingIOError:
             return False
         if descriptor == self.error_fd:
-            self.tail = (self.tail + data)[-_TAIL_BYTES:]
+            self.tail = (self.tail + data)[-self.tail_bytes :]
         elif "held" in self.events.feed(data):
             self._look()
             # Full only where the loader filled it itself, by way of /proc/self/fd.

@@ -18,6 +18,7 @@ from .environment import Environment, absolute_path, find_base_python, fresh_scr
 from .gpu import DRIVER_VERSION, read_gpus
 from .home import require_home
 from .host_facts import host_facts
+from .imports import look_at_imports
 from .interpreter import PACKAGES, Interpreter, require_packages
 from .loader_process import Account, Loader, find_account
 from .model_files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, resolve_model
@@ -155,6 +156,8 @@ def measure_block(host: Host, request: Request, run_id: str, number: int) -> dic
     result: dict[str, Any] = {"changed": is_new, "msg": line, "samples": samples}
     if number == request.blocks:
         result["benchmark"] = whole_run(host, request, subject, [done[each] for each in sorted(done)])
+        loader = subject.loader_of(Trial(number, "warm", dtype=request.dtype))
+        result["benchmark"]["imports"] = look_at_imports(loader, subject.files)
     return result
 
 
