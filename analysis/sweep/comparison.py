@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.sweep.advice import advise
-from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, Metric, percent_bound
-from analysis.sweep.rule import CONFIDENCE, FEWEST_PAIRS, Array, Judgement, judge_arms
+from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, WEIGHTS, Metric, canary, percent_bound
+from analysis.sweep.rule import CONFIDENCE, FEWEST_PAIRS, Array, Judgement, judge_counters, judge_times, without_canary
 from analysis.sweep.sweep import Analysis, ArmComparison, Band, Comparison, Group, Measurement, Rule, Sweep
 from analysis.text.samples import Sample
 
@@ -27,8 +27,15 @@ class _Cells:
 
     def values(self, metric: Metric, arm: str, dtype: str, kind: str) -> Array:
         """One arm's values on the metric's scale of comparison, a block each; NaN where there is none."""
-        found = (self.samples.get((arm, dtype, kind, block)) for block in self.blocks)
+        found = self._row(arm, dtype, kind)
         return np.array([metric.compared(metric.value(sample) if sample else None) for sample in found], dtype=float)
+
+    def canaries(self, arm: str, dtype: str, kind: str) -> Array:
+        """What each of these samples' canaries tells, on a log scale; NaN where there is none."""
+        return np.array([canary(sample) if sample else math.nan for sample in self._row(arm, dtype, kind)], dtype=float)
+
+    def _row(self, arm: str, dtype: str, kind: str) -> list[Sample | None]:
+        return [self.samples.get((arm, dtype, kind, block)) for block in self.blocks]
 
 
 def analyse(sweep: Sweep) -> Analysis:
@@ -46,7 +53,7 @@ def analyse(sweep: Sweep) -> Analysis:
     cells = _Cells(samples, sorted({each.sample.block for each in sweep.measurements if not each.abandoned}))
     comparisons = max(1, len(arms) * len(sweep.protocol.dtypes) * len(KINDS))
     groups = tuple(
-        _group(cells, metric, dtype, kind, arms, comparisons)
+        _group(cells, metric, _Place(dtype, kind, arms, comparisons))
         for metric in METRICS
         for dtype in sweep.protocol.dtypes
         for kind in KINDS
@@ -55,8 +62,9 @@ def analyse(sweep: Sweep) -> Analysis:
         confidence=CONFIDENCE,
         comparisons=comparisons,
         fewest_pairs=FEWEST_PAIRS,
-        family="the comparisons of one metric: arms x dtypes x kinds (Bonferroni)",
-        interval="Student's t of paired differences within blocks, on the log scale for ratios",
+        family="the comparisons of one metric: arms x dtypes x kinds; of the times, the weights come first",
+        interval="Student's t of paired differences within blocks, on the log scale for ratios; of times against the "
+        "mean of both stocks, with half of the group's variance from two arms on",
     )
     return Analysis(rule, len(cells.blocks), _counts(sweep.measurements), groups, advise(sweep, groups))
 
@@ -71,18 +79,26 @@ def _counts(measurements: Sequence[Measurement]) -> dict[str, int]:
     }
 
 
-def _group(cells: _Cells, metric: Metric, dtype: str, kind: str, arms: Sequence[str], comparisons: int) -> Group:
-    stock = cells.values(metric, REFERENCE, dtype, kind)
-    control = cells.values(metric, CONTROL, dtype, kind) - stock
-    values = [cells.values(metric, arm, dtype, kind) for arm in arms]
-    differences = np.array([each - stock for each in values]).reshape(len(arms), len(cells.blocks))
-    found = judge_arms(differences, control, comparisons, metric.floor)
+@dataclass(frozen=True)
+class _Place:
+    """One dtype and kind with the arms compared there; `comparisons` is the size of a metric's family."""
+
+    dtype: str
+    kind: str
+    arms: Sequence[str]
+    comparisons: int
+
+
+def _group(cells: _Cells, metric: Metric, place: _Place) -> Group:
+    names = (REFERENCE, CONTROL, *place.arms)
+    values = np.array([cells.values(metric, name, place.dtype, place.kind) for name in names])
+    found = _judged(cells, metric, place)
     return Group(
         metric=metric.name,
-        dtype=dtype,
-        kind=kind,
+        dtype=place.dtype,
+        kind=place.kind,
         scale="ratio" if metric.is_ratio else "difference",
-        stock_median=_median(metric, stock),
+        stock_median=_median(metric, values[0]),
         band=Band(
             _number(metric.effect(float(found.band_low))),
             _number(metric.effect(float(found.band_high))),
@@ -90,10 +106,20 @@ def _group(cells: _Cells, metric: Metric, dtype: str, kind: str, arms: Sequence[
         control_moved=bool(found.control_moved),
         control=_control(metric, found, len(cells.blocks)),
         arms=tuple(
-            _arm(metric, found, index, _Own(arm, len(cells.blocks), _median(metric, values[index])))
-            for index, arm in enumerate(arms)
+            _arm(metric, found, index, _Own(arm, len(cells.blocks), _median(metric, values[index + 2])))
+            for index, arm in enumerate(place.arms)
         ),
     )
+
+
+def _judged(cells: _Cells, metric: Metric, place: _Place) -> Judgement:
+    names = (REFERENCE, CONTROL, *place.arms)
+    values = np.array([cells.values(metric, name, place.dtype, place.kind) for name in names])
+    if not metric.is_time:
+        return judge_counters(values, place.comparisons, metric.floor)
+    canaries = np.array([cells.canaries(name, place.dtype, place.kind) for name in names])
+    weights = None if metric is WEIGHTS else _judged(cells, WEIGHTS, place).direction
+    return judge_times(without_canary(values, canaries), place.comparisons, metric.floor, weights)
 
 
 @dataclass(frozen=True)
@@ -136,7 +162,9 @@ def _arm(metric: Metric, found: Judgement, index: int, own: _Own) -> ArmComparis
         words = f"{word}, {effect_words(metric, mean, low, high)}"
     else:
         verdict = "none"
-        words = no_effect_words(metric, min(low, float(found.band_low)), max(high, float(found.band_high)))
+        # A claim about a counter had to clear the band of stock against itself; one about a time, its interval alone.
+        least, most = (-metric.floor, metric.floor) if metric.is_time else (found.band_low, found.band_high)
+        words = no_effect_words(metric, min(low, float(least)), max(high, float(most)))
     estimate, lower, upper = (_number(metric.effect(each)) for each in (mean, low, high))
     return ArmComparison(own.name, int(n), own.blocks - int(n), estimate, lower, upper, verdict, words, own.median)
 

@@ -83,12 +83,13 @@ def _counter(name: str) -> Value:
     return lambda sample: (sample.vmstat or {}).get(name)
 
 
-_ONE_PERCENT = math.log(1.01)
+FLOOR = math.log(1.01)
+"""The smallest ratio worth a word, on the log scale."""
 _HUGE_PAGE = float(2 << 20)
 
 
 def _time(name: str, title: str, value: Value) -> Metric:
-    return Metric(name, title, value, True, _ONE_PERCENT, "faster", "slower", units.seconds, is_time=True)
+    return Metric(name, title, value, True, FLOOR, "faster", "slower", units.seconds, is_time=True)
 
 
 METRICS = (
@@ -97,7 +98,7 @@ METRICS = (
     # Where the weights are handled, and what grows with the model: interpreter, imports and tokenizer do not, and on a
     # fast GPU host they are most of the time to first token and nearly all of its scatter.
     _time("weights_to_first_token_s", "weights to first token", _phases("weights", "first_token")),
-    Metric("minor_faults", "minor faults", _field("minor_faults"), True, _ONE_PERCENT, "fewer", "more", units.count),
+    Metric("minor_faults", "minor faults", _field("minor_faults"), True, FLOOR, "fewer", "more", units.count),
     # Not `file_pmd_bytes`: a filesystem with large folios has such mappings of its own accord, whatever THP is set to.
     Metric(
         "anon_huge_bytes",
@@ -109,9 +110,9 @@ METRICS = (
         "more",
         units.size,
     ),
-    Metric("rss_bytes", "RSS", _field("rss_bytes"), True, _ONE_PERCENT, "less", "more", units.size),
-    Metric("pss_bytes", "PSS", _field("pss_bytes"), True, _ONE_PERCENT, "less", "more", units.size),
-    Metric("cpu_s", "CPU time", _sum("cpu_user_s", "cpu_system_s"), True, _ONE_PERCENT, "less", "more", units.seconds),
+    Metric("rss_bytes", "RSS", _field("rss_bytes"), True, FLOOR, "less", "more", units.size),
+    Metric("pss_bytes", "PSS", _field("pss_bytes"), True, FLOOR, "less", "more", units.size),
+    Metric("cpu_s", "CPU time", _sum("cpu_user_s", "cpu_system_s"), True, FLOOR, "less", "more", units.seconds),
     Metric("thp_fault_alloc", "THP faults", _counter("thp_fault_alloc"), False, 8.0, "fewer", "more", units.count),
     Metric(
         "thp_fault_fallback", "THP fallbacks", _counter("thp_fault_fallback"), False, 8.0, "fewer", "more", units.count
@@ -120,9 +121,21 @@ METRICS = (
 )
 """Times come first: they are what the sweep is for; the rest says why."""
 
+WEIGHTS = next(metric for metric in METRICS if metric.name == "weights_to_first_token_s")
+"""Where the arms act, and so what is asked first."""
 TIMES = tuple(metric for metric in METRICS if metric.is_time)
 TOTALS = tuple(metric for metric in TIMES if metric.name in ("time_to_first_token_s", "load_real_s"))
 """The times from the start of the process on."""
+
+
+def canary(sample: Sample) -> float:
+    """How slow the canary beside a sample was: the mean of the logs of its times. NaN where there is none.
+
+    Its memory part is left out: what an arm does to memory would be taken for the host's doing.
+    """
+    found = sample.noise.canary if sample.noise else None
+    times = [seconds for name, seconds in (found or {}).items() if "memory" not in name and seconds > 0]
+    return math.fsum(math.log(seconds) for seconds in times) / len(times) if times else math.nan
 
 
 def percent_bound(*ratios: float) -> int:

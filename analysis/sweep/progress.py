@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from analysis.sweep.metrics import CONTROL, KINDS, REFERENCE, TOTALS, Metric
-from analysis.sweep.rule import FEWEST_PAIRS, Array, is_tight
+from analysis.sweep.rule import FEWEST_PAIRS, Array, expected_half_width, is_tight, scatter_within_blocks
 from analysis.sweep.sweep import Arm, LeftOut, Stopping
 from analysis.text import units
 from analysis.text.typed import read
+
+_MOST_BLOCKS = 2000
+"""No forecast goes beyond: nobody would wait for it."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +89,59 @@ def outlook(planned: Mapping[str, Any], stopping: Mapping[str, Any]) -> list[str
 
 
 def progress_line(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> str:
-    """`block 3 of 8: stock's first token 7.02 s cold, 4.31 s warm; 24 min 10 s left`, after a block."""
+    """`block 3 of 8: stock's first token 7.02 s cold, 4.31 s warm; about 24 min 10 s left; 8 blocks give about ±5 %`.
+
+    After a block: how far the sweep is, and what precision the rest of its budget will buy.
+    """
     now, rules = read(Progress, progress), read(Stopping, stopping)
     head = f"block {now.done} of {rules.blocks}"
     if not now.done:
         return head
     stock = {kind: _stock_median(now, kind) for kind in KINDS}
-    parts = [f"{units.seconds(value)} {kind}" for kind, value in stock.items() if value is not None]
-    left_s = min(now.spent_s / now.done * (rules.blocks - now.done), max(0.0, rules.budget_s - now.spent_s))
-    end = stop_reason(progress, stopping) or f"about {units.seconds(left_s)} left"
-    return f"{head}: stock's first token {', '.join(parts)}; {end}" if parts else f"{head}: {end}"
+    first = ", ".join(f"{units.seconds(value)} {kind}" for kind, value in stock.items() if value is not None)
+    block_s = now.spent_s / now.done
+    left_s = min(block_s * (rules.blocks - now.done), max(0.0, rules.budget_s - now.spent_s))
+    parts = [f"stock's first token {first}"] if first else []
+    parts.append(stop_reason(progress, stopping) or f"about {units.seconds(left_s)} left")
+    affordable = min(rules.blocks, now.done + int(left_s / block_s)) if block_s else rules.blocks
+    if now.done < affordable and affordable >= FEWEST_PAIRS:
+        parts += _outcome(now, affordable, rules.precision)
+    return f"{head}: {'; '.join(parts)}"
+
+
+def _outcome(now: Progress, blocks: int, precision: float) -> list[str]:
+    """What so many blocks will give at the scatter seen so far, and what the wanted precision would take."""
+    width = _expected(now, blocks)
+    if width is None:
+        return []
+    found = f"{blocks} blocks give about ±{math.ceil(100 * math.expm1(width))} %"
+    more = _needed(now, precision)
+    return [f"{found}, {more}" if width > math.log1p(precision) and more else found]
+
+
+def _expected(now: Progress, blocks: int) -> float | None:
+    """The widest half-width to expect of load and time to first token, on the log scale; None where none is known."""
+    table = _Table(now)
+    scatters = [scatter_within_blocks(values) for values in table.groups()]
+    known = [scatter for scatter in scatters if math.isfinite(scatter)]
+    if not table.arms or not known:
+        return None
+    return expected_half_width(max(known), blocks, len(table.arms), table.comparisons)
+
+
+def _needed(now: Progress, precision: float) -> str | None:
+    """`±3 % would need about 70 blocks (5.8 h)`, by the scatter seen so far."""
+    enough = (
+        blocks
+        for blocks in range(max(FEWEST_PAIRS, now.done + 1), _MOST_BLOCKS)
+        if (width := _expected(now, blocks)) is not None and width <= math.log1p(precision)
+    )
+    blocks = next(enough, None) if _expected(now, FEWEST_PAIRS) is not None else None
+    if blocks is None or not now.done:
+        return None
+    seconds = blocks * now.spent_s / now.done
+    duration = f"{seconds / 3600:.1f} h" if seconds >= 2 * 3600 else f"{math.ceil(seconds / 60)} min"
+    return f"±{precision * 100:.3g} % would need about {blocks} blocks ({duration})"
 
 
 def _stock_median(now: Progress, kind: str) -> float | None:
@@ -110,18 +156,46 @@ def _stock_median(now: Progress, kind: str) -> float | None:
 
 
 def stop_reason(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> str | None:
-    """Why a sweep should not start another block, or None where it should.
+    """Why a sweep should not start another block, or None where it should; with what the precision would have taken.
 
     `progress` is what `slm_sweep` returns after a block, `stopping` the rules (blocks, budget_s, precision).
     """
     now, rules = read(Progress, progress), read(Stopping, stopping)
-    if now.done >= rules.blocks:
-        return f"{units.counted(now.done, 'block')} {'is' if now.done == 1 else 'are'} measured, as many as asked for"
-    if now.done and now.spent_s + now.spent_s / now.done > rules.budget_s:
-        return f"another block would not fit the budget of {rules.budget_s / 60:.0f} minutes"
-    if _intervals_are_tight(now, rules.precision):
+    if now.done and _intervals_are_tight(now, rules.precision):
         return f"every interval of load and time to first token is within ±{rules.precision * 100:.0f} %"
-    return None
+    if now.done >= rules.blocks:
+        reason = f"{units.counted(now.done, 'block')} {'is' if now.done == 1 else 'are'} measured, as many as asked for"
+    elif now.done and now.spent_s + now.spent_s / now.done > rules.budget_s:
+        reason = f"another block would not fit the budget of {rules.budget_s / 60:.0f} minutes"
+    else:
+        return None
+    more = _needed(now, rules.precision)
+    return f"{reason}; {more}" if more else reason
+
+
+class _Table:
+    """The times so far as arrays: the two stocks, then the arms, by block."""
+
+    def __init__(self, now: Progress) -> None:
+        self._rows: dict[tuple[str, str, str], dict[int, Times]] = {}
+        for times in now.times:
+            self._rows.setdefault(times.cell, {})[times.block] = times
+        self._blocks = sorted({block for found in self._rows.values() for block in found})
+        self._places = sorted({(cell[1], kind) for cell in now.cells for kind in KINDS})
+        self.arms = sorted({cell[0] for cell in now.cells} - {REFERENCE, CONTROL})
+        self.comparisons = len(self.arms) * len(self._places)
+
+    def groups(self) -> Iterator[Array]:
+        """Values of shape (2 + arms, blocks) of each whole time, dtype and kind; NaN where there is none."""
+        for metric in TOTALS:
+            for dtype, kind in self._places:
+                names = (REFERENCE, CONTROL, *self.arms)
+                yield np.array([self._values(metric, name, dtype, kind) for name in names]).reshape(len(names), -1)
+
+    def _values(self, metric: Metric, arm: str, dtype: str, kind: str) -> list[float]:
+        found = self._rows.get((arm, dtype, kind), {})
+        times = (getattr(found[block], metric.name) if block in found else None for block in self._blocks)
+        return [metric.compared(each) for each in times]
 
 
 def _intervals_are_tight(now: Progress, precision: float) -> bool:
@@ -129,28 +203,7 @@ def _intervals_are_tight(now: Progress, precision: float) -> bool:
 
     An arm that has no valid samples has no interval, so it is never tight.
     """
-    rows: dict[tuple[str, str, str], dict[int, Times]] = {}
-    for times in now.times:
-        rows.setdefault(times.cell, {})[times.block] = times
-    blocks = sorted({block for found in rows.values() for block in found})
-    arms = sorted({cell[0] for cell in now.cells} - {REFERENCE, CONTROL})
-    groups = sorted({(cell[1], kind) for cell in now.cells for kind in KINDS})
-    if not arms:
+    table = _Table(now)
+    if not table.arms:
         return False
-
-    def values(metric: Metric, arm: str, dtype: str, kind: str) -> Array:
-        found = rows.get((arm, dtype, kind), {})
-        times = (getattr(found[block], metric.name) if block in found else None for block in blocks)
-        return np.array([metric.compared(each) for each in times], dtype=float)
-
-    return all(
-        bool(
-            is_tight(
-                np.array([values(metric, arm, *group) - values(metric, REFERENCE, *group) for arm in arms]),
-                len(arms) * len(groups),
-                math.log1p(precision),
-            )
-        )
-        for metric in TOTALS
-        for group in groups
-    )
+    return all(bool(is_tight(values, table.comparisons, math.log1p(precision))) for values in table.groups())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.sweep.advice import group_vars
 from analysis.sweep.figures import arm_memory_svg, arm_phases_svg, forest_svg
-from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound
+from analysis.sweep.metrics import CONTROL, FLOOR, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound
 from analysis.sweep.sweep import Advice, AnalysedSweep, Comparison, Group
 from analysis.text import units
 from analysis.text.markdown import Markdown, bullets, code, fenced, md, table
@@ -69,11 +70,13 @@ def sweep_report(sweep: AnalysedSweep) -> str:
     return str.__str__("\n\n".join(sections) + "\n")
 
 
-_HOW_TO_READ = """Ratios are arm over stock within the same block, so that drift between blocks cancels; times are
-told as speed-ups. The intervals of one metric hold jointly with 95 %. An effect is claimed only where its interval lies
-outside of the noise band, which is what stock shows against itself; "±4 %" is the largest effect, either way, that the
-data leaves possible. Load and time to first token count from the start of the process. *Weights to first token* leaves
-out interpreter, imports and tokenizer: it is where the weights are handled, and what grows with the model."""
+_HOW_TO_READ = """Ratios are arm over stock within the same block, so that drift between blocks cancels; times
+are given as speed-ups, against the mean of both stock arms. The intervals of one metric hold jointly with 95 %. An
+effect on a time is claimed where an interval of a stricter level excludes no effect, one on memory or faults where its
+interval lies outside of the noise band, which is what stock shows against itself; "±4 %" is the largest effect, either
+way, that the data leaves possible. Load and time to first token count from the start of the process. *Weights to first
+token* leaves out interpreter, imports and tokenizer: it is where the weights are handled, and what grows with the
+model. It is asked first, and the whole times after it."""
 
 _NOT_IN_RSS = """Pages of a reserved pool count in neither RSS nor PSS (the kernel's way): where an arm uses a pool, its
 lower RSS is no saving. The picture shows them."""
@@ -120,9 +123,8 @@ def _kind_sentence(group: Group) -> str:
 
 def _bound(group: Group) -> int:
     """The largest bound of the arms without effect, in per cent: what stands in brackets at the least certain one."""
-    judged = [(result.low, result.high) for result in group.arms if result.verdict == "none"]
-    ends = [end for pair in (*judged, (group.band.low, group.band.high)) for end in pair]
-    return percent_bound(*(end for end in ends if end is not None))
+    judged = [end for result in group.arms if result.verdict == "none" for end in (result.low, result.high)]
+    return percent_bound(*(end for end in judged if end is not None), *(math.exp(each) for each in (-FLOOR, FLOOR)))
 
 
 def _basis(sweep: AnalysedSweep) -> Markdown:
@@ -193,8 +195,8 @@ def _protocol(sweep: AnalysedSweep) -> Markdown:
         f"Stopped because {md(stopped.reason)}, after {units.seconds(stopped.spent_s)} of measuring.",
         f"Order drawn from seed {protocol.seed} for each block anew.",
         f"Stock has {_stock(sweep.stock)}.",
-        f"Student intervals of paired differences; {rule.comparisons} comparisons a metric, each at the level "
-        f"1 - 0.05/{rule.comparisons} (Bonferroni). At least {rule.fewest_pairs} pairs for any claim.",
+        f"Student intervals of paired differences; {rule.comparisons} comparisons a metric, whose intervals hold "
+        f"jointly with {units.percent(rule.confidence)}. At least {rule.fewest_pairs} pairs for any claim.",
     ]
     odd = [
         (counts["lukewarm"], "lukewarm: neither cold nor warm when verified"),

@@ -1,22 +1,33 @@
 """The rule by which a sweep claims an effect. Data and simulated sweeps go through these same functions.
 
-**Interval.** Within a block every arm meets the same drift, so what is compared is the pair: log of arm over stock (or
-arm minus stock) in one block. With stock and arm alike, and their order drawn at random, that difference is symmetric
-around 0 whatever the noise. Student's interval of its mean keeps its level under symmetric noise, heavy tails included
-(those make it wide), from few pairs. A bootstrap does not: a percentile or BCa bootstrap of 8 pairs never leaves the
-observed range and is far too narrow at the levels that many comparisons need. A sign or permutation test cannot reach
-those levels at all: with 8 pairs no p-value lies below 2/256.
+**Pairs.** Within a block every arm meets the same drift, and the order of the arms is drawn at random. So what is
+compared is the log of an arm over stock in one block (or arm minus stock). Stock is measured twice a block; for times
+an arm is compared with the mean of the two, which scatters less than either.
 
-**Family.** The comparisons of one metric: arms x dtypes x kinds. Each interval has the level 1 - 0.05/comparisons
-(Bonferroni), so all intervals of a metric hold jointly with 95 %.
+**Interval of a time.** Student's, of the mean of the pairs. Eight pairs know little of their own scatter, and all arms
+of a group are measured in the same blocks by the same loader. So from two arms on, half of the variance is the arm's
+own and half is the group's; an arm that truly scatters more keeps the half that is its own. Such a mixture has at least
+twice the degrees of freedom of the pairs alone (Satterthwaite). Twice is taken, which makes up for noise that is not
+normal: tests/unit/control/sweep/test_rule.py has what it was tried on.
 
-**Control.** Stock is measured twice a block. The 95 % interval of that A/A pair, widened to the smallest effect worth
-a word, is the noise band. An effect is claimed only where its own interval lies wholly outside of the band; both share
-the first stock sample, so a block that happened to have a slow stock moves both. Where the A/A pair itself differs at
-the family's level, nothing is claimed in that group.
+**Family.** The comparisons of one metric: arms x dtypes x kinds. Their intervals hold jointly with 95 %.
+
+**Hierarchy of the times.** Weights to first token is where the arms act, so it is asked first: its claims share 2 %
+among the family. The whole times are made of the same seconds. An arm may claim one at the same level where it has
+claimed the weights in the same direction, and by itself with a quarter of that. So all times together stay below 4 %,
+where Bonferroni would share it among eleven metrics.
+
+**Counters.** Faults and memory are nearly deterministic, and what an arm does to them is large. They keep a stricter
+rule, which hardly uses the last per cent: an arm against the first stock alone, with its own scatter alone, and its
+interval has to lie wholly outside of the 95 % interval of stock against stock.
+
+**Control.** Where the two stocks differ from each other at the family's level, nothing is claimed in that group.
 
 **Few blocks.** Below 6 pairs nothing is claimed: noise that takes one of two values (a cache hit or not) makes five
 differences agree by chance too often.
+
+**Canary.** Where each sample has a canary beside it, a fixed piece of work that is timed, its deviation within the
+block takes out of a time what the host did meanwhile. The slope is that of all arms together.
 
 **Stopping early** looks at the width of the intervals alone, never at where they lie.
 """
@@ -31,6 +42,11 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 FEWEST_PAIRS = 6
+_INTERVAL_ALPHA = 0.03
+"""Of the intervals of times. The two hundredths that 95 % would leave pay for noise that is not normal."""
+WEIGHTS_ALPHA = 0.02
+DIRECT_ALPHA = 0.005
+"""What the claims of a family may err: weights to first token, and each whole time where the weights show nothing."""
 
 Array = npt.NDArray[np.float64]
 
@@ -54,22 +70,82 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def interval(differences: Array, alpha: float) -> Interval:
-    """Student's interval of level 1 - alpha over the last axis (blocks); NaN marks a missing pair."""
+@dataclass(frozen=True)
+class Pairs:
+    """Mean, squared standard error and degrees of freedom of paired differences, one per comparison."""
+
+    n: npt.NDArray[np.int64]
+    mean: Array
+    error: Array
+    freedom: Array
+
+    def interval(self, alpha: Array | float) -> Interval:
+        """The interval of level 1 - alpha."""
+        reach = self.reach(alpha)
+        return Interval(self.n, self.mean, self.mean - reach, self.mean + reach)
+
+    def reach(self, alpha: Array | float) -> Array:
+        """Half of that interval's width."""
+        return np.asarray(stats.t.isf(np.asarray(alpha) / 2, np.maximum(self.freedom, 1)) * np.sqrt(self.error))
+
+
+def pairs(differences: Array) -> Pairs:
+    """Differences over the last axis (blocks), each comparison by its own scatter; NaN marks a missing pair."""
+    n, mean, squares = _moments(differences)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error = squares / np.where(n > 1, n - 1, np.nan) / n
+    return Pairs(n, mean, error, (n - 1).astype(float))
+
+
+def pairs_of_times(values: Array) -> tuple[Pairs, Pairs]:
+    """Arms and control of a group of times: `values` (..., 2 + arms, blocks) has the two stocks first.
+
+    Half of each arm's variance is that of the whole group, the control included.
+    """
+    stock, again, arms = values[..., :1, :], values[..., 1:2, :], values[..., 2:, :]
+    n, mean, squares = _moments(arms - (stock + again) / 2)
+    control = again - stock
+    # The control's difference has the variance of two samples, an arm's that of one and a half.
+    control_n, _, control_squares = _moments(control * np.sqrt(0.75))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = squares / np.where(n > 1, n - 1, np.nan)
+        if is_shared(arms.shape[-2]):
+            freedom = np.maximum(n - 1, 0).sum(axis=-1, keepdims=True) + np.maximum(control_n - 1, 0)
+            common = (squares.sum(axis=-1, keepdims=True) + control_squares) / np.where(freedom > 0, freedom, np.nan)
+            variance = (variance + common) / 2
+        error = variance / np.where(n > 0, n, np.nan)
+    return Pairs(n, mean, error, (n - 1).astype(float) * _freedom(arms.shape[-2])), pairs(control[..., 0, :])
+
+
+def is_shared(arms: int) -> bool:
+    """Whether so many arms are enough to know the scatter of a group by."""
+    return arms >= 2
+
+
+def _freedom(arms: int) -> int:
+    """Degrees of freedom per one of a difference's own. Half its own variance and half that of k differences would give
+    4 / (1 + 3/k) by Satterthwaite's formula: 2 with two arms and the control, more with more arms.
+    """
+    return 2 if is_shared(arms) else 1
+
+
+def _moments(differences: Array) -> tuple[npt.NDArray[np.int64], Array, Array]:
+    """Count, mean and sum of squared deviations over the last axis, without what is missing."""
     present = np.isfinite(differences)
     n = present.sum(axis=-1)
     filled = np.where(present, differences, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = filled.sum(axis=-1) / np.where(n > 0, n, np.nan)
-        spread = np.where(present, differences - mean[..., None], 0.0)
-        error = np.sqrt((spread**2).sum(axis=-1) / np.where(n > 1, n - 1, np.nan) / n)
-    reach = stats.t.isf(alpha / 2, np.maximum(n - 1, 1)) * error
-    return Interval(n, mean, mean - reach, mean + reach)
+    spread = np.where(present, differences - mean[..., None], 0.0)
+    return n, mean, (spread**2).sum(axis=-1)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """Arms of one metric, dtype and kind. `direction` is -1 (below stock), 1 (above), 0 (nothing claimed)."""
+    """Arms of one metric, dtype and kind. `direction` is -1 (below stock), 1 (above), 0 (nothing claimed).
+
+    `band` is the 95 % interval of stock against itself, widened to the smallest effect worth a word.
+    """
 
     arms: Interval
     control: Interval
@@ -79,26 +155,92 @@ class Judgement:
     direction: npt.NDArray[np.int64]
 
 
-def judge_arms(arms: Array, control: Array, comparisons: int, floor: float) -> Judgement:
-    """Apply the rule to differences from stock: `arms` of shape (..., arms, blocks), `control` of (..., blocks).
+def judge_times(
+    values: Array, comparisons: int, floor: float, weights: npt.NDArray[np.int64] | None = None
+) -> Judgement:
+    """Apply the rule of times to values of shape (..., 2 + arms, blocks), the two stocks first.
 
-    `comparisons` is the size of the metric's family, `floor` the smallest effect worth a word.
+    `comparisons` is the size of the metric's family, `floor` the smallest effect worth a word, `weights` the directions
+    of weights to first token in the same group, for a metric that comes after it.
     """
+    arms, control = pairs_of_times(values)
+    gate, low, high, moved = _control(arms, control, comparisons, floor)
+    sign = np.where(np.isfinite(arms.mean), np.sign(np.nan_to_num(arms.mean)), 0).astype(np.int64)
+    alpha = WEIGHTS_ALPHA if weights is None else np.where(weights == sign, WEIGHTS_ALPHA, DIRECT_ALPHA)
+    claimed = gate & (np.abs(arms.mean) > np.maximum(arms.reach(alpha / comparisons), floor))
+    found = arms.interval(_INTERVAL_ALPHA / comparisons)
+    strict = control.interval((1 - CONFIDENCE) / comparisons)
+    return Judgement(found, strict, low, high, moved, np.where(claimed, sign, 0))
+
+
+def judge_counters(values: Array, comparisons: int, floor: float) -> Judgement:
+    """Apply the rule of counters to values of shape (..., 2 + arms, blocks), the two stocks first."""
+    stock = values[..., :1, :]
+    arms, control = pairs(values[..., 2:, :] - stock), pairs(values[..., 1, :] - stock[..., 0, :])
+    gate, low, high, moved = _control(arms, control, comparisons, floor)
     alpha = (1 - CONFIDENCE) / comparisons
-    found = interval(arms, alpha)
-    strict = interval(control, alpha)
-    loose = interval(control, 1 - CONFIDENCE)
-    band_low, band_high = np.minimum(loose.low, -floor), np.maximum(loose.high, floor)
-    moved = (strict.n >= FEWEST_PAIRS) & ((strict.low > floor) | (strict.high < -floor))
-    may_claim = (found.n >= FEWEST_PAIRS) & (strict.n >= FEWEST_PAIRS)[..., None] & ~moved[..., None]
-    below = found.high < band_low[..., None]
-    above = found.low > band_high[..., None]
-    direction = np.where(may_claim, above.astype(np.int64) - below.astype(np.int64), 0)
-    return Judgement(found, strict, band_low, band_high, moved, direction)
+    found = arms.interval(alpha)
+    above, below = found.low > high[..., None], found.high < low[..., None]
+    direction = np.where(gate, above.astype(np.int64) - below.astype(np.int64), 0)
+    return Judgement(found, control.interval(alpha), low, high, moved, direction)
 
 
-def is_tight(arms: Array, comparisons: int, precision: float) -> npt.NDArray[np.bool_]:
-    """Whether every interval of `arms` (..., arms, blocks) has at most the half-width `precision` from enough pairs."""
-    found = interval(arms, (1 - CONFIDENCE) / comparisons)
+def _control(
+    arms: Pairs, control: Pairs, comparisons: int, floor: float
+) -> tuple[npt.NDArray[np.bool_], Array, Array, npt.NDArray[np.bool_]]:
+    """Which arms may be judged at all, the band of stock against itself, and whether the two stocks differ."""
+    strict, loose = control.interval((1 - CONFIDENCE) / comparisons), control.interval(1 - CONFIDENCE)
+    moved = (control.n >= FEWEST_PAIRS) & ((strict.low > floor) | (strict.high < -floor))
+    gate = (arms.n >= FEWEST_PAIRS) & (control.n >= FEWEST_PAIRS)[..., None] & ~moved[..., None]
+    return gate, np.minimum(loose.low, -floor), np.maximum(loose.high, floor), moved
+
+
+def is_tight(values: Array, comparisons: int, precision: float) -> npt.NDArray[np.bool_]:
+    """Whether every interval of a group of times has at most the half-width `precision`, from enough pairs."""
+    found = pairs_of_times(values)[0].interval(_INTERVAL_ALPHA / comparisons)
     tight = (found.n >= FEWEST_PAIRS) & (found.half_width <= precision)
     return np.asarray(tight.all(axis=-1))
+
+
+def expected_half_width(scatter: float, blocks: int, arms: int, comparisons: int) -> float:
+    """The half-width that an interval of a time has after so many blocks, where single samples scatter by `scatter`."""
+    freedom = (blocks - 1) * _freedom(arms)
+    return float(stats.t.isf(_INTERVAL_ALPHA / comparisons / 2, freedom) * scatter * np.sqrt(1.5 / blocks))
+
+
+def scatter_within_blocks(values: Array) -> float:
+    """How much single samples of one group (arms, blocks) scatter within blocks, without what the arms themselves do.
+
+    One block cannot tell the two apart: then it is the scatter of the arms, which is not less. NaN where nothing can be
+    told.
+    """
+    whole = values[:, np.isfinite(values).all(axis=0)]
+    arms, blocks = whole.shape
+    if arms < 2 or blocks < 1:
+        return float("nan")
+    residual = whole - whole.mean(axis=0)
+    if blocks > 1:
+        residual = residual - residual.mean(axis=1, keepdims=True)
+    return float(np.sqrt((residual**2).sum() / ((arms - 1) * max(1, blocks - 1))))
+
+
+def without_canary(values: Array, canary: Array) -> Array:
+    """Values of one group (arms, blocks) less what their canaries tell of the host; unchanged where one is missing.
+
+    The slope is taken within blocks and within arms, over all arms, so that no arm's effect enters it.
+    """
+    present = np.isfinite(values)
+    if values.shape[-1] < FEWEST_PAIRS or not present.all() or not np.isfinite(canary).all():
+        return values
+    deviation, response = _two_way(canary), _two_way(values)
+    power = (deviation**2).sum()
+    if power <= 0:
+        return values
+    slope = (deviation * response).sum() / power
+    return np.asarray(values - slope * (canary - canary.mean()))
+
+
+def _two_way(values: Array) -> Array:
+    """What is left of (arms, blocks) without the means of arms and of blocks."""
+    across = values - values.mean(axis=0)
+    return np.asarray(across - across.mean(axis=1, keepdims=True))

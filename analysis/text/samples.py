@@ -23,10 +23,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Noise:
-    """What else the host was doing during a sample."""
+    """What else the host was doing during a sample; `canary`: seconds that fixed pieces of work took beside it."""
 
     noisy: bool
     reasons: tuple[str, ...]
+    canary: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)
