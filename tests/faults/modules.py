@@ -110,7 +110,8 @@ class Modules:
         signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         result = {}
         with contextlib.suppress(ValueError):
-            result = json.loads(output)
+            # A warning may stand before it.
+            result = json.loads(output[output.rfind("\n{") + 1 :])
         return Ended(result, output, signal, calls)
 
 
