@@ -24,3 +24,9 @@ def parse_meminfo(text: str) -> dict[str, int]:
 def read_meminfo(host: Host) -> dict[str, int]:
     """The host's memory now."""
     return parse_meminfo(host.read("/proc/meminfo"))
+
+
+def read_node_meminfo(host: Host, node: int) -> dict[str, int]:
+    """A NUMA node's memory now, of nodeN/meminfo; empty where there is none."""
+    text = host.read_or_none(f"/sys/devices/system/node/node{node}/meminfo") or ""
+    return parse_meminfo("\n".join(line.partition(f"Node {node} ")[2] for line in text.splitlines()))

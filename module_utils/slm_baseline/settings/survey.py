@@ -12,7 +12,7 @@ from ..host.files import Host
 from ..host.systemd import systemd_runs
 from .drift import compare
 from .guard import Guard
-from .hugetlb import NODES, default_page_bytes, pool_nodes
+from .hugetlb import default_page_bytes, pool_nodes
 from .kinds.kind import Kind
 from .kinds.pools import Pools
 from .other_writers import Competitor, find_competitors
@@ -52,8 +52,7 @@ def _numa(host: Host) -> list[dict[str, Any]]:
     """Memory of each node in bytes, from nodeN/meminfo."""
     nodes = []
     for node in pool_nodes(host):
-        text = host.read_or_none(f"{NODES}/node{node}/meminfo") or ""
-        fields = meminfo.parse_meminfo("\n".join(line.partition(f"Node {node} ")[2] for line in text.splitlines()))
+        fields = meminfo.read_node_meminfo(host, node)
         nodes.append({"node": node, "total_bytes": fields.get("MemTotal", 0), "free_bytes": fields.get("MemFree", 0)})
     return nodes
 

@@ -176,7 +176,7 @@ class Pools:
     def check(self, host: Host, prior: Mapping[str, PoolState]) -> None:
         check_pools(host, self.pools)
         if self.guard:
-            self.guard.check(host, self.pools)
+            self.guard.check(host, self.pools, self._given_up(host, prior))
 
     def plan(self, host: Host, prior: Mapping[str, PoolState]) -> list[Change]:
         """Pools first, then their drop-in."""

@@ -105,7 +105,7 @@ def test_a_share_that_would_switch_the_guard_off_is_refused(value: object) -> No
 
 @pytest.mark.parametrize(("value", "share"), [(0.5, 0.5), ("0.99", 0.99), (1, 1.0)])
 def test_shares_as_numbers_and_text(value: object, share: float) -> None:
-    assert Guard.parse("1G", value, 5) == Guard(GIB + 5, share)
+    assert Guard.parse("1G", value, 5) == Guard(GIB + 5, share, 5)
 
 
 def test_a_meminfo_without_what_the_guard_needs_is_a_typed_error(fake_host: Host) -> None:

@@ -191,7 +191,7 @@ GIVEN: dict[str, Any] = {
 
 def test_the_guard_keeps_twice_the_weights_beside_its_margin() -> None:
     request = parse_sweep(GIVEN, weight_bytes=5)
-    assert request.guard == Guard((1 << 30) + 10, 0.5)
+    assert request.guard == Guard((1 << 30) + 10, 0.5, 10)
 
 
 @pytest.mark.parametrize(
