@@ -22,7 +22,7 @@ CHANGING = (
     "mount",
     "umount2",
 )
-OURS = ("/etc/", "/var/lib", "/run/slm-baseline", "/mnt/", "/sys/", "/proc/sys/vm/")
+OURS = ("/etc/", "/var/lib", "/run/slm-baseline", "/mnt/", "/sys/", "/proc/sys/vm/", "/proc/self/fd/")
 _LINE = re.compile(r"(?P<name>[a-z0-9_]+)\((?P<arguments>.*)\)\s+= (?P<result>-?[0-9]+|\?)(?P<rest>.*)")
 _DESCRIPTOR = re.compile(r"[0-9]+<(?P<path>[^>]*)>")
 _QUOTED = re.compile(r'"(?P<path>/[^"]*)"')
@@ -48,7 +48,7 @@ class Call:
 
     @property
     def on_kernel(self) -> bool:
-        return self.path.startswith(("/sys/", "/proc/"))
+        return self.path.startswith(("/sys/", "/proc/sys/"))
 
 
 def parse_log(text: str) -> list[Call]:

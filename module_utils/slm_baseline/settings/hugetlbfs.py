@@ -7,20 +7,23 @@ mount must stand on a path afterwards.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..host.errors import ParseError, SettingError
-from ..host.files import Host, missing_folders
+from ..host.files import Host
 from ..host.mountinfo import MountEntry, mounted_at, read_mountinfo
 from ..host.processes import holders
 from ..host.sizes import format_size, is_number, parse_size
 from .hugetlb import default_page_bytes
 
 _MS_NOSUID, _MS_NODEV = 2, 4
+_UMOUNT_NOFOLLOW = 8
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 DEFAULT_MODE = 0o755
 """hugetlbfs prints no mode= where it is this (hugetlbfs_show_options)."""
 
@@ -108,23 +111,81 @@ def _single(host: Host, path: str, entries: Sequence[MountEntry]) -> MountSpec |
 
 
 def mount(host: Host, spec: MountSpec) -> None:
-    """mount(2) with nosuid and nodev, the folder made where it is missing; OSError as the kernel gave it."""
-    for folder in missing_folders(host, spec.path):
-        os.mkdir(host.path(folder), 0o755)
-    _libc_call(
-        "mount",
-        spec.path,
-        b"hugetlbfs",
-        spec.path.encode(),
-        b"hugetlbfs",
-        _MS_NOSUID | _MS_NODEV,
-        spec.options.encode(),
+    """mount(2) with nosuid and nodev, the folder made where it is missing; OSError as the kernel gave it.
+
+    The folder is walked to without following a link, and the mount is made on what was walked to: a user who swaps a
+    folder for a link in between gets an error. One who moves it away gets no mount either.
+    """
+    with _walked(host, os.path.dirname(spec.path), make=True) as parent:
+        name = os.path.basename(spec.path)
+        with _opened(parent, name, make=True) as folder:
+            _libc_call(
+                "mount",
+                spec.path,
+                b"hugetlbfs",
+                _by_descriptor(folder).encode(),
+                b"hugetlbfs",
+                _MS_NOSUID | _MS_NODEV,
+                spec.options.encode(),
+            )
+        if not mounted_at(read_mountinfo(host), spec.path):
+            _unmount_in(parent, name, spec.path)
+            raise _moved(spec.path)
+
+
+def unmount(host: Host, path: str) -> None:
+    """umount(2), never lazily: a lazy unmount would leave the pages in use and unseen. It follows no link either."""
+    with _walked(host, os.path.dirname(path)) as parent:
+        _unmount_in(parent, os.path.basename(path), path)
+
+
+def _unmount_in(parent: int, name: str, path: str) -> None:
+    _libc_call("umount2", path, f"{_by_descriptor(parent)}/{name}".encode(), _UMOUNT_NOFOLLOW)
+
+
+@contextlib.contextmanager
+def _walked(host: Host, path: str, make: bool = False) -> Iterator[int]:
+    """A descriptor of the folder at a path, reached without following any link."""
+    with contextlib.ExitStack() as held:
+        folder = os.open(host.root, _FOLDER)
+        held.callback(os.close, folder)
+        for name in filter(None, path.split("/")):
+            folder = held.enter_context(_opened(folder, name, make))
+        yield folder
+
+
+@contextlib.contextmanager
+def _opened(parent: int, name: str, make: bool) -> Iterator[int]:
+    try:
+        try:
+            folder = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        except FileNotFoundError:
+            if not make:
+                raise
+            os.mkdir(f"{_by_descriptor(parent)}/{name}", 0o755)
+            folder = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise _moved(f"{os.readlink(_by_descriptor(parent))}/{name}") from error
+        raise
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _by_descriptor(folder: int) -> str:
+    return f"/proc/self/fd/{folder}"
+
+
+def _moved(path: str) -> SettingError:
+    return SettingError(
+        f"hugetlbfs.{path}",
+        "a folder that stays where it is",
+        "a symbolic link, or another folder",
+        "Somebody swapped it while it was being mounted on.",
+        "choose a path on which root alone can write.",
     )
-
-
-def unmount(path: str) -> None:
-    """umount(2), never lazily: a lazy unmount would leave the pages in use and unseen."""
-    _libc_call("umount2", path, path.encode(), 0)
 
 
 def _libc_call(function: str, path: str, *arguments: object) -> None:
@@ -161,7 +222,7 @@ class ChangeMount:
             return
         if found is not None:
             try:
-                unmount(self.path)
+                unmount(host, self.path)
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise

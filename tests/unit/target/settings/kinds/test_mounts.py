@@ -7,6 +7,9 @@ import grp
 import os
 import pwd
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
@@ -28,6 +31,7 @@ from ansible.module_utils.slm_baseline.settings.registry import runtime_values
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import REPOSITORY
 from tests.fakes import MOUNTINFO, put
 
 MIB2, GIB = 2 << 20, 1 << 30
@@ -349,7 +353,7 @@ class FakeMounts:
         text = self.host.read("/proc/self/mountinfo")
         put(self.host.root, "/proc/self/mountinfo", f"{text}50 27 0:50 / {spec.path} rw - hugetlbfs h rw,{options}\n")
 
-    def unmount(self, path: str) -> None:
+    def unmount(self, host: Host, path: str) -> None:
         if self.busy:
             raise OSError(16, "Device or resource busy", path)
         lines = self.host.read("/proc/self/mountinfo").splitlines(keepends=True)
@@ -361,12 +365,77 @@ def test_a_mount_is_made_with_its_folders_without_suid_and_devices(
     fake_host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[object, ...]] = []
-    monkeypatch.setattr(subject, "_libc_call", lambda *call: calls.append(call))
+
+    def libc(*call: object) -> None:
+        calls.append(call)
+        target = call[3]
+        assert isinstance(target, bytes)
+        assert os.path.samefile(target, fake_host.path("/mnt/a/b"))
+        put(fake_host.root, "/proc/self/mountinfo", f"{MOUNTINFO}50 27 0:50 / /mnt/a/b rw - hugetlbfs h rw\n")
+
+    monkeypatch.setattr(subject, "_libc_call", libc)
     subject.mount(fake_host, MountSpec("/mnt/a/b", MIB2))
     nosuid, nodev = 2, 4
     options = b"pagesize=2M,mode=0755,uid=0,gid=0"
-    assert calls == [("mount", "/mnt/a/b", b"hugetlbfs", b"/mnt/a/b", b"hugetlbfs", nosuid | nodev, options)]
+    assert [(*call[:3], *call[4:]) for call in calls] == [
+        ("mount", "/mnt/a/b", b"hugetlbfs", b"hugetlbfs", nosuid | nodev, options)
+    ]
     assert fake_host.path("/mnt/a/b").is_dir()
+
+
+@pytest.mark.parametrize("link", ["/mnt/a", "/mnt/a/b"])
+def test_a_link_that_was_swapped_in_is_neither_mounted_on_nor_unmounted(
+    fake_host: Host, monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(subject, "_libc_call", lambda *call: calls.append(call))
+    fake_host.path("/srv/b").mkdir(parents=True)
+    fake_host.path(link).parent.mkdir(exist_ok=True)
+    os.symlink(fake_host.path("/srv"), fake_host.path(link))
+    with pytest.raises(SettingError, match="Somebody swapped it"):
+        subject.mount(fake_host, MountSpec("/mnt/a/b", MIB2))
+    if link == "/mnt/a":
+        with pytest.raises(SettingError, match="Somebody swapped it"):
+            subject.unmount(fake_host, "/mnt/a/b")
+    assert (calls, fake_host.names("/srv/b")) == ([], [])
+
+
+MOVED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import tests.conftest
+from pathlib import Path
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.settings import hugetlbfs
+
+folder, real = Path(sys.argv[2]), hugetlbfs._libc_call
+
+def libc(function, *arguments):
+    if function == "mount":
+        os.rename(folder / "user", folder / "elsewhere")
+        (folder / "user/huge").mkdir(parents=True)
+    real(function, *arguments)
+
+spec = hugetlbfs.MountSpec(str(folder / "user/huge"), 2 << 20)
+hugetlbfs.mount(Host(), spec)
+hugetlbfs.unmount(Host(), spec.path)
+hugetlbfs._libc_call = libc
+try:
+    hugetlbfs.mount(Host(), spec)
+except SettingError as error:
+    print("refused", [line for line in open("/proc/self/mountinfo") if str(folder) in line])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_folder_moved_away_while_it_is_mounted_on_keeps_no_mount(tmp_path: Path) -> None:
+    """On the real kernel, in a mount namespace of its own."""
+    command = ["unshare", "--mount", sys.executable, "-c", MOVED, str(REPOSITORY), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    if "unshare failed" in done.stderr:
+        pytest.skip("no mount namespaces here")
+    assert done.stdout == "refused []\n", done.stderr
 
 
 OLD, NEW = MountSpec("/mnt/huge", MIB2, None, 0o770), MountSpec("/mnt/huge", MIB2, 64 << 20, 0o700)
