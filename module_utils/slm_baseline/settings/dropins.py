@@ -5,8 +5,10 @@ They are plain files, written the same way whether systemd runs or not; where it
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..host.files import Host
 from .files import ChangeFile, file_state, our_file
@@ -21,12 +23,13 @@ _KERNEL_FILES = ("/sys/", "/proc/sys/")
 
 @dataclass(frozen=True)
 class Line:
-    """One persisted setting: the kernel file it writes, the value, and where it stands."""
+    """One persisted setting: the kernel file it writes, the value, where it stands, and the glob it came from."""
 
     target: str
     value: str
     path: str
     number: int
+    spelled: str = ""
 
     @property
     def source(self) -> str:
@@ -57,8 +60,22 @@ def tmpfiles_lines(host: Host) -> list[Line]:
             if name.endswith(".conf"):
                 chosen.setdefault(name, f"{folder}/{name}")
     return [
-        line for name in sorted(chosen) for line in parse_tmpfiles(chosen[name], host.read_or_none(chosen[name]) or "")
+        one
+        for name in sorted(chosen)
+        for line in parse_tmpfiles(chosen[name], host.read_or_none(chosen[name]) or "")
+        for one in _expanded(host, line)
     ]
+
+
+def _expanded(host: Host, line: Line) -> list[Line]:
+    """A line for each kernel file that its glob means; tmpfiles.d(5) takes one in every `w` line."""
+    if not glob.has_magic(line.target):
+        return [line]
+    try:
+        files = sorted(glob.glob(str(host.path(line.target))))
+    except ValueError:
+        return []
+    return [replace(line, target=f"/{os.path.relpath(file, host.root)}", spelled=line.target) for file in files]
 
 
 def is_ours(host: Host, path: str) -> bool:
@@ -87,11 +104,14 @@ def set_by(host: Host, path: str, knob_of: KnobOf) -> dict[str, str]:
 def set_at_boot(lines: Sequence[Line], knob_of: KnobOf) -> dict[str, tuple[str, str]]:
     """What the lines set at boot: knob -> (value, `path:line`).
 
-    The first line for a file wins: systemd-tmpfiles ignores a later one as a duplicate (tmpfiles.d(5)).
+    Of lines that spell the file alike the first wins: systemd-tmpfiles ignores a later one as a duplicate
+    (tmpfiles.d(5)). Of other spellings, such as a glob, the last does, since each of them is written.
     """
     values: dict[str, tuple[str, str]] = {}
+    seen: set[tuple[str, str]] = set()
     for line in lines:
-        knob = knob_of(line.target)
-        if knob:
-            values.setdefault(knob, (line.value, line.source))
+        knob, spelled = knob_of(line.target), line.spelled or line.target
+        if knob and (knob, spelled) not in seen:
+            seen.add((knob, spelled))
+            values[knob] = (line.value, line.source)
     return values

@@ -5,13 +5,19 @@ Each finding carries the file and line it came from. Only one that wants another
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
+from ..host.errors import SettingError
 from ..host.files import Host
 from .dropins import is_ours, tmpfiles_lines
+from .hugetlbfs import MountSpec, parse_options
 from .registry import KINDS, boot_values, knob_of
+from .units import our_units, parse_unit
 
 _SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 _UNIT_FOLDERS = (
@@ -22,6 +28,9 @@ _UNIT_FOLDERS = (
 )
 _TUNED_FOLDERS = ("/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned")
 _SCRIPTS = ("/etc/rc.local", "/etc/rc.d/rc.local")
+_CRONTABS = ("/etc/crontab", "/etc/anacrontab", "/var/spool/cron/crontabs/root", "/var/spool/cron/root")
+_LONGEST_SCRIPT = 1 << 18
+_PROGRAM = re.compile(r"(?<![\w./])/[\w./+@-]+", re.ASCII)
 _THP_WORDS = re.compile(r"\b(always|madvise|never|defer\+madvise|defer)\b")
 _MENTION = re.compile(r"/(?:sys|proc)/[\w/-]+", re.ASCII)
 _NUMBER = re.compile(r"(?<![\w/.-])[0-9]+(?![\w/.-])", re.ASCII)
@@ -56,7 +65,7 @@ def find_competitors(host: Host, wanted: Mapping[str, str], default_page_bytes: 
         *_sysfs_conf(host, default_page_bytes),
     ]
     found += [*_tuned(host, default_page_bytes), *_boot(host, default_page_bytes), *_units(host, default_page_bytes)]
-    found += [*_scripts(host, default_page_bytes), *_fstab(host)]
+    found += [*_scripts(host, default_page_bytes), *_fstab(host, default_page_bytes)]
     return [writer for writer in found if any(_contradicts(writer, knob, value) for knob, value in wanted.items())]
 
 
@@ -73,11 +82,21 @@ def _same_pages(writer: str, knob: str) -> bool:
 
 
 def _lines(host: Host, path: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are neither blank nor a comment; none where the file cannot be read."""
+    """Numbered lines, continued ones joined, without blanks and comments; none of a file that cannot be read."""
+    first, joined = 0, ""
     for number, line in enumerate((host.read_or_none(path) or "").splitlines(), 1):
         text = line.strip()
-        if text and text[0] not in "#;":
-            yield number, text
+        # A comment between continued lines does not end them (systemd.syntax(7)).
+        if not text or text[0] in "#;":
+            continue
+        first = first if joined else number
+        if text.endswith("\\"):
+            joined += f"{text[:-1]} "
+            continue
+        yield first, joined + text
+        joined = ""
+    if joined:
+        yield first, joined
 
 
 def _tmpfiles(host: Host, default: int) -> Iterator[Competitor]:
@@ -183,36 +202,96 @@ def _written(text: str, default: int) -> Iterator[tuple[str, str | None]]:
 
 
 def _units(host: Host, default: int) -> Iterator[Competitor]:
-    """Units enabled at boot whose Exec lines write a knob, the usual disable-thp.service among them."""
-    enabled = {
-        name
-        for folder in host.names("/etc/systemd/system")
-        if folder.endswith((".wants", ".requires"))
-        for name in host.names(f"/etc/systemd/system/{folder}")
+    """Units started at boot or by a timer whose Exec lines write a knob, the usual disable-thp.service among them.
+
+    With their drop-ins, and the scripts that they call.
+    """
+    for name in sorted(_started(host)):
+        template = f"{name.partition('@')[0]}@.service"
+        files = [_unit_file(host, name) or ("@" in name and _unit_file(host, template)) or None]
+        for unit in {name, template} if "@" in name else {name}:
+            files += _drop_ins(host, unit)
+        for path in filter(None, files):
+            yield from _script(host, path, default, f"unit {name}", "Exec")
+
+
+def _started(host: Host) -> set[str]:
+    """Services that are enabled, by whatever name, and those that enabled timers, paths and sockets start."""
+    links = {
+        f"{folder}/{wants}/{name}"
+        for folder in _UNIT_FOLDERS
+        for wants in host.names(folder)
+        if wants.endswith((".wants", ".requires"))
+        for name in host.names(f"{folder}/{wants}")
     }
-    for folder in _UNIT_FOLDERS:
-        for name in host.names(folder):
-            path = f"{folder}/{name}"
-            if name.endswith(".service") and name in enabled:
-                enabled.discard(name)
-                yield from _script(host, path, default, f"unit {name}", "Exec")
+    # A link that enables an alias leads to the unit that it stands for.
+    enabled = {os.path.basename(link) for link in links} | {_link_name(host, link) for link in links}
+    enabled |= {_link_name(host, path) for path in (_unit_file(host, name) for name in enabled) if path}
+    for name in [name for name in enabled if name.endswith((".timer", ".path", ".socket"))]:
+        path = _unit_file(host, name)
+        lines = [text for _, text in _lines(host, path)] if path else []
+        units = [text.partition("=")[2].strip() for text in lines if text.startswith(("Unit=", "Service="))]
+        enabled |= set(units or [f"{name.rpartition('.')[0]}.service"])
+    return {name for name in enabled if name.endswith(".service") and "@." not in name}
+
+
+def _link_name(host: Host, path: str) -> str:
+    try:
+        return os.path.basename(os.readlink(host.path(path)))
+    except OSError:
+        return ""
+
+
+def _unit_file(host: Host, name: str) -> str | None:
+    """The file of a unit that systemd takes: that of the first folder that has one."""
+    paths = [f"{folder}/{name}" for folder in _UNIT_FOLDERS]
+    return next((path for path in paths if host.exists(path)), None)
+
+
+def _drop_ins(host: Host, unit: str) -> list[str]:
+    """A unit's drop-ins: its own, those of its name's beginnings up to a dash, and those of its type."""
+    stem, _, kind = unit.rpartition(".")
+    parts = stem.split("-")
+    owners = [unit, *(f"{'-'.join(parts[:count])}-.{kind}" for count in range(1, len(parts))), kind]
+    folders = [f"{folder}/{owner}.d" for owner in owners for folder in _UNIT_FOLDERS]
+    return [f"{folder}/{name}" for folder in folders for name in host.names(folder) if name.endswith(".conf")]
 
 
 def _scripts(host: Host, default: int) -> Iterator[Competitor]:
-    crons = [f"/etc/cron.d/{name}" for name in host.names("/etc/cron.d")]
-    for path in (*_SCRIPTS, "/etc/crontab", *crons):
-        yield from _script(host, path, default, "a script run at boot")
+    folders = ["/etc/cron.d", *(f"/etc/cron.{when}" for when in ("hourly", "daily", "weekly", "monthly"))]
+    crons = [f"{folder}/{name}" for folder in folders for name in host.names(folder)]
+    for path in (*_SCRIPTS, *_CRONTABS, *crons):
+        yield from _script(host, path, default, "a script run at boot or by cron")
 
 
 def _script(host: Host, path: str, default: int, kind: str, key: str = "") -> Iterator[Competitor]:
-    """What the lines of a script, or those of a unit that begin with `key`, write."""
+    """What the lines of a script, or those of a unit that begin with `key`, write, and the scripts that these call."""
+    called = set()
     for number, text in _lines(host, path):
         if text.startswith(key):
             for knob, value in _written(text, default):
                 yield Competitor(path, number, knob, value, kind)
+            called |= {one for one in _PROGRAM.findall(text) if one != path and _is_script(host, one)}
+    for script in sorted(called):
+        for number, text in _lines(host, script):
+            for knob, value in _written(text, default):
+                yield Competitor(script, number, knob, value, kind)
 
 
-def _fstab(host: Host) -> Iterator[Competitor]:
+def _is_script(host: Host, path: str) -> bool:
+    """Whether a path on a command line is a text file of a script's size: no kernel file, no machine code."""
+    if path.startswith(("/sys/", "/proc/", "/dev/")):
+        return False
+    try:
+        status = os.stat(host.path(path))
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST_SCRIPT:
+            return False
+        return b"\0" not in host.path(path).read_bytes()
+    except OSError:
+        return False
+
+
+def _fstab(host: Host, default: int) -> Iterator[Competitor]:
     """hugetlbfs lines of fstab and foreign mount units; at a path of ours they would mount a second time."""
     for number, text in _lines(host, "/etc/fstab"):
         fields = text.split()
@@ -225,3 +304,20 @@ def _fstab(host: Host) -> Iterator[Competitor]:
                 for number, text in _lines(host, path):
                     if text.startswith("Where="):
                         yield Competitor(path, number, f"hugetlbfs.{text[6:].strip()}", None, f"unit {name}")
+    for unit in our_units(host):
+        mount = parse_unit(host.read_or_none(unit) or "", default)
+        if mount:
+            for path in _drop_ins(host, os.path.basename(unit)):
+                yield from _overridden(host, path, mount, default)
+
+
+def _overridden(host: Host, path: str, mount: MountSpec, default: int) -> Iterator[Competitor]:
+    """What a drop-in makes of a mount unit of ours."""
+    for number, text in _lines(host, path):
+        key, _, value = (part.strip() for part in text.partition("="))
+        if key in ("What", "Where", "Type", "Options"):
+            options = None
+            if key == "Options":
+                with contextlib.suppress(SettingError):
+                    options = parse_options(mount.path, value, default).options
+            yield Competitor(path, number, mount.name, options, "a drop-in of our unit")

@@ -10,7 +10,7 @@ from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
 from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
 from ansible.module_utils.slm_baseline.settings.other_writers import find_competitors
-from ansible.module_utils.slm_baseline.settings.registry import boot_values, knob_of
+from ansible.module_utils.slm_baseline.settings.registry import boot_values, knob_of, persisted_values
 from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,6 +179,92 @@ def test_a_unit_that_only_reads_a_knob_does_not_compete(fake_host: Host) -> None
     wants.mkdir()
     os.symlink(unit, wants / "exporter.service")
     assert found(fake_host) == []
+
+
+def enable(host: Host, name: str, wants: str = "multi-user.target.wants", unit: str | None = None) -> None:
+    link = host.path(f"/etc/systemd/system/{wants}/{name}")
+    link.parent.mkdir(exist_ok=True)
+    os.symlink(f"/usr/lib/systemd/system/{unit or name}", link)
+
+
+NEVER = f"echo never > {THP}/enabled"
+UNIT = "/usr/lib/systemd/system/x.service"
+
+
+def test_a_continued_exec_line_is_read_whole(fake_host: Host) -> None:
+    text = f"[Service]\nExecStart=/bin/sh -c 'true; \\\n# a comment\n  echo never > \\\n  {THP}/enabled'\n"
+    put(fake_host.root, UNIT, text)
+    enable(fake_host, "x.service")
+    assert found(fake_host) == [("thp.enabled", "never", f"{UNIT}:2")]
+
+
+@pytest.mark.parametrize(
+    ("timer", "name"), [("", "x.timer"), ("[Timer]\nUnit=x.service\n", "y.timer"), ("[Path]\n", "x.path")]
+)
+def test_what_an_enabled_timer_starts_competes(fake_host: Host, timer: str, name: str) -> None:
+    put(fake_host.root, UNIT, f"[Service]\nExecStart=/bin/sh -c '{NEVER}'\n")
+    put(fake_host.root, f"/usr/lib/systemd/system/{name}", timer)
+    assert found(fake_host) == []
+    enable(fake_host, name, "timers.target.wants")
+    assert found(fake_host) == [("thp.enabled", "never", f"{UNIT}:2")]
+
+
+def test_an_instance_of_a_template_and_an_alias_compete(fake_host: Host) -> None:
+    put(fake_host.root, UNIT.replace("x.", "x@."), f"[Service]\nExecStart=/bin/sh -c '{NEVER}'\n")
+    put(fake_host.root, UNIT.replace("x.", "real."), f"[Service]\nExecStart=/bin/sh -c 'echo 5 > {POOL}'\n")
+    enable(fake_host, "x@one.service", unit="x@.service")
+    enable(fake_host, "alias.service", unit="real.service")
+    assert sorted(found(fake_host)) == [
+        ("hugepages.2M", "5", "/usr/lib/systemd/system/real.service:2"),
+        ("thp.enabled", "never", "/usr/lib/systemd/system/x@.service:2"),
+    ]
+
+
+@pytest.mark.parametrize("folder", ["a-b.service.d", "a-.service.d", "service.d"])
+def test_a_drop_in_of_an_enabled_unit_competes(fake_host: Host, folder: str) -> None:
+    put(fake_host.root, "/usr/lib/systemd/system/a-b.service", "[Service]\nExecStart=/bin/true\n")
+    enable(fake_host, "a-b.service")
+    path = f"/etc/systemd/system/{folder}/10.conf"
+    put(fake_host.root, path, f"[Service]\nExecStartPost=/bin/sh -c '{NEVER}'\n")
+    assert found(fake_host) == [("thp.enabled", "never", f"{path}:2")]
+
+
+def test_a_script_that_a_unit_calls_competes(fake_host: Host) -> None:
+    put(fake_host.root, "/opt/tune.sh", f"#!/bin/sh\n{NEVER}\n")
+    put(fake_host.root, "/usr/bin/machine-code", f"\x7fELF\0\n{NEVER}\n")
+    put(fake_host.root, UNIT, "[Service]\nExecStart=-/opt/tune.sh --fast\nExecStop=/usr/bin/machine-code\n")
+    enable(fake_host, "x.service")
+    assert found(fake_host) == [("thp.enabled", "never", "/opt/tune.sh:2")]
+
+
+@pytest.mark.parametrize("path", ["/var/spool/cron/crontabs/root", "/etc/cron.daily/thp"])
+def test_roots_crontab_and_the_scripts_it_calls_compete(fake_host: Host, path: str) -> None:
+    put(fake_host.root, "/root/night.sh", f"{NEVER}\n")
+    put(fake_host.root, path, f"0 4 * * * echo 7 > {POOL}; sh /root/night.sh\n")
+    assert found(fake_host) == [("hugepages.2M", "7", f"{path}:1"), ("thp.enabled", "never", "/root/night.sh:1")]
+
+
+def test_a_glob_of_tmpfiles_means_each_file_and_wins_over_ours(fake_host: Host) -> None:
+    put(fake_host.root, "/etc/tmpfiles.d/a.conf", f"w {THP}/ena*d - - - - always\n")
+    put(fake_host.root, "/etc/tmpfiles.d/z.conf", f"w {THP}/[e]nabled - - - - never\n")
+    put(fake_host.root, THP_DROPIN, f"w {THP}/enabled - - - - madvise\n")
+    assert found(fake_host) == [
+        ("thp.enabled", "always", "/etc/tmpfiles.d/a.conf:1"),
+        ("thp.enabled", "never", "/etc/tmpfiles.d/z.conf:1"),
+    ]
+    assert persisted_values(fake_host)["thp.enabled"] == ("never", "/etc/tmpfiles.d/z.conf:1")
+
+
+@pytest.mark.parametrize("folder", ["mnt-huge.mount.d", "mnt-.mount.d", "mount.d"])
+def test_a_drop_in_of_our_own_mount_unit_competes_where_it_says_otherwise(fake_host: Host, folder: str) -> None:
+    spec = MountSpec("/mnt/huge", MIB2, None, 0o770)
+    put(fake_host.root, unit_path("/mnt/huge"), unit_text(spec))
+    path = f"/etc/systemd/system/{folder}/o.conf"
+    put(fake_host.root, path, f"[Mount]\nOptions={spec.options},nosuid,nodev\n")
+    wanted = {spec.name: spec.options}
+    assert found(fake_host, wanted) == []
+    put(fake_host.root, path, "[Mount]\nOptions=pagesize=2M,mode=0777\n")
+    assert found(fake_host, wanted) == [(spec.name, "pagesize=2M,mode=0777,uid=0,gid=0", f"{path}:2")]
 
 
 def tuned(host: Host, active: str, profiles: dict[str, str], enabled: bool = True) -> None:
