@@ -76,6 +76,10 @@ rows:
     - {knob: thp.enabled, desired: madvise, runtime: always, persisted: madvise, boot: null,
        source: "/etc/tmpfiles.d/slm-baseline-thp.conf:2", verdict: drift,
        detail: "thp.enabled is always, should be madvise"}
+pending:
+  description: Whether a setter would change anything, or finish what a run that was cut short began.
+  returned: always, null unless preflight is asked for
+  type: bool
 competitors:
   description: Other writers that want another value (C(path), C(line), C(knob), C(value), C(kind), C(detail)).
   returned: always
@@ -117,16 +121,16 @@ def main() -> None:
 
     def work(host: Host) -> dict[str, Any]:
         given = module.params
-        wanted = parse_wanted(host, given)
+        wanted, pending = parse_wanted(host, given), None
         competitors, tolerate = competitors_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
             guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, given["model"] or ""))
-            preflight(host, guarded(wanted, guard), [] if tolerate else competitors)
+            pending = preflight(host, guarded(wanted, guard), [] if tolerate else competitors)
         judged, memory = judge(host, wanted, competitors, tolerate), gather(host)
         for note in memory["unreadable_mounts"]:
             warn(module, note)
-        return {"changed": False, "memory": memory, "desired": values_of(wanted), **judged}
+        return {"changed": False, "memory": memory, "desired": values_of(wanted), "pending": pending, **judged}
 
     finish(module, work)
 

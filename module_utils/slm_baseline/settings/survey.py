@@ -75,8 +75,11 @@ def guarded(wanted: Wanted, guard: Guard) -> list[Kind]:
     return [replace(kind, guard=guard) if isinstance(kind, Pools) else kind for kind in wanted]
 
 
-def preflight(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> None:
-    """Raise the first reason why the wanted tuning cannot or must not be applied, `competitors` last. Reads only."""
+def preflight(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> bool:
+    """Whether anything is to be done on this host for the wanted tuning to be in force and kept. Reads only.
+
+    Raises the first reason why it cannot or must not be applied, `competitors` last.
+    """
     prior = load(host)
     values = values_of(wanted)
     if not values:
@@ -101,3 +104,6 @@ def preflight(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> 
             "remove that setting (for TuneD: switch the profile or override it there), or, if you know that ours runs "
             "last, set tuning_tolerate_competitors: true.",
         )
+    is_open = prior is not None and bool(prior.ours.unsettled)
+    is_due = any(kind.plan(host, recorded_of(prior, kind.key)) for kind in wanted)
+    return is_due or is_open or host.exists(SWEEP_PRIOR)
