@@ -77,7 +77,7 @@ class Kind(Protocol):
         """What is to be done now and for the next boot, in order; `prior` is this kind's recorded state, by key.
 
         Untouched means as it was before us: what an earlier run of ours set, and nobody wants any more, returns to its
-        prior value.
+        prior value, unless somebody else has changed it since.
         """
 
     def read(self, host: Host) -> dict[str, Reading]:

@@ -110,10 +110,11 @@ class Overcommit:
     def plan(self, host: Host, prior: Mapping[str, KnobState]) -> list[Change]:
         """The limits now, then the drop-in that keeps them."""
         self.check(host, prior)
+        found = {knob.name: knob.value for knob in _knobs(host)}
         given_up = {
             name: prior[name].value
-            for name in set_by(host, DROPIN, lambda target: self.knob_of(target, 0))
-            if name in prior
+            for name, ours in set_by(host, DROPIN, lambda target: self.knob_of(target, 0)).items()
+            if name in prior and found.get(name) == ours
         }
         values = {**given_up, **self.values()}
         changes = [

@@ -110,8 +110,8 @@ class Thp:
         offered = thp_knobs(host)
         given_up = {
             name: prior[name].value
-            for name in set_by(host, DROPIN, lambda target: self.knob_of(target, 0))
-            if name not in self.wanted and name in prior and name in offered
+            for name, ours in set_by(host, DROPIN, lambda target: self.knob_of(target, 0)).items()
+            if name not in self.wanted and name in prior and name in offered and offered[name].value == ours
         }
         kept = {knob.path: self.wanted[name] for name, knob in offered.items() if name in self.wanted}
         return [*plan_knobs(host, {**given_up, **self.wanted}), *plan_file(host, DROPIN, tmpfiles_text(kept))]

@@ -81,6 +81,13 @@ def test_a_knob_no_longer_wanted_returns_to_its_prior_value(kernel: FakeKernel) 
     assert thp(kernel) == []
 
 
+def test_a_knob_no_longer_wanted_that_somebody_changed_since_is_left(kernel: FakeKernel) -> None:
+    thp(kernel, enabled="always", defrag="never")
+    kernel.write_kernel(f"{THP}/defrag", "defer")
+    assert thp(kernel, enabled="always") == [THP_DROPIN]
+    assert thp_knobs(kernel)["thp.defrag"].value == "defer"
+
+
 def test_a_knob_no_longer_wanted_that_a_newer_kernel_lacks_is_only_dropped(kernel: FakeKernel) -> None:
     thp(kernel, enabled="always", use_zero_page="0")
     kernel.path(f"{THP}/use_zero_page").unlink()
