@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -61,6 +61,7 @@ class Environment:
     python: str | None
     torch: str | None
     transformers: str | None
+    bytecode: str | None
     cold_scope: str | None
 
     @property
@@ -202,11 +203,11 @@ def _phases(summary: Mapping[str, Any], kind: str) -> dict[str, float]:
     return {name: estimate.median for name, estimate in found.items() if estimate and name != "second_token"}
 
 
-def _environment(document: Mapping[str, Any], samples: object) -> Environment:
+def _environment(document: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Environment:
     host, software = form.part(document, "host"), form.part(document, "software")
     disk = form.part(host, "disk")
     model, protocol = form.part(document, "model"), form.part(document, "protocol")
-    dtypes = [form.optional_text(sample, "dtype") for sample in form.parts(document, "samples")]
+    dtypes = [form.optional_text(sample, "dtype") for sample in samples]
     return Environment(
         model=form.optional_text(model, "id"),
         dtype=next((dtype for dtype in dtypes if dtype), form.optional_text(model, "dtype")),
@@ -223,8 +224,20 @@ def _environment(document: Mapping[str, Any], samples: object) -> Environment:
         python=form.optional_text(software, "python"),
         torch=form.optional_text(software, "torch"),
         transformers=form.optional_text(software, "transformers"),
+        bytecode=_bytecode(form.part(form.part(document, "imports"), "bytecode")),
         cold_scope=form.optional_text(protocol, "cold_scope"),
     )
+
+
+def _bytecode(found: Mapping[str, Any]) -> str | None:
+    """Whether a start finds the bytecode of what it imports, coarse enough that like hosts agree."""
+    valid, *others = (form.number(found, name) for name in ("valid", "missing", "stale", "unreadable"))
+    absent = sum(number or 0 for number in others)
+    if valid is None:
+        return None
+    if not absent:
+        return "complete"
+    return "mostly missing" if absent > valid else "partly missing"
 
 
 def _binary(value: float | None) -> str | None:

@@ -12,7 +12,7 @@ const METRICS = {
 const FACT_TITLES = {
   model: "Model", dtype: "Loaded as", gpu: "GPU", driver: "GPU driver", cuda: "CUDA", disk: "Disk",
   read_ahead: "Read-ahead", filesystem: "File system", kernel: "Kernel", distribution: "Distribution", cpu: "CPU",
-  memory: "Memory", python: "Python", torch: "torch", transformers: "transformers", cold_scope: "Cold scope",
+  memory: "Memory", python: "Python", torch: "torch", transformers: "transformers", bytecode: "Bytecode", cold_scope: "Cold scope",
 };
 const STATUS_TITLES = {
   clean: "clean", drift: "drifted", unreachable: "unreachable", error: "error", unknown: "not compared",

@@ -42,7 +42,7 @@ const COLUMNS = [
   { id: "stands_out", title: "Stands out", kind: "text", width: 160,
     value: (host) => [host.outlier ? "outlier" : null, host.changes.length ? "changed" : null].filter(Boolean).join(", ") || null },
   { id: "groups", title: "Groups", kind: "text", width: 150, value: (host) => host.groups.join(", ") || null },
-  ...["dtype", "driver", "cuda", "read_ahead", "filesystem", "distribution", "cpu", "memory", "python", "torch", "transformers"]
+  ...["dtype", "driver", "cuda", "read_ahead", "filesystem", "distribution", "cpu", "memory", "python", "torch", "transformers", "bytecode"]
     .map((fact) => factColumn(fact, 140)),
 ];
 const COLUMN = Object.fromEntries(COLUMNS.map((column) => [column.id, column]));

@@ -104,6 +104,21 @@ def test_the_odd_one_is_named_with_what_differs(tmp_path: Path) -> None:
     assert outlier.phase[0] in ("weights", "import_torch")
 
 
+@pytest.mark.parametrize(
+    ("valid", "missing", "stale", "words"),
+    [(9, 0, 0, "complete"), (9, 1, 2, "partly missing"), (0, 0, 9, "mostly missing"), (None, None, None, None)],
+)
+def test_bytecode_is_a_fact(
+    tmp_path: Path, valid: int | None, missing: int | None, stale: int | None, words: str | None
+) -> None:
+    document = samples.golden("gpu")
+    document["imports"] = {"bytecode": {"valid": valid, "missing": missing, "stale": stale, "unreadable": 0}}
+    samples.store(tmp_path / "results", document)
+    (host,) = gather(tmp_path).hosts
+    assert host.latest is not None
+    assert host.latest.environment.bytecode == words
+
+
 def test_unlike_hosts_are_not_compared(tmp_path: Path) -> None:
     def change(host: int, run: int, document: dict[str, Any]) -> float:
         if host % 2:
