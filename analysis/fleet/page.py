@@ -179,9 +179,10 @@ def _packed(value: float | None, unit: Callable[[float | None], str], digits: in
     """The shortest number, of at least so many significant digits, that prints as the value itself does."""
     if value is None:
         return None
+    printed = unit(value)
     for more in range(digits, 17):
         short = float(f"{value:.{more}g}")
-        if unit(short) == unit(value):
+        if unit(short) == printed:
             return int(short) if short.is_integer() else short
     return value
 

@@ -7,7 +7,8 @@ import re
 
 def well_formed(value: object) -> str:
     """Text that UTF-8 can carry: bytes of a file name that are none arrive from hosts as lone surrogates."""
-    return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", str(value))
+    text = str(value)
+    return text if text.isascii() else re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def natural(name: str) -> list[tuple[int, str]]:
