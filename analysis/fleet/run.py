@@ -198,16 +198,18 @@ def _estimate(summary: Mapping[str, Any], key: str) -> Estimate | None:
 def _phases(summary: Mapping[str, Any], kind: str) -> dict[str, float]:
     start = f"{kind}_phase_"
     found = {
-        key.removeprefix(start).removesuffix("_s"): _estimate(summary, key) for key in summary if key.startswith(start)
+        key.removeprefix(start).removesuffix("_s"): form.number(form.part(summary, key), "median")
+        for key in summary
+        if key.startswith(start) and key != f"{start}second_token_s"
     }
-    return {name: estimate.median for name, estimate in found.items() if estimate and name != "second_token"}
+    return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 
 def _environment(document: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Environment:
     host, software = form.part(document, "host"), form.part(document, "software")
     disk = form.part(host, "disk")
     model, protocol = form.part(document, "model"), form.part(document, "protocol")
-    dtypes = [form.optional_text(sample, "dtype") for sample in samples]
+    dtypes = (form.optional_text(sample, "dtype") for sample in samples)
     return Environment(
         model=form.optional_text(model, "id"),
         dtype=next((dtype for dtype in dtypes if dtype), form.optional_text(model, "dtype")),

@@ -210,6 +210,8 @@ def test_at_200_per_cent_and_on_paper_nothing_is_cut_off(open_page: Open, fleet_
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("table.hosts tbody tr").count() == 41
     assert page.get_by_role("button", name="Save CSV").is_hidden()
+    page.set_viewport_size({"width": 760, "height": 1000})
+    assert page.locator("table.hosts").evaluate("table => table.getBoundingClientRect().right") <= 760
 
 
 def test_numbers_are_printed_as_the_reports_print_them(open_page: Open, fleet_page: Path) -> None:
