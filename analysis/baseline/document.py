@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from analysis.baseline.floor import explain
+from analysis.baseline.imports import Imports
 from analysis.text import schema, statistics
 from analysis.text.samples import Sample
 from analysis.text.storage import as_json
@@ -32,6 +35,9 @@ def result_document(
     # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is refused.
     samples = json.loads(as_json(benchmark["samples"]))
     schema.validate(samples, "result", part="/properties/samples")
+    imports = json.loads(as_json(benchmark.get("imports")))
+    schema.validate(imports, "result", part="/properties/imports")
+    typed = [read(Sample, sample) for sample in samples]
     result = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run["run_id"],
@@ -44,9 +50,10 @@ def result_document(
         "protocol": benchmark["protocol"],
         "tuning": _tuning(memory, before),
         "ceiling": benchmark["ceiling"],
-        "imports": benchmark.get("imports"),
+        "imports": imports,
         "samples": samples,
-        "summary": statistics.summarise(read(Sample, sample) for sample in samples).to_json(),
+        "summary": statistics.summarise(typed).to_json(),
+        "first_token": asdict(explain(typed, read(Imports, imports))),
     }
     plain: dict[str, Any] = json.loads(as_json(result))
     check_result(plain)

@@ -1,6 +1,8 @@
-"""The picture of a load: its phases as stacked bars, cold beside warm, as SVG text."""
+"""The pictures of a load as SVG text: its phases as stacked bars, cold beside warm, and its imports by package."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,6 +30,37 @@ def load_svg(document: object) -> str:
         _finish(figure, axes, shown, max(ends) or 1.0)
 
     return svg_text((10, 3.1), draw)
+
+
+def imports_svg(document: object) -> str:
+    """Bars of the seconds in the costliest packages' own modules; "" for a result without figures of its imports.
+
+    Raises DocumentError where the document breaks its schema.
+    """
+    imports = read_result(document).imports
+    if imports is None or not imports.packages:
+        return ""
+    packages = imports.packages
+    longest = max(package.seconds for package in packages) or 1.0
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for row, package in enumerate(packages):
+            axes.barh(row, package.seconds, height=0.7, color=phase_colours("import_torch")[0], linewidth=0)
+            # A name comes from the host: no mathematics, whatever it holds.
+            words: dict[str, Any] = {"va": "center", "size": 9, "parse_math": False}
+            ink(axes.text(-0.01 * longest, row, package.name[:40], ha="right", **words), f"name-{row}")
+            seconds = units.seconds(package.seconds)
+            ink(axes.text(package.seconds + 0.01 * longest, row, seconds, ha="left", **words), f"seconds-{row}")
+        axes.set_ylim(len(packages) - 0.4, -0.6)
+        axes.set_xlim(0, longest * 1.12)
+        axes.set_yticks([])
+        ink(axes.set_xlabel("seconds in each package's own modules, one warm start"), "axis")
+        for index, tick in enumerate(axes.get_xticklabels()):
+            ink(tick, f"tick-{index}")
+        axes.spines[["left", "right", "top"]].set_visible(False)
+
+    return svg_text((10, 0.8 + 0.28 * len(packages)), draw)
 
 
 def _width(summary: Summary, kind: str, name: str) -> float:

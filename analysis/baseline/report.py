@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from analysis.baseline import tables
+from analysis.baseline import first_token, tables
 from analysis.baseline.notes.collect import notes
 from analysis.baseline.result import Result, read_result
 from analysis.text import statistics, units
@@ -26,6 +26,8 @@ def host_report(document: object) -> str:
         "## What to make of it",
         bullets(notes(result)),
         _ONE_STATE,
+        "## What the first token waits for",
+        first_token.section(result),
         "## Settings",
         tables.settings(result),
         "Settings act on memory mapped from now on; processes that already run keep what they have.",
@@ -78,7 +80,11 @@ _WHILE_HELD = (
 
 def _headline(result: Result) -> list[Markdown]:
     lines = [_speed(result, kind) for kind in statistics.MEASURED_KINDS]
-    return [Markdown(line) for line in (*lines, _ratio(result), _tuned(result), _held(result)) if line]
+    return [
+        Markdown(line)
+        for line in (first_token.headline(result), *lines, _ratio(result), _tuned(result), _held(result))
+        if line
+    ]
 
 
 def _speed(result: Result, kind: str) -> str:

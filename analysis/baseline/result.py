@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.baseline.document import check_result
+from analysis.baseline.floor import FirstToken, explain
+from analysis.baseline.imports import Imports
 from analysis.text.samples import Sample
 from analysis.text.statistics import MEASURED_KINDS, Summary, figure
 from analysis.text.subject import Ceiling, CopyRate, Host, Model, Software
@@ -106,11 +109,17 @@ class Result:
     ceiling: Ceiling | None
     samples: tuple[Sample, ...]
     summary: Summary
+    imports: Imports | None = None
 
     @property
     def valid(self) -> tuple[Sample, ...]:
         """The samples that enter figures."""
         return tuple(sample for sample in self.samples if sample.kind in MEASURED_KINDS)
+
+    @functools.cached_property
+    def first_token(self) -> FirstToken:
+        """What stands between this host and the soonest first token; made from the samples, whatever is stored."""
+        return explain(self.samples, self.imports)
 
     @property
     def same_load(self) -> bool:

@@ -76,6 +76,7 @@ class Sample:
     cpu_system_s: float | None = None
     vmstat: Mapping[str, int] | None = None
     gpu: tuple[GpuUse, ...] | None = None
+    ceiling_bytes_per_s: float | None = None
     ceiling_share: float | None = None
     noise: Noise | None = None
     stderr_tail: str | None = None

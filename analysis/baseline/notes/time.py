@@ -6,8 +6,12 @@ from typing import NamedTuple
 
 from analysis.baseline.result import Result, share_of
 from analysis.text import statistics, units
+from analysis.text.markdown import md
 
 IMPORTS_SHARE = 0.25
+COSTLIEST = 3
+WORTH_SHARE = 0.02
+"""Of the warm time to first token: less is no advice."""
 LATE_READ_SHARE = 0.5
 ONE_TIME_FACTOR = 3
 LIMIT_SHARE = 0.8
@@ -52,7 +56,55 @@ def imports_dominate(result: Result) -> str | None:
         return None
     return (
         f"Imports are {units.percent(spent / load)} of the cold load: {units.seconds(spent)} of {units.seconds(load)}. "
-        "That part is Python reading and linking libraries, not the model."
+        f"That part is Python reading and linking libraries, not the model.{_costliest(result)}"
+    )
+
+
+def _costliest(result: Result) -> str:
+    """Which packages a warm start spends most of its imports in; "" where that was not measured."""
+    packages = result.imports.packages[:COSTLIEST] if result.imports else ()
+    named = ", ".join(f"{md(package.name)} {units.seconds(package.seconds)}" for package in packages)
+    return f" Warm, most of it is {named}." if named else ""
+
+
+def imports_unknown(result: Result) -> str | None:
+    """The imports could not be looked at."""
+    if result.imports is None or not result.imports.problem:
+        return None
+    return f"The imports could not be looked at, so nothing is known of bytecode: {md(result.imports.problem)}"
+
+
+def no_bytecode(result: Result) -> str | None:
+    """Compiling modules that have no bytecode costs a start at least 2 % of the warm time to first token."""
+    bytecode = result.imports.bytecode if result.imports else None
+    token = result.summary.median("warm_time_to_first_token_s")
+    if bytecode is None or not token or bytecode.saving_s < WORTH_SHARE * token:
+        return None
+    at_least = "" if bytecode.compiled >= bytecode.lacking else "more than "
+    return (
+        f"{units.count(bytecode.lacking)} of {units.count(bytecode.valid + bytecode.lacking)} imported modules have no "
+        "bytecode that the loader's user can read, so Python compiles them anew at every start, cold or warm: "
+        f"{at_least}{units.seconds(bytecode.saving_s)}. Their installer did not compile them (uv does so with "
+        "`UV_COMPILE_BYTECODE=1`), and a service's user may rarely write beside them. `first_token.yml` keeps their "
+        "bytecode in a folder of its own."
+    )
+
+
+def not_required(result: Result) -> str | None:
+    """What is imported and nothing requires costs a start at least 2 % of the warm time to first token."""
+    token = result.summary.median("warm_time_to_first_token_s")
+    found = result.imports.not_required if result.imports else ()
+    worth = [each for each in found if token and each.seconds >= WORTH_SHARE * token]
+    if not worth:
+        return None
+    named = "; ".join(
+        f"{md(each.importer or 'a function')} imports {md(each.distribution)}, {units.seconds(each.seconds)}, because "
+        "it is there"
+        for each in worth
+    )
+    return (
+        f"{named}. Nothing that the loader needs requires {'it' if len(worth) == 1 else 'these'}: an environment "
+        "without starts that much sooner."
     )
 
 
