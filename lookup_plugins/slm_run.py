@@ -6,8 +6,9 @@ DOCUMENTATION = r"""
 name: slm_run
 short_description: The identity of this run
 description:
-  - A run's id, where it was started from, and which other runs live on this control node.
-  - The id is derived from the process of C(ansible-playbook), so it is the same wherever it is looked up in one run.
+  - A run's id, where it was started from, and which processes live on this control node.
+  - The id is derived from the process that Ansible forks its workers from, so it is the same wherever it is looked up
+    in one run, whatever program started it.
 author: slm-baseline maintainers
 options: {}
 """
@@ -26,6 +27,7 @@ _raw:
 
 import contextlib
 import hashlib
+import multiprocessing
 import os
 import platform
 from collections.abc import Iterator
@@ -35,59 +37,60 @@ from typing import Any
 
 import psutil
 from ansible import constants
+from ansible.executor.process.worker import WorkerProcess
 from ansible.plugins.lookup import LookupBase
 
-_PROGRAM = "ansible-playbook"
-_STARTTIME = 22 - 3
-"""The place of starttime among the fields of proc_pid_stat(5) that follow the name; `state` is the third of all."""
+_FLAGS, _STARTTIME = 9 - 3, 22 - 3
+"""The places of flags and starttime among the fields of proc_pid_stat(5) that follow the name; `state` is the third."""
+_PF_KTHREAD = 0x00200000
+"""A thread of the kernel's own (include/linux/sched.h)."""
 
 
-def is_playbook(process: psutil.Process) -> bool:
-    """Whether a process is an ansible-playbook; one that has gone or is somebody else's secret is not."""
-    try:
-        return any(Path(word).name == _PROGRAM for word in process.cmdline()[:3])
-    except psutil.Error:
-        return False
+def parse_stat(stat: str) -> tuple[int, bool]:
+    """A process's start in ticks since boot, and whether it is the kernel's own, from its /proc/PID/stat.
 
-
-def parse_start(stat: str) -> int:
-    """A process's start in ticks since boot, from its /proc/PID/stat; ValueError for any other text.
-
-    The name, in parentheses, may hold blanks and parentheses itself.
+    ValueError for any other text. The name, in parentheses, may hold blanks and parentheses itself.
     """
     fields = stat.rpartition(")")[2].split()
     if len(fields) <= _STARTTIME:
         raise ValueError(f"no start in {stat!r}")
-    return int(fields[_STARTTIME])
+    return int(fields[_STARTTIME]), bool(int(fields[_FLAGS]) & _PF_KTHREAD)
 
 
-def identity(process: psutil.Process) -> list[Any]:
+def identity(pid: int) -> list[Any]:
     """`[pid, started]`, which no two processes of one boot share, and which setting the clock does not change."""
     try:
-        return [process.pid, parse_start(Path(f"/proc/{process.pid}/stat").read_text(errors="replace"))]
+        return [pid, parse_stat(Path(f"/proc/{pid}/stat").read_text(errors="replace"))[0]]
     except (OSError, ValueError):
-        return [process.pid, round(process.create_time(), 2)]
+        return [pid, round(psutil.Process(pid).create_time(), 2)]
 
 
 def alive() -> Iterator[list[Any]]:
-    """The identity of every ansible-playbook that this user sees."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if is_playbook(process):
-                yield identity(process)
+    """The identity of every process that may be a run of this user's.
+
+    Not of those that are called ansible-playbook alone: a wrapper, `python -m ansible` or a program that uses Ansible's
+    classes has another name, and a run that is not seen here would be taken for dead.
+    """
+    ours = {0, os.getuid()}
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError, ValueError):
+            if not Path("/proc/self/stat").exists():
+                yield identity(pid)
+            # A process that may not be traced belongs to root here (proc_pid(5)).
+            elif os.stat(f"/proc/{pid}").st_uid in ours:
+                started, is_kernel = parse_stat(Path(f"/proc/{pid}/stat").read_text(errors="replace"))
+                if not is_kernel:
+                    yield [pid, started]
 
 
-def main_process() -> psutil.Process:
-    """The ansible-playbook that this worker was forked from; this very process where there is none, as in a test."""
-    main = psutil.Process()
-    for parent in main.parents():
-        if not is_playbook(parent):
-            break
-        main = parent
-    return main
+def main_pid() -> int:
+    """The process that runs the play: what this worker was forked from, or this very process where it is no worker."""
+    process = multiprocessing.current_process()
+    parent = multiprocessing.parent_process()
+    return parent.pid or os.getpid() if isinstance(process, WorkerProcess) and parent else os.getpid()
 
 
-def started_at(main: psutil.Process) -> datetime:
+def started_at(pid: int) -> datetime:
     """When this run began, the same at every look-up even where the clock is set meanwhile.
 
     The kernel counts a process's start from the boot, and where the boot lies on the clock moves with the clock. So the
@@ -99,26 +102,26 @@ def started_at(main: psutil.Process) -> datetime:
             note.open("x").close()
         return datetime.fromtimestamp(note.stat().st_mtime, UTC)
     except OSError:
-        return datetime.fromtimestamp(main.create_time(), UTC)
+        return datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)
 
 
 def controller_id(boot_id: str) -> str:
     """The same for all who see each other's processes, on one boot; empty where that cannot be told.
 
-    Containers on one machine share its boot but not its processes, and users may be kept from seeing one another's.
+    Containers on one machine share its boot but not its processes, and users may be kept from seeing one another's;
+    user 0 of a container is another one than the host's.
     """
     try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
+        pids, users = (os.stat(f"/proc/self/ns/{name}").st_ino for name in ("pid", "user"))
     except OSError:
         return ""
-    return f"{boot_id}/{namespace}/{os.getuid()}"
+    return f"{boot_id}/{pids}/{users}/{os.getuid()}"
 
 
 def describe() -> dict[str, Any]:
     """The run's id, start, controller, and the runs alive beside it."""
-    main = main_process()
-    pid, ticks = identity(main)
-    started = started_at(main)
+    pid, ticks = identity(main_pid())
+    started = started_at(pid)
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     mark = hashlib.sha256(f"{boot_id} {[pid, ticks]}".encode()).hexdigest()[:6]
     return {

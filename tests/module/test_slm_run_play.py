@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 PLAY = """
@@ -20,12 +22,34 @@ PLAY = """
 """
 
 
-def test_every_worker_of_a_play_has_the_same_run_and_sees_it_live(tmp_path: Path) -> None:
+WRAPPER = """
+import sys
+from ansible.cli.playbook import PlaybookCLI
+sys.exit(PlaybookCLI(["tune-my-fleet", *sys.argv[1:]]).run())
+"""
+AS_A_CHILD = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        [PLAYBOOK],
+        [sys.executable, "-X", "utf8", "-W", "ignore", PLAYBOOK],
+        [sys.executable, "-m", "ansible", "playbook"],
+        [sys.executable, "tune-my-fleet.py"],
+        # As ansible-navigator and ansible-runner do.
+        [sys.executable, "-c", AS_A_CHILD, PLAYBOOK],
+        ["sh", "-c", '"$@"; exit $?', "sh", PLAYBOOK],
+    ],
+    ids=["plain", "options of python", "module", "wrapper", "child", "shell"],
+)
+def test_every_worker_of_a_play_has_the_same_run_and_sees_it_live(tmp_path: Path, program: list[str | Path]) -> None:
+    (tmp_path / "tune-my-fleet.py").write_text(WRAPPER)
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "ansible.cfg").touch()
     settings = {"ANSIBLE_LOOKUP_PLUGINS": f"{ROOT}/lookup_plugins", "ANSIBLE_HOME": f"{tmp_path}/.ansible"}
     shown = subprocess.run(
-        [PLAYBOOK, "-i", "a,b,c", "play.yml"],
+        [*program, "-i", "a,b,c", "play.yml"],
         cwd=tmp_path,
         env={**os.environ, **settings, "ANSIBLE_CONFIG": f"{tmp_path}/ansible.cfg"},
         capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,28 +13,34 @@ import psutil
 import pytest
 from ansible import constants
 
-from lookup_plugins.slm_run import alive, controller_id, describe, identity, main_process, parse_start
+from lookup_plugins.slm_run import alive, controller_id, describe, identity, main_pid, parse_stat
 
-STAT = "{pid} ({name}) S 1 77 77 0 -1 4194560 9 0 0 0 1 2 3 4 20 0 1 0 {start} 900 5 18446744073709551615\n"
+STAT = "{pid} ({name}) S 1 77 77 0 -1 {flags} 9 0 0 0 1 2 3 4 20 0 1 0 {start} 900 5 18446744073709551615\n"
 
 
 @pytest.mark.parametrize("name", ["ansible-playbook", "a b", "x) R 1 2 (y", "", ")"])
 def test_the_start_stands_after_the_last_parenthesis(name: str) -> None:
-    assert parse_start(STAT.format(pid=7, name=name, start=123456)) == 123456
+    assert parse_stat(STAT.format(pid=7, name=name, start=123456, flags=4194560)) == (123456, False)
 
 
-@pytest.mark.parametrize("text", ["", "7 (x", "7 (x) S 1", STAT.format(pid=7, name="x", start="soon")])
+def test_the_kernels_own_threads_are_told_apart() -> None:
+    assert parse_stat(STAT.format(pid=2, name="kthreadd", start=1, flags=0x00208040)) == (1, True)
+
+
+@pytest.mark.parametrize("text", ["", "7 (x", "7 (x) S 1", STAT.format(pid=7, name="x", start="soon", flags=0)])
 def test_other_text_has_no_start(text: str) -> None:
     with pytest.raises(ValueError, match=r"no start|invalid literal"):
-        parse_start(text)
+        parse_stat(text)
 
 
 def test_setting_the_clock_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Processes come and go meanwhile; this one stays.
+    monkeypatch.setattr(psutil, "pids", lambda: [os.getpid()])
     first = describe()
     create_time = psutil.Process.create_time
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) + 3600)
     assert describe() == first
-    assert identity(psutil.Process()) == [os.getpid(), first["controller"]["started"]]
+    assert identity(os.getpid()) == [os.getpid(), first["controller"]["started"]]
 
 
 def test_no_place_for_a_note_falls_back_to_the_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -47,11 +54,12 @@ def test_a_process_without_a_readable_stat_has_its_start_by_the_clock(monkeypatc
         raise PermissionError
 
     monkeypatch.setattr(Path, "read_text", refuse)
-    assert identity(psutil.Process()) == [os.getpid(), round(psutil.Process().create_time(), 2)]
+    assert identity(os.getpid()) == [os.getpid(), round(psutil.Process().create_time(), 2)]
 
 
-def test_a_controller_is_a_boot_a_process_namespace_and_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert controller_id("b") == f"b/{os.stat('/proc/self/ns/pid').st_ino}/{os.getuid()}"
+def test_a_controller_is_a_boot_its_namespaces_and_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    namespaces = [str(os.stat(f"/proc/self/ns/{name}").st_ino) for name in ("pid", "user")]
+    assert controller_id("b") == "/".join(["b", *namespaces, str(os.getuid())])
     mine = controller_id("b")
     monkeypatch.setattr(os, "getuid", lambda: 4242)
     assert controller_id("b") != mine
@@ -65,43 +73,39 @@ def test_a_controller_without_namespaces_cannot_be_told(monkeypatch: pytest.Monk
     assert controller_id("b") == ""
 
 
-class FakeProcess:
-    """A process of a made-up tree: `ansible-playbook` or something else, or one that has gone."""
-
-    def __init__(self, pid: int, command: str = "", parents: list[FakeProcess] | None = None) -> None:
-        self.pid = pid
-        self.command = command
-        self.ancestors = parents or []
-
-    def cmdline(self) -> list[str]:
-        return ["python3", f"/usr/bin/{self.command}"]
-
-    def parents(self) -> list[FakeProcess]:
-        return self.ancestors
-
-    def create_time(self) -> float:
-        raise psutil.NoSuchProcess(self.pid)
-
-
-def test_a_run_inside_another_is_a_run_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    outer = [FakeProcess(3, "module"), FakeProcess(2, "ansible-playbook"), FakeProcess(1, "init")]
-    main = FakeProcess(4, "ansible-playbook")
-    worker = FakeProcess(5, "ansible-playbook", [main, *outer])
-    monkeypatch.setattr(psutil, "Process", lambda: worker)
-    assert main_process().pid == 4
+def test_outside_a_worker_this_process_is_the_run() -> None:
+    assert main_pid() == os.getpid()
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    # Another program's pool is no worker of Ansible's: what it forks is a run of its own.
+    process = context.Process(target=lambda: queue.put(main_pid()))
+    process.start()
+    assert queue.get() == process.pid
+    process.join()
 
 
 def test_a_process_that_ends_meanwhile_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = FakeProcess(2**22 + 1, "ansible-playbook")
-    monkeypatch.setattr(psutil, "process_iter", lambda: [gone])
+    monkeypatch.setattr(psutil, "pids", lambda: [2**22 + 1])
     assert list(alive()) == []
 
 
-def test_a_living_playbook_is_seen_with_its_start(tmp_path: Path) -> None:
-    program = tmp_path / "ansible-playbook"
+def test_processes_of_other_users_are_no_runs_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    stat = os.stat
+
+    def owned(path: Any, **more: Any) -> os.stat_result:
+        found = stat(path, **more)
+        return os.stat_result([*found[:4], 4243, *found[5:]]) if str(path).startswith("/proc/") else found
+
+    monkeypatch.setattr(os, "stat", owned)
+    assert list(alive()) == []
+
+
+def test_a_living_run_is_seen_with_its_start_whatever_it_is_called(tmp_path: Path) -> None:
+    program = tmp_path / "any-name"
     program.write_text("import sys; print(flush=True); sys.stdin.read()")
     with subprocess.Popen([sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        assert identity(psutil.Process(process.pid)) in list(alive())
+        assert identity(process.pid) in list(alive())
         process.communicate()
