@@ -34,6 +34,14 @@ options:
   model:
     description: The model that must fit beside the pools, for the memory guard.
     type: str
+  revision:
+    description: Branch, tag or commit of a hub id, for the memory guard.
+    type: str
+    default: ""
+  hf_home:
+    description: The cache of the hub on the host, where the memory guard looks up how large a hub id's model is.
+    type: str
+    default: /opt/slm-baseline/huggingface
   margin:
     description: Memory to keep available beside pools and model, for the memory guard.
     type: raw
@@ -95,7 +103,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.model_files import expected_bytes
+from ansible.module_utils.slm_baseline.measuring.model_files import ModelPlace, expected_bytes
 from ansible.module_utils.slm_baseline.module import ARGUMENTS, finish, require_root, warn
 from ansible.module_utils.slm_baseline.settings.guard import Guard
 from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
@@ -111,6 +119,8 @@ def main() -> None:
             "mounts": {"type": "raw"},
             "preflight": {"type": "bool", "default": False},
             "model": {"type": "str"},
+            "revision": {"type": "str", "default": ""},
+            "hf_home": {"type": "str", "default": "/opt/slm-baseline/huggingface"},
             "margin": {"type": "raw", "default": "1G"},
             "max_share": {"type": "raw", "default": 0.5},
             "tolerate_competitors": {"type": "bool", "default": False},
@@ -125,7 +135,8 @@ def main() -> None:
         competitors, tolerate = competitors_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
-            guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, given["model"] or ""))
+            place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
+            guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, place))
             pending = preflight(host, guarded(wanted, guard), [] if tolerate else competitors)
         judged, memory = judge(host, wanted, competitors, tolerate), gather(host)
         for note in memory["unreadable_mounts"]:

@@ -141,13 +141,15 @@ class _Located:
         return SettingError(KNOB, wanted, found, why, self.next_step)
 
 
-def expected_bytes(host: Host, model: str) -> int:
+def expected_bytes(host: Host, wanted: ModelPlace) -> int:
     """About what a model's weights take in memory, before anything about them is checked; 0 where it is not known."""
-    if model in EMBEDDED_MODEL_BYTES:
-        return EMBEDDED_MODEL_BYTES[model]
-    if not model.startswith("/"):
+    if wanted.model in EMBEDDED_MODEL_BYTES:
+        return EMBEDDED_MODEL_BYTES[wanted.model]
+    try:
+        folder = _locate(host, wanted).path
+    except SettingError:
         return 0
-    weights = [host.path(f"{model}/{name}") for name in host.names(model) if name.endswith(".safetensors")]
+    weights = [host.path(f"{folder}/{name}") for name in host.names(folder) if name.endswith(".safetensors")]
     return sum(path.stat().st_size for path in weights if path.is_file())
 
 

@@ -78,7 +78,7 @@ def foresee_sweep(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     if given["state"] != "planned":
         return {"changed": False}
     refuse_unfinished_sweep(host)
-    plan = new_plan(host, parse_sweep(given, expected_bytes(host, request.place.model)))
+    plan = new_plan(host, parse_sweep(given, expected_bytes(host, request.place)))
     empty = progress([], plan.cells())
     return {"changed": False, "plan": plan.to_json(), "is_resumed": False, "restored": False, "progress": empty}
 

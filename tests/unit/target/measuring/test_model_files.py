@@ -18,6 +18,7 @@ from ansible.module_utils.slm_baseline.measuring.model_files import (
     Model,
     ModelPlace,
     Reader,
+    expected_bytes,
     resolve_model,
 )
 
@@ -110,6 +111,16 @@ def test_a_cached_snapshot(tmp_path: Path, revision: str | None) -> None:
     assert (model.source, model.revision) == ("hub", COMMIT)
     assert model.path == f"{HUB}/snapshots/{COMMIT}"
     assert model.weight_files[0].path == f"{HUB}/blobs/model-1.safetensors"
+
+
+@pytest.mark.parametrize("revision", ["", "main", COMMIT])
+def test_a_hub_model_counts_by_its_real_size_in_the_memory_guard(tmp_path: Path, revision: str) -> None:
+    snapshot = write_snapshot(tmp_path)
+    size = sum((snapshot / f"model-{number}.safetensors").stat().st_size for number in (1, 2))
+    hf_home = HUB.partition("/hub/")[0]
+    assert expected_bytes(Host(tmp_path), ModelPlace("/h", "org/name", revision, hf_home, True)) == size > 0
+    for unknown in (("org/other", ""), ("org/name", "v2"), ("no such", ""), ("", "")):
+        assert expected_bytes(Host(tmp_path), ModelPlace("/h", *unknown, hf_home, True)) == 0
 
 
 def test_a_model_not_cached_says_where_and_how(tmp_path: Path) -> None:
