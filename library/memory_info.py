@@ -13,7 +13,7 @@ description:
     writers of the same knobs with file and line (C(competitors)).
   - Never changes anything.
 author: slm-baseline maintainers
-extends_documentation_fragment: [slm_baseline]
+extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
   thp:
     description: The wanted THP settings, in the form of M(thp)'s options.
@@ -104,7 +104,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.model_files import ModelPlace, expected_bytes
-from ansible.module_utils.slm_baseline.module import ARGUMENTS, finish, require_root, warn
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
 from ansible.module_utils.slm_baseline.settings.guard import Guard
 from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
 from ansible.module_utils.slm_baseline.settings.survey import competitors_of, gather, guarded, judge, preflight
@@ -124,7 +124,7 @@ def main() -> None:
             "margin": {"type": "raw", "default": "1G"},
             "max_share": {"type": "raw", "default": 0.5},
             "tolerate_competitors": {"type": "bool", "default": False},
-            **ARGUMENTS,
+            **SETTER_ARGUMENTS,
         },
         supports_check_mode=True,
     )
@@ -135,6 +135,7 @@ def main() -> None:
         competitors, tolerate = competitors_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
+            place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
             place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
             guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, place))
             pending = preflight(host, guarded(wanted, guard), [] if tolerate else competitors)

@@ -38,11 +38,16 @@ SETTER_ARGUMENTS: dict[str, Any] = {**ARGUMENTS, "run": RUN_ARGUMENT}
 
 
 def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoReturn:
-    """Run the work and end the module: with its result, or with one error that says what to do."""
+    """Run the work and end the module: with its result, or with one error that says what to do.
+
+    A run that fails on a host does not come back to it, whichever task failed: its lease ends with the error.
+    """
     # Folders on the way to a unit, a drop-in or a mount are for others to pass, however root's own files are kept.
     os.umask(0o022)
+    host = Host(Path(module.params["root"]))
     try:
-        result = work(Host(Path(module.params["root"])))
+        with _given_up(host, None if module.check_mode else module.params.get("run")):
+            result = work(host)
     except NeedsReboot as error:
         reboot = {"reboot_required": True, "boot_arguments": error.boot_arguments}
         fail(module, str(error), problem=error.as_dict(), **reboot)
@@ -57,6 +62,18 @@ def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoR
 def fail(module: AnsibleModule, message: str, **result: Any) -> NoReturn:
     """End the module with an error."""
     module.fail_json(**printable({"msg": message, **result}))
+
+
+@contextlib.contextmanager
+def _given_up(host: Host, run: dict[str, Any] | None) -> Iterator[None]:
+    """Release the host where the work of a task of this run fails."""
+    try:
+        yield
+    except BaseException:
+        if run:
+            with contextlib.suppress(OSError):
+                lease.release(host, run["id"])
+        raise
 
 
 def warn(module: AnsibleModule, warning: str | None) -> None:

@@ -342,6 +342,16 @@ def test_a_second_run_of_the_project_is_refused_by_name(kernel: FakeKernel, run:
     assert run("thp", enabled="never", run=OTHER_RUN)["changed"]
 
 
+def test_a_run_that_fails_releases_its_host_whichever_task_failed(kernel: FakeKernel, run: Run) -> None:
+    run("thp", enabled="always", run=RUN)
+    # Reads only, so it holds no lease of its own.
+    assert run("memory_info", check=True, pools=[{"size": "2M"}], run=RUN)["failed"]
+    assert run("memory_info", thp={"enabled": "never"}, pools=[{"size": "2M"}], run=OTHER_RUN)["failed"]
+    assert kernel.exists(LEASE)
+    assert run("memory_info", thp={"enabled": "never"}, pools=[{"size": "2M"}], run=RUN)["failed"]
+    assert not kernel.exists(LEASE)
+
+
 @pytest.mark.parametrize("room", [0, 64])
 def test_a_module_on_its_own_gives_the_host_back_also_when_it_fails(kernel: FakeKernel, run: Run, room: int) -> None:
     kernel.room[MIB2, 0] = room

@@ -26,6 +26,9 @@ LOCK = f"{FOLDER}/lock"
 TASK_LEASE_S = 3900.0
 """How long a run may be silent on a host. The fastest host of a batch waits for the slowest between two tasks, and the
 longest task builds an environment, for which pip has an hour."""
+_NAMELESS_S = 1.0
+"""How long a task may hold the lock before the lease names its run."""
+_POLL_S = 0.1
 
 
 def boot_id(host: Host) -> str:
@@ -46,10 +49,7 @@ def held(host: Host, run: Mapping[str, Any]) -> Iterator[None]:
     except OSError as error:
         raise os_problem("run lock", LOCK, error) from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise _refused(run, _read(host) or {}, "it is working on this host at this moment") from error
+        _lock_out_others(host, lock, run)
         _refuse_other(host, run)
         _write(host, run)
         try:
@@ -72,6 +72,25 @@ def release(host: Host, run_id: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
         host.path(LEASE).unlink()
     return True
+
+
+def _lock_out_others(host: Host, lock: int, run: Mapping[str, Any]) -> None:
+    """Have the lock; SettingError where another run's task is at work.
+
+    A task of the same run is waited for: one machine may have two names in an inventory.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lease = _read(host) or {}
+            patience_s = TASK_LEASE_S if lease.get("run_id") == run["id"] else _NAMELESS_S
+            if time.monotonic() - began > patience_s:
+                raise _refused(run, lease, "it is working on this host at this moment") from error
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def _refuse_other(host: Host, run: Mapping[str, Any]) -> None:

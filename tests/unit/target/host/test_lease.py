@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -126,17 +127,35 @@ def test_a_task_at_work_refuses_even_a_run_whose_lease_has_ended(leased: Host) -
     descriptor = os.open(leased.path(LOCK), os.O_RDWR)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        for who in (run("second", pid=12, alive=[]), FIRST):
-            with pytest.raises(SettingError, match="at this moment"):
-                enter(leased, who)
+        with pytest.raises(SettingError, match="at this moment"):
+            enter(leased, run("second", pid=12, alive=[]))
     finally:
         os.close(descriptor)
     enter(leased, FIRST)
 
 
-def test_two_tasks_of_one_run_do_not_work_at_once(fake_host: Host) -> None:
-    with held(fake_host, FIRST), pytest.raises(SettingError, match="at this moment"):
-        enter(fake_host, FIRST)
+def test_one_machine_under_two_names_is_one_run_that_takes_turns(fake_host: Host) -> None:
+    turns = []
+
+    def second() -> None:
+        with held(fake_host, FIRST):
+            turns.append("second")
+
+    other = threading.Thread(target=second)
+    with held(fake_host, FIRST):
+        other.start()
+        # Longer than a run without a name is waited for.
+        other.join(3 * lease._NAMELESS_S)
+        assert other.is_alive()
+        turns.append("first")
+    other.join()
+    assert turns == ["first", "second"]
+
+
+def test_a_task_of_the_same_run_that_never_ends_is_given_up(leased: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "TASK_LEASE_S", 0.0)
+    with held(leased, FIRST), pytest.raises(SettingError, match="at this moment"):
+        enter(leased, FIRST)
 
 
 def fail(host: Host, failure: type[BaseException]) -> None:
