@@ -19,8 +19,9 @@ from ..host.errors import SettingError
 from ..host.files import Host, temporary_name
 from ..host.trees import remove_folder_if_empty, remove_tree
 from ..host.trust import require_trusted, search_path, untrusted
+from .asking import ask
 from .home import forget_homes, homes_of, make_home, remove_home, require_home
-from .loader_process import Account, printable, run_as
+from .loader_process import Account, printable
 from .model_files import EMBEDDED_MODEL_BYTES
 from .store import RUNS
 
@@ -32,6 +33,7 @@ _CANDIDATES = tuple(
     for folder in ("/usr/bin", "/usr/local/bin")
 )
 _PROBE = "import ensurepip, os, sys, venv; print(sys.version_info[1], int(os.access(sys.argv[1], os.X_OK)))"
+_PROBE_TIMEOUT_S = 60.0
 _BUILD_TIMEOUT_S = 3600.0
 _FILES = ("requirements.txt", "slm_load.py", "build_model.py", "gpu_copy_rate.py")
 _OURS = (
@@ -129,19 +131,11 @@ def find_base_python(host: Host, environment: Environment, account: Account) -> 
         if untrusted(host, python):
             continue
         try:
-            answer = subprocess.run(
-                [python, "-I", "-c", _PROBE, above],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                cwd="/",
-                env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
-                timeout=60,
-                check=False,
-                **run_as(account),
-            )
+            clean = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+            answer = ask([python, "-I", "-c", _PROBE, above], account, clean, _PROBE_TIMEOUT_S)
         except (OSError, subprocess.SubprocessError):
             continue
-        minor, _, reachable = printable(answer.stdout).partition(" ")
+        minor, _, reachable = printable(answer.output).partition(" ")
         if answer.returncode or not minor.isdecimal() or int(minor) < _FEWEST_MINOR:
             continue
         if reachable != "1":

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..host.errors import SettingError
-from .loader_process import Account, Loader, clean_environment, printable, run_as
+from .asking import ask
+from .loader_process import Account, Loader, clean_environment, printable
 
 PACKAGES = ("torch", "transformers", "accelerate", "psutil", "safetensors")
 OLDEST = {"torch": (2, 5), "transformers": (4, 56), "accelerate": (0, 26)}
@@ -66,33 +67,24 @@ def probe(python: str, account: Account | None) -> Interpreter:
     """Ask a Python, run by the loader's user; SettingError where that user cannot run it or it makes no sense."""
     environment = clean_environment(Loader(python, "", (), account, _PROBE_TIMEOUT_S), "/nonexistent")
     try:
-        answer = subprocess.run(
-            [python, "-c", _PROBE],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd="/",
-            env=environment,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-            **run_as(account),
-        )
+        answer = ask([python, "-c", _PROBE], account, environment, _PROBE_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise _unusable(python, account, f"running it failed: {error}") from error
     if answer.returncode:
-        last = printable(answer.stderr[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
+        last = printable(answer.errors[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
         raise _unusable(python, account, last[0])
     try:
-        said = json.loads(answer.stdout)
+        said = json.loads(answer.output)
         major, minor, micro = (int(part) for part in said["version"])
         return Interpreter(
             (major, minor, micro),
             {name: said["packages"][name] for name in PACKAGES},
-            tuple(dict.fromkeys(said["library"])),
-            tuple(dict.fromkeys(said["standard"])),
+            _folders(said["library"]),
+            _folders(said["standard"]),
             str(said["executable"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise _unusable(python, account, f"its answer is not Python's: {printable(answer.stdout[:200])}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unusable(python, account, f"its answer is not Python's: {printable(answer.output[:200])}") from error
 
 
 def require_packages(python: str, account: Account | None) -> Interpreter:
@@ -132,6 +124,13 @@ def _unusable(python: str, account: Account | None, found: str) -> SettingError:
         f"The loader runs as {user}, without privileges.",
         f"check that it exists and that {user} may read and execute it and every folder above it.",
     )
+
+
+def _folders(said: object) -> tuple[str, ...]:
+    """Paths as a Python told them; ValueError for anything else: it may be anybody's, and root is to look there."""
+    if not isinstance(said, list) or not all(isinstance(path, str) and path.startswith("/") for path in said):
+        raise ValueError("folders that are no absolute paths")
+    return tuple(dict.fromkeys(said))
 
 
 def _files(folders: Iterable[str]) -> Iterator[str]:

@@ -18,8 +18,9 @@ from typing import Any
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.trees import remove_tree
+from .asking import ask
 from .home import make_home
-from .loader_process import Account, printable, run_as
+from .loader_process import Account, printable
 from .model_files import ModelPlace
 
 BUILDER = "build_model.py"
@@ -47,25 +48,17 @@ def build_model(host: Host, python: str, place: ModelPlace, account: Account | N
             host.path(folder).chmod(0o755)
     try:
         with _lent(str(host.path(path)), account):
-            answer = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                cwd="/",
-                env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"},
-                timeout=_BUILD_TIMEOUT_S,
-                check=False,
-                **run_as(account),
-            )
+            environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+            answer = ask(command, account, environment, _BUILD_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise _failed(place, str(error)) from error
     if answer.returncode:
-        raise _failed(place, (printable(answer.stderr[-1000:]).splitlines() or ["no word"])[-1])
+        raise _failed(place, (printable(answer.errors[-1000:]).splitlines() or ["no word"])[-1])
     try:
-        result: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+        result: dict[str, Any] = json.loads(answer.output.splitlines()[-1])
         return {"changed": bool(result["changed"]), "built": list(result["built"]), "bytes": int(result["bytes"])}
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-        raise _failed(place, f"the builder ended with {printable(answer.stdout[-200:])!r}") from error
+        raise _failed(place, f"the builder ended with {printable(answer.output[-200:])!r}") from error
 
 
 @contextlib.contextmanager
