@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -27,9 +28,13 @@ class Host:
         return self.path(path).exists()
 
     def read(self, path: str | Path) -> str:
-        """The file's text, undecodable bytes kept as surrogates; OSError as the kernel gave it."""
-        # Not read_text(): it would turn a carriage return in a path of mountinfo into the end of a line.
-        return self.path(path).read_bytes().decode("utf-8", errors="surrogateescape")
+        """The file's text, undecodable bytes kept as surrogates; OSError as the kernel gave it.
+
+        EINVAL for anything but a plain file, which others may have put in its place: a pipe or device has no end.
+        """
+        with open(open_plain(self.path(path)), "rb") as stream:
+            # Not text: a carriage return in a path of mountinfo would become the end of a line.
+            return stream.read().decode("utf-8", errors="surrogateescape")
 
     def read_or_none(self, path: str | Path) -> str | None:
         """The file's text, or None where it is missing or cannot be read by this user."""
@@ -116,6 +121,18 @@ class Host:
             except OSError:
                 return True
         return True
+
+
+def open_plain(path: str | os.PathLike[str]) -> int:
+    """A descriptor to read a plain file by; OSError, EINVAL for anything else that others may have put in its place.
+
+    Opening a pipe would wait for its other end, and a device may have no end at all.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "No plain file", str(path))
+    return descriptor
 
 
 def temporary_name(path: str | Path) -> str:

@@ -151,7 +151,8 @@ def is_cached_below(first: Ceiling, second: Ceiling) -> bool | None:
 
 def _try(files: Sequence[Path], way: Way, turn: tuple[int, int]) -> WayTried:
     """One way, on the slice of its turn (index, count)."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECT if way.how == "direct" else 0)
+    # Non-blocking, since a pipe that was put in a file's place would wait for a writer.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECT if way.how == "direct" else 0)
     with ExitStack() as stack:
         try:
             page_cache.evict(files)

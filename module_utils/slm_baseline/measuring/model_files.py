@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..host.errors import SettingError
-from ..host.files import Host
+from ..host.files import Host, open_plain
 from .safetensors_header import PREFIX_BYTES, Header, header_length, parse_header
 
 KNOB = "slm_benchmark_model"
@@ -286,9 +286,11 @@ def _weight_names(host: Host, place: _Located, names: list[str]) -> tuple[list[s
 def _read_json(host: Host, place: _Located, name: str) -> dict[str, Any]:
     path = host.path(f"{place.path}/{name}")
     try:
-        if not path.is_file() or path.stat().st_size > _MAX_JSON_BYTES:
+        with open(open_plain(path), "rb") as stream:
+            text = stream.read(_MAX_JSON_BYTES + 1)
+        if len(text) > _MAX_JSON_BYTES:
             raise place.error(f"a JSON file {name}", "something else", f"{place.path}/{name} cannot be a model's.")
-        document = json.loads(path.read_bytes().decode("utf-8"))
+        document = json.loads(text.decode("utf-8"))
     except OSError as error:
         raise place.error(f"a readable {name}", str(error.strerror), f"{place.path}/{name} cannot be read.") from error
     except (ValueError, RecursionError) as error:
@@ -352,7 +354,7 @@ def _passed(path: Path) -> Iterator[Path]:
 def _read_header(host: Host, place: _Located, file: ModelFile) -> Header:
     source = f"{place.path}/{file.name}"
     try:
-        with open(host.path(source), "rb") as stream:
+        with open(open_plain(host.path(source)), "rb") as stream:
             length = header_length(stream.read(PREFIX_BYTES), file.size_bytes, source)
             return parse_header(stream.read(length), file.size_bytes, source)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,13 @@ def test_symlinks_anywhere_on_the_way_are_seen(tmp_path: Path) -> None:
 def test_a_read_that_fails_is_none_and_a_missing_folder_is_empty(tmp_path: Path) -> None:
     assert Host(tmp_path).read_or_none("/no") is None
     assert Host(tmp_path).names("/no") == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_others_put_in_the_place_of_a_file_is_neither_waited_for_nor_read(
+    fake_host: Host, make: Callable[[Path], object]
+) -> None:
+    make(fake_host.path("/etc/odd"))
+    with pytest.raises(OSError, match="No plain file"):
+        fake_host.read("/etc/odd")
+    assert fake_host.read_or_none("/etc/odd") is None
