@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins doc_fragment_plugi
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep report test lint types unit docs-check syntax test-vm test-faults test-bad-input test-sweep test-browser bench bench-agreement bench-fleet fuzz lock clean
+.PHONY: help baseline audit rollback sweep report test lint types unit docs-check syntax test-vm test-faults test-hostile test-bad-input test-sweep test-browser bench bench-agreement bench-fleet fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ test-vm: .venv/dev ## real virtual machines: reboots, drift, faults, power loss 
 
 test-faults: .venv/dev ## kill and fail every changing system call of the setters (root; private mount namespace)
 	$(BIN)/pytest tests/faults $(ARGS)
+
+test-hostile: .venv/dev ## what a hostile user of the host can do while the modules and plays run (root; private namespaces)
+	$(BIN)/pytest tests/hostile $(ARGS)
 
 test-bad-input: .venv/dev ## bad input against this machine's real kernel (root; leaves it as it was)
 	$(BIN)/pytest tests/bad_input

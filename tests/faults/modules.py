@@ -54,7 +54,7 @@ class Modules:
 
     def __init__(self, scratch: Path) -> None:
         self._log = scratch / "strace.log"
-        self._code = {path.stem: compile(path.read_text(), str(path), "exec") for path in LIBRARY.glob("*.py")}
+        self.code = {path.stem: compile(path.read_text(), str(path), "exec") for path in LIBRARY.glob("*.py")}
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._run = 0
         self._import_beforehand()
@@ -95,7 +95,7 @@ class Modules:
         pid = os.fork()
         if pid == 0:
             os.close(gate_write)
-            _become_module(self._code[step.module], arguments, out_write, gate_read)
+            become_module(self.code[step.module], arguments, out_write, gate_read)
         os.close(out_write)
         os.close(gate_read)
         tracer = attach(pid, self._log, inject) if inject or trace else None
@@ -115,7 +115,7 @@ class Modules:
         return Ended(result, output, signal, calls)
 
 
-def _become_module(code: CodeType, arguments: dict[str, Any], out: int, gate: int) -> None:
+def become_module(code: CodeType, arguments: dict[str, Any], out: int, gate: int) -> None:
     """In the child: wait for the gate, run the module with its output in the pipe, and end. Does not return."""
     status = 1
     try:
