@@ -21,6 +21,11 @@ OLDEST = {"torch": (2, 5), "transformers": (4, 56), "accelerate": (0, 26)}
 """What the loader asks for came with these: a device's `uuid`, `dtype=`, and what transformers 4.56 itself demands."""
 _VERSION = re.compile(r"(?P<major>[0-9]{1,9})\.(?P<minor>[0-9]{1,9})", re.ASCII)
 _PROBE_TIMEOUT_S = 60.0
+KNOB = "slm_benchmark_python"
+_NOT_A_PYTHONS = ("//", "/proc/", "/sys/", "/dev/")
+_MOST_FILES = 1_000_000
+_MOST_BYTES = 128 << 30
+"""Far beyond any environment: one with CUDA builds of torch has some 50,000 files and 10 GB."""
 _PROBE = f"""
 import json, sys, sysconfig
 from importlib import metadata
@@ -97,7 +102,7 @@ def require_packages(python: str, account: Account | None) -> Interpreter:
         found = "Python " + ".".join(map(str, interpreter.version))
         oldest = [name + (" >= {}.{}".format(*OLDEST[name]) if name in OLDEST else "") for name in PACKAGES]
         raise SettingError(
-            "slm_benchmark_python",
+            KNOB,
             f"Python 3.10 or later with {', '.join(oldest)}",
             f"{python}, {found}"
             + (f", without {', '.join(missing)}" if missing else "")
@@ -118,7 +123,7 @@ def is_too_old(name: str, version: str) -> bool:
 def _unusable(python: str, account: Account | None, found: str) -> SettingError:
     user = account.name if account else "this user"
     return SettingError(
-        "slm_benchmark_python",
+        KNOB,
         f"a Python that {user} can run",
         f"{python}: {found}",
         f"The loader runs as {user}, without privileges.",
@@ -134,9 +139,31 @@ def _folders(said: object) -> tuple[str, ...]:
 
 
 def _files(folders: Iterable[str]) -> Iterator[str]:
+    """Every plain file in these folders; SettingError where they cannot be a Python's own.
+
+    Root reads and evicts them, and a Python that is anybody's may name any folder: a kernel's file system, or a disk.
+    """
+    files = size = 0
     for folder in folders:
+        real = os.path.realpath(folder)
+        if f"{real}/".startswith(_NOT_A_PYTHONS):
+            raise _not_its_own(f"{folder}, which is {real}")
         for parent, _, names in os.walk(folder):
             for name in names:
                 path = f"{parent}/{name}"
                 if os.path.isfile(path):
+                    files += 1
+                    size += os.stat(path).st_size
+                    if files > _MOST_FILES or size > _MOST_BYTES:
+                        raise _not_its_own(f"{folder}, with more than {_MOST_FILES} files or {_MOST_BYTES >> 30} GiB")
                     yield path
+
+
+def _not_its_own(found: str) -> SettingError:
+    return SettingError(
+        KNOB,
+        "a Python that names its own folders as its library",
+        found,
+        "Root evicts these files and reads them in.",
+        "name another interpreter, or leave slm_benchmark_python empty for an environment of our own.",
+    )

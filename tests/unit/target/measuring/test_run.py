@@ -486,3 +486,20 @@ def test_a_base_python_that_others_can_write_is_not_run(tmp_path: Path, monkeypa
         with pytest.raises(SettingError, match="slm_benchmark_base_python"):
             find_base_python(Host(tmp_path), Environment("/opt/slm", base_python=named), NOBODY)
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("claimed", ["/", "/proc", "/sys/kernel", "{}/link", "{}/many", "{}/large"])
+def test_a_python_that_claims_what_is_not_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: str
+) -> None:
+    monkeypatch.setattr(interpreter, "_MOST_FILES", 3)
+    (tmp_path / "link").symlink_to("/proc/self")
+    for name in ("many", "large"):
+        (tmp_path / name).mkdir()
+    for number in range(4):
+        (tmp_path / f"many/{number}").touch()
+    with (tmp_path / "large/file").open("w") as stream:
+        stream.truncate(1 << 40)
+    python = Interpreter((3, 11, 2), {}, (claimed.format(tmp_path),), (), sys.executable)
+    with pytest.raises(SettingError, match="slm_benchmark_python"):
+        list(python.library_files())
