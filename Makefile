@@ -6,11 +6,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A user's own settings must not change what the targets do.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-LINTED := analysis action_plugins benchmarks callback_plugins doc_fragment_plugins filter_plugins files library lookup_plugins module_utils tests
-TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins doc_fragment_plugins benchmarks
+LINTED := analysis action_plugins benchmarks callback_plugins collection doc_fragment_plugins filter_plugins files library lookup_plugins module_utils tests
+TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins collection doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep report test lint types unit docs-check syntax test-vm test-faults test-hostile test-bad-input test-sweep test-browser bench bench-agreement bench-fleet fuzz lock clean
+.PHONY: help baseline audit rollback sweep report test lint types syntax docs-check unit test-vm test-faults test-hostile test-bad-input test-sweep test-browser collection test-collection bench bench-agreement bench-fleet fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,13 @@ test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken
 test-browser: .venv/dev ## the page in a real Chromium, metrics in a real Prometheus (Debian: chromium prometheus prometheus-node-exporter)
 	$(BIN)/pytest tests/browser tests/monitoring
 
+collection: .venv/control ## build the collection slm.baseline from these files: build/slm-baseline-VERSION.tar.gz
+	$(BIN)/python collection/build.py
+
+test-collection: .venv/dev collection ## Ansible's own checks of the built collection (downloads what ansible-test needs)
+	cd build/ansible_collections/slm/baseline && \
+	  $(CURDIR)/$(BIN)/ansible-test sanity --venv --test validate-modules --test import --test compile --test ansible-doc $(ARGS)
+
 bench: .venv/dev ## what the observer costs: its load time against the same loader by hand
 	$(BIN)/python -m benchmarks.fidelity $(ARGS)
 
@@ -100,4 +107,4 @@ lock: ## renew the locked requirements from their .in files (needs uv)
 	    --custom-compile-command "make lock" requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
 
 clean: ## remove the environment and caches of this folder; results and reports stay
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

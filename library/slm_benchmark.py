@@ -99,7 +99,6 @@ problem:
   type: dict
 """
 
-import sys
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -153,7 +152,7 @@ def main() -> None:
     try:
         finish(module, work)
     except ControllerGone:
-        sys.exit(1)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

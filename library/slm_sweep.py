@@ -84,7 +84,8 @@ options:
 attributes:
   check_mode:
     support: partial
-    description: Says what a sweep that begins anew would measure; keeps no plan and measures nothing.
+    description: Says what a sweep that begins anew would measure.
+    details: It keeps no plan and measures nothing.
   diff_mode: {support: none, description: A sweep leaves no difference behind.}
 """
 
