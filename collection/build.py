@@ -154,7 +154,7 @@ def readme() -> str:
 
 
 def assemble(folder: Path) -> Path:
-    """The collection as a tree under `folder`, anew; its path."""
+    """Make the collection as a new tree under `folder`; its path."""
     tree = folder / "ansible_collections" / NAMESPACE / NAME
     shutil.rmtree(tree, ignore_errors=True)
     for source, target in sources():

@@ -9,7 +9,7 @@ short_description: Record a host's memory settings before the first change, and 
 description:
   - C(present) records every knob, pool, mount, file and folder that the tuning could touch, durably, once. It never
     records values of this project's own.
-  - C(restored) takes back what the tuning set and what still is as it set it, verifies by reading back, moves the
+  - C(restored) restores what the tuning set and nobody has changed since, verifies by reading back, moves the
     snapshot into an archive, and says so when there is nothing to restore. What others changed since then is left and
     listed. What cannot be restored is named and the snapshot is kept, so that it can be repeated.
 author: slm-baseline maintainers

@@ -36,7 +36,7 @@ options:
     description: A whole number that decides the order of every block; drawn from the run's id when left out.
     type: raw
   new:
-    description: Begin anew even where an unfinished sweep could go on.
+    description: Start a new sweep even where an unfinished one could go on.
     type: bool
     default: false
   margin:
@@ -84,7 +84,7 @@ options:
 attributes:
   check_mode:
     support: partial
-    description: Says what a sweep that begins anew would measure.
+    description: Says what a new sweep would measure.
     details: It keeps no plan and measures nothing.
   diff_mode: {support: none, description: A sweep leaves no difference behind.}
 """

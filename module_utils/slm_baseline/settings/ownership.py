@@ -1,4 +1,4 @@
-"""What this project set on a host, so that a rollback takes back that and nothing else."""
+"""What this project set on a host, so that a rollback restores that and nothing else."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Restored:
 def goal_of(host: Host, snapshot: Snapshot, sweep: Snapshot | None = None) -> tuple[Snapshot, list[dict[str, str]]]:
     """What a rollback leads to, and what it leaves: `knob`, `found`, and the value `before` the tuning.
 
-    It takes back what we set and what still is as we set it. What others changed since then stays, also where the
+    It restores what we set and what still is as we set it. What others changed since then stays, also where the
     rollback itself would move it. A `sweep` that was cut short set more: what it found counts as found.
     """
     ours = replace(snapshot.ours, boot_id=boot_id(host))

@@ -30,7 +30,7 @@ class Outcome:
 
 
 def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> Outcome:
-    """Take back what we set and what still is as we set it; with `force`, all that differs from the snapshot.
+    """Restore what we set and what still is as we set it; with `force`, all that differs from the snapshot.
 
     What an unfinished sweep left is restored too. Where both are there, the sweep's prior state is the later one: the
     snapshot has the last word, and the sweep's adds what a kernel newer than the snapshot brought.
@@ -47,7 +47,7 @@ def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> Outcome
                 "the state before slm-baseline",
                 f"no snapshot, but files of ours: {', '.join(ours)}",
                 "Without the snapshot the prior values are not known.",
-                "put the snapshot back from a copy, or remove these files and reboot.",
+                "restore the snapshot from a copy, or remove these files and reboot.",
             )
         return Outcome("nothing")
     before = prior.values()
@@ -70,7 +70,7 @@ def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> Outcome
 
 
 def _begin(host: Host, snapshot: Snapshot, left: set[str]) -> None:
-    """Note what is being taken back, so that the next try knows it, however far this one comes.
+    """Note what is being restored, so that the next try knows it, however far this one comes.
 
     A full disk does not keep a host from being restored.
     """

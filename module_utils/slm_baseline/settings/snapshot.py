@@ -234,7 +234,7 @@ def foresee(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> tuple[Sna
             "the state before slm-baseline",
             f"no snapshot, but files of ours: {', '.join(ours)}",
             "The values in force may be our own, so they must not be recorded as the host's.",
-            f"put the snapshot back (see {ARCHIVE}), or remove these files and reboot.",
+            f"restore the snapshot (see {ARCHIVE}), or remove these files and reboot.",
         )
     snapshot = extended(host, stored, wanted) if stored else take(host, wanted, taken_at, run_id)
     return snapshot, snapshot is not stored
@@ -258,7 +258,7 @@ def refuse_unfinished_sweep(host: Host) -> None:
             "sweep",
             "the host's own values, to tell what would change",
             f"those of a sweep that was cut short ({SWEEP_PRIOR})",
-            "The real run restores the host first, so nothing can be foretold from the values in force.",
+            "The real run restores the host first, so nothing can be predicted from the values in force.",
             "run it without --check, or restore the host first with rollback.yml.",
         )
 

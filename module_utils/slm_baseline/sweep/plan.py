@@ -97,7 +97,7 @@ def require_same(plan: Plan, **now: Any) -> None:
                 _shown(name, before, value),
                 _shown(name, value, before),
                 f"Sweep {plan.run_id} is unfinished and was planned otherwise; blocks of both cannot be compared.",
-                "go back to those settings to finish it, or begin anew with -e sweep_new=true.",
+                "go back to those settings to finish it, or start a new sweep with -e sweep_new=true.",
             )
 
 

@@ -1,4 +1,4 @@
-"""A rollback takes back what we set and what still is as we set it; what others changed since is left and listed."""
+"""A rollback restores what we set and what still is as we set it; what others changed since is left and listed."""
 
 from __future__ import annotations
 
