@@ -10,7 +10,7 @@ description:
   - Runs one block, a cold and a warm load of the model, each as a fresh unprivileged process that is watched from
     outside, with the state of the page cache verified before and after. C(docs/measuring.md) tells the protocol.
   - Every sample is appended durably to C(/var/lib/slm-baseline/runs/RUN/samples.jsonl) before the next one starts. A
-    block that the same run has finished is not measured again.
+    block that the same run has finished, of the same subject under the same settings, is not measured again.
   - A loader that crashes, hangs or is killed makes a sample of kind C(failed), not a failed task.
   - With O(state=checked) nothing is measured or changed; the task fails if a measurement could not work.
 author: slm-baseline maintainers
@@ -104,8 +104,15 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.loader_process import ControllerGone
-from ansible.module_utils.slm_baseline.measuring.run import measure_block, parse_block, parse_request, preflight
+from ansible.module_utils.slm_baseline.measuring.run import (
+    SettingsWatch,
+    measure_block,
+    parse_block,
+    parse_request,
+    preflight,
+)
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased
+from ansible.module_utils.slm_baseline.settings.in_force import changed_settings, settings_in_force
 from ansible.module_utils.slm_baseline.settings.restore import undo_sweep
 
 ARGUMENTS: dict[str, Any] = {
@@ -128,6 +135,8 @@ ARGUMENTS: dict[str, Any] = {
     **SETTER_ARGUMENTS,
 }
 
+WATCH = SettingsWatch(settings_in_force, changed_settings)
+
 
 def main() -> None:
     module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
@@ -146,7 +155,7 @@ def main() -> None:
         with leased(module, host) as run_id:
             # What an interrupted sweep left set would be measured as if the user had set it.
             undone = undo_sweep(host)
-            measured = measure_block(host, request, run_id, number)
+            measured = measure_block(host, request, run_id, number, WATCH)
         return {**measured, "changed": measured["changed"] or bool(undone), "undone": undone}
 
     try:

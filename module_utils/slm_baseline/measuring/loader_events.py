@@ -6,6 +6,7 @@ The loader runs a model's code and is not trusted: whatever it writes becomes ch
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -21,6 +22,8 @@ PHASES = (
     "second_token",
 )
 _ORDER = (*PHASES[:-1], "held", "resumed", PHASES[-1], "done")
+_COUNTERS = ("read_bytes", "minor_faults", "major_faults", "cpu_user_s", "cpu_system_s")
+_LONGEST_WORDS = 200
 MAX_LINE_BYTES = 1 << 20
 
 
@@ -136,9 +139,12 @@ class Events:
         earliest = max([self.spawn_ns, *(mark.t_ns for mark in self.marks.values())])
         if t_ns < earliest:
             raise ProtocolError(f"event {name} is {earliest - t_ns} ns earlier than what came before it")
+        latest = time.monotonic_ns()
+        if t_ns > latest:
+            raise ProtocolError(f"event {name} has t_ns {t_ns}, {t_ns - latest} ns ahead of the clock")
         if name not in PHASES:
             return Mark(t_ns)
-        return Mark(
+        mark = Mark(
             t_ns,
             read_bytes=None if event.get("read_bytes") is None else _whole(name, event, "read_bytes"),
             minor_faults=_whole(name, event, "minor_faults"),
@@ -146,6 +152,12 @@ class Events:
             cpu_user_s=_seconds(name, event, "cpu_user_s"),
             cpu_system_s=_seconds(name, event, "cpu_system_s"),
         )
+        before = next((self.marks[phase] for phase in reversed(PHASES) if phase in self.marks), Mark(self.spawn_ns))
+        for counter in _COUNTERS:
+            now, then = getattr(mark, counter), getattr(before, counter)
+            if now is not None and then is not None and now < then:
+                raise ProtocolError(f"event {name} has {counter} {now}, less than the {then} before it")
+        return mark
 
 
 def phases(events: Events) -> tuple[Phase, ...]:
@@ -183,18 +195,18 @@ def _report(event: Mapping[str, Any]) -> LoaderReport:
     memory = event.get("memory")
     if not isinstance(memory, dict):
         raise ProtocolError("event held carries no memory reading")
-    for name, kinds in (("device", str), ("dtype", str), ("parameters", int), ("software", dict)):
-        if not isinstance(event.get(name), kinds):
-            raise ProtocolError(f"event held has no {name}")
+    software = event.get("software")
+    if not isinstance(software, dict):
+        raise ProtocolError("event held has no software")
     gpus = event.get("gpu")
     if gpus is not None and not isinstance(gpus, list):
         raise ProtocolError("event held has a gpu that is neither null nor a list")
     return LoaderReport(
         memory=LoaderMemory(**{each.name: _whole("held", memory, each.name) for each in fields(LoaderMemory)}),
-        device=event["device"],
-        dtype=event["dtype"],
+        device=_words("device", event.get("device")),
+        dtype=_words("dtype", event.get("dtype")),
         parameters=_whole("held", event, "parameters"),
-        software=event["software"],
+        software={_words("software", name): _words("software", version) for name, version in software.items()},
         gpus=tuple(_gpu(device) for device in gpus or ()),
     )
 
@@ -202,12 +214,22 @@ def _report(event: Mapping[str, Any]) -> LoaderReport:
 def _gpu(device: object) -> LoaderGpu:
     if not isinstance(device, dict) or not isinstance(device.get("name"), str):
         raise ProtocolError(f"event held has a gpu {_shown(device)}, not one with a name")
+    name = _words("gpu name", device["name"])
     uuid = device.get("uuid")
     memory = {
-        name: None if device.get(name) is None else _whole("held", device, name)
-        for name in ("allocated_bytes", "reserved_bytes", "peak_allocated_bytes")
+        each: None if device.get(each) is None else _whole("held", device, each)
+        for each in ("allocated_bytes", "reserved_bytes", "peak_allocated_bytes")
     }
-    return LoaderGpu(_whole("held", device, "index"), device["name"], None if uuid is None else str(uuid), **memory)
+    return LoaderGpu(
+        _whole("held", device, "index"), name, None if uuid is None else _words("gpu uuid", uuid), **memory
+    )
+
+
+def _words(name: str, value: object) -> str:
+    """A short text that every document can hold: no lone surrogates, no control characters."""
+    if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_WORDS:
+        raise ProtocolError(f"event held has {name} {_shown(value)}, not a line of text")
+    return value
 
 
 def _whole(name: str, event: Mapping[str, Any], key: str) -> int:

@@ -53,10 +53,11 @@ def find_account(name: str) -> Account:
     """The user of that name; SettingError for one who does not exist, or who is root."""
     try:
         entry = pwd.getpwnam(name)
-    except KeyError:
+    # ValueError for a name with a NUL.
+    except (KeyError, ValueError):
         raise SettingError(
             "slm_benchmark_user",
-            name,
+            repr(name),
             "no such user",
             "The loader runs as an unprivileged user of the host.",
             "name an existing user, such as nobody.",

@@ -32,6 +32,7 @@ EMBEDDED_MODEL_BYTES = {
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
+_ADAPTER = "adapter_config.json"
 _CONFIGS = ("config.json", "generation_config.json", _INDEX)
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _TOKENIZER_EXTRAS = (
@@ -39,7 +40,9 @@ _TOKENIZER_EXTRAS = (
     *("chat_template.jinja", "chat_template.json"),
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_MAX_JSON_BYTES = 64 << 20
+_MAX_JSON_BYTES = 16 << 20
+_MAX_HEADERS_BYTES = 64 << 20
+"""Of all shards together: parsed, a header takes ten times its size in memory."""
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
@@ -164,6 +167,7 @@ def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) 
     config = _read_json(host, place, "config.json") if "config.json" in names else None
     if config is None:
         raise place.error("a folder with config.json", _some(names), f"{place.path} is not a transformers model.")
+    _require_own_weights(place, names, config)
     shards, indexed = _weight_names(host, place, names)
     tokenizers = [name for name in _TOKENIZERS if name in names]
     if not tokenizers:
@@ -174,7 +178,7 @@ def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) 
     kinds.update(dict.fromkeys(tokenizers, "tokenizer"))
     kinds.update(dict.fromkeys(shards, "weights"))
     files = tuple(_file(host, place, name, kind, reader) for name, kind in kinds.items())
-    headers = {file.name: _read_header(host, place, file) for file in files if file.kind == "weights"}
+    headers = _read_headers(host, place, [file for file in files if file.kind == "weights"])
     for tensor, shard in indexed.items():
         if tensor not in headers[shard].elements:
             raise place.error(f"tensor {tensor!r} in {shard}, as {_INDEX} says", "it is not there", _DAMAGED)
@@ -182,6 +186,16 @@ def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) 
     if not parameters:
         raise place.error("weights", "shards without a tensor", _DAMAGED)
     return Model(place.id, place.source, place.path, place.revision, files, dtype, parameters)
+
+
+def _require_own_weights(place: _Located, names: list[str], config: dict[str, Any]) -> None:
+    """SettingError for a model that makes transformers load other files than those that are checked here."""
+    why = "transformers would load other weights than those that are checked and measured."
+    if "transformers_weights" in config:
+        raise place.error("a config.json without transformers_weights", repr(config["transformers_weights"])[:80], why)
+    # Where peft is installed, the base model that it names is loaded in place of this folder's.
+    if _ADAPTER in names:
+        raise place.error(f"a model without {_ADAPTER}", f"an adapter in {place.path}", why)
 
 
 _DAMAGED = "The model's files do not belong together."
@@ -351,12 +365,24 @@ def _passed(path: Path) -> Iterator[Path]:
             at /= part
 
 
-def _read_header(host: Host, place: _Located, file: ModelFile) -> Header:
+def _read_headers(host: Host, place: _Located, files: list[ModelFile]) -> dict[str, Header]:
+    """The headers by file name, within bounds: an author of models must not cost root its memory."""
+    headers, left = {}, _MAX_HEADERS_BYTES
+    for file in files:
+        headers[file.name], length = _read_header(host, place, file)
+        left -= length
+        if left < 0:
+            found = f"more than {_MAX_HEADERS_BYTES >> 20} MiB of headers"
+            raise place.error("headers of a model's size", found, "No model has that many tensors.")
+    return headers
+
+
+def _read_header(host: Host, place: _Located, file: ModelFile) -> tuple[Header, int]:
     source = f"{place.path}/{file.name}"
     try:
         with open(open_plain(host.path(source)), "rb") as stream:
             length = header_length(stream.read(PREFIX_BYTES), file.size_bytes, source)
-            return parse_header(stream.read(length), file.size_bytes, source)
+            return parse_header(stream.read(length), file.size_bytes, source), length
     except OSError as error:
         raise place.error(f"a readable {file.name}", str(error.strerror), f"{source} cannot be read.") from error
 

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import mmap
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Union
@@ -47,7 +48,8 @@ class CachestatUnavailable(Exception):
 def residency(paths: Iterable[PathLike]) -> Residency:
     """Residency of whole files; SettingError where this user would be told lies.
 
-    Opening follows symbolic links, so a hub snapshot's links count as the blobs they lead to.
+    A file that has gone since it was listed counts for nothing. Opening follows symbolic links, so a hub snapshot's
+    links count as the blobs they lead to.
     """
     if os.geteuid() != 0:
         raise SettingError(
@@ -71,7 +73,9 @@ def measured_residency(
         total = resident = 0
         try:
             for path in files:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = _open(path)
+                if descriptor is None:
+                    continue
                 try:
                     size = os.fstat(descriptor).st_size
                     total += size
@@ -142,7 +146,9 @@ def resident_by_mincore(descriptor: int, size: int) -> int:
 def evict(paths: Iterable[PathLike]) -> None:
     """Drop the files' clean pages. Pages that a live process maps stay: fadvise(2) cannot evict these."""
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open(path)
+        if descriptor is None:
+            continue
         try:
             # Dirty pages cannot be dropped, so they are written first.
             os.fsync(descriptor)
@@ -165,7 +171,23 @@ def warm(paths: Iterable[PathLike]) -> int:
     buffer = bytearray(_READ_BYTES)
     total = 0
     for path in paths:
-        with open(path, "rb", buffering=0) as file:
+        descriptor = _open(path)
+        if descriptor is None:
+            continue
+        with open(descriptor, "rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 total += count
     return total
+
+
+def _open(path: PathLike) -> int | None:
+    """A regular file for reading; None for one that has gone since it was listed, as in a package being upgraded."""
+    try:
+        # Non-blocking, since a pipe put in its place would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return descriptor

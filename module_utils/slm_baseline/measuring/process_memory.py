@@ -29,6 +29,7 @@ class MemoryReading:
     shmem_pmd_bytes: int
     file_pmd_bytes: int
     hugetlb_bytes: int
+    swap_bytes: int = 0
 
 
 def parse_kb_fields(source: str, text: str) -> dict[str, int]:
@@ -59,6 +60,7 @@ def parse_memory(smaps_rollup: str, status: str) -> MemoryReading:
         shmem_pmd_bytes=rollup.get("ShmemPmdMapped", 0),
         file_pmd_bytes=rollup.get("FilePmdMapped", 0),
         hugetlb_bytes=rollup.get("Private_Hugetlb", 0) + rollup.get("Shared_Hugetlb", 0),
+        swap_bytes=rollup.get("Swap", 0),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..host.clock import now
+from ..host.errors import SettingError
 from ..host.files import Host
 from . import page_cache
 from .disk_ceiling import Ceiling, is_cached_below, measure_ceiling
@@ -94,7 +95,8 @@ class Evidence:
 
     `read_bytes` is everything the loader read by its first token, `read_share` what it read after its tokenizer was
     ready, so that reading libraries never passes for reading weights; None where the kernel does not tell.
-    `app_resident` is the libraries' share, asked in scope `app` alone.
+    `app_resident` is the libraries' share, asked in scope `app` alone. `parameters` counts what the loader holds,
+    `stored_parameters` what the files hold.
     """
 
     resident_before: float
@@ -103,6 +105,8 @@ class Evidence:
     weight_bytes: int
     resident_after: float = 1.0
     app_resident: float | None = None
+    parameters: int = 0
+    stored_parameters: int = 0
 
 
 def verdict_of(wanted: str, seen: Evidence) -> Verdict:
@@ -113,6 +117,9 @@ def verdict_of(wanted: str, seen: Evidence) -> Verdict:
     """
     if seen.read_bytes is None or seen.read_share is None:
         return Verdict("lukewarm", "the kernel does not tell what the loader read, so nothing is verified")
+    if seen.parameters != seen.stored_parameters:
+        counts = f"the loader holds {seen.parameters} parameters and the model's files {seen.stored_parameters}"
+        return Verdict("lukewarm", f"{counts}: what was loaded is not what was checked")
     if wanted == "cold":
         if seen.resident_before >= COLD_RESIDENT_SHARE:
             return Verdict("lukewarm", f"{seen.resident_before:.1%} of the model was resident before")
@@ -163,6 +170,14 @@ def measure_sample(
     """
     gpus_before = read_gpus(host)
     before, app_resident = prepare(host, subject, trial.wanted)
+    if before.file_bytes != subject.model.weight_bytes:
+        raise SettingError(
+            "slm_benchmark_model",
+            f"{subject.model.weight_bytes} bytes of weights, as checked",
+            f"{before.file_bytes} bytes",
+            f"The files of {subject.model.path} have changed since.",
+            "run again once nothing writes there.",
+        )
     started_at = now()
     counters, activity = read_thp_counters(host), read_activity(host)
     readings: list[HeldReading] = []
@@ -194,7 +209,14 @@ def measure_sample(
         return sample, report
     sample = _with_figures(sample, run.events, report, held.memory)
     evidence = Evidence(
-        before.share, sample.read_bytes, sample.read_share, subject.model.weight_bytes, after.share, app_resident
+        resident_before=before.share,
+        read_bytes=sample.read_bytes,
+        read_share=sample.read_share,
+        weight_bytes=subject.model.weight_bytes,
+        resident_after=after.share,
+        app_resident=app_resident,
+        parameters=report.parameters,
+        stored_parameters=subject.model.parameters,
     )
     verdict = verdict_of(trial.wanted, evidence)
     measured = replace(
@@ -202,7 +224,7 @@ def measure_sample(
         kind=verdict.kind,
         reason=verdict.reason,
         gpu=gpu_use(report.gpus, gpus_before, held.gpus, (held.pid,)),
-        noise=noise.with_reason(memory_disagreement(report.memory, held.memory)),
+        noise=noise.with_reason(memory_disagreement(report.memory, held.memory)).with_reason(_swapped(held.memory)),
     )
     return measured, report
 
@@ -222,6 +244,10 @@ def memory_disagreement(told: LoaderMemory, seen: MemoryReading) -> str | None:
         if abs(theirs - ours) > max(MEMORY_TOLERANCE_SHARE * ours, MEMORY_TOLERANCE_BYTES):
             return f"memory figures disagree: psutil says {name} {theirs}, smaps_rollup {ours}"
     return None
+
+
+def _swapped(memory: MemoryReading) -> str | None:
+    return f"{memory.swap_bytes / 2**20:.1f} MiB of the loader were swapped out" if memory.swap_bytes else None
 
 
 def _with_figures(sample: Sample, events: Events, report: LoaderReport, memory: MemoryReading) -> Sample:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
+import platform
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..host.errors import SettingError
@@ -136,29 +138,77 @@ def make_subject(host: Host, request: Request) -> Subject:
     return Subject(loader, find_model(host, request.place, account), interpreter, request.scope)
 
 
-def measure_block(host: Host, request: Request, run_id: str, number: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class SettingsWatch:
+    """How a measurement sees the host's settings, which this wing knows nothing of.
+
+    `read` gives their values by flat name, `changed` says in words how two such readings differ, nothing where equal.
+    """
+
+    read: Callable[[Host], dict[str, str]]
+    changed: Callable[[Mapping[str, str], Mapping[str, str]], str]
+
+
+def measure_block(host: Host, request: Request, run_id: str, number: int, watch: SettingsWatch) -> dict[str, Any]:
     """Measure one block, cold then warm, unless this run has finished it already; its samples and its line.
 
-    Every sample is on the host's disk before the next one starts. The result of the last block has `benchmark`: the
-    whole run as the result document wants it.
+    Finished is what was measured of the same subject, under the same settings, for the same request: one process may
+    tune and measure twice. The settings are those that the first block began with, and a sample under others has
+    failed. Every sample is on the host's disk before the next one starts. The result of the last block has
+    `benchmark`: the whole run as the result document wants it.
     """
     _require_root(host)
     samples_path(run_id)
     done = finished_blocks(host, run_id)
-    is_new = number not in done
     progress = Progress(number, request.blocks)
     subject = make_subject(host, request)
+    identity = _identity(host, request, subject)
+    first = done[1].shared if number > 1 and 1 in done else Shared()
+    settings = first.settings or {}
+    if not first.fingerprint or first.fingerprint != _fingerprint(identity, settings):
+        settings = watch.read(host)
+    fingerprint = _fingerprint(identity, settings)
+    done = {each: block for each, block in done.items() if block.shared.fingerprint == fingerprint}
+    is_new = number not in done
     if is_new:
-        done[number] = _measure(host, request, subject, run_id, number)
+        about = Shared(settings=settings, fingerprint=fingerprint)
+        done[number] = _measure(host, _Work(request, subject, run_id, watch), number, about)
     block = done[number]
     line = progress.line(block.samples) if is_new else f"block {number} of {request.blocks}: measured before"
     samples = [sample.to_json() for sample in block.samples]
     result: dict[str, Any] = {"changed": is_new, "msg": line, "samples": samples}
     if number == request.blocks:
-        result["benchmark"] = whole_run(host, request, subject, [done[each] for each in sorted(done)])
+        blocks = [done[each] for each in sorted(done) if each <= request.blocks]
+        result["benchmark"] = whole_run(host, request, subject, blocks)
         loader = subject.loader_of(Trial(number, "warm", dtype=request.dtype))
         result["benchmark"]["imports"] = look_at_imports(loader, subject.files)
     return result
+
+
+def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
+    """What is measured and how: what must stay the same for samples to be of one kind."""
+    return {
+        "model": subject.model.as_dict(),
+        "python": request.environment.interpreter,
+        "packages": subject.interpreter.packages,
+        "scope": subject.scope,
+        "timeout_s": subject.loader.timeout_s,
+        "user": request.user,
+        # A reboot in between may have brought others.
+        "kernel": platform.release(),
+        "gpu_driver": (host.read_or_none(DRIVER_VERSION) or "").partition("\n")[0],
+        "loader_sha256": loader_sha256(host, request),
+    }
+
+
+def _identity(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
+    """The subject and the request; a model that was written anew is another one."""
+    written = {file.name: os.stat(host.path(file.path)).st_mtime_ns for file in subject.model.files}
+    return {**subject_record(host, request, subject), "dtype": request.dtype, "written": written}
+
+
+def _fingerprint(identity: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([identity, settings], sort_keys=True).encode()).hexdigest()
 
 
 def whole_run(host: Host, request: Request, subject: Subject, blocks: Sequence[Block]) -> dict[str, Any]:
@@ -222,18 +272,33 @@ def installed(interpreter: Interpreter) -> dict[str, Any]:
     }
 
 
-def _measure(host: Host, request: Request, subject: Subject, run_id: str, number: int) -> Block:
+@dataclass(frozen=True)
+class _Work:
+    """What is the same for every block of a run."""
+
+    request: Request
+    subject: Subject
+    run_id: str
+    watch: SettingsWatch
+
+
+def _measure(host: Host, work: _Work, number: int, about: Shared) -> Block:
     # A second pass, in the first block alone, shows whether a layer below this host caches.
-    passes = ceiling_passes(subject, 2 if number == 1 else 1)
+    passes = ceiling_passes(work.subject, 2 if number == 1 else 1)
     samples, software = [], None
+    wanted_settings = about.settings or {}
     for order, wanted in enumerate(WANTED):
-        trial = Trial(number, wanted, order, request.dtype)
-        sample, report = measure_sample(host, subject, trial, passes[0])
-        append_sample(host, run_id, sample)
+        before = work.watch.changed(wanted_settings, work.watch.read(host))
+        trial = Trial(number, wanted, order, work.request.dtype)
+        sample, report = measure_sample(host, work.subject, trial, passes[0])
+        changed = before or work.watch.changed(wanted_settings, work.watch.read(host))
+        if changed:
+            sample = replace(sample, kind="failed", reason=f"another writer changed {changed} meanwhile")
+        append_sample(host, work.run_id, sample)
         samples.append(sample)
         software = report.software if report else software
-    shared = Shared(ceiling_record(passes), software)
-    close_block(host, run_id, number, shared)
+    shared = replace(about, ceiling=ceiling_record(passes), software=software)
+    close_block(host, work.run_id, number, shared)
     return Block(number, tuple(samples), shared)
 
 

@@ -73,6 +73,7 @@ class Sample:
     file_pmd_bytes: int | None = None
     shmem_pmd_bytes: int | None = None
     hugetlb_bytes: int | None = None
+    swap_bytes: int | None = None
     minor_faults: int | None = None
     major_faults: int | None = None
     cpu_user_s: float | None = None
@@ -128,10 +129,16 @@ class CeilingRecord:
 
 @dataclass(frozen=True)
 class Shared:
-    """What a block's samples share; None where nothing was measured. `software` has versions by package."""
+    """What a block's samples share; None where nothing was measured. `software` has versions by package.
+
+    `settings` are those that the samples were to run under, by flat name; `fingerprint` stands for them, the subject
+    and the request.
+    """
 
     ceiling: CeilingRecord | None = None
     software: dict[str, str] | None = None
+    settings: dict[str, str] | None = None
+    fingerprint: str | None = None
 
 
 def failed_sample(trial: Trial, reason: str, started_at: str) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..host.clock import now
@@ -13,8 +13,7 @@ from ..host.errors import SettingError
 from ..host.files import Host
 from ..measuring.sample import Trial
 from ..settings.changes import apply_all
-from ..settings.hugetlb import pool_name, pool_sizes, read_pool
-from ..settings.kinds.thp import thp_knobs
+from ..settings.in_force import changed_settings, settings_in_force
 from ..settings.restore import restore, undo_sweep
 from ..settings.snapshot import SWEEP_PRIOR, Snapshot, save, take
 from .bench import Bench
@@ -34,11 +33,11 @@ def run_block(host: Host, arms: Sequence[Arm], ordered: Sequence[Cell], bench: B
         for position, cell in enumerate(ordered):
             arm = by_name[cell.arm]
             refusal = _enter(host, prior, arm)
-            in_force = _in_force(host)
+            in_force = settings_in_force(host)
             for wanted in WANTED:
                 trial = Trial(bench.block, wanted, position, cell.dtype, arm.name, arm.settings(), arm.env)
                 sample = bench.refused(trial, refusal) if refusal else bench.measure(trial)
-                moved = _moved(in_force, _in_force(host))
+                moved = changed_settings(in_force, settings_in_force(host))
                 if moved and not refusal:
                     sample = replace(sample, kind="failed", reason=f"another writer changed {moved} meanwhile")
                 bench.keep(sample, cell.dtype, time.monotonic() - began)
@@ -52,18 +51,6 @@ def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
     except SettingError as error:
         return str(error)
     return None
-
-
-def _in_force(host: Host) -> dict[str, str]:
-    """Every THP knob and pool as the kernel has it now."""
-    knobs = {name: knob.value for name, knob in thp_knobs(host).items()}
-    return {**knobs, **{pool_name(size): str(read_pool(host, size).persistent) for size in pool_sizes(host)}}
-
-
-def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    """What changed under a sample, in words; empty where nothing did."""
-    different = [name for name in before if before[name] != after.get(name)]
-    return ", ".join(f"{name} from {before[name]} to {after.get(name)}" for name in different)
 
 
 def _restore(host: Host, prior: Snapshot) -> None:

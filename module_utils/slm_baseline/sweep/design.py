@@ -156,7 +156,8 @@ def _env(knob: str, value: object) -> dict[str, str]:
 
 def parse_dtypes(value: object) -> list[str]:
     """The user's `sweep_dtypes`; `auto` is the dtype that the weights are stored in."""
-    if isinstance(value, Sequence) and not isinstance(value, str) and value and set(value) <= set(DTYPES):
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if isinstance(value, Sequence) and is_list and value and all(item in DTYPES for item in value):
         return list(dict.fromkeys(map(str, value)))
     raise SettingError(
         "sweep_dtypes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,10 +10,9 @@ from typing import Any
 from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
-from ..measuring.gpu import DRIVER_VERSION
 from ..measuring.model_files import expected_bytes
 from ..measuring.protocol import Subject
-from ..measuring.run import Request, loader_sha256, make_subject, parse_request, run_facts
+from ..measuring.run import Request, make_subject, parse_request, run_facts, subject_record
 from ..measuring.store import shared_of
 from ..settings.guard import Guard
 from ..settings.restore import undo_sweep
@@ -115,22 +113,6 @@ def parse_seed(value: object, run_id: str) -> int:
             "sweep_seed", "a whole number from 0", repr(value)[:80], "It decides the order of arms.", "correct it."
         )
     return int(text)
-
-
-def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
-    """What must stay the same while a sweep lasts, for its plan."""
-    return {
-        "model": subject.model.as_dict(),
-        "python": request.environment.interpreter,
-        "packages": subject.interpreter.packages,
-        "scope": subject.scope,
-        "timeout_s": subject.loader.timeout_s,
-        "user": request.user,
-        # A reboot in between may have brought others.
-        "kernel": platform.release(),
-        "gpu_driver": (host.read_or_none(DRIVER_VERSION) or "").partition("\n")[0],
-        "loader_sha256": loader_sha256(host, request),
-    }
 
 
 def plan_sweep(host: Host, request: SweepRequest) -> dict[str, Any]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
+from ansible.module_utils.slm_baseline.measuring import loader_events
 from ansible.module_utils.slm_baseline.measuring.loader_events import PHASES, Events, LoaderGpu, ProtocolError, phases
 from hypothesis import given
 from hypothesis import strategies as st
+
+NOW_NS = 10**12
 
 
 def event(name: str, t_ns: int, /, **more: Any) -> bytes:
@@ -57,11 +62,13 @@ def test_bytes_are_events_or_a_protocol_error(data: bytes) -> None:
 def test_a_field_of_any_type_is_taken_or_refused(value: Any) -> None:
     for field in ("t_ns", "read_bytes", "minor_faults", "cpu_user_s"):
         line = event("interpreter", 5, **{field: value})
-        if is_number(value) and (isinstance(value, int) or field == "cpu_user_s"):
-            assert Events(0).feed(line) == ["interpreter"]
-        elif not (value is None and field == "read_bytes"):
-            with pytest.raises(ProtocolError, match=field):
-                Events(0).feed(line)
+        is_ahead = field == "t_ns" and is_number(value) and value > NOW_NS
+        with mock.patch.object(loader_events, "time", SimpleNamespace(monotonic_ns=lambda: NOW_NS)):
+            if is_number(value) and (isinstance(value, int) or field == "cpu_user_s") and not is_ahead:
+                assert Events(0).feed(line) == ["interpreter"]
+            elif not (value is None and field == "read_bytes"):
+                with pytest.raises(ProtocolError, match=field):
+                    Events(0).feed(line)
 
 
 def is_number(value: Any) -> bool:
@@ -82,6 +89,14 @@ def is_number(value: Any) -> bool:
         ({"gpu": [{"index": True, "name": "H100"}]}, "index True"),
         ({"gpu": [{"index": 0, "name": "H100", "reserved_bytes": "many"}]}, "reserved_bytes 'many'"),
         ({"software": []}, "software"),
+        ({"software": {"torch": [2, 5]}}, r"software \[2, 5\], not a line of text"),
+        ({"software": {"torch": "2\ud800"}}, "software '2.ud800', not a line of text"),
+        ({"software": {"\udcff": "2"}}, "not a line of text"),
+        ({"device": "cpu\ud800"}, "device"),
+        ({"dtype": "x" * 201}, "dtype"),
+        ({"gpu": [{"index": 0, "name": "H\ud800"}]}, "gpu name"),
+        ({"gpu": [{"index": 0, "name": "H100", "uuid": 7}]}, "gpu uuid 7"),
+        ({"parameters": -1}, "parameters"),
     ],
 )
 def test_a_held_event_that_lacks_something_names_it(more: dict[str, Any], word: str) -> None:
@@ -110,6 +125,19 @@ def test_an_event_before_the_spawn_or_twice_is_refused() -> None:
         Events(100).feed(event("interpreter", 99))
     with pytest.raises(ProtocolError, match="import_torch was due"):
         Events(0).feed(event("interpreter", 1) * 2)
+
+
+@pytest.mark.parametrize("counter", ["read_bytes", "minor_faults", "major_faults", "cpu_user_s", "cpu_system_s"])
+def test_a_counter_that_goes_back_is_refused(counter: str) -> None:
+    events = Events(0)
+    events.feed(event("interpreter", 1, **{counter: 9}))
+    with pytest.raises(ProtocolError, match=f"import_torch has {counter} 3.*, less than the 9"):
+        events.feed(event("import_torch", 2, **{counter: 3}))
+
+
+def test_a_time_ahead_of_the_clock_is_refused() -> None:
+    with pytest.raises(ProtocolError, match=r"event interpreter has t_ns \d+, \d+ ns ahead of the clock"):
+        Events(0).feed(event("interpreter", 2**63 - 1))
 
 
 def test_deep_nesting_is_refused() -> None:

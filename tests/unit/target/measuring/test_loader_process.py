@@ -243,6 +243,8 @@ def eventually(condition: object, within_s: float = 15) -> bool:
 def test_only_an_unprivileged_user_that_exists_may_load() -> None:
     with pytest.raises(SettingError, match="no such user"):
         find_account("nobody-of-that-name")
+    with pytest.raises(SettingError, match="no such user"):
+        find_account("no\0body")
     with pytest.raises(SettingError, match="unprivileged"):
         find_account("root")
     assert find_account("nobody").uid != 0

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring import model_files
 from ansible.module_utils.slm_baseline.measuring.model_files import (
     EMBEDDED_MODEL_BYTES,
     Model,
@@ -236,6 +237,34 @@ def test_damage_is_named(tmp_path: Path, folder: Path, damage: Callable[[Path], 
     with pytest.raises(SettingError) as caught:
         resolve(tmp_path, "/srv/m")
     assert said in str(caught.value)
+
+
+def test_a_model_that_names_other_weights_is_refused(tmp_path: Path, folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": "qwen2", "transformers_weights": "decoy.safetensors"}')
+    with pytest.raises(SettingError, match=r"without transformers_weights; found 'decoy\.safetensors'"):
+        resolve(tmp_path, "/srv/m")
+    (folder / "config.json").write_text('{"model_type": "qwen2"}')
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "/srv/decoy"}')
+    with pytest.raises(SettingError, match="an adapter in /srv/m"):
+        resolve(tmp_path, "/srv/m")
+
+
+def test_headers_are_read_within_bounds(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(folder / "model-1.safetensors", "wb") as shard:
+        shard.write(struct.pack("<Q", 100_000_000))
+        shard.truncate(100_000_008)
+    with pytest.raises(SettingError, match="a header of 100000000 bytes"):
+        resolve(tmp_path, "/srv/m")
+    write_shard(folder / "model-1.safetensors", "a", 10)
+    monkeypatch.setattr(model_files, "_MAX_HEADERS_BYTES", 100)
+    with pytest.raises(SettingError, match="No model has that many tensors"):
+        resolve(tmp_path, "/srv/m")
+
+
+def test_a_name_that_no_file_can_have_has_no_size(tmp_path: Path) -> None:
+    assert model_files.expected_bytes(Host(tmp_path), ModelPlace("/var", "/srv/\0", "", "/hf", offline=True)) == 0
+    with pytest.raises(SettingError):
+        resolve(tmp_path, "/srv/\0")
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:

@@ -55,6 +55,16 @@ def test_files_without_bytes_count_as_resident(tmp_path: Path) -> None:
     assert measured_residency([tmp_path / "empty"], unavailable, unavailable).share == 1.0
 
 
+def test_what_has_gone_since_it_was_listed_or_is_no_file_holds_nobody(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"x" * 10)
+    os.mkfifo(tmp_path / "pipe")
+    files = [tmp_path / "gone", kept, tmp_path / "pipe", kept / "below"]
+    assert measured_residency(files, lambda descriptor, size: size, unavailable) == Residency(10, 10, "cachestat")
+    assert page_cache.warm(files) == 10
+    page_cache.evict(files)
+
+
 def test_nobody_but_root_is_asked_to_believe_mincore(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SettingError, match="root alone"):

@@ -40,7 +40,7 @@ ShmemPmdMapped:        0 kB
 FilePmdMapped:    167936 kB
 Shared_Hugetlb:     2048 kB
 Private_Hugetlb:  137216 kB
-Swap:                  0 kB
+Swap:                 12 kB
 SwapPss:               0 kB
 Locked:                0 kB
 """
@@ -79,6 +79,7 @@ def test_memory_of_a_process_that_holds_a_model() -> None:
         "shmem_pmd_bytes": 0,
         "file_pmd_bytes": 167936 * kb,
         "hugetlb_bytes": (2048 + 137216) * kb,
+        "swap_bytes": 12 * kb,
     }
 
 

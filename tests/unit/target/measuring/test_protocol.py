@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring import page_cache, protocol
 from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling, Way, WayTried
@@ -62,6 +63,16 @@ def test_verdicts(
     verdict = verdict_of(wanted, Evidence(before, read, share, GB, app_resident=app))
     assert verdict.kind == kind
     assert (verdict.reason is None) if word is None else (word in (verdict.reason or ""))
+
+
+@pytest.mark.parametrize("wanted", ["cold", "warm"])
+def test_other_weights_than_the_files_are_no_sample_of_the_model(wanted: str) -> None:
+    resident = 0.0 if wanted == "cold" else 1.0
+    seen = Evidence(resident, GB if wanted == "cold" else 0, 1.0, GB, parameters=7, stored_parameters=7)
+    assert verdict_of(wanted, seen).kind == wanted
+    other = verdict_of(wanted, replace(seen, parameters=8))
+    assert other.kind == "lukewarm"
+    assert "holds 8 parameters and the model's files 7" in (other.reason or "")
 
 
 def test_reading_libraries_does_not_pass_for_reading_the_model() -> None:
@@ -138,6 +149,24 @@ def test_a_warm_sample_of_a_good_loader(tmp_path: Path, cache: FakeCache) -> Non
     # What the loader says of itself here is made up, and the observer looked.
     assert sample.noise is not None
     assert any("memory figures disagree" in reason for reason in sample.noise.reasons)
+
+
+def test_files_that_changed_since_they_were_checked_stop_the_block(tmp_path: Path, cache: FakeCache) -> None:
+    with pytest.raises(SettingError, match="have changed since") as raised:
+        measure_sample(Host(), subject(tmp_path, "good", weight_bytes=999), Trial(1, "warm"))
+    assert raised.value.knob == "slm_benchmark_model"
+
+
+def test_swapped_out_memory_is_a_figure_and_noise(
+    tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = MemoryReading(1, 2, 3, 4, 5, 6, 7, 8, swap_bytes=3 << 20)
+    monkeypatch.setattr(protocol, "read_memory", lambda host, pid: seen)
+    sample, _ = measure_sample(Host(), subject(tmp_path, "good"), Trial(1, "warm"))
+    check_schema(sample)
+    assert sample.swap_bytes == 3 << 20
+    assert sample.noise is not None
+    assert "3.0 MiB of the loader were swapped out" in sample.noise.reasons
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_an_arm_survives_its_document() -> None:
         assert Arm.from_dict(arm.as_dict()) == arm
 
 
-@pytest.mark.parametrize("value", ["auto", [], ["auto", "int8"], None, [True]])
+@pytest.mark.parametrize("value", ["auto", [], ["auto", "int8"], None, [True], [["auto"]], [{}]])
 def test_bad_dtypes_are_refused(value: object) -> None:
     with pytest.raises(SettingError, match="sweep_dtypes"):
         parse_dtypes(value)
