@@ -81,7 +81,7 @@ def test_a_ceiling_and_a_position_have_the_fields_of_their_schema() -> None:
 # One value for every kind of field that the schema's types allow.
 VALUES: dict[str, Any] = {
     "int": 3,
-    "float": 0.5,
+    "float": 1.5,
     "str": "text",
     "bool": True,
     "dict[str, str]": {"thp.enabled": "always"},

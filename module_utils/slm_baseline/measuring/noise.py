@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from ..host.errors import ParseError
 from ..host.files import Host
+from .canary import Canary, CanaryReading, noise_reasons
 
 OTHERS_CPU_SHARE = 0.10
 """Noisy from here: other processes' CPU time over that of all CPUs."""
@@ -40,7 +41,8 @@ class Activity:
 class Noise:
     """What else the host did while a sample ran. Shares are 0..1; `psi` has the share stalled by resource.
 
-    `psi` is None without PSI, `load_1m` the load average before the sample.
+    `psi` is None without PSI, `load_1m` the load average before the sample. `canary` has the seconds of its pieces by
+    name (canary.py), None in older samples.
     """
 
     noisy: bool
@@ -50,6 +52,16 @@ class Noise:
     steal_share: float
     psi: dict[str, float] | None
     foreign_gpu_processes: int
+    canary: dict[str, float] | None = None
+    canary_slowdown: float | None = None
+    canary_waited_s: float | None = None
+
+    def with_canary(self, canary: Canary, best: CanaryReading | None) -> Noise:
+        """The same with the canary's figures, and a reason more for each piece of work that was slow."""
+        noise = replace(self, canary=canary.seconds(), canary_slowdown=canary.slowdown, canary_waited_s=canary.waited_s)
+        for reason in noise_reasons(canary, best):
+            noise = noise.with_reason(reason)
+        return noise
 
     def with_reason(self, reason: str | None) -> Noise:
         """The same with one reason more; None adds nothing."""

@@ -14,6 +14,7 @@ from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
 from . import page_cache
+from .canary import CanaryReading, compare, read_canary, wait_for_quiet
 from .disk_ceiling import Ceiling, is_cached_below, measure_ceiling
 from .gpu import GpuFacts, gpu_use, read_gpus
 from .interpreter import Interpreter
@@ -161,14 +162,17 @@ def prepare(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Resid
 
 
 def measure_sample(
-    host: Host, subject: Subject, trial: Trial, ceiling: Ceiling | None = None
+    host: Host, subject: Subject, trial: Trial, ceiling: Ceiling | None = None, best: CanaryReading | None = None
 ) -> tuple[Sample, LoaderReport | None]:
     """One loader run in the wanted state: its sample, and what the loader said of itself while it held the model.
 
-    A loader that fails in any way is a sample of kind `failed`. Raises SettingError where the host does not let us
-    prepare or start, and ControllerGone.
+    `best` is the canary's best of the run so far: until the machine is about as quick again, the sample waits a few
+    seconds. A loader that fails in any way is a sample of kind `failed`. Raises SettingError where the host does not
+    let us prepare or start, and ControllerGone.
     """
     gpus_before = read_gpus(host)
+    # Before the page cache is prepared: some filesystems read into it whatever one asks.
+    quiet, waited_s = wait_for_quiet(lambda: read_canary(subject.weights[0]), best)
     before, app_resident = prepare(host, subject, trial.wanted)
     if before.file_bytes != subject.model.weight_bytes:
         raise SettingError(
@@ -189,6 +193,7 @@ def measure_sample(
     own_cpu_s = run.usage.cpu_user_s + run.usage.cpu_system_s
     noise = judge_noise(activity, read_activity(host), own_cpu_s, _foreign_processes(gpus_before, held))
     counted = moved(counters, read_thp_counters(host))
+    noise = noise.with_canary(compare(quiet, read_canary(subject.weights[0]), best, waited_s), best)
     sample = replace(
         failed_sample(trial, run.problem or "it ended before its memory was read", started_at),
         dtype=None if trial.dtype == "auto" else trial.dtype,

@@ -15,6 +15,7 @@ from typing import Any
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.trust import acting_as
+from .canary import best_canary
 from .copy_rates import SCRIPT, measure_copy_rates
 from .environment import Environment, absolute_path, find_base_python, fresh_scratch, is_built, parse_environment
 from .gpu import DRIVER_VERSION, read_gpus
@@ -25,7 +26,7 @@ from .interpreter import PACKAGES, Interpreter, require_packages
 from .loader_process import Account, Loader, find_account
 from .model_files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, resolve_model
 from .protocol import SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling_record, measure_sample
-from .sample import CeilingRecord, Shared, Trial, to_document
+from .sample import CeilingRecord, Sample, Shared, Trial, to_document
 from .store import Block, append_sample, close_block, finished_blocks, samples_path
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -172,7 +173,8 @@ def measure_block(host: Host, request: Request, run_id: str, number: int, watch:
     is_new = number not in done
     if is_new:
         about = Shared(settings=settings, fingerprint=fingerprint)
-        done[number] = _measure(host, _Work(request, subject, run_id, watch), number, about)
+        earlier = [sample for block in done.values() for sample in block.samples]
+        done[number] = _measure(host, _Work(request, subject, run_id, watch), number, about, earlier)
     block = done[number]
     line = progress.line(block.samples) if is_new else f"block {number} of {request.blocks}: measured before"
     samples = [sample.to_json() for sample in block.samples]
@@ -282,15 +284,18 @@ class _Work:
     watch: SettingsWatch
 
 
-def _measure(host: Host, work: _Work, number: int, about: Shared) -> Block:
+def _measure(host: Host, work: _Work, number: int, about: Shared, earlier: Sequence[Sample]) -> Block:
+    """Measure one block; `earlier` are the run's samples so far."""
     # A second pass, in the first block alone, shows whether a layer below this host caches.
     passes = ceiling_passes(work.subject, 2 if number == 1 else 1)
-    samples, software = [], None
+    samples: list[Sample] = []
+    software = None
     wanted_settings = about.settings or {}
     for order, wanted in enumerate(WANTED):
         before = work.watch.changed(wanted_settings, work.watch.read(host))
         trial = Trial(number, wanted, order, work.request.dtype)
-        sample, report = measure_sample(host, work.subject, trial, passes[0])
+        best = best_canary(each.canary for each in (*earlier, *samples))
+        sample, report = measure_sample(host, work.subject, trial, passes[0], best)
         changed = before or work.watch.changed(wanted_settings, work.watch.read(host))
         if changed:
             sample = replace(sample, kind="failed", reason=f"another writer changed {changed} meanwhile")

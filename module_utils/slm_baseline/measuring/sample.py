@@ -92,6 +92,11 @@ class Sample:
         """Whether it is what was wanted."""
         return self.kind == self.wanted
 
+    @property
+    def canary(self) -> dict[str, float] | None:
+        """The canary's times beside it."""
+        return self.noise.canary if self.noise else None
+
     def to_json(self) -> dict[str, Any]:
         """The sample as documents have it."""
         return to_document(self)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..host.clock import now
 from ..host.files import Host
+from ..measuring.canary import CanaryReading, best_canary
 from ..measuring.disk_ceiling import Ceiling
 from ..measuring.protocol import Subject, ceiling_passes, ceiling_record, measure_sample
 from ..measuring.sample import Sample, Shared, Trial, failed_sample
@@ -15,7 +16,10 @@ from .sample import Position, SweepSample, append_sweep_sample
 
 @dataclass
 class Bench:
-    """Measures and keeps the samples of one block, beside that block's own disk ceiling."""
+    """Measures and keeps the samples of one block, beside that block's own disk ceiling.
+
+    `best` is the canary's best of the sweep so far.
+    """
 
     host: Host
     subject: Subject
@@ -24,13 +28,15 @@ class Bench:
     attempt: int = 1
     passes: list[Ceiling] = field(default_factory=list)
     software: dict[str, str] | None = None
+    best: CanaryReading | None = None
 
     def measure(self, trial: Trial) -> Sample:
         """Run the loader once."""
         if not self.passes:
             # A second pass, in the first block alone, shows whether a layer below this host caches.
             self.passes = ceiling_passes(self.subject, 2 if self.block == 1 else 1)
-        sample, report = measure_sample(self.host, self.subject, trial, self.passes[0])
+        sample, report = measure_sample(self.host, self.subject, trial, self.passes[0], self.best)
+        self.best = best_canary([sample.canary], self.best)
         self.software = report.software if report else self.software
         return sample
 

@@ -10,6 +10,7 @@ from typing import Any
 from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..measuring.canary import best_canary
 from ..measuring.model_files import expected_bytes
 from ..measuring.protocol import Subject
 from ..measuring.run import Request, make_subject, parse_request, run_facts, subject_record
@@ -165,6 +166,7 @@ def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
     before = read_sweep_samples(host, current.run_id)
     number = int(progress(before, current.cells())["next_block"])
     bench = Bench(host, subject, current.run_id, number, attempts(before, number) + 1)
+    bench.best = best_canary(each.sample.canary for each in before)
     arms = [Arm.from_dict(arm) for arm in current.arms]
     run_block(host, arms, order(current.seed, number, current.cells()), bench)
     bench.close()

@@ -50,7 +50,7 @@ class Measured:
         loader = Loader("/usr/bin/python3", "", (), None, float(self.params["timeout_s"]))
         return Subject(loader, model, interpreter, self.params["scope"])
 
-    def sample(self, host: Host, subject: Subject, trial: Trial, ceiling: Ceiling) -> tuple[Sample, None]:
+    def sample(self, host: Host, subject: Subject, trial: Trial, ceiling: Ceiling, best: Any) -> tuple[Sample, None]:
         self.count += 1
         self.meanwhile(trial)
         return replace(

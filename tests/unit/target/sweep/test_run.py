@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring.canary import Canary, CanaryReading
 from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling
 from ansible.module_utils.slm_baseline.measuring.loader_events import LoaderReport
+from ansible.module_utils.slm_baseline.measuring.noise import Noise
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
 from ansible.module_utils.slm_baseline.measuring.store import shared_of
 from ansible.module_utils.slm_baseline.settings.guard import Guard
@@ -46,14 +48,20 @@ class Loads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fail_at: int | None = None
         self.arms: list[str | None] = []
+        self.bests: list[CanaryReading | None] = []
         monkeypatch.setattr(bench, "measure_sample", self.measure)
         monkeypatch.setattr(bench, "ceiling_passes", lambda subject, passes: [Ceiling(())] * passes)
 
-    def measure(self, host: Host, subject: Any, trial: Trial, ceiling: Ceiling) -> tuple[Sample, LoaderReport | None]:
+    def measure(
+        self, host: Host, subject: Any, trial: Trial, ceiling: Ceiling, best: CanaryReading | None
+    ) -> tuple[Sample, LoaderReport | None]:
+        self.bests.append(best)
         self.arms.append(trial.arm)
         if len(self.arms) == self.fail_at:
             raise KeyboardInterrupt
-        sample = replace(failed_sample(trial, "", ""), kind=trial.wanted, reason=None, load_real_s=1.0)
+        reading = CanaryReading(1.0 / len(self.bests), 0.02, None)
+        noise = Noise(False, (), 0.0, 0.0, 0.0, None, 0, Canary(reading, reading, 0.0, 1.0).seconds())
+        sample = replace(failed_sample(trial, "", ""), kind=trial.wanted, reason=None, load_real_s=1.0, noise=noise)
         return replace(sample, time_to_first_token_s=2.0, ceiling_bytes_per_s=ceiling.bytes_per_s), None
 
     def block(self, host: FakeKernel) -> dict[str, Any]:
@@ -80,6 +88,13 @@ def test_a_sweep_is_planned_measured_and_finished(host: FakeKernel, loads: Loads
     assert run.finish_sweep(host) == finished
     assert [run.close_sweep(host), run.close_sweep(host)] == [True, False]
     assert not run.plan_sweep(host, later)["is_resumed"]
+
+
+def test_the_canarys_best_lasts_from_block_to_block(host: FakeKernel, loads: Loads) -> None:
+    run.plan_sweep(host, REQUEST)
+    loads.block(host)
+    loads.block(host)
+    assert [best and round(1 / best.cpu_s) for best in loads.bests] == [None, *range(1, 12)]
 
 
 def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKernel, loads: Loads) -> None:
