@@ -158,6 +158,9 @@ def test_where_it_cannot_be_told_it_says_why(samples: list[Sample], problem: str
 
 def test_a_quiet_block_is_enough_and_noisy_ones_are_left_out() -> None:
     assert explain([*block(1, noisy=True), *block(2)], None).blocks == 1
+    for cold, warm in ((True, False), (False, True)):
+        half = [sample(1, "cold", COLD, READS, cold), sample(1, "warm", WARM, [0, 0, 0, 0], warm)]
+        assert explain([*half, *block(2)], None).blocks == 1
 
 
 @pytest.mark.parametrize(
