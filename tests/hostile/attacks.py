@@ -984,7 +984,7 @@ def siege(world: World) -> None:
             ("audit.yml", 0, {}),
             ("rollback.yml", 0, {"rollback_purge": True}),
         ):
-            answer = world.play(playbook, 180, **variables, **more)
+            answer = world.play(playbook, 600, **variables, **more)
             world.answers.append(answer)
             must(answer.rc == rc, f"{playbook} ended with {answer.rc}: {answer.output}")
     must(not os.path.exists(HOME), "the purge left the home")

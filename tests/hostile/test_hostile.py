@@ -20,7 +20,7 @@ from tests.hostile.table import page
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/attacks.md"
 ALONE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
-BOUND_S = 900
+BOUND_S = 3600
 
 
 @pytest.fixture(scope="session")
