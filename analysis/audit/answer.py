@@ -92,7 +92,7 @@ class HostAudit:
         return plain(self.problem or "; ".join(map(str, self.drift)) or "clean")
 
 
-def judge(answer: object, tolerate_competitors: object = False) -> HostAudit:
+def judge_host(answer: object, tolerate_competitors: object = False) -> HostAudit:
     """The status of one host from what its task registered: the module's result, a failure, or no connection.
 
     `tolerate_competitors` is the host's variable as it stands, which may be no boolean: then the host is an error.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from analysis.audit.answer import HostAudit, judge
+from analysis.audit.answer import HostAudit, judge_host
 from analysis.text.markdown import plain
 from analysis.text.names import natural, well_formed
 from analysis.text.schema import validate
@@ -91,7 +91,7 @@ def audit(
         run_id=re.sub(r"[-:]", "", started_at),
         started_at=started_at,
         finished_at=finished_at,
-        hosts={well_formed(name): judge(answers[name], (tolerance or {}).get(name, False)) for name in names},
+        hosts={well_formed(name): judge_host(answers[name], (tolerance or {}).get(name, False)) for name in names},
     )
 
 

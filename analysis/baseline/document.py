@@ -12,7 +12,7 @@ from analysis.baseline.imports import Imports
 from analysis.text import schema, statistics
 from analysis.text.samples import Sample
 from analysis.text.storage import as_json
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 SCHEMA_VERSION = 1
 
@@ -37,7 +37,7 @@ def result_document(
     schema.validate(samples, "result", part="/properties/samples")
     imports = json.loads(as_json(benchmark.get("imports")))
     schema.validate(imports, "result", part="/properties/imports")
-    typed = [read(Sample, sample) for sample in samples]
+    measured = [typed(Sample, sample) for sample in samples]
     result = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run["run_id"],
@@ -52,8 +52,8 @@ def result_document(
         "ceiling": benchmark["ceiling"],
         "imports": imports,
         "samples": samples,
-        "summary": statistics.summarise(typed).to_json(),
-        "first_token": asdict(explain(typed, read(Imports, imports))),
+        "summary": statistics.summarise(measured).to_json(),
+        "first_token": asdict(explain(measured, typed(Imports, imports))),
     }
     plain: dict[str, Any] = json.loads(as_json(result))
     check_result(plain)

@@ -101,11 +101,11 @@ def _ratio(result: Result) -> str:
     figure = result.summary.ratio
     if not figure.n:
         return ""
-    said = f"A cold load takes {units.ratio(figure.median)} as long as a warm one"
+    times = f"A cold load takes {units.ratio(figure.median)} as long as a warm one"
     if result.same_load:
-        return f"**Cold and warm loads do not differ beyond noise.** {said}, {_pairs(figure)}."
+        return f"**Cold and warm loads do not differ beyond noise.** {times}, {_pairs(figure)}."
     # Bold is for what the samples bear out.
-    return f"{said if figure.ci_low is None else f'**{said}**'}, {_pairs(figure)}."
+    return f"{times if figure.ci_low is None else f'**{times}**'}, {_pairs(figure)}."
 
 
 def _pairs(figure: Figure) -> str:

@@ -11,8 +11,8 @@ from analysis.baseline.floor import FirstToken, explain
 from analysis.baseline.imports import Imports
 from analysis.text.samples import Sample
 from analysis.text.statistics import MEASURED_KINDS, Summary, figure
-from analysis.text.subject import Ceiling, CopyRate, Host, Model, Software
-from analysis.text.typed import read
+from analysis.text.subject import Ceiling, CopyRate, MeasuredHost, Model, Software
+from analysis.text.typed import typed
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingRow:
     """One knob compared: asked for, in force, kept over a reboot. Values are the kernel's text."""
 
     knob: str
@@ -45,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Pool:
-    """One huge page pool, in pages; `node` and `reserved` as the kernel tells them."""
+    """One huge page pool, in pages; `node` and `reserved` as the kernel gives them."""
 
     knob: str
     size: str
@@ -88,7 +88,7 @@ class Tuning:
     desired: Mapping[str, str]
     runtime: Mapping[str, str]
     persisted: Mapping[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[SettingRow, ...]
     pools: tuple[Pool, ...]
     pool_users: tuple[PoolUser, ...]
     mounts: tuple[Mount, ...]
@@ -101,7 +101,7 @@ class Result:
 
     run_id: str
     finished_at: str
-    host: Host
+    host: MeasuredHost
     model: Model
     software: Software
     protocol: Protocol
@@ -160,7 +160,7 @@ class Result:
 def read_result(document: object) -> Result:
     """A stored result; DocumentError where it breaks its schema: it may be of another version, or edited."""
     check_result(document)
-    return read(Result, document)
+    return typed(Result, document)
 
 
 def share_of(rate: float, limit: float) -> float:

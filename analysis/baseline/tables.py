@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from analysis.baseline.result import PoolUser, Result, Row, share_of
+from analysis.baseline.result import PoolUser, Result, SettingRow, share_of
 from analysis.text import phases, statistics, units
 from analysis.text.markdown import Markdown, code, fenced, md, table
 from analysis.text.samples import Phase
@@ -35,8 +35,8 @@ def model_line(result: Result) -> Markdown:
 def _loaded(result: Result) -> str | None:
     """On which devices and in which dtype the valid samples held it: one pair, or all where samples differ."""
     pairs = dict.fromkeys((", ".join(sample.devices), sample.dtype) for sample in result.valid)
-    told = [f"on {md(where)} as {md(dtype)}" for where, dtype in pairs if where]
-    return f"loaded {'; '.join(told)}" if told else None
+    parts = [f"on {md(where)} as {md(dtype)}" for where, dtype in pairs if where]
+    return f"loaded {'; '.join(parts)}" if parts else None
 
 
 def settings(result: Result) -> Markdown:
@@ -66,7 +66,7 @@ def _value(value: str | None) -> Markdown:
     return md("absent" if value is None else value)
 
 
-def _kept(row: Row, systemd: bool | None) -> Markdown:
+def _kept(row: SettingRow, systemd: bool | None) -> Markdown:
     if row.persisted != row.desired:
         return Markdown("**no**") if row.persisted is None else Markdown(f"**no**: {md(row.persisted)}")
     source = f", {code(row.source)}" if row.source else ""
@@ -291,14 +291,14 @@ def _feeding(result: Result) -> Markdown:
 
 def noise(result: Result) -> Markdown:
     """How many samples are noisy; the notes have the reasons."""
-    told = [sample.noise for sample in result.samples if sample.noise]
-    if not told:
+    recorded = [sample.noise for sample in result.samples if sample.noise]
+    if not recorded:
         return Markdown("Noise was not recorded.")
-    noisy = sum(item.noisy for item in told)
-    count = f"Noisy samples: {noisy} of {len(told)}, for the reasons in the notes above."
-    said = count if noisy else "No sample met other work that could disturb it."
+    noisy = sum(item.noisy for item in recorded)
+    count = f"Noisy samples: {noisy} of {len(recorded)}, for the reasons in the notes above."
+    found = count if noisy else "No sample met other work that could disturb it."
     psi = " Pressure stall information (PSI) is unavailable on this kernel." if result.host.psi is False else ""
-    return Markdown(f"{said}{psi}")
+    return Markdown(f"{found}{psi}")
 
 
 def samples(result: Result) -> Markdown:

@@ -11,7 +11,15 @@ import numpy as np
 
 from analysis.sweep.advice import advise
 from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, WEIGHTS, Metric, canary, percent_bound
-from analysis.sweep.rule import CONFIDENCE, FEWEST_PAIRS, Array, Judgement, judge_counters, judge_times, without_canary
+from analysis.sweep.rule import (
+    CONFIDENCE,
+    FEWEST_PAIRS,
+    Array,
+    GroupJudgement,
+    judge_counters,
+    judge_times,
+    without_canary,
+)
 from analysis.sweep.sweep import Analysis, ArmComparison, Band, Comparison, Group, Measurement, Rule, Sweep
 from analysis.text.samples import Sample
 
@@ -112,7 +120,7 @@ def _group(cells: _Cells, metric: Metric, place: _Place) -> Group:
     )
 
 
-def _judged(cells: _Cells, metric: Metric, place: _Place) -> Judgement:
+def _judged(cells: _Cells, metric: Metric, place: _Place) -> GroupJudgement:
     names = (REFERENCE, CONTROL, *place.arms)
     values = np.array([cells.values(metric, name, place.dtype, place.kind) for name in names])
     if not metric.is_time:
@@ -136,7 +144,7 @@ def _median(metric: Metric, compared: Array) -> float | None:
     return float(metric.effect(float(np.median(present)))) if present.size else None
 
 
-def _control(metric: Metric, found: Judgement, blocks: int) -> Comparison:
+def _control(metric: Metric, found: GroupJudgement, blocks: int) -> Comparison:
     n, mean, low, high = (float(part) for part in found.control.parts)
     if n < FEWEST_PAIRS:
         verdict, words = "too_few", "too few blocks to say"
@@ -149,7 +157,7 @@ def _control(metric: Metric, found: Judgement, blocks: int) -> Comparison:
     return Comparison(CONTROL, int(n), blocks - int(n), estimate, lower, upper, verdict, words)
 
 
-def _arm(metric: Metric, found: Judgement, index: int, own: _Own) -> ArmComparison:
+def _arm(metric: Metric, found: GroupJudgement, index: int, own: _Own) -> ArmComparison:
     n, mean, low, high = (float(part[index]) for part in found.arms.parts)
     direction = int(found.direction[index])
     if n < FEWEST_PAIRS or float(found.control.n) < FEWEST_PAIRS:
@@ -177,7 +185,7 @@ def _number(value: float) -> float | None:
 def effect_words(metric: Metric, mean: float, low: float, high: float) -> str:
     """`1.08x [1.04, 1.12]` or `+412 MiB [408, 416]`, from the scale of comparison.
 
-    A time is told as a speed-up or slow-down, so that its figure is above 1; everything else as arm over stock.
+    A time is given as a speed-up or slow-down, so that its figure is above 1; everything else as arm over stock.
     """
     if not metric.is_ratio:
         return f"{_signed(metric, mean)} [{_signed(metric, low)}, {_signed(metric, high)}]"

@@ -12,7 +12,7 @@ from analysis.sweep.progress import stop_reason
 from analysis.sweep.sweep import Sweep
 from analysis.text import schema
 from analysis.text.storage import as_json
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 SCHEMA_VERSION = 1
 _OF_MEASUREMENT = ("arm", "dtype_asked", "attempt", "elapsed_s")
@@ -45,7 +45,7 @@ def sweep_document(
         "arms": plan["arms"],
         "left_out": plan["left_out"],
         "stopped": {
-            "reason": stop_reason(progress, stopping) or "it was told to",
+            "reason": stop_reason(progress, stopping) or "the run was ended before its rules asked for it",
             "blocks": progress["done"],
             "spent_s": progress["spent_s"],
         },
@@ -74,7 +74,7 @@ def measurements(samples: Sequence[Mapping[str, Any]], finished_blocks: Mapping[
 def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with its analysis made anew, as a re-rendering of stored samples does; checked."""
     schema.validate(document["measurements"], "sweep", part="/properties/measurements")
-    whole = {**document, "analysis": asdict(analyse(read(Sweep, document)))}
+    whole = {**document, "analysis": asdict(analyse(typed(Sweep, document)))}
     plain: dict[str, Any] = json.loads(as_json(whole))
     schema.validate(plain, "sweep")
     return plain

@@ -124,7 +124,7 @@ def arm_memory_svg(sweep: Sweep) -> str:
 
 
 def _memory_part(sample: Sample, part: str) -> float | None:
-    """Bytes of one kind of memory. RSS counts everything but hugetlb, and shared memory is told with the files."""
+    """Bytes of one kind of memory. RSS counts everything but hugetlb, and shared memory is counted with the files."""
     anonymous, rss = sample.anon_bytes, sample.rss_bytes
     if anonymous is None or rss is None:
         return None

@@ -12,9 +12,9 @@ import numpy as np
 
 from analysis.sweep.metrics import CONTROL, KINDS, REFERENCE, TOTALS, Metric
 from analysis.sweep.rule import FEWEST_PAIRS, Array, expected_half_width, is_tight, scatter_within_blocks
-from analysis.sweep.sweep import Arm, LeftOut, Stopping
+from analysis.sweep.sweep import Arm, ArmLeftOut, Stopping
 from analysis.text import units
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 _MOST_BLOCKS = 2000
 """No forecast goes beyond: nobody would wait for it."""
@@ -55,7 +55,7 @@ class Plan:
     seed: int
     dtypes: tuple[str, ...]
     arms: tuple[Arm, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[ArmLeftOut, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Planned:
 
 def outlook(planned: Mapping[str, Any], stopping: Mapping[str, Any]) -> list[str]:
     """What a planned or resumed sweep is going to do, in plain words, one line each."""
-    start, rules = read(Planned, planned), read(Stopping, stopping)
+    start, rules = typed(Planned, planned), typed(Stopping, stopping)
     plan, done = start.plan, start.progress.done
     arms = ", ".join(arm.name for arm in plan.arms)
     lines = [
@@ -93,7 +93,7 @@ def progress_line(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> s
 
     After a block: how far the sweep is, and what precision the rest of its budget will buy.
     """
-    now, rules = read(Progress, progress), read(Stopping, stopping)
+    now, rules = typed(Progress, progress), typed(Stopping, stopping)
     head = f"block {now.done} of {rules.blocks}"
     if not now.done:
         return head
@@ -160,7 +160,7 @@ def stop_reason(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> str
 
     `progress` is what `slm_sweep` returns after a block, `stopping` the rules (blocks, budget_s, precision).
     """
-    now, rules = read(Progress, progress), read(Stopping, stopping)
+    now, rules = typed(Progress, progress), typed(Stopping, stopping)
     if now.done and _intervals_are_tight(now, rules.precision):
         return f"every interval of load and time to first token is within ±{rules.precision * 100:.0f} %"
     if now.done >= rules.blocks:

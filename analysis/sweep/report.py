@@ -14,7 +14,7 @@ from analysis.text import units
 from analysis.text.markdown import Markdown, bullets, code, fenced, md, table
 from analysis.text.storage import as_json
 from analysis.text.subject import COLD_SCOPES
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 _TOKEN, _WEIGHTS = "time_to_first_token_s", "weights_to_first_token_s"
 _FORESTS = {
@@ -36,7 +36,7 @@ DOCUMENT = "sweep.json"
 
 def sweep_files(document: Mapping[str, Any]) -> dict[str, str]:
     """The report, its pictures and its document, text by file name; `document` is one that `analysed` has made."""
-    sweep = read(AnalysedSweep, document)
+    sweep = typed(AnalysedSweep, document)
     return {
         "sweep.md": sweep_report(sweep),
         DOCUMENT: as_json(document),
@@ -99,12 +99,12 @@ def _sentence(sweep: AnalysedSweep, dtype: str) -> Markdown:
         return Markdown("too few blocks to say.")
     if all(result.verdict == "none" for group in groups for result in group.arms):
         bounds = " and ".join(f"±{_bound(group)} % {group.kind}" for group in groups)
-        told = f"no arm changes the time to first token beyond noise ({bounds})."
+        answer = f"no arm changes the time to first token beyond noise ({bounds})."
     else:
-        told = f"first token {'; '.join(_kind_sentence(group) for group in groups)}."
+        answer = f"first token {'; '.join(_kind_sentence(group) for group in groups)}."
     parts = [sweep.analysis.group(_WEIGHTS, dtype, kind) for kind in KINDS]
     moved = [_kind_sentence(group) for group in parts if any(result.is_claim for result in group.arms)]
-    return Markdown(told + (f" Weights to first token alone {'; '.join(moved)}." if moved else ""))
+    return Markdown(answer + (f" Weights to first token alone {'; '.join(moved)}." if moved else ""))
 
 
 def _kind_sentence(group: Group) -> str:

@@ -141,7 +141,7 @@ def _moments(differences: Array) -> tuple[npt.NDArray[np.int64], Array, Array]:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GroupJudgement:
     """Arms of one metric, dtype and kind. `direction` is -1 (below stock), 1 (above), 0 (nothing claimed).
 
     `band` is the 95 % interval of stock against itself, widened to the smallest effect worth a word.
@@ -157,7 +157,7 @@ class Judgement:
 
 def judge_times(
     values: Array, comparisons: int, floor: float, weights: npt.NDArray[np.int64] | None = None
-) -> Judgement:
+) -> GroupJudgement:
     """Apply the rule of times to values of shape (..., 2 + arms, blocks), the two stocks first.
 
     `comparisons` is the size of the metric's family, `floor` the smallest effect worth a word, `weights` the directions
@@ -170,10 +170,10 @@ def judge_times(
     claimed = gate & (np.abs(arms.mean) > np.maximum(arms.reach(alpha / comparisons), floor))
     found = arms.interval(_INTERVAL_ALPHA / comparisons)
     strict = control.interval((1 - CONFIDENCE) / comparisons)
-    return Judgement(found, strict, low, high, moved, np.where(claimed, sign, 0))
+    return GroupJudgement(found, strict, low, high, moved, np.where(claimed, sign, 0))
 
 
-def judge_counters(values: Array, comparisons: int, floor: float) -> Judgement:
+def judge_counters(values: Array, comparisons: int, floor: float) -> GroupJudgement:
     """Apply the rule of counters to values of shape (..., 2 + arms, blocks), the two stocks first."""
     stock = values[..., :1, :]
     arms, control = pairs(values[..., 2:, :] - stock), pairs(values[..., 1, :] - stock[..., 0, :])
@@ -182,7 +182,7 @@ def judge_counters(values: Array, comparisons: int, floor: float) -> Judgement:
     found = arms.interval(alpha)
     above, below = found.low > high[..., None], found.high < low[..., None]
     direction = np.where(gate, above.astype(np.int64) - below.astype(np.int64), 0)
-    return Judgement(found, control.interval(alpha), low, high, moved, direction)
+    return GroupJudgement(found, control.interval(alpha), low, high, moved, direction)
 
 
 def _control(

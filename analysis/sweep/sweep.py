@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.text.samples import Sample
-from analysis.text.subject import Host, Model, Software
+from analysis.text.subject import MeasuredHost, Model, Software
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class ArmLeftOut:
     """An arm that this host cannot do."""
 
     arm: str
@@ -37,7 +37,7 @@ class Stopping:
 
 
 @dataclass(frozen=True)
-class Protocol(Stopping):
+class SweepProtocol(Stopping):
     """How it was measured."""
 
     seed: int
@@ -164,13 +164,13 @@ class Sweep:
     """One sweep of one host, without its analysis."""
 
     run_id: str
-    host: Host
+    host: MeasuredHost
     model: Model
     software: Software
-    protocol: Protocol
+    protocol: SweepProtocol
     stock: Mapping[str, str]
     arms: tuple[Arm, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[ArmLeftOut, ...]
     stopped: Stopped
     measurements: tuple[Measurement, ...]
 

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, told apart by every kind of colour vision; with each, the ink that reads on it.
+# Okabe and Ito's palette, whose colours every kind of colour vision tells apart; with each, the ink that reads on it.
 _COLOURS = {
     "interpreter": ("#8C8C8C", "#FFFFFF"),
     "import_torch": ("#0072B2", "#FFFFFF"),

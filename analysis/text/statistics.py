@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from analysis.text.samples import Sample
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 KINDS = ("cold", "warm", "lukewarm", "failed")
 MEASURED_KINDS = ("cold", "warm")
@@ -94,7 +94,7 @@ class Summary:
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Summary:
         """The summary of a document."""
-        figures = {key: read(Figure, found) for key, found in document.items() if key != "counts"}
+        figures = {key: typed(Figure, found) for key, found in document.items() if key != "counts"}
         return Summary(figures, document["counts"])
 
 

@@ -13,14 +13,16 @@ from analysis.text.errors import DocumentError
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredDocument:
     """The document's file, or None where there is none to use; and a line for each file that was passed over."""
 
     path: Path | None
     left_out: tuple[str, ...]
 
 
-def choose(folder: Path, prefix: str, check: Callable[[Any], object], now: datetime, run_id: str = "") -> Stored:
+def choose(
+    folder: Path, prefix: str, check: Callable[[Any], object], now: datetime, run_id: str = ""
+) -> StoredDocument:
     """The file of run `run_id`, or without one the latest `PREFIX*.json` of `folder` that `check` accepts.
 
     `check` raises DocumentError for a document of another schema. Latest goes by the run id, which begins with the
@@ -29,7 +31,7 @@ def choose(folder: Path, prefix: str, check: Callable[[Any], object], now: datet
     if run_id:
         wanted = folder / f"{prefix}{run_id}.json"
         problem = _problem(wanted, check, None)
-        return Stored(None, (problem,)) if problem else Stored(wanted, ())
+        return StoredDocument(None, (problem,)) if problem else StoredDocument(wanted, ())
     left_out: list[str] = []
     names = sorted(folder.glob(f"{prefix}[0-9]*.json"), reverse=True)
     for latest in (now, None):
@@ -37,9 +39,9 @@ def choose(folder: Path, prefix: str, check: Callable[[Any], object], now: datet
         for path in names:
             problem = _problem(path, check, latest)
             if problem is None:
-                return Stored(path, tuple(left_out))
+                return StoredDocument(path, tuple(left_out))
             left_out.append(problem)
-    return Stored(None, tuple(left_out))
+    return StoredDocument(None, tuple(left_out))
 
 
 def _problem(path: Path, check: Callable[[Any], object], latest: datetime | None) -> str | None:

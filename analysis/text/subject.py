@@ -40,7 +40,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Host:
+class MeasuredHost:
     """The host under measurement; `name` is that of the inventory."""
 
     name: str

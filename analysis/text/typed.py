@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 Typed = TypeVar("Typed")
 
 
-def read(kind: type[Typed], value: object) -> Typed:
+def typed(kind: type[Typed], value: object) -> Typed:
     """`value`, parsed JSON that its schema has accepted, as the dataclass `kind`; fields that it lacks are left out.
 
     Fields are JSON's own types, dataclasses, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, and classes with a

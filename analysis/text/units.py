@@ -77,7 +77,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """`2.7x`, `1.04x`: two decimals while they tell something."""
+    """`2.7x`, `1.04x`: two decimals below 2."""
     if value is None:
         return MISSING
     return f"{value:.2f}x" if value < 1.995 else f"{_three(value) if value >= 99.5 else f'{value:.1f}'}x"

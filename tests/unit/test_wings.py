@@ -122,3 +122,13 @@ def test_no_function_takes_more_than_six_things(name: str) -> None:
         if isinstance(node, ast.FunctionDef)
     ]
     assert [name for name, given in functions if len([*given.posonlyargs, *given.args, *given.kwonlyargs]) > 6] == []
+
+
+def test_public_names_of_the_control_side_are_unique() -> None:
+    """One word for one thing: whoever looks for a function or a class finds one."""
+    homes: dict[str, set[str]] = {}
+    for path in CONTROL.rglob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, set()).add(dotted(path, CONTROL))
+    assert {name: sorted(found) for name, found in homes.items() if len(found) > 1} == {}

@@ -54,4 +54,4 @@ RULES: tuple[Rule, ...] = (
 
 def notes(result: Result, rules: Iterable[Rule] = RULES) -> list[Markdown]:
     """What the rules have to say about a result, the most consequential first."""
-    return [Markdown(said) for rule in rules if (said := rule(result))]
+    return [Markdown(note) for rule in rules if (note := rule(result))]

@@ -44,7 +44,7 @@ def weights_cast(result: Result) -> str | None:
 
 
 def madvise_alone(result: Result) -> str | None:
-    """THP is `madvise`, no allocator was told to ask for it, and not one byte was THP-backed in any valid sample."""
+    """THP is `madvise`, no allocator was set to ask for it, and not one byte was THP-backed in any valid sample."""
     samples = result.valid
     asked = any(name in (sample.env or {}) for sample in samples for name in _OPT_INS)
     if result.tuning.runtime.get("thp.enabled") != "madvise" or asked or not samples:
@@ -59,12 +59,12 @@ def madvise_alone(result: Result) -> str | None:
 
 def thp_backed(result: Result) -> str | None:
     """Any THP-backed anonymous memory in the cold or the warm median."""
-    told = []
+    parts = []
     for kind in statistics.MEASURED_KINDS:
         huge, anonymous = result.summary.median(f"{kind}_anon_huge_bytes"), result.summary.median(f"{kind}_anon_bytes")
         if huge and anonymous:
-            told.append(f"{units.size(huge)} ({units.percent(huge / anonymous)} of the anonymous memory) {kind}")
-    return f"THP-backed: {', '.join(told)}." if told else None
+            parts.append(f"{units.size(huge)} ({units.percent(huge / anonymous)} of the anonymous memory) {kind}")
+    return f"THP-backed: {', '.join(parts)}." if parts else None
 
 
 def file_pmd(result: Result) -> str | None:

@@ -18,10 +18,10 @@ def excluded_samples(result: Result) -> str | None:
     if not left_out:
         return None
     reasons = Counter((sample.kind, sample.wanted, sample.reason) for sample in left_out)
-    told = "; ".join(
+    parts = "; ".join(
         f"{times} {kind} instead of {wanted} ({md(reason)})" for (kind, wanted, reason), times in reasons.items()
     )
-    return f"{len(left_out)} of {len(result.samples)} samples are in no figure: {told}."
+    return f"{len(left_out)} of {len(result.samples)} samples are in no figure: {parts}."
 
 
 def noisy_host(result: Result) -> str | None:
@@ -30,8 +30,8 @@ def noisy_host(result: Result) -> str | None:
     if not noisy:
         return None
     reasons = Counter(reason for sample in noisy for reason in (sample.noise.reasons if sample.noise else ()))
-    told = "; ".join(f"{md(reason)} ({times} of {len(result.samples)})" for reason, times in reasons.most_common())
-    return f"Noisy samples, {len(noisy)} of {len(result.samples)}: {told}. Trust their figures less."
+    parts = "; ".join(f"{md(reason)} ({times} of {len(result.samples)})" for reason, times in reasons.most_common())
+    return f"Noisy samples, {len(noisy)} of {len(result.samples)}: {parts}. Trust their figures less."
 
 
 def few_samples(result: Result) -> str | None:

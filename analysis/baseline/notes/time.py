@@ -129,8 +129,8 @@ def gpu_limits(result: Result) -> str | None:
 
     Warm, copies are the only limit.
     """
-    told = [limit for kind in statistics.MEASURED_KINDS if (limit := _gpu_limit(result, kind))]
-    return f"In the weights phase alone, {'; '.join(told)}." if told else None
+    parts = [limit for kind in statistics.MEASURED_KINDS if (limit := _gpu_limit(result, kind))]
+    return f"In the weights phase alone, {'; '.join(parts)}." if parts else None
 
 
 def _gpu_limit(result: Result, kind: str) -> str | None:
@@ -185,14 +185,14 @@ def _verdict(limit: str, share: float, longer: _Longer | None) -> str:
 
 def gpu_state(result: Result) -> str | None:
     """A GPU without persistence mode, below its link width, or with processes of others on it."""
-    told = []
+    parts = []
     for gpu in result.host.gpus:
         name = f"GPU {gpu.index}"
         if gpu.persistence_mode is False:
-            told.append(f"{name} has persistence mode off, so a first context may pay for starting the driver")
+            parts.append(f"{name} has persistence mode off, so a first context may pay for starting the driver")
         if gpu.pcie_width and gpu.pcie_width_max and gpu.pcie_width < gpu.pcie_width_max:
-            told.append(f"{name} runs on {gpu.pcie_width} of {gpu.pcie_width_max} PCIe lanes")
-    return f"{'; '.join(told)}." if told else None
+            parts.append(f"{name} runs on {gpu.pcie_width} of {gpu.pcie_width_max} PCIe lanes")
+    return f"{'; '.join(parts)}." if parts else None
 
 
 def one_time_work(result: Result) -> str | None:

@@ -30,8 +30,8 @@ def waits_for_systemd(result: Result) -> str | None:
 
 def host_notes(result: Result) -> str | None:
     """Whatever the host itself reported while it was tuned."""
-    said = result.tuning.notes
-    return f"The host reported: {'; '.join(md(note) for note in said)}." if said else None
+    notes = result.tuning.notes
+    return f"The host reported: {'; '.join(md(note) for note in notes)}." if notes else None
 
 
 def side_effects(result: Result) -> str | None:
@@ -60,11 +60,11 @@ def _follows_asked_pool(knob: str, desired: Mapping[str, str]) -> bool:
 def idle_pool(result: Result) -> str | None:
     """A pool holds free pages that no mapping has reserved."""
     idle = [(pool, (pool.free - (pool.reserved or 0)) * pool.size_bytes) for pool in result.whole_pools]
-    told = [f"{units.size(size)} in {md(pool.size)} pages" for pool, size in idle if size > 0]
-    if not told:
+    parts = [f"{units.size(size)} in {md(pool.size)} pages" for pool, size in idle if size > 0]
+    if not parts:
         return None
     share = sum(size for _, size in idle) / result.host.memory_bytes
     return (
-        f"The reserved pool costs {' and '.join(told)} that nobody uses and nothing else can have: "
+        f"The reserved pool costs {' and '.join(parts)} that nobody uses and nothing else can have: "
         f"{units.percent(share)} of the host's memory."
     )

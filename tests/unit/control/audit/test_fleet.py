@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.audit.answer import judge
+from analysis.audit.answer import judge_host
 from analysis.audit.files import audit_files
 from analysis.audit.fleet import Audit, audit, group, hosts_of
 from analysis.audit.junit import junit
@@ -116,7 +116,7 @@ def test_identical_drift_is_one_line() -> None:
     ],
 )
 def test_judgement(found: object, status: str, says: str) -> None:
-    host = judge(found)
+    host = judge_host(found)
     assert host.status == status
     assert says in str(host)
 
@@ -131,7 +131,7 @@ def test_a_tolerated_competitor_is_reported_and_no_drift() -> None:
 
 
 def test_a_long_problem_is_cut() -> None:
-    host = judge({"failed": True, "msg": "x" * 5000})
+    host = judge_host({"failed": True, "msg": "x" * 5000})
     assert host.problem is not None
     assert len(host.problem) == 2003
 
@@ -193,7 +193,7 @@ def test_no_text_breaks_a_rendering(name: str, text: str) -> None:
     )
 )
 def test_any_answer_has_a_status(found: object) -> None:
-    assert judge(found).status in ("error", "unreachable")
+    assert judge_host(found).status in ("error", "unreachable")
 
 
 def test_files_are_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from analysis.text import statistics
 from analysis.text.errors import DocumentError
 from analysis.text.samples import Sample
 from analysis.text.storage import as_json, folder_name
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden/results"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
@@ -62,7 +62,7 @@ def assemble(golden: dict[str, Any], **changed: Any) -> dict[str, Any]:
 def test_stored_results_satisfy_the_schema_and_their_summary_follows_from_their_samples(name: str) -> None:
     stored = load(name)
     check_result(stored)
-    assert stored["summary"] == statistics.summarise(read(Sample, sample) for sample in stored["samples"]).to_json()
+    assert stored["summary"] == statistics.summarise(typed(Sample, sample) for sample in stored["samples"]).to_json()
 
 
 def test_a_document_is_assembled_from_what_a_run_registered() -> None:

@@ -20,7 +20,7 @@ from analysis.baseline.report import host_report
 from analysis.baseline.result import Result, read_result
 from analysis.text.samples import Noise, Phase, Sample
 from analysis.text.statistics import summarise
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden/results"
 GB = 10**9
@@ -173,7 +173,7 @@ def test_a_gap_is_one_beyond_noise(ratio: float | None, low: float | None, gap: 
 def load(name: str = "cpu", **changes: Any) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
     document.update(copy.deepcopy(changes))
-    document["summary"] = summarise(read(Sample, each) for each in document["samples"]).to_json()
+    document["summary"] = summarise(typed(Sample, each) for each in document["samples"]).to_json()
     check_result(document)
     return document
 

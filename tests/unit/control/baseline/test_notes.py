@@ -20,7 +20,7 @@ from analysis.baseline.notes.collect import RULES, notes
 from analysis.baseline.result import Result
 from analysis.text.samples import Sample
 from analysis.text.statistics import figure, summarise
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 GOLDEN = REPOSITORY / "tests/golden/results"
@@ -32,12 +32,12 @@ def load(name: str) -> dict[str, Any]:
     return document
 
 
-def typed(document: dict[str, Any]) -> Result:
-    return read(Result, document)
+def as_result(document: dict[str, Any]) -> Result:
+    return typed(Result, document)
 
 
 def summary_of(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    return summarise(read(Sample, sample) for sample in samples).to_json()
+    return summarise(typed(Sample, sample) for sample in samples).to_json()
 
 
 @pytest.fixture
@@ -74,85 +74,85 @@ def test_every_rule_is_listed_once_and_documented() -> None:
 
 
 def test_a_quiet_gpu_run_has_no_note_about_cpus(gpu: dict[str, Any]) -> None:
-    assert rules_memory.weights_file_backed(typed(gpu)) is None
-    assert rules_time.weights_read_late(typed(gpu)) is None
-    assert rules_time.disk_share(typed(gpu)) is None
+    assert rules_memory.weights_file_backed(as_result(gpu)) is None
+    assert rules_time.weights_read_late(as_result(gpu)) is None
+    assert rules_time.disk_share(as_result(gpu)) is None
 
 
 def test_drift_is_told_knob_by_knob() -> None:
-    said = rules_tuning.not_as_asked(typed(load("measure-only")))
+    said = rules_tuning.not_as_asked(as_result(load("measure-only")))
     assert said
     assert "thp.enabled is always, should be madvise" in said
-    assert rules_tuning.not_as_asked(typed(load("cpu"))) is None
+    assert rules_tuning.not_as_asked(as_result(load("cpu"))) is None
 
 
 def test_what_waits_for_systemd_is_told_only_where_it_does_not_run(cpu: dict[str, Any]) -> None:
-    assert rules_tuning.waits_for_systemd(typed(load("no-systemd")))
-    assert rules_tuning.waits_for_systemd(typed(cpu)) is None
+    assert rules_tuning.waits_for_systemd(as_result(load("no-systemd")))
+    assert rules_tuning.waits_for_systemd(as_result(cpu)) is None
 
 
 def test_a_side_effect_is_a_knob_that_moved_unasked(cpu: dict[str, Any]) -> None:
-    said = rules_tuning.side_effects(typed(cpu))
+    said = rules_tuning.side_effects(as_result(cpu))
     assert said
     assert "`vm.min_free_kbytes` went from 67584 to 90112" in said
     assert "thp.enabled" not in said
     cpu["tuning"]["runtime"]["vm.min_free_kbytes"] = "67584"
-    assert rules_tuning.side_effects(typed(cpu)) is None
+    assert rules_tuning.side_effects(as_result(cpu)) is None
 
 
 def test_a_nodes_pages_of_an_asked_size_are_no_side_effect(cpu: dict[str, Any]) -> None:
     cpu["tuning"]["runtime"]["vm.min_free_kbytes"] = "67584"
     cpu["tuning"]["before"]["hugepages.node0.2M"] = "0"
     cpu["tuning"]["runtime"]["hugepages.node0.2M"] = "1024"
-    assert rules_tuning.side_effects(typed(cpu)) is None
+    assert rules_tuning.side_effects(as_result(cpu)) is None
     cpu["tuning"]["before"]["hugepages.1G"] = "0"
     cpu["tuning"]["runtime"]["hugepages.1G"] = "1"
-    assert rules_tuning.side_effects(typed(cpu))
+    assert rules_tuning.side_effects(as_result(cpu))
 
 
 def test_an_idle_pool_is_priced_and_a_reserved_one_is_not(cpu: dict[str, Any]) -> None:
-    said = rules_tuning.idle_pool(typed(cpu))
+    said = rules_tuning.idle_pool(as_result(cpu))
     assert said
     assert "costs 2.00 GiB in 2M pages" in said
     assert "6.3 % of the host's memory" in said
     cpu["tuning"]["pools"][0]["reserved"] = cpu["tuning"]["pools"][0]["free"]
-    assert rules_tuning.idle_pool(typed(cpu)) is None
+    assert rules_tuning.idle_pool(as_result(cpu)) is None
 
 
 def test_excluded_samples_are_counted_with_their_reasons() -> None:
-    said = rules_samples.excluded_samples(typed(load("troubled")))
+    said = rules_samples.excluded_samples(as_result(load("troubled")))
     assert said
     assert said.startswith("2 of 8 samples are in no figure: 1 lukewarm instead of cold (12.4 %")
-    assert rules_samples.excluded_samples(typed(load("cpu"))) is None
+    assert rules_samples.excluded_samples(as_result(load("cpu"))) is None
 
 
 def test_a_noisy_host_is_named() -> None:
-    said = rules_samples.noisy_host(typed(load("troubled")))
+    said = rules_samples.noisy_host(as_result(load("troubled")))
     assert said
     assert said.startswith("Noisy samples, 1 of 8: load average")
     assert "steal 3.1 % (1 of 8)" in said
-    assert rules_samples.noisy_host(typed(load("cpu"))) is None
+    assert rules_samples.noisy_host(as_result(load("cpu"))) is None
 
 
 def test_readings_of_memory_that_disagree_are_not_called_a_busy_host(cpu: dict[str, Any]) -> None:
     cpu["samples"][0]["noise"] |= {"noisy": True, "reasons": ["memory figures disagree: psutil says 1, smaps_rollup 2"]}
-    assert rules_samples.noisy_host(typed(cpu)) == (
+    assert rules_samples.noisy_host(as_result(cpu)) == (
         "Noisy samples, 1 of 6: memory figures disagree: psutil says 1, smaps_rollup 2 (1 of 6). "
         "Trust their figures less."
     )
 
 
 def test_few_samples_end_at_six(cpu: dict[str, Any], gpu: dict[str, Any]) -> None:
-    said = rules_samples.few_samples(typed(cpu))
+    said = rules_samples.few_samples(as_result(cpu))
     assert said
     assert "at most 75 % of the time" in said
-    assert rules_samples.few_samples(typed(gpu)) is None
-    assert "no interval is given" in (rules_samples.few_samples(typed(load("no-systemd"))) or "")
+    assert rules_samples.few_samples(as_result(gpu)) is None
+    assert "no interval is given" in (rules_samples.few_samples(as_result(load("no-systemd"))) or "")
 
 
 @pytest.mark.parametrize(("high", "wide"), [(10.9, False), (11.2, True)])
 def test_an_interval_is_wide_above_a_tenth_of_the_median(cpu: dict[str, Any], high: float, wide: bool) -> None:
-    said = rules_samples.wide_interval(typed(with_figures(cpu, cold_load_real_s=[10.0, 10.0, high])))
+    said = rules_samples.wide_interval(as_result(with_figures(cpu, cold_load_real_s=[10.0, 10.0, high])))
     assert (said is not None) is wide
 
 
@@ -162,7 +162,7 @@ def test_an_interval_is_wide_above_a_tenth_of_the_median(cpu: dict[str, Any], hi
 def test_cold_and_warm_are_the_same_where_the_interval_of_their_ratio_holds_one(
     cpu: dict[str, Any], ratios: list[float], same: bool
 ) -> None:
-    said = rules_time.cold_is_warm(typed(with_figures(cpu, cold_to_warm_load_ratio=ratios)))
+    said = rules_time.cold_is_warm(as_result(with_figures(cpu, cold_to_warm_load_ratio=ratios)))
     assert (said is not None) is same
 
 
@@ -172,7 +172,7 @@ def test_a_drift_from_block_to_block_hides_no_difference(cpu: dict[str, Any]) ->
         sample["load_real_s"] = (1 + sample["block"] / 4) * (1.1 if sample["kind"] == "cold" else 1.0)
     cpu["summary"] = summary_of(cpu["samples"])
     assert cpu["summary"]["cold_load_real_s"]["ci_low"] < cpu["summary"]["warm_load_real_s"]["ci_high"]
-    assert rules_time.cold_is_warm(typed(cpu)) is None
+    assert rules_time.cold_is_warm(as_result(cpu)) is None
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.9, False), (1.1, True)])
@@ -183,7 +183,7 @@ def test_imports_are_told_from_a_quarter_of_the_load(cpu: dict[str, Any], second
         cold_phase_import_torch_s=[seconds] * 3,
         cold_phase_import_transformers_s=[1.0] * 3,
     )
-    assert (rules_time.imports_dominate(typed(changed)) is not None) is told
+    assert (rules_time.imports_dominate(as_result(changed)) is not None) is told
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.49, False), (0.51, True)])
@@ -192,62 +192,62 @@ def test_late_reads_are_told_from_half_of_the_model(cpu: dict[str, Any], share: 
         for phase in sample["phases"]:
             if phase["name"] == "first_token":
                 phase["read_bytes"] = int(share * sample["model_bytes"])
-    assert (rules_time.weights_read_late(typed(cpu)) is not None) is told
+    assert (rules_time.weights_read_late(as_result(cpu)) is not None) is told
 
 
 def test_file_backed_weights_need_the_stored_dtype_and_enough_file_pages(cpu: dict[str, Any]) -> None:
-    assert rules_memory.weights_file_backed(typed(cpu))
-    assert rules_memory.weights_file_backed(typed(with_samples(cpu, dtype="float32"))) is None
+    assert rules_memory.weights_file_backed(as_result(cpu))
+    assert rules_memory.weights_file_backed(as_result(with_samples(cpu, dtype="float32"))) is None
     anonymous = with_samples(cpu, anon_bytes=GIB, rss_bytes=GIB + cpu["model"]["bytes"] - 1)
-    assert rules_memory.weights_file_backed(typed(anonymous)) is None
+    assert rules_memory.weights_file_backed(as_result(anonymous)) is None
 
 
 def test_cast_weights_need_another_dtype_and_enough_anonymous_memory(cpu: dict[str, Any]) -> None:
-    said = rules_memory.weights_cast(typed(with_samples(cpu, dtype="float32", anon_bytes=2 * GIB)))
+    said = rules_memory.weights_cast(as_result(with_samples(cpu, dtype="float32", anon_bytes=2 * GIB)))
     assert said
     assert "from bfloat16 to float32" in said
-    assert rules_memory.weights_cast(typed(with_samples(cpu, dtype="float32", anon_bytes=GIB // 8))) is None
-    assert rules_memory.weights_cast(typed(with_samples(cpu, anon_bytes=2 * GIB))) is None
+    assert rules_memory.weights_cast(as_result(with_samples(cpu, dtype="float32", anon_bytes=GIB // 8))) is None
+    assert rules_memory.weights_cast(as_result(with_samples(cpu, anon_bytes=2 * GIB))) is None
 
 
 def test_madvise_alone_is_told_while_nothing_asks_and_nothing_is_backed(cpu: dict[str, Any]) -> None:
-    assert rules_memory.madvise_alone(typed(cpu))
-    assert rules_memory.madvise_alone(typed(with_samples(cpu, env={"THP_MEM_ALLOC_ENABLE": "1"}))) is None
-    assert rules_memory.madvise_alone(typed(with_samples(cpu, anon_huge_bytes=2 << 20))) is None
+    assert rules_memory.madvise_alone(as_result(cpu))
+    assert rules_memory.madvise_alone(as_result(with_samples(cpu, env={"THP_MEM_ALLOC_ENABLE": "1"}))) is None
+    assert rules_memory.madvise_alone(as_result(with_samples(cpu, anon_huge_bytes=2 << 20))) is None
     cpu["tuning"]["runtime"]["thp.enabled"] = "always"
-    assert rules_memory.madvise_alone(typed(cpu)) is None
+    assert rules_memory.madvise_alone(as_result(cpu)) is None
 
 
 def test_thp_backed_memory_is_a_share_of_the_anonymous(cpu: dict[str, Any]) -> None:
-    assert rules_memory.thp_backed(typed(cpu)) is None
-    said = rules_memory.thp_backed(typed(with_samples(cpu, anon_bytes=GIB, anon_huge_bytes=GIB // 2)))
+    assert rules_memory.thp_backed(as_result(cpu)) is None
+    said = rules_memory.thp_backed(as_result(with_samples(cpu, anon_bytes=GIB, anon_huge_bytes=GIB // 2)))
     assert (
         said == "THP-backed: 512 MiB (50 % of the anonymous memory) cold, 512 MiB (50 % of the anonymous memory) warm."
     )
 
 
 def test_huge_file_mappings_are_told(cpu: dict[str, Any]) -> None:
-    assert rules_memory.file_pmd(typed(cpu)) is None
-    assert "2.00 MiB" in (rules_memory.file_pmd(typed(with_samples(cpu, file_pmd_bytes=2 << 20))) or "")
+    assert rules_memory.file_pmd(as_result(cpu)) is None
+    assert "2.00 MiB" in (rules_memory.file_pmd(as_result(with_samples(cpu, file_pmd_bytes=2 << 20))) or "")
 
 
 def test_a_pool_that_the_load_used_is_not_called_unused(cpu: dict[str, Any]) -> None:
-    assert rules_memory.pool_unused_by_load(typed(cpu))
-    assert rules_memory.pool_unused_by_load(typed(with_samples(cpu, hugetlb_bytes=2 << 20))) is None
+    assert rules_memory.pool_unused_by_load(as_result(cpu))
+    assert rules_memory.pool_unused_by_load(as_result(with_samples(cpu, hugetlb_bytes=2 << 20))) is None
 
 
 def test_memory_given_back_to_the_hypervisor_is_told(cpu: dict[str, Any]) -> None:
     for value in (True, False, None):
         cpu["host"]["free_page_reporting"] = value
-        assert bool(rules_samples.free_page_reporting(typed(cpu))) is (value is True)
+        assert bool(rules_samples.free_page_reporting(as_result(cpu))) is (value is True)
     del cpu["host"]["free_page_reporting"]
-    assert rules_samples.free_page_reporting(typed(cpu)) is None
+    assert rules_samples.free_page_reporting(as_result(cpu)) is None
 
 
 def test_a_cache_below_the_guest_is_told() -> None:
-    assert rules_samples.guest_cold(typed(load("measure-only")))
-    assert rules_samples.guest_cold(typed(load("cpu"))) is None
-    assert rules_samples.guest_cold(typed(load("no-systemd"))) is None
+    assert rules_samples.guest_cold(as_result(load("measure-only")))
+    assert rules_samples.guest_cold(as_result(load("cpu"))) is None
+    assert rules_samples.guest_cold(as_result(load("no-systemd"))) is None
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_the_disks_share_and_the_warm_load_decide_what_limits(
 ) -> None:
     """Cold takes 4 s; what a warm load does without is reading, however slow."""
     said = rules_time.disk_share(
-        typed(
+        as_result(
             with_figures(
                 cpu,
                 cold_ceiling_share=[share] * 3,
@@ -283,7 +283,7 @@ def test_the_disks_share_and_the_warm_load_decide_what_limits(
 
 def test_without_a_warm_load_the_disks_share_alone_decides(cpu: dict[str, Any]) -> None:
     del cpu["summary"]["warm_phase_first_token_s"]
-    assert rules_time.disk_share(typed(with_figures(cpu, cold_ceiling_share=[0.3] * 3))) == (
+    assert rules_time.disk_share(as_result(with_figures(cpu, cold_ceiling_share=[0.3] * 3))) == (
         "Between tokenizer and first token a cold run reads at 30 % of the disk's ceiling: "
         "the loader itself is the limit."
     )
@@ -319,11 +319,11 @@ def test_on_a_gpu_the_lower_limit_is_compared(
     gpu["ceiling"]["bytes_per_s"] = [4e9]
     gpu["ceiling"]["host_to_device"] = [{"index": 0, "pinned_bytes_per_s": 5e10, "pageable_bytes_per_s": 8e9}]
     changed = with_figures(gpu, cold_phase_weights_s=[bytes_ / rates[0]], warm_phase_weights_s=[bytes_ / rates[1]])
-    assert rules_time.gpu_limits(typed(changed)) == (
+    assert rules_time.gpu_limits(as_result(changed)) == (
         f"In the weights phase alone, the cold weights arrive at {rates[0] / 1e9:.2f} GB/s, {cold}; "
         f"the warm weights arrive at {rates[1] / 1e9:.2f} GB/s, {warm}."
     )
-    assert rules_time.gpu_limits(typed(load("cpu"))) is None
+    assert rules_time.gpu_limits(as_result(load("cpu"))) is None
 
 
 def test_several_devices_are_fed_in_turn(gpu: dict[str, Any]) -> None:
@@ -331,42 +331,42 @@ def test_several_devices_are_fed_in_turn(gpu: dict[str, Any]) -> None:
         {"index": 0, "pinned_bytes_per_s": 3e9, "pageable_bytes_per_s": None},
         {"index": 1, "pinned_bytes_per_s": 6e9, "pageable_bytes_per_s": None},
     ]
-    assert typed(gpu).host_to_device("pinned") == pytest.approx(4e9)
-    assert typed(gpu).host_to_device("pageable") is None
+    assert as_result(gpu).host_to_device("pinned") == pytest.approx(4e9)
+    assert as_result(gpu).host_to_device("pageable") is None
 
 
 def test_figures_of_the_cpu_on_a_gpu_host_are_told_first(cpu: dict[str, Any], gpu: dict[str, Any]) -> None:
-    assert rules_device.gpu_unseen(typed(cpu)) is None
-    assert rules_device.gpu_unseen(typed(gpu)) is None
+    assert rules_device.gpu_unseen(as_result(cpu)) is None
+    assert rules_device.gpu_unseen(as_result(gpu)) is None
     blind = with_samples(gpu, device="cpu", gpu=[])
     blind["software"]["torch"] = "2.13.0+cpu"
-    said = rules_device.gpu_unseen(typed(blind))
+    said = rules_device.gpu_unseen(as_result(blind))
     assert said
-    assert notes(typed(blind))[0] == said
+    assert notes(as_result(blind))[0] == said
     assert said.startswith("These are figures of the CPU: the host has 2 GPUs and torch saw none.")
     assert "Look at the driver and at torch's build first (driver 580.95.05 for CUDA 13.0, torch 2.13.0+cpu)" in said
     assert "whether slm-baseline, who runs the loader, may open `/dev/nvidia*`" in said
     gpu["samples"][0] |= {"device": "cpu", "gpu": []}
-    assert (rules_device.gpu_unseen(typed(gpu)) or "").startswith(
+    assert (rules_device.gpu_unseen(as_result(gpu)) or "").startswith(
         "These are figures of the CPU in 1 of 12 valid samples: "
     )
 
 
 def test_weights_that_stayed_off_the_gpu_are_told(cpu: dict[str, Any], gpu: dict[str, Any]) -> None:
-    assert rules_device.weights_off_gpu(typed(cpu)) is None
-    assert rules_device.weights_off_gpu(typed(gpu)) is None
-    assert rules_device.weights_off_gpu(typed(with_samples(gpu, device="cpu", gpu=[]))) is None
-    said = rules_device.weights_off_gpu(typed(with_samples(gpu, device="cuda:0,cpu")))
+    assert rules_device.weights_off_gpu(as_result(cpu)) is None
+    assert rules_device.weights_off_gpu(as_result(gpu)) is None
+    assert rules_device.weights_off_gpu(as_result(with_samples(gpu, device="cpu", gpu=[]))) is None
+    said = rules_device.weights_off_gpu(as_result(with_samples(gpu, device="cuda:0,cpu")))
     assert said
     assert said.startswith("Not all weights went to the GPU in 12 of 12 valid samples; they were on cuda:0, cpu.")
     # The GPU was full: torch saw it, and every weight stayed on the host.
     full = with_samples(gpu, device="cpu,disk")
-    assert "they were on cpu, disk." in (rules_device.weights_off_gpu(typed(full)) or "")
-    assert rules_device.gpu_unseen(typed(full)) is None
+    assert "they were on cpu, disk." in (rules_device.weights_off_gpu(as_result(full)) or "")
+    assert rules_device.gpu_unseen(as_result(full)) is None
 
 
 def test_a_gpus_state_is_told(gpu: dict[str, Any]) -> None:
-    said = rules_time.gpu_state(typed(gpu))
+    said = rules_time.gpu_state(as_result(gpu))
     assert said
     assert "GPU 1 has persistence mode off" in said
     assert "GPU 1 runs on 8 of 16 PCIe lanes" in said
@@ -376,17 +376,17 @@ def test_a_gpus_state_is_told(gpu: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("first", "told"), [(0.29, False), (0.31, True)])
 def test_one_time_work_is_three_times_the_second_token(cpu: dict[str, Any], first: float, told: bool) -> None:
     changed = with_figures(cpu, warm_phase_first_token_s=[first] * 3, warm_second_token_s=[0.1] * 3)
-    assert (rules_time.one_time_work(typed(changed)) is not None) is told
+    assert (rules_time.one_time_work(as_result(changed)) is not None) is told
 
 
 def test_missing_psi_is_told_as_missing() -> None:
-    assert rules_samples.no_psi(typed(load("no-systemd")))
-    assert rules_samples.no_psi(typed(load("cpu"))) is None
+    assert rules_samples.no_psi(as_result(load("no-systemd")))
+    assert rules_samples.no_psi(as_result(load("cpu"))) is None
 
 
 def test_what_the_host_says_is_escaped(cpu: dict[str, Any]) -> None:
     cpu["tuning"]["notes"] = ["<b>`x`</b>|"]
-    assert "&lt;b&gt;\\`x\\`&lt;/b&gt;\\|" in "\n".join(notes(typed(cpu)))
+    assert "&lt;b&gt;\\`x\\`&lt;/b&gt;\\|" in "\n".join(notes(as_result(cpu)))
 
 
 def test_what_is_said_of_devices_is_escaped(gpu: dict[str, Any]) -> None:
@@ -395,8 +395,8 @@ def test_what_is_said_of_devices_is_escaped(gpu: dict[str, Any]) -> None:
     blind["software"]["torch"] = blind["host"]["gpu_driver"] = blind["host"]["cuda"] = hostile
     blind["protocol"]["user"] = hostile
     for said in (
-        rules_device.gpu_unseen(typed(blind)),
-        rules_device.weights_off_gpu(typed(with_samples(gpu, device=f"cpu,{hostile}"))),
+        rules_device.gpu_unseen(as_result(blind)),
+        rules_device.weights_off_gpu(as_result(with_samples(gpu, device=f"cpu,{hostile}"))),
     ):
         assert said
         assert "&lt;b&gt;\\|\\`x\\`" in said

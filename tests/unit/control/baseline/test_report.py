@@ -21,7 +21,7 @@ from analysis.baseline.report import host_report
 from analysis.text.errors import DocumentError
 from analysis.text.samples import Sample
 from analysis.text.statistics import summarise
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 GOLDEN = REPOSITORY / "tests/golden/results"
@@ -94,7 +94,7 @@ def test_no_share_of_a_limit_passes_100_percent() -> None:
         copy.update(pinned_bytes_per_s=1e6, pageable_bytes_per_s=1e6)
     for sample in document["samples"]:
         sample["ceiling_share"] = 1.11 if sample["kind"] == "cold" else None
-    document["summary"] = summarise(read(Sample, sample) for sample in document["samples"]).to_json()
+    document["summary"] = summarise(typed(Sample, sample) for sample in document["samples"]).to_json()
     page = render(document)
     assert "100 %" in page
     assert [share for share in re.findall(r"([0-9]+) %", page) if int(share) > 100] == []

@@ -24,7 +24,7 @@ from analysis.sweep.progress import outlook, progress_line, stop_reason
 from analysis.sweep.report import PICTURES, sweep_files, sweep_report
 from analysis.sweep.sweep import AnalysedSweep, Sweep
 from analysis.text.errors import DocumentError
-from analysis.text.typed import read
+from analysis.text.typed import typed
 from tests.sweep_samples import ARMS, document
 
 EXAMPLES = Path(__file__).resolve().parents[4] / "docs/examples"
@@ -37,8 +37,8 @@ EFFECTS = {
 }
 
 
-def typed(document: dict[str, Any]) -> AnalysedSweep:
-    return read(AnalysedSweep, document)
+def as_sweep(document: dict[str, Any]) -> AnalysedSweep:
+    return typed(AnalysedSweep, document)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_lukewarm_failed_and_abandoned_samples_never_enter() -> None:
         {**each, "attempt": 9, "abandoned": True, "sample": {**each["sample"], "time_to_first_token_s": 1000.0}}
         for each in clean["measurements"][:3]
     ]
-    analysis = asdict(analyse(read(Sweep, odd)))
+    analysis = asdict(analyse(typed(Sweep, odd)))
     assert analysis["counts"] == {"cold": 92, "warm": 92, "lukewarm": 4, "failed": 4, "abandoned": 3, "noisy": 0}
     for arm in ("always", "never"):
         found = _verdict(analysis, "time_to_first_token_s", "auto", "cold", arm)
@@ -115,15 +115,15 @@ def test_lukewarm_failed_and_abandoned_samples_never_enter() -> None:
 def test_below_six_blocks_there_is_nothing_to_say() -> None:
     few = analysed(document(blocks=5, effects=EFFECTS))
     assert {result["verdict"] for group in few["analysis"]["groups"] for result in group["arms"]} == {"too_few"}
-    assert "too few blocks to say" in sweep_report(typed(few)).splitlines()[2]
+    assert "too few blocks to say" in sweep_report(as_sweep(few)).splitlines()[2]
 
 
 def test_no_block_at_all_still_gives_a_document_and_a_report() -> None:
     none = analysed(document(blocks=0))
     assert none["analysis"]["advice"][0]["arm"] is None
-    assert "too few blocks to say" in sweep_report(typed(none))
-    assert forest_svg(typed(none), "load_real_s")
-    assert arm_phases_svg(typed(none))
+    assert "too few blocks to say" in sweep_report(as_sweep(none))
+    assert forest_svg(as_sweep(none), "load_real_s")
+    assert arm_phases_svg(as_sweep(none))
 
 
 def test_a_control_that_moved_silences_its_group() -> None:
@@ -131,7 +131,7 @@ def test_a_control_that_moved_silences_its_group() -> None:
     group = _group(moved["analysis"], "time_to_first_token_s", "float32", "warm")
     assert group["control"]["verdict"] == "moved"
     assert {result["verdict"] for result in group["arms"]} == {"untrusted"}
-    assert "stock differs from itself" in "\n".join(sweep_report(typed(moved)).splitlines()[:5])
+    assert "stock differs from itself" in "\n".join(sweep_report(as_sweep(moved)).splitlines()[:5])
 
 
 def _lost(sweep: dict[str, Any], **which: str) -> dict[str, Any]:
@@ -144,16 +144,16 @@ def _lost(sweep: dict[str, Any], **which: str) -> dict[str, Any]:
 
 def test_a_kind_that_never_was_what_was_wanted_is_not_called_without_effect() -> None:
     sweep = _lost(document(effects={("always", "float32", "warm"): 0.7}), kind="cold")
-    _, _, stored, cast, basis = sweep_report(typed(sweep)).splitlines()[:5]
+    _, _, stored, cast, basis = sweep_report(as_sweep(sweep)).splitlines()[:5]
     assert stored.endswith("first token cold: too few pairs to say; warm: no effect beyond noise (±2 %).")
     assert "warm: `always` faster" in cast
     assert "have too few pairs to be compared cold as stored, cold cast to float32" in basis
-    assert "8 blocks without a pair" in sweep_report(typed(sweep))
-    assert "Cold loads could not be judged." in sweep_report(typed(sweep)).split("## What to do with it")[1]
+    assert "8 blocks without a pair" in sweep_report(as_sweep(sweep))
+    assert "Cold loads could not be judged." in sweep_report(as_sweep(sweep)).split("## What to do with it")[1]
 
 
 def test_an_arm_that_was_never_measured_is_named_and_widens_no_bound() -> None:
-    stored = sweep_report(typed(_lost(document(), arm="pool-glibc"))).splitlines()[2]
+    stored = sweep_report(as_sweep(_lost(document(), arm="pool-glibc"))).splitlines()[2]
     found = re.fullmatch(
         r".*cold: no effect beyond noise \(±(\d+) %\), `pool-glibc` too few pairs to say; warm: .*", stored
     )
@@ -163,7 +163,7 @@ def test_an_arm_that_was_never_measured_is_named_and_widens_no_bound() -> None:
 
 def test_the_bound_of_the_answer_is_that_of_its_least_certain_verdict() -> None:
     sweep = analysed(document(noise=0.05))
-    bounds = [int(bound) for bound in re.findall(r"±(\d+) %", sweep_report(typed(sweep)).splitlines()[2])]
+    bounds = [int(bound) for bound in re.findall(r"±(\d+) %", sweep_report(as_sweep(sweep)).splitlines()[2])]
     for kind, bound in zip(("cold", "warm"), bounds, strict=True):
         words = [arm["words"] for arm in _group(sweep["analysis"], "time_to_first_token_s", "auto", kind)["arms"]]
         assert bound == max(int(re.findall(r"±(\d+) %", each)[0]) for each in words)
@@ -176,19 +176,21 @@ def test_a_control_that_moved_in_any_metric_is_told_at_once() -> None:
             each["sample"]["rss_bytes"] *= 2
     assert (
         "the two stock arms differ, as they must not: RSS cold as stored"
-        in sweep_report(typed(analysed(sweep))).splitlines()[4]
+        in sweep_report(as_sweep(analysed(sweep))).splitlines()[4]
     )
 
 
 def test_the_report_says_what_stock_is(sweep: dict[str, Any]) -> None:
-    assert "Stock has `thp.enabled=madvise`, `thp.defrag=madvise` and no reserved pages." in sweep_report(typed(sweep))
+    assert "Stock has `thp.enabled=madvise`, `thp.defrag=madvise` and no reserved pages." in sweep_report(
+        as_sweep(sweep)
+    )
     sweep["stock"]["hugepages.2M"] = "512"
-    assert "`hugepages.2M=512`." in sweep_report(typed(sweep))
+    assert "`hugepages.2M=512`." in sweep_report(as_sweep(sweep))
     sweep["stock"]["hugepages.2M"] = "0"
 
 
 def test_the_answer_stands_in_the_first_five_lines(sweep: dict[str, Any]) -> None:
-    head = sweep_report(typed(sweep)).splitlines()[:5]
+    head = sweep_report(as_sweep(sweep)).splitlines()[:5]
     assert head[0].startswith("# ")
     assert "no effect" in head[2]
     assert "`never` slower" in head[2]
@@ -204,12 +206,12 @@ def test_an_effect_on_the_weights_alone_is_not_lost_in_the_imports() -> None:
     part = _verdict(sweep["analysis"], "weights_to_first_token_s", "float32", "warm", "pool-glibc")
     assert (whole["verdict"], part["verdict"]) == ("none", "less")
     assert part["low"] < 0.87 < part["high"]
-    stored, cast = sweep_report(typed(sweep)).splitlines()[2:4]
+    stored, cast = sweep_report(as_sweep(sweep)).splitlines()[2:4]
     assert "weights to first token" not in stored
     assert "no arm changes the time to first token beyond noise" in cast
     assert "Weights to first token alone warm: `pool-glibc` faster, 1.1" in cast
     assert sweep["analysis"]["advice"][1]["arm"] == "pool-glibc"
-    assert f"`pool-glibc` (weights to first token, warm: {part['words']})." in sweep_report(typed(sweep))
+    assert f"`pool-glibc` (weights to first token, warm: {part['words']})." in sweep_report(as_sweep(sweep))
 
 
 def test_a_sample_without_its_phases_has_no_weights_to_first_token() -> None:
@@ -217,7 +219,7 @@ def test_a_sample_without_its_phases_has_no_weights_to_first_token() -> None:
     for each in cut["measurements"]:
         if each["arm"] == "always" and each["sample"]["block"] == 1:
             each["sample"]["phases"] = each["sample"]["phases"][:-1]
-    found = asdict(analyse(read(Sweep, cut)))
+    found = asdict(analyse(typed(Sweep, cut)))
     assert _verdict(found, "weights_to_first_token_s", "auto", "cold", "always")["n"] == 7
     assert _verdict(found, "time_to_first_token_s", "auto", "cold", "always")["n"] == 8
 
@@ -227,7 +229,7 @@ def test_advice_takes_the_smallest_supported_set(sweep: dict[str, Any]) -> None:
     assert stored["arm"] is None
     # As fast as `always` when warm, and faster cold; one variable, and the knob is as it was.
     assert (cast["arm"], cast["changes"]) == ("madvise-torch", 1)
-    text = sweep_report(typed(sweep)).split("## What to do with it")[1]
+    text = sweep_report(as_sweep(sweep)).split("## What to do with it")[1]
     assert 'thp_enabled: "madvise"' in text
     assert "THP_MEM_ALLOC_ENABLE=1" in text
     assert "supports no change" in text
@@ -279,7 +281,7 @@ def test_hostile_names_stay_inert() -> None:
     hostile = document(blocks=6)
     hostile["host"]["name"] = "<script>alert(1)</script> | [x](http://e.example)"
     hostile["arms"] = [{**arm, "about": "| <b> `x"} for arm in ARMS]
-    text = sweep_report(typed(analysed(hostile)))
+    text = sweep_report(as_sweep(analysed(hostile)))
     assert "<script" not in text
     assert "<b>" not in text
     assert r"\[x\](http&#58;" in text
@@ -287,15 +289,15 @@ def test_hostile_names_stay_inert() -> None:
 
 def test_report_and_pictures_are_deterministic_and_well_formed(sweep: dict[str, Any]) -> None:
     pictures = [
-        forest_svg(typed(sweep), "time_to_first_token_s"),
-        arm_phases_svg(typed(sweep)),
-        arm_memory_svg(typed(sweep)),
+        forest_svg(as_sweep(sweep), "time_to_first_token_s"),
+        arm_phases_svg(as_sweep(sweep)),
+        arm_memory_svg(as_sweep(sweep)),
     ]
-    assert pictures[-1] == arm_memory_svg(typed(sweep))
+    assert pictures[-1] == arm_memory_svg(as_sweep(sweep))
     for picture in pictures:
         assert "madvise-torch" in "".join(ElementTree.fromstring(picture).itertext())
-    text = sweep_report(typed(sweep))
-    assert text == sweep_report(typed(sweep))
+    text = sweep_report(as_sweep(sweep))
+    assert text == sweep_report(as_sweep(sweep))
     assert all(f"]({name})" in text for name in PICTURES)
     assert all(metric.title in text.lower() or metric.title in text for metric in METRICS)
 
@@ -317,7 +319,7 @@ def test_the_examples_are_what_their_samples_give_today(example: Path) -> None:
 def test_a_hypervisor_that_takes_memory_back_is_told(sweep: dict[str, Any]) -> None:
     for value in (True, False):
         sweep["host"]["free_page_reporting"] = value
-        assert ("free page reporting" in sweep_report(typed(sweep))) is value
+        assert ("free page reporting" in sweep_report(as_sweep(sweep))) is value
 
 
 WHOLE = "8 blocks are measured, as many as asked for; ±5 % would need about 10 blocks (34 min)"
@@ -439,5 +441,5 @@ def test_one_sample_without_a_canary_leaves_its_group_as_it_was_measured() -> No
 
 
 def test_what_an_arm_does_to_memory_is_not_taken_for_the_hosts_doing() -> None:
-    sample = typed(analysed(_with_canaries(0.0))).measurements[0].sample
+    sample = as_sweep(analysed(_with_canaries(0.0))).measurements[0].sample
     assert canary(sample) == pytest.approx(math.log(0.02))

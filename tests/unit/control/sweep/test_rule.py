@@ -25,7 +25,7 @@ from analysis.sweep.rule import (
     without_canary,
 )
 from analysis.sweep.sweep import Sweep
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 SWEEPS = 500
 STRATA = 4  # two dtypes, cold and warm
@@ -74,7 +74,7 @@ def _autocorrelated(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 @functools.cache
 def _stock_samples(example: str) -> Array:
     """What a committed sweep's two stock arms scattered: logs of weights to first token, a row a dtype and kind."""
-    sweep = read(Sweep, json.loads((EXAMPLES / example / "sweep.json").read_text(encoding="utf-8")))
+    sweep = typed(Sweep, json.loads((EXAMPLES / example / "sweep.json").read_text(encoding="utf-8")))
     rows = []
     for dtype in sweep.protocol.dtypes:
         for kind in ("cold", "warm"):

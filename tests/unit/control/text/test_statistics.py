@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from analysis.text.samples import Sample
 from analysis.text.statistics import best_coverage, figure, summarise
-from analysis.text.typed import read
+from analysis.text.typed import typed
 
 VALUES = st.lists(st.floats(0.001, 1e12, allow_nan=False), min_size=3, max_size=12)
 
 
 def sample(block: int, kind: str, load: float | None, **more: Any) -> Sample:
     fields = dict.fromkeys(each.name for each in dataclasses.fields(Sample))
-    return read(
+    return typed(
         Sample, {**fields, "block": block, "kind": kind, "wanted": kind, "load_real_s": load, "phases": [], **more}
     )
 
