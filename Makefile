@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins collection doc_fra
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins collection doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep report test lint types syntax docs-check unit test-vm test-faults test-hostile test-bad-input test-sweep test-browser collection test-collection bench bench-agreement bench-fleet fuzz lock clean
+.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm test-faults test-hostile test-bad-input test-sweep test-browser collection test-collection bench bench-agreement bench-fleet bench-first-token fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ rollback: .venv/control ## restore gpu-hosts exactly as they were
 sweep: .venv/control ## what do the settings do to load and first token? (HOST=name)
 	$(PLAYBOOK) sweep.yml -l $(or $(HOST),gpu-hosts) $(ARGS)
 
+first-token: .venv/control ## record what a cold start reads, and replay it before the next start asks (HOST=name)
+	$(PLAYBOOK) first_token.yml -l $(or $(HOST),gpu-hosts) $(ARGS)
+
 report: .venv/control ## write reports/index.html, the page of the whole fleet, from stored results
 	$(PLAYBOOK) report.yml $(ARGS)
 
@@ -55,7 +58,7 @@ types: .venv/dev
 	$(BIN)/mypy $(wildcard $(TYPED))
 
 syntax: .venv/dev
-	$(PLAYBOOK) --syntax-check $(wildcard baseline.yml audit.yml rollback.yml sweep.yml report.yml)
+	$(PLAYBOOK) --syntax-check $(wildcard baseline.yml audit.yml rollback.yml sweep.yml report.yml first_token.yml)
 
 docs-check: .venv/dev
 	$(BIN)/ansible-doc -t module $(patsubst library/%.py,%,$(wildcard library/*.py)) > /dev/null
@@ -93,6 +96,9 @@ bench: .venv/dev ## what the observer costs: its load time against the same load
 
 bench-agreement: .venv/dev ## our cold and warm load times beside hyperfine's of the same loader
 	$(BIN)/python -m benchmarks.agreement $(ARGS)
+
+bench-first-token: .venv/dev ## how much sooner the first token comes, beside vmtouch and cat (root; Debian: vmtouch)
+	$(BIN)/python -m benchmarks.first_token $(ARGS)
 
 bench-fleet: .venv/dev ## the page of a thousand hosts: size, build, first paint, filter (Debian: chromium)
 	$(BIN)/python -m benchmarks.fleet_page $(ARGS)

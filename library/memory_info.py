@@ -50,6 +50,10 @@ options:
     description: The largest share of RAM that pools may take, for the memory guard.
     type: raw
     default: 0.5
+  first_token:
+    description: Whether C(rows) also has those of the first-token targets on the host (plan and bytecode).
+    type: bool
+    default: false
   tolerate_competitors:
     description: Whether other writers of the same knobs are only reported.
     type: bool
@@ -102,6 +106,7 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.first_token.setup import rows
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.model_files import ModelPlace, expected_bytes
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
@@ -123,6 +128,7 @@ def main() -> None:
             "hf_home": {"type": "str", "default": "/opt/slm-baseline/huggingface"},
             "margin": {"type": "raw", "default": "1G"},
             "max_share": {"type": "raw", "default": 0.5},
+            "first_token": {"type": "bool", "default": False},
             "tolerate_competitors": {"type": "bool", "default": False},
             **SETTER_ARGUMENTS,
         },
@@ -142,6 +148,8 @@ def main() -> None:
         judged, memory = judge(host, wanted, competitors, tolerate), gather(host)
         for note in memory["unreadable_mounts"]:
             warn(module, note)
+        if given["first_token"]:
+            judged["rows"] += rows(host)
         return {"changed": False, "memory": memory, "desired": values_of(wanted), "pending": pending, **judged}
 
     finish(module, work)

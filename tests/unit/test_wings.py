@@ -16,6 +16,7 @@ LAWS = {
     TARGET: {
         "host": set(),
         "settings": {"host"},
+        "first_token": {"host"},
         "measuring": {"host"},
         "sweep": {"host", "settings", "measuring"},
         "module": {"host", "settings"},

@@ -17,14 +17,13 @@ from typing import Union
 
 from ..host.errors import SettingError, os_problem
 from ..host.files import Host
+from ..host.mincore import page_vectors
 
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 _CACHESTAT = 451
 """cachestat(2) has no wrapper in libc; since Linux 6.5 it has this number on every architecture but alpha and mips."""
 PathLike = Union[str, "os.PathLike[str]"]
-_WINDOW_BYTES = 1 << 30
 _READ_BYTES = 4 << 20
-_NOT_RESIDENT = bytes(range(0, 256, 2))
 
 
 @dataclass(frozen=True)
@@ -120,27 +119,8 @@ def resident_by_cachestat(descriptor: int, size: int) -> int:
 
 
 def resident_by_mincore(descriptor: int, size: int) -> int:
-    """Resident bytes by mincore(2) over mappings of at most 1 GiB, which touch no page of the file."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
-    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-    pages = 0
-    for offset in range(0, size, _WINDOW_BYTES):
-        length = min(_WINDOW_BYTES, size - offset)
-        address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
-        if address == ctypes.c_void_p(-1).value:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        try:
-            vector = ctypes.create_string_buffer(-(-length // mmap.PAGESIZE))
-            if libc.mincore(address, length, vector):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            # Only the lowest bit of each byte is defined (mincore(2)).
-            pages += len(vector.raw.translate(None, _NOT_RESIDENT))
-        finally:
-            libc.munmap(address, length)
-    return pages * mmap.PAGESIZE
+    """Resident bytes by mincore(2)."""
+    return sum(vector.count(1) for vector in page_vectors(descriptor, size)) * mmap.PAGESIZE
 
 
 def evict(paths: Iterable[PathLike]) -> None:

@@ -1,0 +1,377 @@
+#!/usr/bin/python3 -IS
+"""Read into memory what a recorded start will read, before it asks: directories, inodes, libraries, then the weights.
+
+    slm_replay.py PLAN           replay, one line of result on standard output
+    slm_replay.py --check PLAN   say which files of the plan have changed; read nothing
+
+A plan is text, one line an entry, its fields separated by tabs (see `slm_baseline/first_token/plan.py`, which writes
+it): `D path` a directory to list, `I` and `W` a file of the imports or of the weights with its inode, size in bytes,
+mtime in ns and ranges of pages. The imports are finished before the first byte of the weights is asked for, since
+their small reads would queue behind large ones. A file that is not the recorded one any more is left alone.
+
+It opens regular files to read and changes nothing. It ends with status 0 whatever it could not read: a service must
+not fail because its files could not be had sooner. Status 2: bad arguments, or no plan that can be trusted.
+
+Imports are kept to what the interpreter has in memory anyway: each module more is read from the cold disk first.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import stat
+import sys
+import time
+
+STARTED_NS = time.monotonic_ns()
+
+FIRST_LINE = "slm-baseline first-token plan 1"
+PAGE = os.sysconf("SC_PAGESIZE")
+MIB = 1 << 20
+CHUNK_BYTES = 4 * MIB
+SMALL_BYTES = MIB // 4
+"""A file with no more than this to read is asked for by one call, whether or not it is in memory already."""
+WORKERS = 8
+STREAMS = 4
+"""Readers of one large file. Each keeps as much on its way as the device's read-ahead."""
+DEEP_READ_AHEAD_KIB = 1024
+"""With this much read-ahead one reader of the weights keeps the device busy; more only make small reads wait longer."""
+SPARE_SHARE = 0.9
+"""Of MemAvailable, what a replay may fill: more would push out what it has just read."""
+
+
+class Refused(Exception):
+    """A plan that cannot be used; the text is the one line that a person sees."""
+
+
+class Entry:
+    """One file of the plan and the ranges of it (offset and length in bytes) that the start reads."""
+
+    __slots__ = ("inode", "mtime_ns", "path", "ranges", "size")
+
+    def __init__(self, fields: list[str]) -> None:
+        _, inode, size, mtime_ns, ranges, path = fields
+        self.inode, self.size, self.mtime_ns = int(inode), int(size), int(mtime_ns)
+        self.path = unescaped(path)
+        if ranges == "*":
+            self.ranges = [(0, self.size)] if self.size else []
+        else:
+            pairs = (pair.split("+") for pair in ranges.split(",") if pair)
+            self.ranges = [(int(first) * PAGE, int(count) * PAGE) for first, count in pairs]
+
+    @property
+    def bytes(self) -> int:
+        return sum(length for _, length in self.ranges)
+
+
+class Plan:
+    """What is to be read, in order."""
+
+    def __init__(self, text: str) -> None:
+        lines = text.split("\n")
+        if lines[0] != FIRST_LINE or lines[-2:] != ["end", ""]:
+            raise Refused("it is no complete plan of this version")
+        self.folders: list[str] = []
+        self.imports: list[Entry] = []
+        self.weights: list[Entry] = []
+        self.facts: dict[str, str] = {}
+        try:
+            for line in lines[1:-2]:
+                fields = line.split("\t")
+                if fields[0] == "D":
+                    self.folders.append(unescaped(fields[1]))
+                elif fields[0] == "I":
+                    self.imports.append(Entry(fields))
+                elif fields[0] == "W":
+                    self.weights.append(Entry(fields))
+                else:
+                    self.facts[fields[0]] = fields[1]
+        except (ValueError, IndexError):
+            raise Refused("one of its lines is damaged") from None
+        if self.facts.get("page_bytes") != str(PAGE):
+            raise Refused(f"it was recorded with pages of {self.facts.get('page_bytes')} bytes, here they have {PAGE}")
+
+
+def unescaped(text: str) -> str:
+    """A path of the plan: tab, line end and `%` are written as `%09`, `%0A`, `%25`."""
+    if "%" in text:
+        text = text.replace("%09", "\t").replace("%0A", "\n").replace("%25", "%")
+    return text
+
+
+def read_plan(path: str) -> Plan:
+    """The plan; Refused where others than root and its owner, who runs this, could have written it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError as error:
+        raise Refused(error.strerror) from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            raise Refused("others than root may write it")
+        parts = []
+        while part := os.read(descriptor, 8 * MIB):
+            parts.append(part)
+    except OSError as error:
+        raise Refused(error.strerror) from None
+    finally:
+        os.close(descriptor)
+    return Plan(b"".join(parts).decode("utf-8", "surrogateescape"))
+
+
+class Tally:
+    """What was done. Each worker adds to its own list, so that nothing is counted twice."""
+
+    def __init__(self) -> None:
+        self.first_request_ns = 0
+        self.asked: list[int] = []
+        self.stale: list[str] = []
+        self.unread: list[str] = []
+
+    def request(self, count: int) -> None:
+        if not self.first_request_ns:
+            self.first_request_ns = time.monotonic_ns()
+        self.asked.append(count)
+
+
+def open_recorded(entry: Entry, tally: Tally) -> int | None:
+    """A descriptor of the recorded file; None for one that is another by now, or no regular file, or closed to us."""
+    try:
+        descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        tally.stale.append(entry.path)
+        return None
+    except OSError:
+        tally.unread.append(entry.path)
+        return None
+    found = os.fstat(descriptor)
+    if (found.st_ino, found.st_size, found.st_mtime_ns) != (entry.inode, entry.size, entry.mtime_ns) or not (
+        stat.S_ISREG(found.st_mode)
+    ):
+        tally.stale.append(entry.path)
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_resident(descriptor: int, offset: int, probe: bytearray) -> bool:
+    """Whether a byte is in the page cache: preadv2(2) with RWF_NOWAIT reads it only from there."""
+    try:
+        return os.preadv(descriptor, [probe], offset, os.RWF_NOWAIT) == 1
+    except OSError:
+        return False
+
+
+def read_ahead_kib(device: int) -> int:
+    """The read-ahead of the device below a file, in KiB; 0 where the kernel does not tell."""
+    try:
+        with open(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb", "rb") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0
+
+
+class Replay:
+    """One replay of one plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.tally = Tally()
+        # A spinning disk gives the most to one reader: a second makes it seek.
+        spinning = plan.facts.get("spinning") == "1"
+        self.workers = 1 if spinning else WORKERS
+        self.streams = 1 if spinning else STREAMS
+        self.null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+    def together(self, workers: int, work: object, items: list[object]) -> None:
+        """`work(item)` for every item, by several threads; returns when the last has ended."""
+        turns = iter(items)
+        running = [_thread.allocate_lock() for _ in range(min(workers, len(items)))]
+
+        def worker(lock: object) -> None:
+            try:
+                # Taking a turn is one call of a C iterator: no two workers get the same.
+                for item in turns:
+                    try:
+                        work(item)  # type: ignore[operator]
+                    except OSError as error:
+                        self.tally.unread.append(str(error))
+            finally:
+                lock.release()  # type: ignore[attr-defined]
+
+        for lock in running:
+            lock.acquire()
+            _thread.start_new_thread(worker, (lock,))
+        for lock in running:
+            lock.acquire()
+
+    def folder(self, path: str) -> None:
+        """Read a folder: its blocks hold every name, and the answer for each that does not exist; then the inodes."""
+        self.tally.request(0)
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    entry.stat(follow_symlinks=False)
+        except OSError:
+            self.tally.unread.append(path)
+
+    def file(self, entry: Entry) -> None:
+        """Read what a start reads of one file of the imports."""
+        descriptor = open_recorded(entry, self.tally)
+        if descriptor is None:
+            return
+        try:
+            if entry.bytes <= SMALL_BYTES:
+                # Not waited for: what is asked for later stands behind it in the device's queue.
+                for offset, length in entry.ranges:
+                    self.tally.request(length)
+                    os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+            else:
+                self.stream(descriptor, entry, self.streams)
+        except OSError:
+            self.tally.unread.append(entry.path)
+        finally:
+            os.close(descriptor)
+
+    def stream(self, descriptor: int, entry: Entry, readers: int) -> None:
+        """Read a large file's ranges; several readers take turns chunk by chunk and so stay together."""
+        chunks = self.missing(descriptor, entry)
+        self.together(readers, self.chunk, [(descriptor, offset, count) for offset, count in chunks])
+
+    def chunk(self, part: tuple[int, int, int]) -> None:
+        """Read without copying: sendfile(2) to /dev/null only moves references to pages.
+
+        The kernel's own read-ahead brings the pages in, in large folios where the file system has them. WILLNEED
+        brings single pages (mm/readahead.c, `force_page_cache_ra`): 1 GB costs it ten times the CPU.
+        """
+        descriptor, offset, count = part
+        self.tally.request(count)
+        os.sendfile(self.null, descriptor, offset, count)
+
+    def weights(self, entry: Entry) -> None:
+        descriptor = open_recorded(entry, self.tally)
+        if descriptor is None:
+            return
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            deep = read_ahead_kib(os.fstat(descriptor).st_dev) >= DEEP_READ_AHEAD_KIB
+            self.stream(descriptor, entry, 1 if deep else self.streams)
+        except OSError:
+            self.tally.unread.append(entry.path)
+        finally:
+            os.close(descriptor)
+
+    def missing(self, descriptor: int, entry: Entry) -> list[tuple[int, int]]:
+        """The chunks of the entry's ranges that are not in memory: neither their first byte nor their last is."""
+        found = []
+        probe = bytearray(1)
+        for first, length in entry.ranges:
+            end = min(first + length, entry.size)
+            for offset in range(first, end, CHUNK_BYTES):
+                count = min(CHUNK_BYTES, end - offset)
+                if not (is_resident(descriptor, offset, probe) and is_resident(descriptor, offset + count - 1, probe)):
+                    found.append((offset, count))
+        return found
+
+    def run(self) -> str:
+        """The whole replay; one line that says what it did."""
+        plan, tally = self.plan, self.tally
+        wanted = sum(entry.bytes for entry in [*plan.imports, *plan.weights])
+        spare = int(available_bytes() * SPARE_SHARE)
+        self.together(self.workers, self.folder, list(plan.folders))
+        imports_bytes = sum(entry.bytes for entry in plan.imports)
+        if imports_bytes <= spare:
+            self.together(self.workers, self.file, list(plan.imports))
+        imports_ns = time.monotonic_ns()
+        if wanted <= spare:
+            # One file after the other, as the loader reads them.
+            for entry in plan.weights:
+                self.weights(entry)
+        ended_ns = time.monotonic_ns()
+        cpu = os.times()
+        words = [
+            f"first_request_s={seconds(tally.first_request_ns)}",
+            f"imports_s={seconds(imports_ns)}",
+            f"ended_s={seconds(ended_ns)}",
+            f"cpu_s={cpu.user + cpu.system:.3f}",
+            f"files={len(plan.imports) + len(plan.weights)}",
+            f"bytes={wanted}",
+            f"read_bytes={sum(tally.asked)}",
+            f"stale={len(tally.stale)}",
+            f"unread={len(tally.unread)}",
+        ]
+        if wanted > spare:
+            words.append(f"memory={'imports only' if imports_bytes <= spare else 'too little'}")
+        return " ".join(words)
+
+
+def seconds(instant_ns: int) -> str:
+    """Seconds since this process was started, by the kernel's clock where it tells, as text."""
+    return f"{(instant_ns - spawned_ns()) / 1e9:.3f}" if instant_ns else "none"
+
+
+def spawned_ns() -> int:
+    """When this process was started, CLOCK_MONOTONIC in ns, in ticks of 10 ms (proc_pid_stat(5), `starttime`)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        boot_minus_monotonic = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK") - boot_minus_monotonic
+    except (OSError, ValueError, IndexError):
+        return STARTED_NS
+
+
+def available_bytes() -> int:
+    """What may be filled: MemAvailable, or what the memory cgroups around this process leave, whichever is less."""
+    least = 1 << 62
+    try:
+        with open("/proc/meminfo", "rb") as file:
+            for line in file:
+                if line.startswith(b"MemAvailable:"):
+                    least = int(line.split()[1]) << 10
+        with open("/proc/self/cgroup", "rb") as file:
+            path = next((line[3:].strip().decode() for line in file if line.startswith(b"0::")), "")
+        while path:
+            folder = f"/sys/fs/cgroup{path.rstrip('/')}"
+            try:
+                with open(f"{folder}/memory.max", "rb") as file:
+                    limit = file.read().strip()
+                if limit != b"max":
+                    with open(f"{folder}/memory.current", "rb") as file:
+                        least = min(least, int(limit) - int(file.read()))
+            except OSError:
+                pass  # The root group has no limit, and neither has one without the memory controller.
+            path = path.rpartition("/")[0]
+    except (OSError, ValueError):
+        pass
+    return max(0, least)
+
+
+def check(plan: Plan) -> str:
+    """Which files have changed since they were recorded."""
+    tally = Tally()
+    for entry in [*plan.imports, *plan.weights]:
+        descriptor = open_recorded(entry, tally)
+        if descriptor is not None:
+            os.close(descriptor)
+    lines = [f"stale {path}" for path in tally.stale] + [f"unread {path}" for path in tally.unread]
+    return "\n".join([*lines, f"files={len(plan.imports) + len(plan.weights)} stale={len(tally.stale)}"])
+
+
+def main(arguments: list[str]) -> int:
+    checking = arguments[:1] == ["--check"]
+    paths = arguments[checking:]
+    if len(paths) != 1 or paths[0].startswith("-"):
+        sys.stderr.write("usage: slm_replay.py [--check] PLAN\n")
+        return 2
+    try:
+        plan = read_plan(paths[0])
+    except Refused as error:
+        sys.stderr.write(f"slm_replay: {paths[0]}: {error}. Next: record it again with first_token.yml.\n")
+        return 2
+    sys.stdout.write((check(plan) if checking else Replay(plan).run()) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

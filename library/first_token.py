@@ -1,0 +1,200 @@
+#!/usr/bin/python
+"""Record what a start reads, and have it read before the next start asks."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: first_token
+short_description: Shorten the cold start of a systemd unit or a command
+description:
+  - Starts the target once with an empty page cache and records with fanotify what it opens and which pages of it are
+    read, until it is ready. The plan lies in C(/var/lib/slm-baseline/first-token), which only root can write.
+  - Where modules that it imports have no bytecode, the target's own interpreter compiles them as the target's own
+    user, root stores the result in a cache folder, and the target is recorded once more with it.
+  - A systemd unit gets a drop-in and a unit beside it that replays the plan. A command is started with
+    C(/var/lib/slm-baseline/first-token/bin/slm-start NAME -- command).
+  - A target that is set up already, with no file of its plan changed, is not started and not changed.
+author: slm-baseline maintainers
+extends_documentation_fragment: [slm_baseline, slm_baseline.run]
+options:
+  name:
+    description: The target's name. It names a folder and a unit. Left out with O(state=absent), every target is meant.
+    type: str
+  state:
+    description: C(absent) removes plan, bytecode and units. What somebody else changed since is left and listed.
+    type: str
+    choices: [present, absent]
+    default: present
+  unit:
+    description: The systemd service to start sooner. It is restarted once or twice.
+    type: str
+  command:
+    description: In place of a unit, the program with its arguments; the program's path is absolute.
+    type: list
+    elements: str
+  user:
+    description: The unprivileged user that the command runs as.
+    type: str
+  environment:
+    description: Environment variables of the command.
+    type: dict
+  ready:
+    description: How to tell that the target is ready, and how long it may take.
+    type: dict
+    suboptions:
+      type:
+        description: C(notify) asks systemd (the default for a unit), C(port) and C(url) ask the service, C(exit) waits
+          for the command's end (the default for a command).
+        type: str
+        choices: [notify, port, url, exit]
+      port:
+        description: A TCP port on the host itself.
+        type: int
+      url:
+        description: An HTTP address that answers with 2xx once the target is ready.
+        type: str
+      timeout_s:
+        description: A start that takes longer is an error. In seconds.
+        type: float
+        default: 600
+  replay:
+    description: C(together) replays as the unit starts, C(ahead) at boot, C(both) does both, C(none) only records.
+    type: str
+    choices: [together, ahead, both, none]
+    default: both
+  bytecode:
+    description: Whether to keep bytecode for modules that have none.
+    type: bool
+    default: true
+  programs:
+    description: The folder on the control node's copy of this project with C(slm_replay.py) and C(slm_compile.py), as
+      texts by file name.
+    type: dict
+    default: {}
+attributes:
+  check_mode: {support: full, description: Says whether the target would be recorded; starts nothing.}
+  diff_mode: {support: none, description: A plan has thousands of lines.}
+"""
+
+EXAMPLES = r"""
+- name: Shorten the start of a serving engine
+  first_token:
+    name: vllm
+    unit: vllm.service
+    ready: {type: url, url: "http://127.0.0.1:8000/health"}
+    programs: "{{ __first_token_programs }}"
+"""
+
+RETURN = r"""
+plan:
+  description: What the plan holds (files, folders, imports_bytes, weights_bytes).
+  returned: when it was recorded
+  type: dict
+bytecode:
+  description: What the cache holds (compiled, copied, failed, compile_s in CPU seconds, bytes); null for no cache.
+  returned: when it was recorded
+  type: dict
+starts:
+  description: How often the target was started.
+  returned: when it was recorded
+  type: int
+summary:
+  description: One line on the target.
+  returned: success, with state present
+  type: str
+notes:
+  description: What is to be known of the recording, as sentences.
+  returned: when it was recorded
+  type: list
+  elements: str
+removed:
+  description: What was removed.
+  returned: state absent
+  type: list
+  elements: str
+left:
+  description: Files that somebody else changed since, and that are therefore left.
+  returned: state absent
+  type: list
+  elements: str
+rows:
+  description: The target's audit rows.
+  returned: success
+  type: list
+  elements: dict
+problem:
+  description: The error in parts (knob, wanted, found, why, next_step).
+  returned: failure
+  type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.first_token.setup import is_set_up, remove, rows, set_up
+from ansible.module_utils.slm_baseline.first_token.target import PROGRAMS, parse_name, parse_target, recorded_targets
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.module import ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root
+
+
+def main() -> None:
+    ready = {
+        "type": {"type": "str", "choices": ["notify", "port", "url", "exit"]},
+        "port": {"type": "int"},
+        "url": {"type": "str"},
+        "timeout_s": {"type": "float", "default": 600},
+    }
+    module = AnsibleModule(
+        {
+            "name": {"type": "str"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "unit": {"type": "str"},
+            "command": {"type": "list", "elements": "str"},
+            "user": {"type": "str"},
+            "environment": {"type": "dict"},
+            "ready": {"type": "dict", "options": ready},
+            "replay": {"type": "str", "choices": ["together", "ahead", "both", "none"], "default": "both"},
+            "bytecode": {"type": "bool", "default": True},
+            "programs": {"type": "dict", "default": {}},
+            "run": RUN_ARGUMENT,
+            **ARGUMENTS,
+        },
+        required_if=[("state", "present", ["name"])],
+        supports_check_mode=True,
+    )
+    given = module.params
+
+    def work(host: Host) -> dict[str, Any]:
+        require_root(host, "first_token")
+        return absent(host) if given["state"] == "absent" else present(host)
+
+    def present(host: Host) -> dict[str, Any]:
+        target = parse_target(given)
+        if is_set_up(host, target):
+            return {"changed": False, "rows": rows_of(host, target.name), "summary": f"{target.name}: set up already"}
+        if module.check_mode:
+            return {"changed": True, "rows": rows_of(host, target.name), "summary": f"{target.name}: would be recorded"}
+        with leased(module, host):
+            programs = {f"{PROGRAMS}/{name}": str(text).encode() for name, text in given["programs"].items()}
+            outcome = set_up(host, target, programs)
+        return {**outcome.to_json(), "rows": rows_of(host, target.name), "summary": outcome.summary(target)}
+
+    def absent(host: Host) -> dict[str, Any]:
+        names = [parse_name(given["name"])] if given["name"] else list(recorded_targets(host))
+        names = [name for name in names if name in recorded_targets(host)]
+        if module.check_mode or not names:
+            return {"changed": bool(names), "removed": [], "left": [], "rows": []}
+        with leased(module, host):
+            done = [remove(host, name) for name in names]
+        removed = [path for paths, _ in done for path in paths]
+        left = [path for _, paths in done for path in paths]
+        return {"changed": bool(removed), "removed": removed, "left": left, "rows": rows(host)}
+
+    def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
+        return [row for row in rows(host) if row["knob"].startswith(f"first_token.{name}.")]
+
+    finish(module, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The plan of a start: what it reads, in order, as `files/slm_replay.py` reads it back.
+
+Text, one line an entry, fields separated by tabs. The first line names the form; then facts (`name`, value), `D path`
+for a folder to list with the inode of every entry, and `I` (imports and everything small) or `W` (weights) with inode,
+size in bytes, mtime in ns, ranges in pages (`first+count,...`, `*` for the whole file) and path. In paths, tab, line
+end and `%` are `%09`, `%0A`, `%25`; other bytes stand for themselves. The last line is `end`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..host.errors import ParseError
+from ..host.files import Host
+
+FIRST_LINE = "slm-baseline first-token plan 1"
+LAST_LINE = "end"
+"""Without it a plan cut short between two lines would pass for a whole one."""
+MAX_BYTES = 64 << 20
+"""No plan is longer: a start that opens more than some 400,000 files is none that a replay shortens."""
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """One file as it was recorded; `ranges` are (first page, pages), None for all of it."""
+
+    path: str
+    is_weights: bool
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ranges: tuple[tuple[int, int], ...] | None = None
+
+    def read_bytes(self, page_bytes: int) -> int:
+        """Bytes that a replay reads of it."""
+        if self.ranges is None:
+            return self.size_bytes
+        return min(self.size_bytes, sum(count for _, count in self.ranges) * page_bytes)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a start reads: folders and files in the order of their first opening; `facts` are short words by name."""
+
+    facts: Mapping[str, str]
+    folders: Sequence[str] = ()
+    files: Sequence[PlanFile] = field(default_factory=tuple)
+
+    @property
+    def page_bytes(self) -> int:
+        return int(self.facts["page_bytes"])
+
+    def bytes_of(self, weights: bool) -> int:
+        """Bytes that a replay reads, of the weights or of all else."""
+        return sum(file.read_bytes(self.page_bytes) for file in self.files if file.is_weights is weights)
+
+
+def to_text(plan: Plan) -> str:
+    """The plan as text; imports come before weights, whatever was opened first."""
+    lines = [FIRST_LINE]
+    lines += [f"{name}\t{value}" for name, value in plan.facts.items()]
+    lines += [f"D\t{_escaped(path)}" for path in plan.folders]
+    for file in sorted(plan.files, key=lambda file: file.is_weights):
+        ranges = "*" if file.ranges is None else ",".join(f"{first}+{count}" for first, count in file.ranges)
+        numbers = (file.inode, file.size_bytes, file.mtime_ns)
+        lines.append("\t".join(["IW"[file.is_weights], *map(str, numbers), ranges, _escaped(file.path)]))
+    return "\n".join([*lines, LAST_LINE, ""])
+
+
+def parse_plan(text: str) -> Plan:
+    """The plan of a text; ParseError for anything that is none."""
+    lines = text.split("\n")
+    if lines[0] != FIRST_LINE or lines[-2:] != [LAST_LINE, ""]:
+        raise _damaged(text)
+    facts: dict[str, str] = {}
+    folders: list[str] = []
+    files: list[PlanFile] = []
+    try:
+        for line in lines[1:-2]:
+            first, *rest = line.split("\t")
+            if first == "D":
+                (path,) = rest
+                folders.append(_unescaped(path))
+            elif first in ("I", "W"):
+                inode, size, mtime_ns, ranges, path = rest
+                files.append(
+                    PlanFile(_unescaped(path), first == "W", int(inode), int(size), int(mtime_ns), _ranges(ranges))
+                )
+            else:
+                (facts[first],) = rest
+        int(facts["page_bytes"])
+    except (ValueError, KeyError):
+        raise _damaged(text) from None
+    return Plan(facts, folders, files)
+
+
+def _ranges(text: str) -> tuple[tuple[int, int], ...] | None:
+    if text == "*":
+        return None
+    pairs = (pair.split("+") for pair in text.split(",") if pair)
+    return tuple((int(first), int(count)) for first, count in pairs)
+
+
+def _damaged(text: str) -> ParseError:
+    return ParseError("first_token.plan", "a plan of this version", text, "record it again with first_token.yml.")
+
+
+def _escaped(path: str) -> str:
+    return path.replace("%", "%25").replace("\t", "%09").replace("\n", "%0A")
+
+
+def _unescaped(path: str) -> str:
+    return path.replace("%09", "\t").replace("%0A", "\n").replace("%25", "%")
+
+
+def changed_files(host: Host, files: Iterable[PlanFile]) -> list[str]:
+    """Paths that are no longer the recorded file: gone, replaced, of another size or time, or no regular file."""
+    return [file.path for file in files if not _is_recorded(host, file)]
+
+
+def _is_recorded(host: Host, file: PlanFile) -> bool:
+    try:
+        found = os.lstat(host.path(file.path))
+    except OSError:
+        return False
+    recorded = (file.inode, file.size_bytes, file.mtime_ns)
+    return stat.S_ISREG(found.st_mode) and (found.st_ino, found.st_size, found.st_mtime_ns) == recorded

@@ -1,0 +1,349 @@
+"""Set a target up, tell how it stands, and take all of it away again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..host.errors import SettingError, os_problem
+from ..host.files import Host
+from ..host.systemd import reload_units
+from ..host.trees import remove_folder_if_empty, remove_tree
+from ..host.trust import require_trusted
+from .bytecode import Filled, fill, sources_of
+from .files import COMPILER, MARK, STARTER, STARTER_TEXT, drop_in, wanted_files
+from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
+from .record import Recording, record
+from .start import identity_of, restart_unit, start_command, unit_facts
+from .target import HOME, PROGRAMS, TARGETS, UNITS, Target, recorded_targets
+from .watch import in_tree
+
+DROP_CACHES = "/proc/sys/vm/drop_caches"
+LEAST_COMPILE_S = 0.2
+"""CPU seconds of compiling at every start below which a bytecode cache is not worth its files."""
+
+
+UNATTRIBUTED_TELLS = 10
+"""More than one opened file in so many without a process to ask is told."""
+
+
+@dataclass
+class Outcome:
+    """What setting up did. `notes` are plain sentences; `plan` and `bytecode` are None where there is none."""
+
+    changed: bool
+    plan: Plan | None = None
+    bytecode: Filled | None = None
+    starts: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self, target: Target) -> str:
+        """One line for people: what was recorded, what is replayed, and how to start a command with it."""
+        plan = self.plan or Plan({"page_bytes": "4096"})
+        words = [
+            f"{target.name}: a start reads {plan.bytes_of(False) / 1e6:.0f} MB of imports and"
+            f" {plan.bytes_of(True) / 1e6:.0f} MB of weights in {len(plan.files)} files"
+        ]
+        if self.bytecode:
+            words.append(
+                f"{self.bytecode.compiled} modules were compiled at every start ({self.bytecode.compile_s:.1f} s)"
+            )
+        if target.command:
+            words.append(f"start it with {STARTER} {target.name} -- {target.command[0]} ...")
+        return "; ".join([*words, *self.notes])
+
+    def to_json(self) -> dict[str, Any]:
+        plan = self.plan and {
+            "files": len(self.plan.files),
+            "folders": len(self.plan.folders),
+            "imports_bytes": self.plan.bytes_of(weights=False),
+            "weights_bytes": self.plan.bytes_of(weights=True),
+        }
+        filled = self.bytecode
+        bytecode = filled and {
+            "compiled": filled.compiled,
+            "copied": filled.copied,
+            "failed": filled.failed,
+            "compile_s": filled.compile_s,
+            "bytes": filled.bytes,
+        }
+        return {
+            "changed": self.changed,
+            "plan": plan,
+            "bytecode": bytecode,
+            "starts": self.starts,
+            "notes": self.notes,
+        }
+
+
+def is_set_up(host: Host, target: Target) -> bool:
+    """Whether the host has this very target, with nothing stale, missing or changed by others."""
+    if recorded_targets(host).get(target.name) != target:
+        return False
+    return all(row["verdict"] == "clean" for row in rows(host) if row["knob"].startswith(f"first_token.{target.name}."))
+
+
+def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome:
+    """Record the target's start and put plan, bytecode and units in place; SettingError, with nothing left behind.
+
+    `programs` are the sources of the replayer and the compiler by path. The target is started once or twice, cold:
+    the whole host's page cache is dropped before each.
+    """
+    user = _user(target)
+    _refuse_foreign(host, target)
+    remove(host, target.name)
+    try:
+        return _set_up(host, target, programs, user)
+    except BaseException:
+        remove(host, target.name)
+        raise
+
+
+def _user(target: Target) -> dict[str, Any]:
+    """subprocess's arguments for the user that the target runs as; root only where the unit itself has none."""
+    user = unit_facts(target).get("User") or "root" if target.unit else target.user
+    return identity_of(target, user)
+
+
+def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], user: Mapping[str, Any]) -> Outcome:
+    outcome = Outcome(changed=True)
+    try:
+        require_trusted(host, os.path.dirname(os.path.dirname(HOME)), f"first_token.{target.name}")
+        for folder in (PROGRAMS, target.folder):
+            os.makedirs(host.path(folder), mode=0o755, exist_ok=True)
+        for path, content in {**programs, STARTER: STARTER_TEXT.encode()}.items():
+            host.write_durably(path, content, mode=0o755)
+        recording = _recorded(host, target, {})
+        outcome.starts = 1
+        has_bytecode = False
+        if target.bytecode:
+            outcome.bytecode = _fill(host, target, recording, user)
+            has_bytecode = outcome.bytecode is not None and outcome.bytecode.compile_s >= LEAST_COMPILE_S
+            if not has_bytecode:
+                outcome.notes.append("bytecode: nothing to gain; the modules that it imports are compiled already.")
+                outcome.bytecode = None
+                remove_tree(host.path(target.pycache))
+        if has_bytecode:
+            host.write_durably(f"{target.folder}/bytecode", b"\n")
+            if target.unit:
+                _write(host, {target.drop_in: drop_in(target, has_bytecode)})
+                reload_units(host)
+            recording = _recorded(host, target, {"PYTHONPYCACHEPREFIX": target.pycache})
+            outcome.starts = 2
+        outcome.plan = recording.plan
+        outcome.notes += _notes(recording)
+        host.write_durably(target.plan, to_text(recording.plan).encode("utf-8", "surrogateescape"))
+        files = wanted_files(target, has_bytecode)
+        _write(host, files)
+        if target.unit and target.replay in ("ahead", "both"):
+            _link(host, target)
+        hashes = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in files.items()}
+        document = {"schema_version": 1, "target": target.to_json(), "files": hashes}
+        host.write_durably(target.record, json.dumps(document, indent=1).encode() + b"\n")
+        reload_units(host)
+    except OSError as error:
+        raise os_problem(f"first_token.{target.name}", "its files in place", error) from error
+    return outcome
+
+
+def _recorded(host: Host, target: Target, environment: Mapping[str, str]) -> Recording:
+    facts = {"spinning": "0"}
+    os.sync()
+    host.write_kernel(DROP_CACHES, "3")
+    if target.unit:
+        return record(host, _of_unit(target.unit), lambda: restart_unit(target), facts)
+    return record(host, in_tree(os.getpid()), lambda: start_command(target, environment), facts)
+
+
+def _of_unit(unit: str) -> Callable[[int], bool | None]:
+    """Whether a process is in the unit's control group; its path is not known before the unit is started."""
+
+    def belongs(pid: int) -> bool | None:
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+                return any(unit in line.rstrip("\n").split(":", 2)[2].split("/") for line in file)
+        except (OSError, IndexError):
+            return None
+
+    return belongs
+
+
+def _fill(host: Host, target: Target, recording: Recording, user: Mapping[str, Any]) -> Filled | None:
+    """Bytecode for what was imported, by each interpreter of the target; None where none was seen."""
+    os.makedirs(host.path(target.pycache), mode=0o755)
+    filled = [
+        fill([program, "-IS", COMPILER], sources, target.pycache, user)
+        for program, sources in sources_of(recording.seen.opened.values()).items()
+    ]
+    if not filled:
+        return None
+    return Filled(
+        sum(one.compiled for one in filled),
+        sum(one.copied for one in filled),
+        sum(one.failed for one in filled),
+        sum(one.compile_s for one in filled),
+        sum(one.bytes for one in filled),
+    )
+
+
+def _notes(recording: Recording) -> list[str]:
+    notes = []
+    if not recording.plan.files:
+        notes.append("plan: nothing to replay; the start left nothing in the page cache (O_DIRECT, or no disk below).")
+    if recording.seen.overflowed:
+        notes.append("plan: the kernel dropped events, so the plan is not complete.")
+    # On a busy host these are mostly processes of others; only many of them can leave a hole in the plan.
+    if recording.seen.unattributed * UNATTRIBUTED_TELLS > len(recording.seen.opened):
+        notes.append(
+            f"plan: {recording.seen.unattributed} opened files belong to processes that ended before they could be"
+            " asked who they are; those of the target among them are missing."
+        )
+    return notes
+
+
+def _refuse_foreign(host: Host, target: Target) -> None:
+    """SettingError where a file in our place is somebody else's."""
+    for path in wanted_files(target, True):
+        text = host.read_or_none(path)
+        if text is not None and not text.startswith(MARK):
+            raise SettingError(
+                f"first_token.{target.name}",
+                f"{path} to be ours",
+                "a file that somebody else wrote",
+                "It would be overwritten now, and removed by a rollback.",
+                "move it away, or choose another name.",
+            )
+
+
+def _write(host: Host, files: Mapping[str, str]) -> None:
+    for path, text in files.items():
+        os.makedirs(host.path(path).parent, mode=0o755, exist_ok=True)
+        host.write_durably(path, text.encode())
+
+
+def _link(host: Host, target: Target) -> None:
+    link = host.path(target.boot_link)
+    os.makedirs(link.parent, mode=0o755, exist_ok=True)
+    if not os.path.lexists(link):
+        os.symlink(target.replay_unit, link)
+
+
+def remove(host: Host, name: str) -> tuple[list[str], list[str]]:
+    """Remove what a target has on the host: what was removed, and what others changed since and is therefore left.
+
+    The unit keeps running as it is; its next start is as it was before us. OSError.
+    """
+    target = recorded_targets(host).get(name) or Target(name)
+    try:
+        hashes = json.loads(host.read(target.record))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        # Cut short before the record was written: what begins with our mark is ours.
+        hashes = {}
+        for folder in host.names(UNITS):
+            path = f"{UNITS}/{folder}/slm-first-token.conf"
+            if f"{TARGETS}/{name}/" in (host.read_or_none(path) or ""):
+                hashes[path] = ""
+        if host.exists(target.replay_unit):
+            hashes[target.replay_unit] = ""
+    removed: list[str] = []
+    left: list[str] = []
+    for path, recorded in hashes.items():
+        text = host.read_or_none(path)
+        if text is None:
+            continue
+        ours = text.startswith(MARK) and recorded in ("", hashlib.sha256(text.encode()).hexdigest())
+        if ours:
+            host.remove_durably(path)
+            removed.append(path)
+            if path.endswith("/slm-first-token.conf"):
+                remove_folder_if_empty(host.path(path).parent)
+        else:
+            left.append(path)
+    link = host.path(target.boot_link)
+    if link.is_symlink() and os.readlink(link) == target.replay_unit:
+        link.unlink()
+        removed.append(target.boot_link)
+    if host.exists(target.folder):
+        remove_tree(host.path(target.folder))
+        removed.append(target.folder)
+    if not host.names(TARGETS):
+        for path in (TARGETS, PROGRAMS):
+            remove_tree(host.path(path))
+        for path in (HOME, os.path.dirname(HOME)):
+            remove_folder_if_empty(host.path(path))
+    if any(path.startswith(UNITS) for path in removed):
+        reload_units(host)
+    return removed, left
+
+
+def rows(host: Host) -> list[dict[str, Any]]:
+    """Audit rows of every target on the host: `first_token.NAME.plan` and `.bytecode`, in the form of all rows."""
+    found = []
+    for name, target in recorded_targets(host).items():
+        if target is None:
+            found.append(_row(name, "plan", "missing", f"{TARGETS}/{name} has no record that can be read"))
+            continue
+        plan, state, detail = _plan_state(host, target)
+        found.append(_row(name, "plan", state, detail))
+        if host.exists(f"{target.folder}/bytecode"):
+            found.append(_row(name, "bytecode", *_bytecode_state(host, target, plan)))
+    return found
+
+
+def _plan_state(host: Host, target: Target) -> tuple[Plan | None, str, str]:
+    try:
+        if host.path(target.plan).stat().st_size > MAX_BYTES:
+            return None, "missing", "the plan is larger than any that is recorded here"
+        plan = parse_plan(host.read(target.plan))
+    except OSError as error:
+        return None, "missing", f"{target.plan}: {error.strerror}"
+    except SettingError as error:
+        return None, "missing", str(error)
+    files = json.loads(host.read(target.record)).get("files", {})
+    gone = [path for path in files if not host.exists(path)]
+    if gone:
+        return plan, "missing", f"{gone[0]} is gone"
+    changed = changed_files(host, plan.files)
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return plan, "stale", f"{changed[0]}{more} changed since it was recorded"
+    return plan, "clean", ""
+
+
+def _bytecode_state(host: Host, target: Target, plan: Plan | None) -> tuple[str, str]:
+    """Whether each bytecode file of the plan still is that of its source, by the times in its header (PEP 552)."""
+    for file in plan.files if plan else ():
+        if not file.path.startswith(f"{target.pycache}/"):
+            continue
+        source = re.sub(r"\.[a-z]+-\d+(\.opt-\d)?\.pyc$", ".py", file.path[len(target.pycache) :])
+        try:
+            with open(host.path(file.path), "rb") as stream:
+                header = stream.read(16)
+            found = host.path(source).stat()
+        except OSError:
+            return "stale", f"{source} or its bytecode is gone"
+        expected = b"".join(
+            (int(value) & 0xFFFFFFFF).to_bytes(4, "little") for value in (found.st_mtime, found.st_size)
+        )
+        if header[4:8] == bytes(4) and header[8:16] != expected:
+            return "stale", f"{source} changed since it was compiled"
+    return "clean", ""
+
+
+def _row(name: str, what: str, state: str, detail: str) -> dict[str, Any]:
+    knob = f"first_token.{name}.{what}"
+    return {
+        "knob": knob,
+        "desired": "clean",
+        "runtime": state,
+        "persisted": state,
+        "boot": None,
+        "source": f"{TARGETS}/{name}/plan",
+        "verdict": "clean" if state == "clean" else "drift",
+        "detail": detail and f"{knob} is {state}: {detail}; record it again with first_token.yml",
+    }

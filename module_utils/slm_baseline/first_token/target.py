@@ -1,0 +1,152 @@
+"""What is to start sooner: a systemd unit or a command, how to tell that it is ready, and where its files are."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..host.errors import SettingError
+from ..host.files import Host
+
+HOME = "/var/lib/slm-baseline/first-token"
+PROGRAMS = f"{HOME}/bin"
+TARGETS = f"{HOME}/targets"
+UNITS = "/etc/systemd/system"
+READY = ("notify", "port", "url", "exit")
+REPLAY = ("together", "ahead", "both", "none")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,120}\.service")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target. Either `unit`, or `command` with the `user` it runs as. `ready_at` is a port or a URL."""
+
+    name: str
+    unit: str = ""
+    command: tuple[str, ...] = ()
+    user: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    ready: str = "exit"
+    ready_at: str = ""
+    timeout_s: float = 600.0
+    replay: str = "both"
+    bytecode: bool = True
+
+    @property
+    def folder(self) -> str:
+        return f"{TARGETS}/{self.name}"
+
+    @property
+    def plan(self) -> str:
+        return f"{self.folder}/plan"
+
+    @property
+    def pycache(self) -> str:
+        return f"{self.folder}/pycache"
+
+    @property
+    def record(self) -> str:
+        return f"{self.folder}/target.json"
+
+    @property
+    def replay_unit(self) -> str:
+        return f"{UNITS}/slm-first-token-{self.name}.service"
+
+    @property
+    def boot_link(self) -> str:
+        return f"{UNITS}/basic.target.wants/slm-first-token-{self.name}.service"
+
+    @property
+    def drop_in(self) -> str:
+        return f"{UNITS}/{self.unit}.d/slm-first-token.conf"
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "command": list(self.command), "environment": dict(self.environment)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Target:
+        """TypeError, KeyError or ValueError for a document that is none of ours."""
+        values = dict(document)
+        values["command"] = tuple(values["command"])
+        values["environment"] = tuple(sorted(values["environment"].items()))
+        return cls(**values)
+
+
+def parse_target(given: Mapping[str, Any]) -> Target:
+    """A target from the module's options; SettingError for anything odd in it."""
+    name = parse_name(given["name"])
+    knob = f"first_token.{name}"
+    unit, command = given.get("unit") or "", tuple(given.get("command") or ())
+    ready = given.get("ready") or {}
+    how = ready.get("type") or ("notify" if unit else "exit")
+    at = str(ready.get("port") or ready.get("url") or "")
+    if bool(unit) == bool(command):
+        raise SettingError(
+            knob,
+            "a unit or a command",
+            "both" if unit else "neither",
+            "One of them is what starts.",
+            "give `unit: NAME.service`, or `command: [program, argument]` with `user`.",
+        )
+    if unit and not _UNIT.fullmatch(unit):
+        raise SettingError(
+            f"{knob}.unit", "the name of a service unit", repr(unit), "Only services start.", "write NAME.service."
+        )
+    if command and not (given.get("user") and str(command[0]).startswith("/")):
+        raise SettingError(
+            f"{knob}.command",
+            "an absolute program, and the user it runs as",
+            f"{command[0]!r} as {given.get('user') or 'nobody in particular'}",
+            "Nothing of a target's runs as root, and no PATH decides which program is meant.",
+            "give the program's whole path, and `user`.",
+        )
+    needs = {"port": "port", "url": "url"}.get(how)
+    if (needs and not ready.get(needs)) or (how == "notify" and not unit) or (how == "exit" and unit and needs):
+        raise SettingError(
+            f"{knob}.ready",
+            f"a rule that fits {how}",
+            json.dumps(ready),
+            "Without it nobody can tell when the start is over, and where the recording ends.",
+            "give {type: notify}, {type: port, port: 8000}, {type: url, url: 'http://127.0.0.1:8000/health'} or"
+            " {type: exit}; notify needs a unit.",
+        )
+    return Target(
+        name,
+        unit,
+        tuple(str(word) for word in command),
+        given.get("user") or "",
+        tuple(sorted((str(key), str(value)) for key, value in (given.get("environment") or {}).items())),
+        how,
+        at if needs else "",
+        float(ready.get("timeout_s") or 600),
+        given.get("replay") or "both",
+        bool(given.get("bytecode", True)),
+    )
+
+
+def parse_name(name: object) -> str:
+    """A target's name: what a folder and a unit can be called; SettingError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise SettingError(
+            "first_token.name",
+            "letters, digits, dot, underscore and hyphen",
+            repr(name)[:80],
+            "It names a folder and a unit.",
+            "choose a shorter, plainer name.",
+        )
+    return name
+
+
+def recorded_targets(host: Host) -> dict[str, Target | None]:
+    """The targets that this host has, by name; None for one whose record cannot be read."""
+    found: dict[str, Target | None] = {}
+    for name in host.names(TARGETS):
+        try:
+            found[name] = Target.from_json(json.loads(host.read(f"{TARGETS}/{name}/target.json"))["target"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            found[name] = None
+    return found

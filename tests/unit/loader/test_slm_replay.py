@@ -1,0 +1,97 @@
+"""The replayer as a process of its own: what it reads, what it leaves alone, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
+
+from tests.conftest import REPOSITORY
+
+REPLAY = ["/usr/bin/python3", "-IS", str(REPOSITORY / "files" / "slm_replay.py")]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*REPLAY, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+def planned(path: Path, is_weights: bool = False, ranges: tuple[tuple[int, int], ...] | None = None) -> PlanFile:
+    found = os.lstat(path)
+    return PlanFile(str(path), is_weights, found.st_ino, found.st_size, found.st_mtime_ns, ranges)
+
+
+def stored(folder: Path, files: Sequence[PlanFile], folders: Sequence[str] = (), page: int | None = None) -> str:
+    path = folder / "plan"
+    page_bytes = str(page or os.sysconf("SC_PAGESIZE"))
+    path.write_bytes(to_text(Plan({"page_bytes": page_bytes}, folders, files)).encode("utf-8", "surrogateescape"))
+    path.chmod(0o644)
+    return str(path)
+
+
+def told(answer: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    assert answer.returncode == 0, answer.stderr
+    return dict(word.split("=", 1) for word in answer.stdout.split())
+
+
+def test_it_reads_the_ranges_of_small_and_large_files_and_names_with_odd_bytes(tmp_path: Path) -> None:
+    small = tmp_path / "a\tb\n%\udcff.py"
+    large, weights = tmp_path / "lib.so", tmp_path / "model.safetensors"
+    small.write_bytes(b"x" * 5000)
+    large.write_bytes(bytes(9 << 20))
+    weights.write_bytes(bytes(6 << 20))
+    for path in (large, weights):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    plan = stored(
+        tmp_path, [planned(small), planned(large, ranges=((0, 1024),)), planned(weights, True)], [str(tmp_path)]
+    )
+    said = told(run(plan))
+    assert (said["files"], said["stale"], said["unread"]) == ("3", "0", "0")
+    assert int(said["bytes"]) == 5000 + 1024 * os.sysconf("SC_PAGESIZE") + (6 << 20)
+    assert float(said["ended_s"]) >= float(said["imports_s"]) >= float(said["first_request_s"]) > 0
+
+
+def test_a_file_that_is_another_by_now_is_left_alone(tmp_path: Path) -> None:
+    names = ("grown", "gone", "link", "fifo")
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    files = [planned(tmp_path / name) for name in names]
+    (tmp_path / "grown").write_bytes(b"xx")
+    (tmp_path / "gone").unlink()
+    (tmp_path / "link").rename(tmp_path / "behind")
+    (tmp_path / "link").symlink_to(tmp_path / "behind")
+    (tmp_path / "fifo").unlink()
+    os.mkfifo(tmp_path / "fifo")
+    plan = stored(tmp_path, files)
+    said = told(run(plan))
+    assert (said["stale"], said["unread"]) == ("3", "1")
+    assert said["read_bytes"] == "0"
+    assert f"stale {tmp_path / 'grown'}" in run("--check", plan).stdout
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o664, 0o602])
+def test_a_plan_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    plan = stored(tmp_path, [])
+    os.chmod(plan, mode)
+    answer = run(plan)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "others than root may write it" in answer.stderr
+
+
+def test_a_plan_behind_a_link_of_another_page_size_or_damaged_is_refused(tmp_path: Path) -> None:
+    plan = stored(tmp_path, [], page=16384)
+    (tmp_path / "link").symlink_to(plan)
+    (tmp_path / "damaged").write_text("slm-baseline first-token plan 1\nI\tx\nend\n")
+    (tmp_path / "damaged").chmod(0o644)
+    for path, word in ((plan, "pages of 16384"), (str(tmp_path / "link"), ""), (str(tmp_path / "damaged"), "damaged")):
+        answer = run(path)
+        assert answer.returncode == 2
+        assert word in answer.stderr
+        assert "Traceback" not in answer.stderr
+    assert run().returncode == 2

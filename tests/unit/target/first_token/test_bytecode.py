@@ -1,0 +1,97 @@
+"""Bytecode: which sources were imported, and what is taken from an interpreter that serves another user."""
+
+from __future__ import annotations
+
+import io
+import os
+import py_compile
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.slm_baseline.first_token.bytecode import fill, frames, source_of, sources_of
+from ansible.module_utils.slm_baseline.first_token.watch import Opened
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+
+from tests.conftest import REPOSITORY
+
+COMPILER = str(REPOSITORY / "files" / "slm_compile.py")
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("/a/b.py", "/a/b.py"),
+        ("/a/__pycache__/b.cpython-312.pyc", "/a/b.py"),
+        ("/a/__pycache__/b.cpython-312.opt-1.pyc", "/a/b.py"),
+        ("/cache/a/b.cpython-312.pyc", "/a/b.py"),
+        ("/a/b.cpython-312.pyc", None),
+        ("/cache/a/__pycache__/b.cpython-312.pyc", None),
+        ("/a/b.so", None),
+    ],
+)
+def test_the_source_of_an_opened_file(path: str, source: str | None) -> None:
+    assert source_of(path, "/cache") == source
+
+
+def test_sources_are_told_apart_by_interpreter_and_other_programs_are_left_out() -> None:
+    opened = [
+        Opened("/a/x.py", False, "/usr/bin/python3.11"),
+        Opened("/a/__pycache__/y.cpython-311.pyc", False, "/usr/bin/python3.11"),
+        Opened("/b/z.py", False, "/opt/bin/python3.12"),
+        Opened("/a/x.py", False, "/usr/bin/grep"),
+        Opened("/a", True, "/usr/bin/python3.11"),
+    ]
+    assert sources_of(opened) == {"/usr/bin/python3.11": ["/a/x.py", "/a/y.py"], "/opt/bin/python3.12": ["/b/z.py"]}
+
+
+def test_an_interpreter_takes_the_filled_cache_and_compiles_nothing(tmp_path: Path) -> None:
+    source, prefix = tmp_path / "site" / "mine.py", tmp_path / "cache"
+    source.parent.mkdir()
+    source.write_text("VALUE = 1\n")
+    (source.parent / "later.py").write_text("OTHER = 2\n")
+    py_compile.compile(str(source.parent / "later.py"))
+    prefix.mkdir()
+    filled = fill([sys.executable, "-IS", COMPILER], [str(source), str(tmp_path / "gone.py")], str(prefix), {})
+    assert (filled.compiled, filled.copied, filled.failed) == (1, 1, 1)
+    # The sources of the interpreter itself that lie where it looks are there too, where they have bytecode.
+    ours = f"{prefix}{source.parent}"
+    stored = {path: path.stat().st_mtime_ns for path in prefix.rglob("*.pyc") if str(path).startswith(ours)}
+    answer = subprocess.run(
+        [sys.executable, "-v", "-c", "import mine, later; print(mine.__cached__, later.__cached__)"],
+        env={"PYTHONPYCACHEPREFIX": str(prefix), "PYTHONPATH": str(source.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stdout.split() == [str(path) for path in sorted(stored, reverse=True)]
+    assert f"matches {source}" in answer.stderr
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"/etc/cron.d/x.pyc\x001\x00x",
+        b"PREFIX/../x.pyc\x001\x00x",
+        b"PREFIX/x.sh\x001\x00x",
+        b"PREFIX/a.pyc\x0099999999999\x00x",
+        b"PREFIX/a.pyc\x00ten\x00x",
+        b"PREFIX/a.pyc\x005\x00x",
+        b"\x004\x00nope",
+        b"",
+    ],
+)
+def test_whatever_a_strange_interpreter_sends_stays_below_the_prefix(tmp_path: Path, sent: bytes) -> None:
+    prefix = tmp_path / "cache"
+    prefix.mkdir()
+    answer = tmp_path / "answer"
+    answer.write_bytes(sent.replace(b"PREFIX", os.fsencode(prefix)))
+    with pytest.raises(SettingError, match="bytecode"):
+        fill(["/bin/sh", "-c", f"cat >/dev/null; cat {answer}"], ["/a.py"], str(prefix), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answer", "cache"]
+
+
+def test_frames_are_read_one_after_the_other() -> None:
+    assert list(frames(io.BytesIO(b"/a\x002\x00xy/b\x000\x00"))) == [("/a", b"xy"), ("/b", b"")]
