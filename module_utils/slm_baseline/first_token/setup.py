@@ -26,8 +26,6 @@ from .watch import in_tree
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 LEAST_COMPILE_S = 0.2
 """CPU seconds of compiling at every start below which a bytecode cache is not worth its files."""
-
-
 UNATTRIBUTED_TELLS = 10
 """More than one opened file in so many without a process to ask is told."""
 
@@ -176,10 +174,11 @@ def _of_unit(unit: str) -> Callable[[int], bool | None]:
 def _fill(host: Host, target: Target, recording: Recording, user: Mapping[str, Any]) -> Filled | None:
     """Bytecode for what was imported, by each interpreter of the target; None where none was seen."""
     os.makedirs(host.path(target.pycache), mode=0o755)
-    filled = [
-        fill([program, "-IS", COMPILER], sources, target.pycache, user)
-        for program, sources in sources_of(recording.seen.opened.values()).items()
-    ]
+    filled = []
+    for program, sources in sources_of(recording.seen.opened.values()).items():
+        if user["user"] == 0:
+            require_trusted(host, program, f"first_token.{target.name}.bytecode")
+        filled.append(fill([program, "-IS", COMPILER], sources, target.pycache, user))
     if not filled:
         return None
     return Filled(
