@@ -54,16 +54,16 @@ class ExecWatch:
                 self._fd, _MARK_ADD | _MARK_MOUNT, ctypes.c_uint64(_OPEN_EXEC_PERM), _AT_FDCWD, mount.encode()
             )
             self._check(done, f"fanotify_mark {mount}")
-        self._notes, out = os.pipe()
-        os.set_blocking(self._notes, False)
+        # A file, not a pipe: a full pipe would stop the watcher, and with it every program that is to start.
+        self._notes = os.memfd_create("notes", os.MFD_CLOEXEC)
+        self._read = 0
         self.seen = 0
-        if os.fork() == 0:
-            os.close(self._notes)
+        self._watcher = os.fork()
+        if self._watcher == 0:
             try:
-                self._answer(uid, out)
+                self._answer(uid, self._notes)
             finally:
                 os._exit(1)
-        os.close(out)
         os.close(self._fd)
 
     @staticmethod
@@ -93,15 +93,11 @@ class ExecWatch:
 
     def offences(self) -> list[str]:
         """What root executed since the last call though the user could have changed it."""
-        data = b""
-        while True:
-            try:
-                chunk = os.read(self._notes, 1 << 16)
-            except BlockingIOError:
-                break
-            if not chunk:
-                raise RuntimeError("the watcher has gone")
-            data += chunk
+        if os.waitpid(self._watcher, os.WNOHANG) != (0, 0):
+            raise RuntimeError("the watcher has gone")
+        data = os.pread(self._notes, os.fstat(self._notes).st_size - self._read, self._read)
+        data = data[: data.rfind(b"\n") + 1]
+        self._read += len(data)
         notes = [json.loads(line) for line in data.splitlines()]
         self.seen += len(notes)
         return [
