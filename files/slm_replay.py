@@ -6,7 +6,7 @@
 
 A plan is text, one line an entry, its fields separated by tabs (see `slm_baseline/first_token/plan.py`, which writes
 it): `D path` a directory to list, `I` and `W` a file of the imports or of the weights with its inode, size in bytes,
-mtime in ns and ranges of pages. The imports are finished before the first byte of the weights is asked for, since
+mtime in ns and ranges of pages. All of the imports is asked for before the first byte of the weights, since
 their small reads would queue behind large ones. A file that is not the recorded one any more is left alone.
 
 It opens regular files to read and changes nothing. It ends with status 0 whatever it could not read: a service must
@@ -120,7 +120,7 @@ def read_plan(path: str) -> Plan:
 
 
 class Tally:
-    """What was done. Each worker adds to its own list, so that nothing is counted twice."""
+    """What was done, by all workers: appending to a list is one step under the interpreter's lock."""
 
     def __init__(self) -> None:
         self.first_request_ns = 0
@@ -262,7 +262,7 @@ class Replay:
             os.close(descriptor)
 
     def missing(self, descriptor: int, entry: Entry) -> list[tuple[int, int]]:
-        """The chunks of the entry's ranges that are not in memory: neither their first byte nor their last is."""
+        """The chunks of the entry's ranges that are not in memory: not both their first byte and their last are."""
         found = []
         probe = bytearray(1)
         for first, length in entry.ranges:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -15,6 +18,7 @@ from .watch import Opened
 
 MAX_FILE_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 2 << 30
+MAX_FILES = 200_000
 _BYTECODE = re.compile(r"(?P<folder>.*?)(?P<beside>/__pycache__)?/(?P<name>[^/.]+)\.[a-z]+-\d+(\.opt-\d)?\.pyc")
 _TIMEOUT_S = 600
 
@@ -82,7 +86,10 @@ def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapp
     except (OSError, subprocess.SubprocessError) as error:
         raise _failed(command[0], str(error)) from error
     totals: dict[str, Any] = {}
-    stored = 0
+    files = stored = 0
+    # It may be anybody's interpreter: one that reads nothing, or says nothing, is ended with its group.
+    ending = threading.Timer(_TIMEOUT_S, _end, (process,))
+    ending.start()
     with process:
         assert process.stdin
         assert process.stdout
@@ -94,16 +101,15 @@ def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapp
                 if not path:
                     totals = json.loads(data)
                     break
-                stored += len(data)
-                if stored > MAX_TOTAL_BYTES:
+                files, stored = files + 1, stored + len(data)
+                if stored > MAX_TOTAL_BYTES or files > MAX_FILES:
                     raise ValueError("more bytecode than any start imports")
                 _store(prefix, path, data)
         except (OSError, ValueError, RecursionError) as error:
-            process.kill()
             raise _failed(command[0], str(error)) from error
         finally:
-            if process.poll() is None and totals:
-                process.wait(_TIMEOUT_S)
+            ending.cancel()
+            _end(process)
     try:
         return Filled(
             int(totals["compiled"]),
@@ -112,8 +118,14 @@ def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapp
             float(totals["compile_s"]),
             stored,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _failed(command[0], f"it ended with {process.returncode} before it was done") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process's group; it has its own, and cannot be reaped before its owner waits for it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def frames(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:

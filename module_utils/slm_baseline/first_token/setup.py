@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
 from .record import Recording, record
 from .start import identity_of, restart_unit, start_command, unit_facts
 from .target import HOME, PROGRAMS, TARGETS, UNITS, Target, recorded_targets
-from .watch import in_tree
+from .watch import in_tree, in_unit
 
 DROP_CACHES = "/proc/sys/vm/drop_caches"
 LEAST_COMPILE_S = 0.2
@@ -135,14 +135,16 @@ def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], user: Map
             outcome.starts = 2
         outcome.plan = recording.plan
         outcome.notes += _notes(recording)
-        host.write_durably(target.plan, to_text(recording.plan).encode("utf-8", "surrogateescape"))
+        # Names of files that others may not list: for root, who replays a unit's plan, and a command's own group.
+        text = to_text(recording.plan).encode("utf-8", "surrogateescape")
+        host.write_durably(target.plan, text, mode=0o640, gid=0 if target.unit else user["group"])
         files = wanted_files(target, has_bytecode)
         _write(host, files)
         if target.unit and target.replay in ("ahead", "both"):
             _link(host, target)
         hashes = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in files.items()}
         document = {"schema_version": 1, "target": target.to_json(), "files": hashes}
-        host.write_durably(target.record, json.dumps(document, indent=1).encode() + b"\n")
+        host.write_durably(target.record, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
         reload_units(host)
     except OSError as error:
         raise os_problem(f"first_token.{target.name}", "its files in place", error) from error
@@ -154,21 +156,8 @@ def _recorded(host: Host, target: Target, environment: Mapping[str, str]) -> Rec
     os.sync()
     host.write_kernel(DROP_CACHES, "3")
     if target.unit:
-        return record(host, _of_unit(target.unit), lambda: restart_unit(target), facts)
+        return record(host, in_unit(target.unit), lambda: restart_unit(target), facts)
     return record(host, in_tree(os.getpid()), lambda: start_command(target, environment), facts)
-
-
-def _of_unit(unit: str) -> Callable[[int], bool | None]:
-    """Whether a process is in the unit's control group; its path is not known before the unit is started."""
-
-    def belongs(pid: int) -> bool | None:
-        try:
-            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-                return any(unit in line.rstrip("\n").split(":", 2)[2].split("/") for line in file)
-        except (OSError, IndexError):
-            return None
-
-    return belongs
 
 
 def _fill(host: Host, target: Target, recording: Recording, user: Mapping[str, Any]) -> Filled | None:

@@ -9,10 +9,11 @@ import pwd
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.parse
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from ..host.errors import SettingError
 from .target import Target
@@ -43,6 +44,12 @@ def identity_of(target: Target, user: str) -> dict[str, Any]:
 def start_command(target: Target, environment: Mapping[str, str]) -> None:
     """Run the target's command until it is ready; nothing of it is left running. SettingError."""
     deadline = time.monotonic() + target.timeout_s
+    with tempfile.TemporaryFile() as errors:
+        _run_command(target, environment, deadline, errors)
+
+
+def _run_command(target: Target, environment: Mapping[str, str], deadline: float, errors: IO[bytes]) -> None:
+    """`errors` takes what the command writes to stderr: a pipe that nobody reads would stop it."""
     try:
         process = subprocess.Popen(
             target.command,
@@ -50,20 +57,21 @@ def start_command(target: Target, environment: Mapping[str, str]) -> None:
             env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **dict(target.environment), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=errors,
             start_new_session=True,
             **identity_of(target, target.user),
         )
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise _not_ready(target, str(error)) from error
     try:
         if target.ready == "exit":
             try:
-                _, errors = process.communicate(timeout=target.timeout_s)
+                process.wait(target.timeout_s)
             except subprocess.TimeoutExpired:
                 raise _not_ready(target, f"still running after {target.timeout_s:g} s") from None
             if process.returncode:
-                last = (errors.decode("utf-8", "replace").strip().splitlines() or ["no word"])[-1][:300]
+                errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+                last = (errors.read().decode("utf-8", "replace").strip().splitlines() or ["no word"])[-1][:300]
                 raise _not_ready(target, f"exit status {process.returncode}: {last}")
         else:
             _wait(target, deadline, lambda: process.poll() is None)
@@ -71,8 +79,6 @@ def start_command(target: Target, environment: Mapping[str, str]) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if process.stderr:
-            process.stderr.close()
 
 
 def restart_unit(target: Target) -> None:

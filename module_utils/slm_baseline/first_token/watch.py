@@ -114,7 +114,7 @@ def _open_group() -> int:
     if not hasattr(libc, "fanotify_init"):
         raise _unavailable("this C library has no fanotify")
     descriptor = libc.fanotify_init(
-        _CLOEXEC | _NONBLOCK | _UNLIMITED_QUEUE, os.O_RDONLY | os.O_CLOEXEC | os.O_LARGEFILE
+        _CLOEXEC | _NONBLOCK | _UNLIMITED_QUEUE, os.O_RDONLY | os.O_CLOEXEC | os.O_LARGEFILE | os.O_NONBLOCK
     )
     if descriptor < 0:
         raise _unavailable(os.strerror(ctypes.get_errno()))
@@ -227,16 +227,15 @@ def in_tree(root_pid: int) -> Callable[[int], bool | None]:
     return belongs
 
 
-def in_cgroup(group: str) -> Callable[[int], bool | None]:
-    """Whether a process is in the control group of that path (as systemd's `ControlGroup` has it) or below it."""
+def in_unit(unit: str) -> Callable[[int], bool | None]:
+    """Whether a process is in the control group of that unit; the group's path is not known before the unit starts."""
 
     def belongs(pid: int) -> bool | None:
         try:
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-                paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
+                return any(unit in line.rstrip("\n").split(":", 2)[2].split("/") for line in file)
         except (OSError, IndexError):
             return None
-        return any(path == group or path.startswith(f"{group}/") for path in paths)
 
     return belongs
 

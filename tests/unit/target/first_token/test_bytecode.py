@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.slm_baseline.first_token import bytecode
 from ansible.module_utils.slm_baseline.first_token.bytecode import fill, frames, source_of, sources_of
 from ansible.module_utils.slm_baseline.first_token.watch import Opened
 from ansible.module_utils.slm_baseline.host.errors import SettingError
@@ -91,6 +92,21 @@ def test_whatever_a_strange_interpreter_sends_stays_below_the_prefix(tmp_path: P
     with pytest.raises(SettingError, match="bytecode"):
         fill(["/bin/sh", "-c", f"cat >/dev/null; cat {answer}"], ["/a.py"], str(prefix), {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answer", "cache"]
+
+
+@pytest.mark.parametrize(
+    "script", ["exec sleep 600", "cat >/dev/null; exec sleep 600", "yes | tr -d '\\n' & sleep 600"]
+)
+def test_an_interpreter_that_holds_us_up_is_ended(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bytecode, "_TIMEOUT_S", 0.5)
+    with pytest.raises(SettingError, match="bytecode"):
+        fill(["/bin/sh", "-c", script], ["/a.py"] * 50_000, str(tmp_path), {})
+
+
+def test_counts_that_are_no_numbers_are_one_error(tmp_path: Path) -> None:
+    told = '{"compiled": Infinity, "copied": 0, "failed": 0, "compile_s": 0}'
+    with pytest.raises(SettingError, match="bytecode"):
+        fill(["/bin/sh", "-c", f"printf '\\0%d\\0%s' {len(told)} '{told}'"], [], str(tmp_path), {})
 
 
 def test_frames_are_read_one_after_the_other() -> None:

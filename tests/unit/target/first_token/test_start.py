@@ -1,0 +1,49 @@
+"""A command that is started to be recorded: whatever it does, the answer comes in time, and it is one error."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import replace
+
+import pytest
+from ansible.module_utils.slm_baseline.first_token import start
+from ansible.module_utils.slm_baseline.first_token.start import start_command
+from ansible.module_utils.slm_baseline.first_token.target import Target
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+
+SHELL = Target("app", command=("/bin/sh", "-c", "exit 0"), user=getpass.getuser(), timeout_s=20)
+
+
+@pytest.fixture(autouse=True)
+def as_ourselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(start, "identity_of", lambda target, user: {})
+
+
+def running(script: str, **more: object) -> Target:
+    return replace(SHELL, command=("/bin/sh", "-c", script), **more)  # type: ignore[arg-type]
+
+
+def test_a_command_that_ends_well_is_ready() -> None:
+    start_command(SHELL, {})
+
+
+def test_a_failure_is_told_with_its_last_line_however_much_it_wrote() -> None:
+    script = "head -c 300000 /dev/zero >&2; echo >&2; echo the reason >&2; exit 3"
+    with pytest.raises(SettingError, match="exit status 3: the reason"):
+        start_command(running(script), {})
+
+
+def test_a_service_that_fills_its_stderr_is_not_held_up() -> None:
+    script = "head -c 300000 /dev/zero >&2; echo done; exit 0"
+    with pytest.raises(SettingError, match="it ended before it was ready"):
+        start_command(running(script, ready="port", ready_at="1"), {})
+
+
+def test_a_text_that_no_process_can_get_is_one_error() -> None:
+    with pytest.raises(SettingError, match="null byte"):
+        start_command(replace(SHELL, environment=(("A", "\0"),)), {})
+
+
+def test_a_command_that_does_not_end_is_ended() -> None:
+    with pytest.raises(SettingError, match="still running after 0"):
+        start_command(running("sleep 600", timeout_s=0.3), {})
