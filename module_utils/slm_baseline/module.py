@@ -14,14 +14,13 @@ from .host import lease
 from .host.clock import now
 from .host.errors import SettingError, os_problem
 from .host.files import Host
-from .host.systemd import reload_units
+from .host.systemd import UNITS, reload_units
 from .settings.carry_out import carry_out
 from .settings.changes import Change, outcome
 from .settings.kinds.pools import NeedsReboot
 from .settings.registry import Wanted
 from .settings.restore import undo_sweep
 from .settings.snapshot import foresee, load, recorded_of, refuse_unfinished_sweep
-from .settings.units import UNITS
 
 ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
 RUN_ARGUMENT: dict[str, Any] = {

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..host.caches import drop_host_caches
 from ..host.errors import SettingError, os_problem
 from ..host.files import Host
-from ..host.systemd import reload_units
+from ..host.systemd import UNITS, reload_units
 from ..host.trees import remove_folder_if_empty, remove_tree
 from ..host.trust import require_trusted
 from .bytecode import Filled, fill, sources_of
@@ -20,10 +21,9 @@ from .files import COMPILER, MARK, STARTER, STARTER_TEXT, drop_in, wanted_files
 from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
 from .record import Recording, record
 from .start import identity_of, restart_unit, start_command, unit_facts
-from .target import HOME, PROGRAMS, TARGETS, UNITS, Target, recorded_targets
+from .target import HOME, PROGRAMS, TARGETS, Target, recorded_targets
 from .watch import in_tree, in_unit
 
-DROP_CACHES = "/proc/sys/vm/drop_caches"
 LEAST_COMPILE_S = 0.2
 """CPU seconds of compiling at every start below which a bytecode cache is not worth its files."""
 UNATTRIBUTED_TELLS = 10
@@ -153,8 +153,7 @@ def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], user: Map
 
 def _recorded(host: Host, target: Target, environment: Mapping[str, str]) -> Recording:
     facts = {"spinning": "0"}
-    os.sync()
-    host.write_kernel(DROP_CACHES, "3")
+    drop_host_caches(host)
     if target.unit:
         return record(host, in_unit(target.unit), lambda: restart_unit(target), facts)
     return record(host, in_tree(os.getpid()), lambda: start_command(target, environment), facts)

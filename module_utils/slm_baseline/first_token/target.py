@@ -10,11 +10,11 @@ from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.systemd import UNITS
 
 HOME = "/var/lib/slm-baseline/first-token"
 PROGRAMS = f"{HOME}/bin"
 TARGETS = f"{HOME}/targets"
-UNITS = "/etc/systemd/system"
 READY = ("notify", "port", "url", "exit")
 REPLAY = ("together", "ahead", "both", "none")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -7,6 +7,9 @@ import subprocess
 from .files import Host
 from .trust import find_program
 
+UNITS = "/etc/systemd/system"
+"""Where an administrator's units are, and ours."""
+
 
 def systemd_runs(host: Host) -> bool:
     """Whether systemd is PID 1 here: sd_booted(3) looks for this folder."""

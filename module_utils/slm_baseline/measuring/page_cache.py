@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Union
 
-from ..host.errors import SettingError, os_problem
-from ..host.files import Host
+from ..host.caches import drop_host_caches as drop_host_caches
+from ..host.errors import SettingError
 from ..host.mincore import page_vectors
 
-DROP_CACHES = "/proc/sys/vm/drop_caches"
 _CACHESTAT = 451
 """cachestat(2) has no wrapper in libc; since Linux 6.5 it has this number on every architecture but alpha and mips."""
 PathLike = Union[str, "os.PathLike[str]"]
@@ -135,15 +134,6 @@ def evict(paths: Iterable[PathLike]) -> None:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
-
-
-def drop_host_caches(host: Host) -> None:
-    """`sync`, then page cache, dentries and inodes of the whole host (Documentation/admin-guide/sysctl/vm.rst)."""
-    os.sync()
-    try:
-        host.write_kernel(DROP_CACHES, "3")
-    except OSError as error:
-        raise os_problem("drop_caches", "3", error) from error
 
 
 def warm(paths: Iterable[PathLike]) -> int:

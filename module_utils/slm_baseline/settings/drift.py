@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.systemd import UNITS
 from .hugetlb import default_page_bytes
 from .other_writers import Competitor
 from .registry import KINDS, Wanted, boot_values, persisted_values, read_values, values_of
-from .units import UNITS
 
 
 @dataclass(frozen=True)

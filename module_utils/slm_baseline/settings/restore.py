@@ -11,13 +11,13 @@ from ..host.errors import SettingError, os_problem
 from ..host.files import Host, temporary_name
 from ..host.lease import boot_id
 from ..host.mountinfo import mounted_at, read_mountinfo
+from ..host.systemd import UNITS
 from .changes import Change, described
 from .files import ChangeFile, FileState, file_state
 from .kinds.kind import Recorded
 from .ownership import FILES, digest
 from .registry import KINDS
 from .snapshot import SWEEP_PRIOR, Snapshot, load
-from .units import UNITS
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from ..host.errors import SettingError
 from ..host.files import Host
-from ..host.systemd import reload_units
+from ..host.systemd import UNITS, reload_units
 from .restore import goal_of, restore
 from .snapshot import SNAPSHOT, SWEEP_PRIOR, Snapshot, archive, load, our_files, remove_leftovers, save
-from .units import UNITS
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,14 @@ from typing import Any
 from ..host.errors import SettingError, os_problem
 from ..host.files import Host, missing_folders, temporary_name
 from ..host.lease import FOLDER as RUN_FOLDER
+from ..host.systemd import UNITS
 from .dropins import TMPFILES
 from .files import FileState, file_state
 from .kinds.kind import Recorded
 from .ownership import FILES, Ours
 from .registry import KINDS, Wanted, every_kind
 from .stored import absolute, text
-from .units import UNITS, our_units, wants_of
+from .units import our_units, wants_of
 
 STATE = "/var/lib/slm-baseline"
 SNAPSHOT = f"{STATE}/snapshot.json"

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.systemd import UNITS
 from .dropins import MARK, is_ours, plan_file
 from .files import ChangeFile, file_state, our_link
 from .hugetlb import HUGEPAGES
 from .hugetlbfs import MountSpec, parse_options
 
-UNITS = "/etc/systemd/system"
 WANTS = f"{UNITS}/local-fs.target.wants"
 
 

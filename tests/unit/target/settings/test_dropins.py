@@ -10,7 +10,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host import systemd
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.systemd import reload_units, systemd_runs
+from ansible.module_utils.slm_baseline.host.systemd import UNITS, reload_units, systemd_runs
 from ansible.module_utils.slm_baseline.settings.dropins import (
     MARK,
     Line,
@@ -25,7 +25,6 @@ from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
 from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
 from ansible.module_utils.slm_baseline.settings.snapshot import our_files
 from ansible.module_utils.slm_baseline.settings.units import (
-    UNITS,
     is_enabled,
     our_units,
     parse_unit,

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host, temporary_name
+from ansible.module_utils.slm_baseline.host.systemd import UNITS
 from ansible.module_utils.slm_baseline.settings.files import FileState
 from ansible.module_utils.slm_baseline.settings.hugetlb import read_pool
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
@@ -43,7 +44,7 @@ from ansible.module_utils.slm_baseline.settings.snapshot import (
     sealed,
     take,
 )
-from ansible.module_utils.slm_baseline.settings.units import UNITS, unit_path, wants_path
+from ansible.module_utils.slm_baseline.settings.units import unit_path, wants_path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

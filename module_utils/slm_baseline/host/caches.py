@@ -1,0 +1,19 @@
+"""The page cache of the whole host, dropped."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import os_problem
+from .files import Host
+
+DROP_CACHES = "/proc/sys/vm/drop_caches"
+
+
+def drop_host_caches(host: Host) -> None:
+    """`sync`, then page cache, dentries and inodes of the whole host (Documentation/admin-guide/sysctl/vm.rst)."""
+    os.sync()
+    try:
+        host.write_kernel(DROP_CACHES, "3")
+    except OSError as error:
+        raise os_problem("drop_caches", "3", error) from error
