@@ -92,8 +92,14 @@ def fight(world: World, each: Attack) -> dict[str, object]:
 
 
 def is_one_error(answer: Answer) -> bool:
-    """A success, or one error in five parts without a traceback."""
-    if "Traceback (most recent call last)" in answer.output:
+    """A success, or one error in five parts without a traceback.
+
+    What a loader that died wrote to its errors is kept in its failed sample, word for word: that is no error of ours.
+    """
+    output = answer.output
+    for sample in answer.result.get("samples", []):
+        output = output.replace(json.dumps(sample["stderr_tail"]), "null")
+    if "Traceback (most recent call last)" in output:
         return False
     if not answer.result.get("failed"):
         return True
