@@ -31,14 +31,14 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Way:
+class PathWalk:
     """Every component on the way to a path, from `/` on. `missing` is the first one that does not exist, if any."""
 
     steps: tuple[Step, ...]
     missing: str | None = None
 
 
-def way_to(host: Host, path: str) -> Way:
+def walk_path(host: Host, path: str) -> PathWalk:
     """The way to an absolute path. OSError for a loop of links, or a folder that this process may not pass."""
     steps = {"/": _step(host, "/")}
     at, ahead, links = "/", _parts(path), 0
@@ -51,7 +51,7 @@ def way_to(host: Host, path: str) -> Way:
         try:
             step = _step(host, following)
         except (FileNotFoundError, NotADirectoryError):
-            return Way(tuple(steps.values()), following)
+            return PathWalk(tuple(steps.values()), following)
         steps[following] = step
         if not stat.S_ISLNK(step.mode):
             at = following
@@ -64,10 +64,10 @@ def way_to(host: Host, path: str) -> Way:
             )
         at = "/" if target.startswith("/") else at
         ahead = _parts(target) + ahead
-    return Way(tuple(steps.values()))
+    return PathWalk(tuple(steps.values()))
 
 
-def weakness(way: Way, owners: Sequence[int] = (0,)) -> str | None:
+def weakness(way: PathWalk, owners: Sequence[int] = (0,)) -> str | None:
     """What lets others than these owners change where a way leads or what is there, in words; None for a trusted one.
 
     In a sticky folder nobody may rename or remove what is another's (unlink(2)), so an owner's folder there is safe. A
@@ -94,7 +94,7 @@ def untrusted(host: Host, path: str) -> str | None:
     # A test's tree belongs to whoever runs the test.
     owners = (0,) if host.is_live else (0, os.geteuid())
     try:
-        return weakness(way_to(host, path), owners)
+        return weakness(walk_path(host, path), owners)
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
 

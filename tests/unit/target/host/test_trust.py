@@ -10,13 +10,13 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.trust import (
+    PathWalk,
     Step,
-    Way,
     acting_as,
     find_program,
     require_trusted,
     search_path,
-    way_to,
+    walk_path,
     weakness,
 )
 
@@ -25,8 +25,8 @@ ROOT = Step("/", FOLDER | 0o755, 0)
 BIN = ("/bin", FOLDER | 0o755, 0)
 
 
-def way(*steps: tuple[str, int, int], missing: str | None = None) -> Way:
-    return Way((ROOT, *(Step(*step) for step in steps)), missing)
+def way(*steps: tuple[str, int, int], missing: str | None = None) -> PathWalk:
+    return PathWalk((ROOT, *(Step(*step) for step in steps)), missing)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def way(*steps: tuple[str, int, int], missing: str | None = None) -> Way:
         way(("/tmp", FOLDER | 0o1777, 0), missing="/tmp/ours"),
     ],
 )
-def test_what_only_root_can_write_is_trusted(trusted: Way) -> None:
+def test_what_only_root_can_write_is_trusted(trusted: PathWalk) -> None:
     assert weakness(trusted) is None
 
 
@@ -61,12 +61,12 @@ def test_what_only_root_can_write_is_trusted(trusted: Way) -> None:
         (way(("/tmp", FOLDER | 0o1777, 0), ("/tmp/log", FILE | 0o644, 0)), "/tmp/log lies in a folder"),
         (way(("/tmp", FOLDER | 0o1777, 0), ("/tmp/link", LINK | 0o777, 0), BIN), "/tmp/link lies in"),
         (way(("/opt", LINK | 0o777, 990), BIN), "/opt belongs to user id 990"),
-        (Way((Step("/", FOLDER | 0o777, 0),)), "/ has mode 0777"),
+        (PathWalk((Step("/", FOLDER | 0o777, 0),)), "/ has mode 0777"),
         # The sticky bit of a file means nothing.
         (way(("/srv", FILE | 0o1777, 0), missing="/srv/x"), "/srv has mode 1777"),
     ],
 )
-def test_what_others_can_change_is_named(weak: Way, word: str) -> None:
+def test_what_others_can_change_is_named(weak: PathWalk, word: str) -> None:
     assert word in str(weakness(weak))
 
 
@@ -84,7 +84,7 @@ def host(tmp_path: Path) -> Host:
 def test_every_component_of_every_link_is_on_the_way(host: Host) -> None:
     host.path("/safe/up").symlink_to("../open/inner")
     host.path("/open/inner").symlink_to("/safe")
-    found = way_to(host, "/safe/./up//python")
+    found = walk_path(host, "/safe/./up//python")
     assert [step.path for step in found.steps] == ["/", "/safe", "/safe/up", "/open", "/open/inner", "/safe/python"]
     assert "/open has mode 0777" in str(weakness(found, (0, os.geteuid())))
     with pytest.raises(SettingError, match=r"slm_benchmark_python: .* found /safe/up/python: /open has mode 0777"):
@@ -94,7 +94,7 @@ def test_every_component_of_every_link_is_on_the_way(host: Host) -> None:
 
 @pytest.mark.parametrize("path", ["/safe/gone", "/safe/gone/deeper", "/safe/python/deeper"])
 def test_a_way_ends_where_nothing_is(host: Host, path: str) -> None:
-    found = way_to(host, path)
+    found = walk_path(host, path)
     assert found.missing is not None
     assert path.startswith(found.missing)
 
