@@ -115,7 +115,7 @@ def _scan(path: str, *more: tuple[str, str]) -> Callable[[str], object]:
         try:
             found = competitors.find_competitors(host, registry.values_of(wanted), DEFAULT_PAGE)
             json.dumps([writer.as_dict() for writer in found])
-            return drift.compare(host, wanted, found)
+            return drift.drift_rows(host, wanted, found)
         finally:
             for one in (path, *(other for other, _ in more)):
                 if one.startswith("/proc/"):

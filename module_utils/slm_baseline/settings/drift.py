@@ -27,7 +27,7 @@ class Row:
     detail: str
 
 
-def compare(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> list[Row]:
+def drift_rows(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> list[Row]:
     """A row for every wanted knob, and one for each that a drop-in of ours still sets though nobody wants it.
 
     A knob with one of the `competitors` has drifted: what holds now need not hold tomorrow.

@@ -10,7 +10,7 @@ from ..host import meminfo
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.systemd import systemd_runs
-from .drift import compare
+from .drift import drift_rows
 from .guard import Guard
 from .hugetlb import default_page_bytes, pool_nodes
 from .kinds.kind import Kind
@@ -65,7 +65,7 @@ def competitors_of(host: Host, wanted: Wanted) -> list[Competitor]:
 def judge(host: Host, wanted: Wanted, competitors: Sequence[Competitor], tolerate: bool = False) -> dict[str, Any]:
     """The wanted tuning against this host: `rows` and `competitors`, JSON-ready. Tolerated ones make no row drift."""
     return {
-        "rows": [asdict(row) for row in compare(host, wanted, () if tolerate else competitors)],
+        "rows": [asdict(row) for row in drift_rows(host, wanted, () if tolerate else competitors)],
         "competitors": [writer.as_dict() for writer in competitors],
     }
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.drift import Row, compare
+from ansible.module_utils.slm_baseline.settings.drift import Row, drift_rows
 from ansible.module_utils.slm_baseline.settings.dropins import MARK, tmpfiles_text
 from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
@@ -43,7 +43,7 @@ def tuned(fake_host: Host) -> Host:
 
 
 def rows(host: Host, wanted: Wanted = WANTED) -> dict[str, Row]:
-    return {row.knob: row for row in compare(host, wanted, competitors_of(host, wanted))}
+    return {row.knob: row for row in drift_rows(host, wanted, competitors_of(host, wanted))}
 
 
 def drift(host: Host, wanted: Wanted = WANTED) -> dict[str, str]:

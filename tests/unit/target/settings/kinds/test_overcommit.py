@@ -10,7 +10,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.carry_out import carry_out
-from ansible.module_utils.slm_baseline.settings.drift import compare
+from ansible.module_utils.slm_baseline.settings.drift import drift_rows
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import DROPIN, Overcommit, parse_overcommit
 from ansible.module_utils.slm_baseline.settings.other_writers import find_competitors
 from ansible.module_utils.slm_baseline.settings.rollback import roll_back
@@ -66,11 +66,11 @@ def test_a_rollback_restores_the_owners_limit(kernel: FakeKernel) -> None:
 
 def test_its_row_tells_drift_and_where_it_is_kept(kernel: FakeKernel) -> None:
     tune(kernel, {MIB2: 512})
-    row = next(row for row in compare(kernel, [Overcommit({MIB2: 512})], ()))
+    row = next(row for row in drift_rows(kernel, [Overcommit({MIB2: 512})], ()))
     assert (row.knob, row.desired, row.runtime, row.source, row.verdict) == (KNOB, "512", "512", f"{DROPIN}:2", "clean")
     kernel.write_kernel(FILE.format(2048), "3")
-    assert compare(kernel, [Overcommit({MIB2: 512})], ())[0].detail == f"{KNOB} is 3, should be 512"
-    assert compare(kernel, [], ())[0].detail == f"{DROPIN}:2 still sets {KNOB} to 512"
+    assert drift_rows(kernel, [Overcommit({MIB2: 512})], ())[0].detail == f"{KNOB} is 3, should be 512"
+    assert drift_rows(kernel, [], ())[0].detail == f"{DROPIN}:2 still sets {KNOB} to 512"
 
 
 def test_the_sysctl_of_the_default_size_competes(kernel: FakeKernel) -> None:
