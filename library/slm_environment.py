@@ -88,10 +88,10 @@ from ansible.module_utils.slm_baseline.measuring.environment import (
     build,
     changed_scripts,
     install_scripts,
-    installed,
+    installed_parts,
     is_built,
     parse_environment,
-    remove,
+    remove_parts,
 )
 from ansible.module_utils.slm_baseline.measuring.home import require_home
 from ansible.module_utils.slm_baseline.measuring.loader_process import find_account
@@ -118,11 +118,11 @@ def main() -> None:
         require_root(host, "slm_environment")
         environment = parse_environment(params)
         if params["state"] == "absent":
-            parts = installed(host, environment.home)
+            parts = installed_parts(host, environment.home)
             if parts and not module.check_mode:
                 # A purge is what ends a rollback: nobody would release the host after it.
                 with leased(module, host, last=True):
-                    remove(host, parts)
+                    remove_parts(host, parts)
             return {"changed": bool(parts), "removed": [path for paths in parts.values() for path in paths]}
         account = find_account(params["user"])
         require_home(host, environment.home)

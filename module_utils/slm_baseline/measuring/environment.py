@@ -199,7 +199,7 @@ def fresh_scratch(host: Host, environment: Environment) -> str:
     return str(scratch)
 
 
-def installed(host: Host, home: str) -> dict[str, list[str]]:
+def installed_parts(host: Host, home: str) -> dict[str, list[str]]:
     """What of ours is on the host, by home: on record or this one. The samples of runs stand under an empty name.
 
     A folder without our mark has nothing of ours, whatever lies in it.
@@ -210,8 +210,8 @@ def installed(host: Host, home: str) -> dict[str, list[str]]:
     return {**homes, **({"": [RUNS]} if _is_there(host, RUNS) else {})}
 
 
-def remove(host: Host, parts: Mapping[str, Sequence[str]]) -> None:
-    """Remove what `installed` found, and the folders that we made for it where nothing else is left in them."""
+def remove_parts(host: Host, parts: Mapping[str, Sequence[str]]) -> None:
+    """Remove what `installed_parts` found, and the folders that we made for it where nothing else is left in them."""
     for home in filter(None, parts):
         for path in parts[home]:
             remove_tree(host.path(path))

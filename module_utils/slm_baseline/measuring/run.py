@@ -240,7 +240,7 @@ def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[S
             "cuda": gpus.cuda,
         },
         "model": subject.model.as_dict(),
-        "software": software or installed(subject.interpreter),
+        "software": software or package_versions(subject.interpreter),
         "protocol": {
             "blocks": request.blocks,
             "cold_scope": request.scope,
@@ -266,7 +266,7 @@ def loader_sha256(host: Host, request: Request) -> str:
     return hashlib.sha256(host.path(f"{request.environment.home}/{LOADER}").read_bytes()).hexdigest()
 
 
-def installed(interpreter: Interpreter) -> dict[str, Any]:
+def package_versions(interpreter: Interpreter) -> dict[str, Any]:
     """Versions by package metadata, for a run of which no loader came far enough to say."""
     return {
         "python": ".".join(map(str, interpreter.version)),

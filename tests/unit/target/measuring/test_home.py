@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.environment import Environment, fresh_scratch, installed, remove
+from ansible.module_utils.slm_baseline.measuring.environment import (
+    Environment,
+    fresh_scratch,
+    installed_parts,
+    remove_parts,
+)
 from ansible.module_utils.slm_baseline.measuring.home import (
     MARK,
     RECORD,
@@ -59,9 +64,9 @@ def test_a_folder_of_others_is_refused_by_name_and_nothing_in_it_changes(shared:
 
 def test_a_purge_of_a_folder_of_others_removes_nothing(shared: Host) -> None:
     before = tree(shared)
-    parts = installed(shared, "/data")
+    parts = installed_parts(shared, "/data")
     assert parts == {}
-    remove(shared, parts)
+    remove_parts(shared, parts)
     assert tree(shared) == before
 
 
@@ -72,7 +77,7 @@ def test_a_new_home_is_recorded_marked_and_gone_after_a_purge(host: Host) -> Non
     assert json.loads(host.read(RECORD)) == {HOME: ["/srv/deep", HOME]}
     # Nobody has to say where it is.
     assert homes_of(host, "/opt/slm-baseline") == [HOME]
-    remove(host, installed(host, "/opt/slm-baseline"))
+    remove_parts(host, installed_parts(host, "/opt/slm-baseline"))
     assert host.names("/srv") == []
     assert not host.exists("/var/lib/slm-baseline")
 
@@ -80,7 +85,7 @@ def test_a_new_home_is_recorded_marked_and_gone_after_a_purge(host: Host) -> Non
 def test_an_empty_folder_is_taken_and_left_behind_empty(host: Host) -> None:
     host.path(HOME).mkdir(parents=True)
     make_home(host, HOME)
-    remove(host, installed(host, HOME))
+    remove_parts(host, installed_parts(host, HOME))
     assert host.names("/srv/deep") == ["slm"]
     assert host.names(HOME) == []
 
@@ -88,9 +93,9 @@ def test_an_empty_folder_is_taken_and_left_behind_empty(host: Host) -> None:
 def test_two_homes_are_two_on_record(host: Host) -> None:
     for home in ("/srv/one", "/srv/two"):
         make_home(host, home)
-    parts = installed(host, "/opt/slm-baseline")
+    parts = installed_parts(host, "/opt/slm-baseline")
     assert list(parts) == ["/srv/one", "/srv/two"]
-    remove(host, {"/srv/one": parts["/srv/one"]})
+    remove_parts(host, {"/srv/one": parts["/srv/one"]})
     assert recorded_homes(host) == ["/srv/two"]
 
 
@@ -128,7 +133,7 @@ def test_a_mark_that_is_no_file_of_roots_is_none(host: Host, tmp_path: Path) -> 
 def test_a_home_that_others_can_write_is_refused(host: Host, mode: int) -> None:
     make_home(host, HOME)
     host.path(HOME).chmod(mode)
-    for work in (require_home, make_home, installed):
+    for work in (require_home, make_home, installed_parts):
         with pytest.raises(SettingError, match=r"slm_benchmark_home: wanted a path that only root can write"):
             work(host, HOME)
 
@@ -147,4 +152,4 @@ def test_a_damaged_record_is_one_error(host: Host, text: str) -> None:
     host.path(RECORD).parent.mkdir(parents=True)
     host.path(RECORD).write_text(text)
     with pytest.raises(SettingError, match=r"homes\.json: .* a damaged file"):
-        installed(host, HOME)
+        installed_parts(host, HOME)

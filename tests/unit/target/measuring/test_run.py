@@ -25,9 +25,9 @@ from ansible.module_utils.slm_baseline.measuring.environment import (
     find_base_python,
     fresh_scratch,
     install_scripts,
-    installed,
+    installed_parts,
     is_built,
-    remove,
+    remove_parts,
 )
 from ansible.module_utils.slm_baseline.measuring.home import make_home
 from ansible.module_utils.slm_baseline.measuring.interpreter import (
@@ -342,13 +342,13 @@ def test_the_purge_removes_ours_and_nothing_else(tmp_path: Path) -> None:
     host.path("/var/lib/slm-baseline/runs/run-1").mkdir(parents=True)
     for name in ("venv/bin", "huggingface", "models/tiny", "models/their-own"):
         host.path(f"/srv/shared/{name}").mkdir(parents=True)
-    parts = installed(host, "/opt/slm-baseline")
+    parts = installed_parts(host, "/opt/slm-baseline")
     assert parts == {
         "/srv/shared": ["/srv/shared/venv", "/srv/shared/slm_load.py", "/srv/shared/models/tiny"],
         "": ["/var/lib/slm-baseline/runs"],
     }
-    remove(host, parts)
-    assert installed(host, "/srv/shared") == {}
+    remove_parts(host, parts)
+    assert installed_parts(host, "/srv/shared") == {}
     assert host.names("/srv/shared") == ["huggingface", "models"]
     assert host.names("/srv/shared/models") == ["their-own"]
     assert not host.exists("/var/lib/slm-baseline")
@@ -359,7 +359,7 @@ def test_a_purge_takes_the_state_folder_along_where_it_is_empty(tmp_path: Path, 
     host = Host(tmp_path)
     for name in ("runs/run-1", *others):
         host.path(f"/var/lib/slm-baseline/{name}").mkdir(parents=True)
-    remove(host, installed(host, "/srv/shared"))
+    remove_parts(host, installed_parts(host, "/srv/shared"))
     assert host.names("/var/lib/slm-baseline") == list(others)
     assert host.exists("/var/lib/slm-baseline") is bool(others)
 
@@ -369,7 +369,7 @@ def test_a_purge_does_not_follow_links(tmp_path: Path) -> None:
     make_home(host, "/srv/shared")
     (tmp_path / "precious/tiny").mkdir(parents=True)
     host.path("/srv/shared/venv").symlink_to(tmp_path / "precious")
-    remove(host, installed(host, "/srv/shared"))
+    remove_parts(host, installed_parts(host, "/srv/shared"))
     assert (tmp_path / "precious/tiny").exists()
     assert not host.path("/srv").exists()
 
