@@ -18,32 +18,32 @@ from ..host.trees import remove_folder_if_empty
 from ..host.trust import require_trusted
 from .store import RUNS
 
-KNOB = "slm_benchmark_home"
-MARK = ".slm-baseline"
+HOME_KNOB = "slm_benchmark_home"
+HOME_MARK = ".slm-baseline"
 _MARK_TEXT = b"Made by slm-baseline, which empties and removes what it put into this folder.\n"
-STATE = os.path.dirname(RUNS)
-RECORD = f"{STATE}/homes.json"
+_STATE = os.path.dirname(RUNS)
+RECORD = f"{_STATE}/homes.json"
 
 
 def require_home(host: Host, home: str) -> None:
     """SettingError unless `home` is ours, or may become so: missing or empty, on a path that only root can write."""
-    require_trusted(host, home, KNOB)
-    found = [name for name in _entries(host, home) if name != temporary_name(MARK)]
-    if found and not is_ours(host, home):
+    require_trusted(host, home, HOME_KNOB)
+    found = [name for name in _entries(host, home) if name != temporary_name(HOME_MARK)]
+    if found and not is_marked(host, home):
         shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         raise SettingError(
-            KNOB,
+            HOME_KNOB,
             "a folder of slm-baseline's own: a new one, an empty one, or one with its mark",
-            f"{home}, which holds {shown} and no {MARK}",
+            f"{home}, which holds {shown} and no {HOME_MARK}",
             "What lies in it is removed before a measurement and by a purge, so it must belong to nobody else.",
             f"name a new folder in it, such as {home}/slm-baseline.",
         )
 
 
-def is_ours(host: Host, home: str) -> bool:
+def is_marked(host: Host, home: str) -> bool:
     """Whether a folder carries our mark: a plain file of root's."""
     try:
-        status = os.lstat(host.path(f"{home}/{MARK}"))
+        status = os.lstat(host.path(f"{home}/{HOME_MARK}"))
     except OSError:
         return False
     return stat.S_ISREG(status.st_mode) and status.st_uid in (0, os.geteuid())
@@ -56,7 +56,7 @@ def make_home(host: Host, home: str) -> None:
     interruption leaves nothing that a purge does not find, and nothing that is taken for somebody else's.
     """
     require_home(host, home)
-    if is_ours(host, home) and home in recorded_homes(host):
+    if is_marked(host, home) and home in recorded_homes(host):
         return
     missing = missing_folders(host, home)
     record = _read_record(host)
@@ -68,7 +68,7 @@ def make_home(host: Host, home: str) -> None:
         folder.chmod(0o755)
     # An empty folder that somebody filled since we looked is refused here.
     require_home(host, home)
-    host.write_durably(f"{home}/{MARK}", _MARK_TEXT)
+    host.write_durably(f"{home}/{HOME_MARK}", _MARK_TEXT)
 
 
 def recorded_homes(host: Host) -> list[str]:
@@ -78,15 +78,15 @@ def recorded_homes(host: Host) -> list[str]:
 
 def homes_of(host: Host, named: str) -> list[str]:
     """What a purge has to empty: the homes on record and the one that is named, as far as they are ours."""
-    homes = [home for home in dict.fromkeys((*recorded_homes(host), named)) if is_ours(host, home)]
+    homes = [home for home in dict.fromkeys((*recorded_homes(host), named)) if is_marked(host, home)]
     for home in homes:
-        require_trusted(host, home, KNOB)
+        require_trusted(host, home, HOME_KNOB)
     return homes
 
 
 def remove_home(host: Host, home: str) -> None:
     """Remove our mark, and the folders that we made where nothing is left in them."""
-    for name in (temporary_name(MARK), MARK):
+    for name in (temporary_name(HOME_MARK), HOME_MARK):
         host.remove_durably(f"{home}/{name}")
     for folder in sorted(_read_record(host).get(home, []), key=len, reverse=True):
         remove_folder_if_empty(host.path(folder))
@@ -109,7 +109,9 @@ def _entries(host: Host, home: str) -> list[str]:
         return []
     except NotADirectoryError as error:
         why = "The measurement puts its files into it."
-        raise SettingError(KNOB, "a folder", f"{home} or a part of it is a file", why, "name another one.") from error
+        raise SettingError(
+            HOME_KNOB, "a folder", f"{home} or a part of it is a file", why, "name another one."
+        ) from error
 
 
 def _read_record(host: Host) -> dict[str, list[str]]:
@@ -140,5 +142,5 @@ def _is_entry(host: Host, home: object, folders: object) -> bool:
 
 
 def _write_record(host: Host, record: Mapping[str, Sequence[str]]) -> None:
-    host.path(STATE).mkdir(mode=0o755, parents=True, exist_ok=True)
+    host.path(_STATE).mkdir(mode=0o755, parents=True, exist_ok=True)
     host.write_durably(RECORD, json.dumps(record, indent=1).encode() + b"\n", mode=0o600)

@@ -21,7 +21,7 @@ OLDEST = {"torch": (2, 5), "transformers": (4, 56), "accelerate": (0, 26)}
 """What the loader asks for came with these: a device's `uuid`, `dtype=`, and what transformers 4.56 itself demands."""
 _VERSION = re.compile(r"(?P<major>[0-9]{1,9})\.(?P<minor>[0-9]{1,9})", re.ASCII)
 _PROBE_TIMEOUT_S = 60.0
-KNOB = "slm_benchmark_python"
+PYTHON_KNOB = "slm_benchmark_python"
 _NOT_A_PYTHONS = ("//", "/proc/", "/sys/", "/dev/")
 _MOST_FILES = 1_000_000
 _MOST_BYTES = 128 << 30
@@ -102,7 +102,7 @@ def require_packages(python: str, account: Account | None) -> Interpreter:
         found = "Python " + ".".join(map(str, interpreter.version))
         oldest = [name + (" >= {}.{}".format(*OLDEST[name]) if name in OLDEST else "") for name in PACKAGES]
         raise SettingError(
-            KNOB,
+            PYTHON_KNOB,
             f"Python 3.10 or later with {', '.join(oldest)}",
             f"{python}, {found}"
             + (f", without {', '.join(missing)}" if missing else "")
@@ -123,7 +123,7 @@ def is_too_old(name: str, version: str) -> bool:
 def _unusable(python: str, account: Account | None, found: str) -> SettingError:
     user = account.name if account else "this user"
     return SettingError(
-        KNOB,
+        PYTHON_KNOB,
         f"a Python that {user} can run",
         f"{python}: {found}",
         f"The loader runs as {user}, without privileges.",
@@ -161,7 +161,7 @@ def _files(folders: Iterable[str]) -> Iterator[str]:
 
 def _not_its_own(found: str) -> SettingError:
     return SettingError(
-        KNOB,
+        PYTHON_KNOB,
         "a Python that names its own folders as its library",
         found,
         "Root evicts these files and reads them in.",

@@ -19,7 +19,7 @@ from ..host.errors import SettingError
 from ..host.files import Host, open_plain
 from .safetensors_header import PREFIX_BYTES, Header, header_length, parse_header
 
-KNOB = "slm_benchmark_model"
+MODEL_KNOB = "slm_benchmark_model"
 REVISION_KNOB = "slm_benchmark_model_revision"
 
 # What files/build_model.py writes per shape, bytes of all files but the manifest. The builder's own plan must agree.
@@ -141,7 +141,7 @@ class _Located:
     next_step: str
 
     def error(self, wanted: str, found: str, why: str) -> SettingError:
-        return SettingError(KNOB, wanted, found, why, self.next_step)
+        return SettingError(MODEL_KNOB, wanted, found, why, self.next_step)
 
 
 def expected_bytes(host: Host, wanted: ModelPlace) -> int:
@@ -219,7 +219,7 @@ def _locate(host: Host, wanted: ModelPlace) -> _Located:
         build = f"python build_model.py --shape {model} --output {shlex.quote(path)} --verify"
         return _Located(model, "embedded", path, None, f"build it again: {build}")
     if model.startswith("/"):
-        return _Located(model, "local", model, None, f"correct {KNOB}, or put a whole safetensors model there.")
+        return _Located(model, "local", model, None, f"correct {MODEL_KNOB}, or put a whole safetensors model there.")
     if is_hub:
         return _locate_snapshot(host, wanted)
     raise _unknown_model(model)
@@ -244,7 +244,7 @@ def _locate_snapshot(host: Host, wanted: ModelPlace) -> _Located:
     next_step = f"where the hub can be reached, run: {fetch}"
     why = "The host is offline." if wanted.offline else "A measured load must not wait for a download."
     if not host.path(cache).is_dir():
-        raise SettingError(KNOB, f"{model} in the hub cache", f"no {cache}", why, next_step)
+        raise SettingError(MODEL_KNOB, f"{model} in the hub cache", f"no {cache}", why, next_step)
     commit = revision if _COMMIT.fullmatch(revision) else (host.read_or_none(f"{cache}/refs/{revision}") or "").strip()
     path = f"{cache}/snapshots/{commit}"
     if not _COMMIT.fullmatch(commit) or not host.path(path).is_dir():
@@ -255,11 +255,11 @@ def _locate_snapshot(host: Host, wanted: ModelPlace) -> _Located:
 
 def _unknown_model(model: object) -> SettingError:
     return SettingError(
-        KNOB,
+        MODEL_KNOB,
         "an embedded shape, an absolute path or organisation/name",
         repr(model),
         "Embedded shapes are " + ", ".join(EMBEDDED_MODEL_BYTES) + ".",
-        f"correct {KNOB}.",
+        f"correct {MODEL_KNOB}.",
     )
 
 
@@ -327,7 +327,7 @@ def _file(host: Host, place: _Located, name: str, kind: str, reader: Reader | No
         closed = barrier(host.path(f"{place.path}/{name}"), reader)
         if closed:
             raise SettingError(
-                KNOB,
+                MODEL_KNOB,
                 f"files that user {reader.name} can read",
                 f"{closed} is closed to them",
                 "The loader runs unprivileged.",

@@ -16,10 +16,10 @@ from ansible.module_utils.slm_baseline.measuring.environment import (
     remove_parts,
 )
 from ansible.module_utils.slm_baseline.measuring.home import (
-    MARK,
+    HOME_MARK,
     RECORD,
     homes_of,
-    is_ours,
+    is_marked,
     make_home,
     recorded_homes,
     require_home,
@@ -73,7 +73,7 @@ def test_a_purge_of_a_folder_of_others_removes_nothing(shared: Host) -> None:
 def test_a_new_home_is_recorded_marked_and_gone_after_a_purge(host: Host) -> None:
     make_home(host, HOME)
     make_home(host, HOME)
-    assert is_ours(host, HOME)
+    assert is_marked(host, HOME)
     assert json.loads(host.read(RECORD)) == {HOME: ["/srv/deep", HOME]}
     # Nobody has to say where it is.
     assert homes_of(host, "/opt/slm-baseline") == [HOME]
@@ -102,31 +102,31 @@ def test_two_homes_are_two_on_record(host: Host) -> None:
 @pytest.mark.parametrize("torn", ["recorded", "made", "marking"])
 def test_an_interrupted_beginning_is_taken_up(host: Host, torn: str) -> None:
     make_home(host, HOME)
-    host.path(f"{HOME}/{MARK}").unlink()
+    host.path(f"{HOME}/{HOME_MARK}").unlink()
     if torn == "marking":
-        host.path(f"{HOME}/{MARK}.slm-baseline.tmp").write_text("")
+        host.path(f"{HOME}/{HOME_MARK}.slm-baseline.tmp").write_text("")
     if torn == "recorded":
         host.path(HOME).rmdir()
     make_home(host, HOME)
-    assert is_ours(host, HOME)
+    assert is_marked(host, HOME)
     assert json.loads(host.read(RECORD)) == {HOME: ["/srv/deep", HOME]}
 
 
 def test_a_mark_that_is_no_file_of_roots_is_none(host: Host, tmp_path: Path) -> None:
     make_home(host, HOME)
-    mark = host.path(f"{HOME}/{MARK}")
+    mark = host.path(f"{HOME}/{HOME_MARK}")
     mark.unlink()
     (tmp_path / "elsewhere").write_text("")
     mark.symlink_to(tmp_path / "elsewhere")
-    assert not is_ours(host, HOME)
+    assert not is_marked(host, HOME)
     mark.unlink()
     mark.mkdir()
-    assert not is_ours(host, HOME)
+    assert not is_marked(host, HOME)
     if os.geteuid() == 0:
         mark.rmdir()
         mark.write_text("")
         os.chown(mark, 65534, 65534)
-        assert not is_ours(host, HOME)
+        assert not is_marked(host, HOME)
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
