@@ -109,7 +109,7 @@ from ansible.module_utils.slm_baseline.measuring.run import (
     measure_block,
     parse_block,
     parse_request,
-    preflight,
+    require_measurable,
 )
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased
 from ansible.module_utils.slm_baseline.settings.in_force import changed_settings, settings_in_force
@@ -145,7 +145,7 @@ def main() -> None:
         request = parse_request(module.params)
         number = parse_block(module.params["block"], request.blocks)
         if module.check_mode or module.params["state"] == "checked":
-            ready = preflight(host, request)
+            ready = require_measurable(host, request)
             told = f"block {number} of {request.blocks}: not measured in check mode"
             return {
                 "changed": False,

@@ -81,7 +81,7 @@ def parse_block(value: object, blocks: int) -> int:
     return int(_number("block", value, 1, blocks, whole=True))
 
 
-def preflight(host: Host, request: Request) -> dict[str, Any]:
+def require_measurable(host: Host, request: Request) -> dict[str, Any]:
     """Everything that would stop the measurement, told before anything on the host changes; reads only.
 
     Raises the first SettingError: no root, an unknown or privileged user, a home that is somebody else's or that the

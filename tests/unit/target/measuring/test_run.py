@@ -41,7 +41,7 @@ from ansible.module_utils.slm_baseline.measuring.loader_process import Account, 
 from ansible.module_utils.slm_baseline.measuring.model_build import build_model
 from ansible.module_utils.slm_baseline.measuring.model_files import Model
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
-from ansible.module_utils.slm_baseline.measuring.run import parse_block, parse_request, preflight
+from ansible.module_utils.slm_baseline.measuring.run import parse_block, parse_request, require_measurable
 from ansible.module_utils.slm_baseline.measuring.sample import CeilingRecord, Shared
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,7 +122,7 @@ def test_a_block_lies_within_its_run() -> None:
 def test_measuring_without_root_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SettingError, match="user id 1000"):
-        preflight(Host(), parse_request(PARAMS))
+        require_measurable(Host(), parse_request(PARAMS))
 
 
 @pytest.fixture
@@ -145,14 +145,14 @@ def host(public: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 def test_preflight_counts_what_is_yet_to_be_made(host: Host) -> None:
-    fresh = preflight(host, parse_request(PARAMS))
+    fresh = require_measurable(host, parse_request(PARAMS))
     assert fresh["to_make_bytes"] > 3 << 30
-    given_python = preflight(host, parse_request({**PARAMS, "python": "/srv/python"}))
+    given_python = require_measurable(host, parse_request({**PARAMS, "python": "/srv/python"}))
     assert 0 < given_python["to_make_bytes"] < 1 << 20
     assert given_python["interpreter"] == "/srv/python"
     host.path("/proc/driver/nvidia").mkdir(parents=True)
     host.path("/proc/driver/nvidia/version").write_text("NVRM")
-    assert preflight(host, parse_request(PARAMS))["to_make_bytes"] > 12 << 30
+    assert require_measurable(host, parse_request(PARAMS))["to_make_bytes"] > 12 << 30
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_preflight_counts_what_is_yet_to_be_made(host: Host) -> None:
 )
 def test_preflight_refuses(host: Host, more: dict[str, str], knob: str) -> None:
     with pytest.raises(SettingError) as raised:
-        preflight(host, parse_request({**PARAMS, **more}))
+        require_measurable(host, parse_request({**PARAMS, **more}))
     assert raised.value.knob == knob
 
 
@@ -181,17 +181,17 @@ def test_a_home_that_the_user_cannot_reach_is_told(host: Host, closed: str, pyth
     binary.parent.mkdir(parents=True)
     binary.touch()
     host.path("/opt/slm-baseline/venv/slm-baseline.json").write_text(json.dumps(request.environment.stamp()))
-    preflight(host, request)
+    require_measurable(host, request)
     host.path(closed).chmod(0o700)
     with pytest.raises(SettingError, match=f"{closed} is closed to nobody") as raised:
-        preflight(host, request)
+        require_measurable(host, request)
     assert raised.value.knob == "slm_benchmark_home"
 
 
 def test_a_full_disk_is_told_with_its_figures(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 30))
     with pytest.raises(SettingError, match=r"3\.5 GiB free .* found 1\.0 GiB"):
-        preflight(host, parse_request(PARAMS))
+        require_measurable(host, parse_request(PARAMS))
 
 
 SHARED = Shared(CeilingRecord((2e9,), 4, False), {"torch": "2.13.0"})
