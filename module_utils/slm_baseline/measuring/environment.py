@@ -21,7 +21,7 @@ from ..host.trees import remove_folder_if_empty, remove_tree
 from ..host.trust import require_trusted, search_path, untrusted
 from .asking import ask
 from .home import forget_homes, homes_of, make_home, remove_home, require_home
-from .loader_process import Account, printable
+from .loader_process import Account, plain_text
 from .model_files import EMBEDDED_MODEL_BYTES
 from .store import RUNS
 
@@ -135,7 +135,7 @@ def find_base_python(host: Host, environment: Environment, account: Account) -> 
             answer = ask([python, "-I", "-c", _PROBE, above], account, clean, _PROBE_TIMEOUT_S)
         except (OSError, subprocess.SubprocessError):
             continue
-        minor, _, reachable = printable(answer.output).partition(" ")
+        minor, _, reachable = plain_text(answer.output).partition(" ")
         if answer.returncode or not minor.isdecimal() or int(minor) < _FEWEST_MINOR:
             continue
         if reachable != "1":
@@ -243,7 +243,7 @@ def _run(host: Host, command: Sequence[str], what: str) -> None:
             check=False,
             umask=0o022,
         )
-        said = printable(answer.stdout[-2000:]) if answer.returncode else None
+        said = plain_text(answer.stdout[-2000:]) if answer.returncode else None
     except (OSError, subprocess.SubprocessError) as error:
         said = str(error)
     if said is not None:

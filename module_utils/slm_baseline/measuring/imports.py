@@ -17,7 +17,7 @@ from ..host.errors import SettingError
 from . import page_cache
 from .import_times import Imported, as_distributions, by_package, not_required, parse_import_times
 from .interpreter import PACKAGES
-from .loader_process import Account, Loader, clean_environment, observe, printable, run_as
+from .loader_process import Account, Loader, clean_environment, observe, plain_text, run_as
 
 TOP_PACKAGES = 10
 STDERR_BYTES = 16 << 20
@@ -217,7 +217,7 @@ def _ask(loader: Loader, names: Sequence[str]) -> Mapping[str, Any]:
             **run_as(account),
         )
         if answer.returncode:
-            last = printable(answer.stderr[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
+            last = plain_text(answer.stderr[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
             raise NoAnswer(f"looking for bytecode failed: {last[0]}")
         said = json.loads(answer.stdout)
     except (subprocess.SubprocessError, ValueError, RecursionError) as error:

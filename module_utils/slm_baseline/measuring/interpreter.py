@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ..host.errors import SettingError
 from .asking import ask
-from .loader_process import Account, Loader, clean_environment, printable
+from .loader_process import Account, Loader, clean_environment, plain_text
 
 PACKAGES = ("torch", "transformers", "accelerate", "psutil", "safetensors")
 OLDEST = {"torch": (2, 5), "transformers": (4, 56), "accelerate": (0, 26)}
@@ -76,7 +76,7 @@ def probe(python: str, account: Account | None) -> Interpreter:
     except (OSError, subprocess.SubprocessError) as error:
         raise _unusable(python, account, f"running it failed: {error}") from error
     if answer.returncode:
-        last = printable(answer.errors[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
+        last = plain_text(answer.errors[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
         raise _unusable(python, account, last[0])
     try:
         said = json.loads(answer.output)
@@ -89,7 +89,7 @@ def probe(python: str, account: Account | None) -> Interpreter:
             str(said["executable"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unusable(python, account, f"its answer is not Python's: {printable(answer.output[:200])}") from error
+        raise _unusable(python, account, f"its answer is not Python's: {plain_text(answer.output[:200])}") from error
 
 
 def require_packages(python: str, account: Account | None) -> Interpreter:

@@ -297,10 +297,10 @@ def _observation(watch: _Watch, problem: str | None, ended: tuple[int, Usage] | 
             problem = f"ended with exit code {exit_code}"
         elif missing := watch.events.missing():
             problem = f"ended well but never reported {', '.join(missing)}"
-    return Observation(watch.events, problem, exit_code, name, printable(watch.tail), usage)
+    return Observation(watch.events, problem, exit_code, name, plain_text(watch.tail), usage)
 
 
-def printable(tail: bytes) -> str:
+def plain_text(tail: bytes) -> str:
     """The end of a process's stderr as plain text: control characters other than line ends and tabs are dropped."""
     text = tail.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     return "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()

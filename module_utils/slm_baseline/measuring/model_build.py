@@ -20,7 +20,7 @@ from ..host.files import Host
 from ..host.trees import remove_tree
 from .asking import ask
 from .home import make_home
-from .loader_process import Account, printable
+from .loader_process import Account, plain_text
 from .model_files import ModelPlace
 
 BUILDER = "build_model.py"
@@ -53,12 +53,12 @@ def build_model(host: Host, python: str, place: ModelPlace, account: Account | N
     except (OSError, subprocess.SubprocessError) as error:
         raise _failed(place, str(error)) from error
     if answer.returncode:
-        raise _failed(place, (printable(answer.errors[-1000:]).splitlines() or ["no word"])[-1])
+        raise _failed(place, (plain_text(answer.errors[-1000:]).splitlines() or ["no word"])[-1])
     try:
         result: dict[str, Any] = json.loads(answer.output.splitlines()[-1])
         return {"changed": bool(result["changed"]), "built": list(result["built"]), "bytes": int(result["bytes"])}
     except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
-        raise _failed(place, f"the builder ended with {printable(answer.output[-200:])!r}") from error
+        raise _failed(place, f"the builder ended with {plain_text(answer.output[-200:])!r}") from error
 
 
 @contextlib.contextmanager

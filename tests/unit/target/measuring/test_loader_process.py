@@ -21,7 +21,7 @@ from ansible.module_utils.slm_baseline.measuring.loader_process import (
     Observation,
     find_account,
     observe,
-    printable,
+    plain_text,
 )
 
 from tests.conftest import REPOSITORY
@@ -191,7 +191,7 @@ print(observe(Loader(sys.executable, {fake!r}, ({mode!r},), None, 4.0, scratch={
 
 def test_stderr_is_kept_without_control_characters(tmp_path: Path) -> None:
     assert run(tmp_path, "crash").stderr_tail == "no [31mweights[0m here"
-    assert printable(b"a\rb\x00\x07c\xff\n") == "a\nbc\N{REPLACEMENT CHARACTER}"
+    assert plain_text(b"a\rb\x00\x07c\xff\n") == "a\nbc\N{REPLACEMENT CHARACTER}"
 
 
 def test_an_interpreter_that_cannot_start_is_a_setting_error(tmp_path: Path) -> None:
