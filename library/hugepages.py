@@ -98,7 +98,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, apply_wanted, finish
 from ansible.module_utils.slm_baseline.settings.guard import Guard
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import Overcommit
 from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
@@ -120,7 +120,7 @@ def main() -> None:
     def work(host: Host) -> dict[str, Any]:
         guard = Guard.parse(module.params["margin"], module.params["max_share"])
         pools = replace(Pools.parse(host, module.params["pools"]), guard=guard, compact=module.params["compact"])
-        return set_up(module, host, "hugepages", [pools, Overcommit.parse(host, module.params["overcommit"])])
+        return apply_wanted(module, host, "hugepages", [pools, Overcommit.parse(host, module.params["overcommit"])])
 
     finish(module, work)
 

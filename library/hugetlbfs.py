@@ -58,7 +58,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, apply_wanted, finish
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     module = AnsibleModule({"mounts": {"type": "raw", "required": True}, **SETTER_ARGUMENTS}, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
-        return set_up(module, host, "hugetlbfs", [Mounts.parse(host, module.params["mounts"])])
+        return apply_wanted(module, host, "hugetlbfs", [Mounts.parse(host, module.params["mounts"])])
 
     finish(module, work)
 

@@ -70,7 +70,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, set_up
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, apply_wanted, finish
 from ansible.module_utils.slm_baseline.settings.kinds.thp import Thp
 
 KEYS = ("enabled", "defrag", "shmem_enabled", "khugepaged", "sizes")
@@ -80,7 +80,7 @@ def main() -> None:
     module = AnsibleModule({**{key: {"type": "raw"} for key in KEYS}, **SETTER_ARGUMENTS}, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
-        return set_up(module, host, "thp", [Thp.parse(host, {key: module.params[key] for key in KEYS})])
+        return apply_wanted(module, host, "thp", [Thp.parse(host, {key: module.params[key] for key in KEYS})])
 
     finish(module, work)
 

@@ -122,7 +122,7 @@ def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[st
             lease.release(host, run["id"])
 
 
-def set_up(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
+def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
     """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
     require_root(host, what)
 
