@@ -28,11 +28,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from analysis.fleet.run import FACTS, TIMES, Run
+from analysis.fleet.run import FACTS, TIME_METRICS, Run
+from analysis.text.statistics import CONFIDENCE
 
-CONFIDENCE = 0.95
 FEWEST_RUNS = 3
-FLOOR = math.log(1.05)
+LEAST_CHANGE = math.log(1.05)
 
 Array = npt.NDArray[np.float64]
 
@@ -78,8 +78,8 @@ def judge(series: Array, comparisons: int) -> Judgement:
         squares = sum(((part - part.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1) for part in (before, after))
         error = np.sqrt(squares / (runs - 2) * (1 / cut + 1 / (runs - cut)))
         reach = stats.t.isf((1 - CONFIDENCE) / 2 / (comparisons * len(cuts)), runs - 2) * error
-        slower = (after.min(axis=-1) > before.max(axis=-1)) & (mean - reach > FLOOR)
-        faster = (after.max(axis=-1) < before.min(axis=-1)) & (mean + reach < -FLOOR)
+        slower = (after.min(axis=-1) > before.max(axis=-1)) & (mean - reach > LEAST_CHANGE)
+        faster = (after.max(axis=-1) < before.min(axis=-1)) & (mean + reach < -LEAST_CHANGE)
         # Identical runs on both sides have no error, and are as clear as can be.
         clear = np.where(slower | faster, np.abs(mean) / np.maximum(error, 1e-12), 0.0)
         better = clear > clearest
@@ -113,7 +113,7 @@ def _series(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
     """Each time with the runs that measured it at the task of the newest run."""
     task = runs[-1].environment.task
     alike = [run for run in runs if run.environment.task == task]
-    measured = {metric: [run for run in alike if (run.figure(metric) or 0) > 0] for metric in TIMES}
+    measured = {metric: [run for run in alike if (run.figure(metric) or 0) > 0] for metric in TIME_METRICS}
     return list(measured.items())
 
 

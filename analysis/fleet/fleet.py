@@ -15,7 +15,7 @@ from analysis.fleet.run import Document, Run, Setting
 from analysis.fleet.stored import AuditPart, LeftOut, Stored
 from analysis.text.names import natural
 
-STATUSES = ("clean", "drift", "unreachable", "error", "unknown")
+HOST_STATUSES = ("clean", "drift", "unreachable", "error", "unknown")
 MEASURED = ("measured", "stale", "failed", "never")
 
 
@@ -50,7 +50,7 @@ class Host:
 
     @property
     def status(self) -> str:
-        """One of STATUSES: the audit's verdict where it is newer, else that of the newest run's settings."""
+        """One of HOST_STATUSES: the audit's verdict where it is newer, else that of the newest run's settings."""
         if self.audited and self.audit:
             return self.audit.status
         if not self.settings:
@@ -99,7 +99,7 @@ class Fleet:
         measured = Counter(host.measured(self.at, self.stale_after) for host in self.hosts)
         return {
             "hosts": len(self.hosts),
-            **{status: statuses[status] for status in STATUSES},
+            **{status: statuses[status] for status in HOST_STATUSES},
             **{state: measured[state] for state in MEASURED},
         }
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.fleet.run import FACTS, METRICS, Run
+from analysis.fleet.run import COMPARED_METRICS, FACTS, Run
 
 FEWEST_HOSTS = 5
 LEAST_SHARE = 0.10
@@ -64,7 +64,7 @@ def groups(latest: Iterable[Run]) -> list[list[Run]]:
 def odd_ones(group: Sequence[Run]) -> list[Odd]:
     """Every metric of every host of a group of like hosts that the rule names, the largest first."""
     found = []
-    for metric in METRICS:
+    for metric in COMPARED_METRICS:
         values = {run.host: value for run in group if (value := run.figure(metric)) is not None and value > 0}
         for host, (median, deviations) in outliers(values).items():
             share = values[host] / median - 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from analysis.fleet.fleet import Fleet
 from analysis.fleet.likeness import groups
-from analysis.fleet.run import COUNTS, KINDS, METRICS, Run
+from analysis.fleet.run import COMPARED_METRICS, COUNTS, KINDS, Run
 from analysis.text.prometheus import family
 
 FILE = "_baseline.prom"
@@ -78,7 +78,7 @@ def _likeness(fleet: Fleet, latest: list[Run]) -> str:
         [
             ({**_host(run), "metric": metric}, round(odd.get((run.host, metric), 0.0), 4))
             for run in compared
-            for metric in METRICS
+            for metric in COMPARED_METRICS
             if run.figure(metric) is not None
         ],
     )

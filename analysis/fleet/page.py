@@ -20,7 +20,7 @@ import jinja2
 from analysis.fleet.changes import Change
 from analysis.fleet.consensus import Consensus
 from analysis.fleet.fleet import Fleet, Host, Outlier
-from analysis.fleet.run import COUNTS, FACTS, KINDS, TIMES, Environment, Estimate, Run, Setting
+from analysis.fleet.run import COUNTS, FACTS, KINDS, TIME_METRICS, Environment, Estimate, Run, Setting
 from analysis.text import phases, units
 from analysis.text.schema import validate
 from analysis.text.storage import folder_name
@@ -32,7 +32,7 @@ _SCRIPTS = ("units.js", "data.js", "dom.js", "charts.js", "table.js", "views.js"
 # and the two line ends that JSON allows and old JavaScript does not.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
-Value = TypeVar("Value", bound=Hashable)
+_Value = TypeVar("_Value", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,12 @@ def _hash(text: str) -> str:
 
 
 @dataclass
-class _Table(Generic[Value]):
+class _Table(Generic[_Value]):
     """Distinct values, each stored once and referred to by its index."""
 
-    rows: dict[Value, int] = field(default_factory=dict)
+    rows: dict[_Value, int] = field(default_factory=dict)
 
-    def index(self, value: Value) -> int:
+    def index(self, value: _Value) -> int:
         return self.rows.setdefault(value, len(self.rows))
 
 
@@ -105,7 +105,7 @@ def data(fleet: Fleet, links: Links) -> dict[str, Any]:
         "changes": [_change(each, indices) for each in fleet.changes],
         "left_out": [[each.file, each.why] for each in fleet.left_out],
         "facts": list(FACTS),
-        "times": list(TIMES),
+        "times": list(TIME_METRICS),
         "counts": list(COUNTS),
         "phases": [[name, phases.label(name)] for name in tables.phases.rows],
         "groups": list(tables.groups.rows),
@@ -150,7 +150,7 @@ def _run(run: Run, folder: str, tables: _Tables) -> list[Any]:
         int(run.started_at.timestamp()),
         tables.environments.index(run.environment),
         tables.settings.index(run.settings),
-        [_estimate(run.times.get(metric)) for metric in TIMES],
+        [_estimate(run.times.get(metric)) for metric in TIME_METRICS],
         _packed(run.memory_bytes, units.size, 4),
         _packed(run.disk_bytes_per_s, units.rate, 4),
         list(run.counts),

@@ -14,7 +14,7 @@ from analysis.fleet.form import FormError
 from analysis.text import units
 
 KINDS = ("cold", "warm")
-TIMES = ("cold_time_to_first_token_s", "warm_time_to_first_token_s", "cold_load_real_s", "warm_load_real_s")
+TIME_METRICS = ("cold_time_to_first_token_s", "warm_time_to_first_token_s", "cold_load_real_s", "warm_load_real_s")
 """The figures of a run that are compared, in seconds."""
 COUNTS = ("cold", "warm", "lukewarm", "failed")
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[a-z0-9]{1,16})?", re.ASCII)
@@ -75,7 +75,7 @@ FACTS = tuple(each.name for each in fields(Environment))
 
 @dataclass(frozen=True)
 class Run:
-    """One baseline run. `times` has the names of TIMES; phases are seconds by name, cold and warm."""
+    """One baseline run. `times` has the names of TIME_METRICS; phases are seconds by name, cold and warm."""
 
     host: str
     run_id: str
@@ -91,13 +91,13 @@ class Run:
     reason: str | None
 
     def figure(self, metric: str) -> float | None:
-        """A metric of METRICS in its own unit; None where it was not measured."""
+        """A metric of COMPARED_METRICS in its own unit; None where it was not measured."""
         if metric == "disk_bytes_per_s":
             return self.disk_bytes_per_s
         return self.times[metric].median if metric in self.times else None
 
 
-METRICS = (*TIMES, "disk_bytes_per_s")
+COMPARED_METRICS = (*TIME_METRICS, "disk_bytes_per_s")
 """What hosts are compared by."""
 
 
@@ -117,7 +117,7 @@ def read_run(document: Mapping[str, Any], file: str) -> Run:
     """A run from a result document of any schema version that has the form; FormError says what it lacks."""
     host, summary = form.part(document, "host"), form.part(document, "summary")
     tuning = form.part(document, "tuning")
-    times = {metric: _estimate(summary, metric) for metric in TIMES}
+    times = {metric: _estimate(summary, metric) for metric in TIME_METRICS}
     counts = form.part(summary, "counts")
     memory = _estimate(summary, "warm_rss_bytes") or _estimate(summary, "cold_rss_bytes")
     rates = form.numbers(form.part(document, "ceiling"), "bytes_per_s")

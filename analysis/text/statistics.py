@@ -13,11 +13,11 @@ from scipy import stats
 from analysis.text.samples import Sample
 from analysis.text.typed import typed
 
-KINDS = ("cold", "warm", "lukewarm", "failed")
+SAMPLE_KINDS = ("cold", "warm", "lukewarm", "failed")
 MEASURED_KINDS = ("cold", "warm")
 """Lukewarm and failed samples are kept and counted, and enter no figure."""
 
-METRICS = (
+SUMMARY_METRICS = (
     "load_real_s",
     "time_to_first_token_s",
     "second_token_s",
@@ -150,20 +150,20 @@ def best_coverage(n: int) -> float:
 
 def summarise(samples: Iterable[Sample]) -> Summary:
     """The figures of a result. The ratio is paired within blocks, so that a drift of the host cancels out."""
-    by_kind: dict[str, list[Sample]] = {kind: [] for kind in KINDS}
+    by_kind: dict[str, list[Sample]] = {kind: [] for kind in SAMPLE_KINDS}
     for sample in samples:
         by_kind[sample.kind].append(sample)
     figures = {
         f"{kind}_{metric}": figure(getattr(sample, metric) for sample in by_kind[kind])
         for kind in MEASURED_KINDS
-        for metric in METRICS
+        for metric in SUMMARY_METRICS
     }
     for kind in MEASURED_KINDS:
         # Phases of any sample, in the order in which they happened.
         for name in dict.fromkeys(phase.name for sample in by_kind[kind] for phase in sample.phases):
             figures[f"{kind}_phase_{name}_s"] = figure(sample.phase_seconds(name) for sample in by_kind[kind])
     figures[_RATIO] = figure(_paired_ratios(by_kind["cold"], by_kind["warm"]))
-    return Summary(figures, {kind: len(by_kind[kind]) for kind in KINDS})
+    return Summary(figures, {kind: len(by_kind[kind]) for kind in SAMPLE_KINDS})
 
 
 def _paired_ratios(cold: Iterable[Sample], warm: Iterable[Sample]) -> list[float]:

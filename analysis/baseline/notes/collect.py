@@ -16,9 +16,9 @@ from analysis.baseline.notes import tuning as rules_tuning
 from analysis.baseline.result import Result
 from analysis.text.markdown import Markdown
 
-Rule = Callable[[Result], str | None]
+NoteRule = Callable[[Result], str | None]
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[NoteRule, ...] = (
     rules_device.gpu_unseen,
     rules_device.weights_off_gpu,
     rules_tuning.not_as_asked,
@@ -52,6 +52,6 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def notes(result: Result, rules: Iterable[Rule] = RULES) -> list[Markdown]:
+def notes(result: Result, rules: Iterable[NoteRule] = RULES) -> list[Markdown]:
     """What the rules have to say about a result, the most consequential first."""
     return [Markdown(note) for rule in rules if (note := rule(result))]

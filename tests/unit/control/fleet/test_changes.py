@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from analysis.fleet.changes import CONFIDENCE, FEWEST_RUNS, Array, judge
+from analysis.fleet.changes import FEWEST_RUNS, Array, judge
+from analysis.text.statistics import CONFIDENCE
 
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Array]
 PAGES = 400
