@@ -134,7 +134,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.first_token.setup import is_set_up, remove, rows, set_up
 from ansible.module_utils.slm_baseline.first_token.target import PROGRAMS, parse_name, parse_target, recorded_targets
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root
+from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root
 
 
 def main() -> None:
@@ -157,7 +157,7 @@ def main() -> None:
             "bytecode": {"type": "bool", "default": True},
             "programs": {"type": "dict", "default": {}},
             "run": RUN_ARGUMENT,
-            **ARGUMENTS,
+            **COMMON_ARGUMENTS,
         },
         required_if=[("state", "present", ["name"])],
         supports_check_mode=True,

@@ -86,11 +86,11 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 from ansible.module_utils.slm_baseline.settings.restore import undo_sweep
-from ansible.module_utils.slm_baseline.settings.rollback import Outcome, roll_back
+from ansible.module_utils.slm_baseline.settings.rollback import RollbackOutcome, roll_back
 from ansible.module_utils.slm_baseline.settings.snapshot import ensure, foresee
 
 
-def record(module: AnsibleModule, host: Host) -> dict[str, Any]:
+def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Take or extend the snapshot, or say in check mode that it would be."""
     wanted = [Mounts.parse(host, module.params["mounts"])]
     if module.check_mode:
@@ -108,7 +108,7 @@ def record(module: AnsibleModule, host: Host) -> dict[str, Any]:
     }
 
 
-def restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
+def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
     if module.check_mode:
         done = roll_back(host, dry_run=True, force=module.params["force"])
@@ -119,14 +119,14 @@ def restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     if done.left:
         values = "; ".join(f"{entry['knob']} is {entry['found']}, was {entry['before']}" for entry in done.left)
         warn(module, f"changed by others since, left: {values}. Next: set by hand what is not wanted.")
-    result = _told(done)
+    result = _answer(done)
     if done.status == "incomplete":
         reasons = " / ".join(str(problem) for problem in done.problems)
         fail(module, f"rollback incomplete: {reasons}", **result)
     return result
 
 
-def _told(done: Outcome) -> dict[str, Any]:
+def _answer(done: RollbackOutcome) -> dict[str, Any]:
     def text(side: str) -> str:
         return "".join(f"{change['knob']}: {change[side]}\n" for change in done.changes)
 
@@ -155,7 +155,7 @@ def main() -> None:
 
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "memory snapshot")
-        return restore(module, host) if module.params["state"] == "restored" else record(module, host)
+        return _restore(module, host) if module.params["state"] == "restored" else _record(module, host)
 
     finish(module, work)
 

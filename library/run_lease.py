@@ -37,11 +37,11 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import ARGUMENTS, RUN_ARGUMENT, finish
+from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish
 
 
 def main() -> None:
-    module = AnsibleModule({**ARGUMENTS, "run": {**RUN_ARGUMENT, "required": True}}, supports_check_mode=True)
+    module = AnsibleModule({**COMMON_ARGUMENTS, "run": {**RUN_ARGUMENT, "required": True}}, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
         released = not module.check_mode and lease.release(host, module.params["run"]["id"])

@@ -115,7 +115,7 @@ from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, l
 from ansible.module_utils.slm_baseline.settings.in_force import changed_settings, settings_in_force
 from ansible.module_utils.slm_baseline.settings.restore import undo_sweep
 
-ARGUMENTS: dict[str, Any] = {
+_ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["measured", "checked"], "default": "measured"},
     "model": {"type": "str", "required": True},
     "revision": {"type": "str", "default": ""},
@@ -139,7 +139,7 @@ WATCH = SettingsWatch(settings_in_force, changed_settings)
 
 
 def main() -> None:
-    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(_ARGUMENTS, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
         request = parse_request(module.params)

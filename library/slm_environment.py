@@ -97,7 +97,7 @@ from ansible.module_utils.slm_baseline.measuring.home import require_home
 from ansible.module_utils.slm_baseline.measuring.loader_process import find_account
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 
-ARGUMENTS: dict[str, Any] = {
+_ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "home": {"type": "str", "default": "/opt/slm-baseline"},
     "python": {"type": "str", "default": ""},
@@ -111,7 +111,7 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def main() -> None:
-    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(_ARGUMENTS, supports_check_mode=True)
     params = module.params
 
     def work(host: Host) -> dict[str, Any]:

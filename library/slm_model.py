@@ -50,7 +50,7 @@ from ansible.module_utils.slm_baseline.measuring.model_files import EMBEDDED_MOD
 from ansible.module_utils.slm_baseline.measuring.run import find_model, parse_model
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 
-ARGUMENTS: dict[str, Any] = {
+_ARGUMENTS: dict[str, Any] = {
     "model": {"type": "str", "required": True},
     "revision": {"type": "str", "default": ""},
     "home": {"type": "str", "default": "/opt/slm-baseline"},
@@ -63,7 +63,7 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def main() -> None:
-    module = AnsibleModule(ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(_ARGUMENTS, supports_check_mode=True)
 
     params = module.params
 

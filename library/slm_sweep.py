@@ -144,7 +144,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root
+from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root
 from ansible.module_utils.slm_baseline.sweep.run import foresee_sweep, perform
 
 BENCHMARK = {
@@ -171,7 +171,7 @@ SWEEP = {
 
 
 def main() -> None:
-    module = AnsibleModule({**ARGUMENTS, **BENCHMARK, **SWEEP}, supports_check_mode=True)
+    module = AnsibleModule({**COMMON_ARGUMENTS, **BENCHMARK, **SWEEP}, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "sweep")

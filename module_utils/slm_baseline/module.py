@@ -22,7 +22,7 @@ from .settings.registry import Wanted
 from .settings.restore import undo_sweep
 from .settings.snapshot import foresee, load, recorded_of, refuse_unfinished_sweep
 
-ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
+COMMON_ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
 RUN_ARGUMENT: dict[str, Any] = {
     "type": "dict",
     "options": {
@@ -33,7 +33,7 @@ RUN_ARGUMENT: dict[str, Any] = {
     },
 }
 """What lookup_plugins/slm_run.py tells of a run."""
-SETTER_ARGUMENTS: dict[str, Any] = {**ARGUMENTS, "run": RUN_ARGUMENT}
+SETTER_ARGUMENTS: dict[str, Any] = {**COMMON_ARGUMENTS, "run": RUN_ARGUMENT}
 
 
 def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoReturn:

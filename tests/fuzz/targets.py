@@ -264,7 +264,7 @@ _SNAPSHOT = snapshot.Snapshot(
             "/mnt/old": mounts.MountState("/mnt/old", hugetlbfs.MountSpec("/mnt/old", DEFAULT_PAGE, 8 << 20)),
         },
     },
-    files={thp.DROPIN: None, pools.DROPIN: files.FileState(0o644, 0, 0, b"text")},
+    files={thp.THP_DROPIN: None, pools.POOLS_DROPIN: files.FileState(0o644, 0, 0, b"text")},
     missing_folders=["/mnt/huge"],
 )
 _TMPFILES = dropins.tmpfiles_text({_THP_PATH: "madvise", "/proc/sys/vm/nr_hugepages": "8"})

@@ -23,9 +23,8 @@ from ansible.module_utils.slm_baseline.host.lease import FOLDER as LEASE_FOLDER
 from ansible.module_utils.slm_baseline.host.lease import LEASE
 from ansible.module_utils.slm_baseline.settings import rollback
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
-from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, thp_knobs
+from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, thp_knobs
 from ansible.module_utils.slm_baseline.settings.snapshot import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR, save, take
 from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text
 from ansible.module_utils.testing import patch_module_args

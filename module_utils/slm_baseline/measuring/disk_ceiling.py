@@ -29,7 +29,7 @@ PASS_S = 5.0
 """After this long a pass begins no further trial. Eight take half of it; a slow disk must not take minutes."""
 SLICE_BYTES = 64 * _MIB
 """The least that a trial covers where the files have it: below that, starting the streams would count."""
-COLD_RESIDENT_SHARE = 0.01
+_MOST_RESIDENT_SHARE = 0.01
 """Of the bytes of a trial: more in the page cache before, and the trial says nothing of the disk."""
 DIRECT_RESIDENT_SHARE = 0.1
 """Of the bytes read directly: past the page cache a read leaves next to none there, through it nearly all."""
@@ -166,7 +166,7 @@ def _try(files: Sequence[Path], way: Way, turn: tuple[int, int]) -> WayTried:
             if not wanted:
                 return WayTried(way, None, 0, "the model's files are empty")
             before = page_cache.residency(files).resident_bytes
-            if before > COLD_RESIDENT_SHARE * wanted:
+            if before > _MOST_RESIDENT_SHARE * wanted:
                 return WayTried(way, None, 0, "the model's files cannot be evicted from the page cache")
             read_bytes, seconds = _timed(descriptors, chunks, way)
             came_in = page_cache.residency(files).resident_bytes

@@ -24,7 +24,7 @@ from .loader_process import Account, plain_text
 from .model_files import ModelPlace
 
 BUILDER = "build_model.py"
-LOCK = ".lock"
+_LOCK = ".lock"
 """The builder's own lock in the model's folder; it goes with the build, since the next one may be another user's."""
 _BUILD_TIMEOUT_S = 3600.0
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -88,7 +88,7 @@ def _take_back(folder: int, path: str) -> None:
     """
     name = os.path.basename(path)
     is_plain = stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
-    if not is_plain or name == LOCK:
+    if not is_plain or name == _LOCK:
         remove_tree(Path(path))
         return
     descriptor = os.open(name, _FILE, dir_fd=folder)

@@ -29,7 +29,7 @@ from .protocol import SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling
 from .sample import CeilingRecord, Sample, Shared, Trial, to_document
 from .store import Block, append_sample, close_block, finished_blocks, samples_path
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
 LOADER = "slm_load.py"
 _SPARE_BYTES = 512 << 20
 _ENVIRONMENT_BYTES = 3 << 30
@@ -55,7 +55,7 @@ def parse_request(params: Mapping[str, Any]) -> Request:
     return Request(
         environment=parse_environment(params),
         place=parse_model(params),
-        dtype=_choice("slm_benchmark_dtype", params["dtype"], DTYPES),
+        dtype=_choice("slm_benchmark_dtype", params["dtype"], _DTYPES),
         scope=_choice("slm_benchmark_cold_scope", params["scope"], SCOPES),
         blocks=int(_number("slm_benchmark_runs", params["blocks"], 1, 10_000, whole=True)),
         timeout_s=_number("slm_benchmark_timeout_s", params["timeout_s"], 1, 86_400),

@@ -14,7 +14,7 @@ from ..host.files import Host
 from .files import ChangeFile, file_state, our_file
 
 TMPFILES = "/etc/tmpfiles.d"
-MARK = "# Written by slm-baseline; its rollback removes this file."
+DROPIN_MARK = "# Written by slm-baseline; its rollback removes this file."
 
 _TMPFILES_FOLDERS = (TMPFILES, "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d")
 """In order of precedence: a name found earlier masks the same name later (tmpfiles.d(5))."""
@@ -39,7 +39,7 @@ class Line:
 def tmpfiles_text(values: Mapping[str, str]) -> str:
     """A drop-in that writes each value to its kernel file, or "" for no values."""
     lines = [f"w {path} - - - - {value}" for path, value in values.items()]
-    return "\n".join([MARK, *lines, ""]) if lines else ""
+    return "\n".join([DROPIN_MARK, *lines, ""]) if lines else ""
 
 
 def parse_tmpfiles(path: str, text: str) -> list[Line]:
@@ -80,7 +80,7 @@ def _expanded(host: Host, line: Line) -> list[Line]:
 
 def is_ours(host: Host, path: str) -> bool:
     """Whether a file carries our mark."""
-    return (host.read_or_none(path) or "").startswith(MARK)
+    return (host.read_or_none(path) or "").startswith(DROPIN_MARK)
 
 
 def plan_file(host: Host, path: str, wanted: str) -> list[ChangeFile]:

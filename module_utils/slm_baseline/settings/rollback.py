@@ -13,7 +13,7 @@ from .snapshot import SNAPSHOT, SWEEP_PRIOR, Snapshot, archive, load, our_files,
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RollbackOutcome:
     """`status` is `restored`, `nothing` or `incomplete`; `archive` is the snapshot's path after a complete restore.
 
     `left` is what others changed since: `knob`, `found`, `before`. A `warning` is about what no setting depends on.
@@ -28,7 +28,7 @@ class Outcome:
     warning: str | None = None
 
 
-def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> Outcome:
+def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> RollbackOutcome:
     """Restore what we set and what still is as we set it; with `force`, all that differs from the snapshot.
 
     What an unfinished sweep left is restored too. Where both are there, the sweep's prior state is the later one: the
@@ -48,7 +48,7 @@ def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> Outcome
                 "Without the snapshot the prior values are not known.",
                 "restore the snapshot from a copy, or remove these files and reboot.",
             )
-        return Outcome("nothing")
+        return RollbackOutcome("nothing")
     before = prior.values()
     left: list[dict[str, str]] = []
     if snapshot and not force:
@@ -60,12 +60,12 @@ def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> Outcome
     if not dry_run and any(change["knob"].startswith(UNITS) for change in restored.changes):
         warning = reload_units(host)
     if restored.incomplete:
-        return Outcome("incomplete", restored.changes, restored.incomplete, left, before, warning=warning)
+        return RollbackOutcome("incomplete", restored.changes, restored.incomplete, left, before, warning=warning)
     path = None
     if not dry_run:
         host.remove_durably(SWEEP_PRIOR)
         path = archive(host, snapshot) if snapshot else None
-    return Outcome("restored", restored.changes, [], left, before, path, warning)
+    return RollbackOutcome("restored", restored.changes, [], left, before, path, warning)
 
 
 def _begin(host: Host, snapshot: Snapshot, left: set[str]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.systemd import UNITS
-from .dropins import MARK, is_ours, plan_file
+from .dropins import DROPIN_MARK, is_ours, plan_file
 from .files import ChangeFile, file_state, our_link
 from .hugetlb import HUGEPAGES
 from .hugetlbfs import MountSpec, parse_options
@@ -50,7 +50,7 @@ def wants_of(unit: str) -> str:
 def unit_text(mount: MountSpec) -> str:
     """A systemd.mount(5) unit for a hugetlbfs mount."""
     return (
-        f"{MARK}\n[Unit]\nDescription=Huge pages at {mount.path}\nConditionPathExists={HUGEPAGES}\n\n"
+        f"{DROPIN_MARK}\n[Unit]\nDescription=Huge pages at {mount.path}\nConditionPathExists={HUGEPAGES}\n\n"
         f"[Mount]\nWhat=hugetlbfs\nWhere={mount.path}\nType=hugetlbfs\nOptions={mount.options},nosuid,nodev\n\n"
         f"[Install]\nWantedBy=local-fs.target\n"
     )

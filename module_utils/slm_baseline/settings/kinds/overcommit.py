@@ -22,7 +22,7 @@ from ..knobs import Knob, KnobState, WriteKnob, check_writable, read_knob
 from ..stored import knob_value
 from .kind import Reading, Recorded
 
-DROPIN = f"{TMPFILES}/slm-baseline-hugepages-overcommit.conf"
+OVERCOMMIT_DROPIN = f"{TMPFILES}/slm-baseline-hugepages-overcommit.conf"
 
 _SYSCTL = "/proc/sys/vm/nr_overcommit_hugepages"
 _FILE = re.compile(rf"{HUGEPAGES}/hugepages-([0-9]+)kB/nr_overcommit_hugepages", re.ASCII)
@@ -113,7 +113,7 @@ class Overcommit:
         found = {knob.name: knob.value for knob in _knobs(host)}
         given_up = {
             name: prior[name].value
-            for name, ours in set_by(host, DROPIN, lambda target: self.knob_of(target, 0)).items()
+            for name, ours in set_by(host, OVERCOMMIT_DROPIN, lambda target: self.knob_of(target, 0)).items()
             if name in prior and found.get(name) == ours
         }
         values = {**given_up, **self.values()}
@@ -123,7 +123,7 @@ class Overcommit:
             if values.get(knob.name, knob.value) != knob.value
         ]
         text = tmpfiles_text({_path(size): str(count) for size, count in self.wanted.items()})
-        return [*changes, *plan_file(host, DROPIN, text)]
+        return [*changes, *plan_file(host, OVERCOMMIT_DROPIN, text)]
 
     def read(self, host: Host) -> dict[str, Reading]:
         return {knob.name: knob.value for knob in _knobs(host)}
@@ -133,7 +133,7 @@ class Overcommit:
         return {knob.name: KnobState(knob.name, knob.path, knob.value, self.key) for knob in knobs}
 
     def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
-        return [DROPIN], []
+        return [OVERCOMMIT_DROPIN], []
 
 
 def parse_overcommit(settings: object) -> dict[int, int]:

@@ -41,7 +41,7 @@ from ..stored import decimal, whole
 from .kind import Reading, Recorded
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
-DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"
+POOLS_DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"
 ATTEMPTS = 3
 """Writes tried before a short pool is a failure: freeing is asynchronous, so the second one often gets the rest."""
 
@@ -185,7 +185,7 @@ class Pools:
             {f"{pool_folder(pool.size_bytes, pool.node)}/nr_hugepages": str(pool.count) for pool in self.pools}
         )
         pools = [*self.pools, *self._given_up(host, prior)]
-        return [*plan_pools(host, pools, self.compact), *plan_file(host, DROPIN, text)]
+        return [*plan_pools(host, pools, self.compact), *plan_file(host, POOLS_DROPIN, text)]
 
     def _given_up(self, host: Host, prior: Mapping[str, PoolState]) -> list[PoolSpec]:
         """Pools of our drop-in that are no longer wanted, with their prior counts.
@@ -197,7 +197,7 @@ class Pools:
         kept = {(pool.size_bytes, pool.node) for pool in self.pools}
         before = {name: int(count) for state in prior.values() for name, count in state.values().items()}
         given_up: dict[tuple[int, int | None], PoolSpec] = {}
-        for name in set_by(host, DROPIN, lambda target: self.knob_of(target, default)):
+        for name in set_by(host, POOLS_DROPIN, lambda target: self.knob_of(target, default)):
             if name in self.values() or name not in before:
                 continue
             pool = parse_pool_name(name, before[name])
@@ -219,7 +219,7 @@ class Pools:
         return {str(size): pool_state(host, size) for size in pool_sizes(host) if str(size) not in known}
 
     def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
-        return [DROPIN], []
+        return [POOLS_DROPIN], []
 
 
 def parse_pools(settings: object) -> list[PoolSpec]:

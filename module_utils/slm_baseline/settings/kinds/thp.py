@@ -25,7 +25,7 @@ from .kind import Reading, Recorded
 
 THP = "/sys/kernel/mm/transparent_hugepage"
 MIN_FREE = "/proc/sys/vm/min_free_kbytes"
-DROPIN = f"{TMPFILES}/slm-baseline-thp.conf"
+THP_DROPIN = f"{TMPFILES}/slm-baseline-thp.conf"
 
 _MIN_FREE_KNOB = "vm.min_free_kbytes"
 _SELECTORS = ("enabled", "defrag", "shmem_enabled")
@@ -110,11 +110,11 @@ class Thp:
         offered = thp_knobs(host)
         given_up = {
             name: prior[name].value
-            for name, ours in set_by(host, DROPIN, lambda target: self.knob_of(target, 0)).items()
+            for name, ours in set_by(host, THP_DROPIN, lambda target: self.knob_of(target, 0)).items()
             if name not in self.wanted and name in prior and name in offered and offered[name].value == ours
         }
         kept = {knob.path: self.wanted[name] for name, knob in offered.items() if name in self.wanted}
-        return [*plan_knobs(host, {**given_up, **self.wanted}), *plan_file(host, DROPIN, tmpfiles_text(kept))]
+        return [*plan_knobs(host, {**given_up, **self.wanted}), *plan_file(host, THP_DROPIN, tmpfiles_text(kept))]
 
     def read(self, host: Host) -> dict[str, Reading]:
         return {name: knob.value for name, knob in thp_knobs(host).items()}
@@ -130,7 +130,7 @@ class Thp:
         return {knob.name: _state(knob.name, knob.path, knob.value) for knob in knobs if knob.name not in known}
 
     def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
-        return [DROPIN], []
+        return [THP_DROPIN], []
 
 
 class MinFreeState(KnobState):

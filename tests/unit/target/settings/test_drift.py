@@ -7,14 +7,12 @@ import os
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.drift import Row, drift_rows
-from ansible.module_utils.slm_baseline.settings.dropins import MARK, tmpfiles_text
+from ansible.module_utils.slm_baseline.settings.dropins import DROPIN_MARK, tmpfiles_text
 from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
-from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
-from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, Thp
+from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, Thp
 from ansible.module_utils.slm_baseline.settings.registry import Wanted, persisted_values, runtime_values
 from ansible.module_utils.slm_baseline.settings.survey import competitors_of
 from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text, wants_path
@@ -34,7 +32,7 @@ def tuned(fake_host: Host) -> Host:
     put(fake_host.root, POOL, "8\n")
     put(fake_host.root, "/proc/self/mountinfo", MOUNTINFO + MOUNTED)
     put(fake_host.root, THP_DROPIN, tmpfiles_text({f"{THP}/enabled": "madvise"}))
-    put(fake_host.root, POOLS_DROPIN, f"{MARK}\nw {POOL} - - - - 8\n")
+    put(fake_host.root, POOLS_DROPIN, f"{DROPIN_MARK}\nw {POOL} - - - - 8\n")
     put(fake_host.root, unit_path("/mnt/huge"), unit_text(SPEC))
     link = fake_host.path(wants_path("/mnt/huge"))
     link.parent.mkdir()

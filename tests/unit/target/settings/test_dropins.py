@@ -12,7 +12,7 @@ from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingErr
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.systemd import UNITS, reload_units, systemd_runs
 from ansible.module_utils.slm_baseline.settings.dropins import (
-    MARK,
+    DROPIN_MARK,
     Line,
     parse_tmpfiles,
     plan_file,
@@ -22,7 +22,7 @@ from ansible.module_utils.slm_baseline.settings.dropins import (
 from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
-from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP_DROPIN
 from ansible.module_utils.slm_baseline.settings.snapshot import our_files
 from ansible.module_utils.slm_baseline.settings.units import (
     is_enabled,
@@ -73,7 +73,7 @@ def test_unit_names_against_the_real_systemd_escape() -> None:
 
 def test_a_drop_in_writes_each_value_and_reads_back_with_its_lines() -> None:
     text = tmpfiles_text({ENABLED: "madvise", POOL: "1024"})
-    assert text == f"{MARK}\nw {ENABLED} - - - - madvise\nw {POOL} - - - - 1024\n"
+    assert text == f"{DROPIN_MARK}\nw {ENABLED} - - - - madvise\nw {POOL} - - - - 1024\n"
     assert parse_tmpfiles("/f", text) == [Line(ENABLED, "madvise", "/f", 2), Line(POOL, "1024", "/f", 3)]
     assert tmpfiles_text({}) == ""
 
@@ -154,7 +154,7 @@ def test_a_unit_comes_before_its_symlink_and_goes_after_it(fake_host: Host) -> N
 
 
 def test_files_of_others_are_not_ours(fake_host: Host) -> None:
-    put(fake_host.root, f"{UNITS}/mnt-huge.mount", unit_text(SPEC).replace(MARK, "# by hand"))
+    put(fake_host.root, f"{UNITS}/mnt-huge.mount", unit_text(SPEC).replace(DROPIN_MARK, "# by hand"))
     put(fake_host.root, f"{UNITS}/mnt-huge.service", unit_text(SPEC))
     assert our_units(fake_host) == our_files(fake_host) == []
 
@@ -168,7 +168,7 @@ def test_a_unit_of_others_is_neither_overwritten_nor_removed(
     if link:
         os.symlink(link, fake_host.path(unit))
     else:
-        put(fake_host.root, unit, unit_text(SPEC).replace(MARK, "# by hand"))
+        put(fake_host.root, unit, unit_text(SPEC).replace(DROPIN_MARK, "# by hand"))
     with pytest.raises(SettingError, match="a unit of our own at /etc/systemd"):
         plan_unit(fake_host, "/mnt/huge", wanted)
 

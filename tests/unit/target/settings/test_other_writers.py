@@ -7,8 +7,8 @@ import os
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
-from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP_DROPIN
 from ansible.module_utils.slm_baseline.settings.other_writers import find_competitors
 from ansible.module_utils.slm_baseline.settings.registry import boot_values, knob_of, persisted_values
 from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text

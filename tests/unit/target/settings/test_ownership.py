@@ -16,11 +16,9 @@ from ansible.module_utils.slm_baseline.settings.changes import Change, apply_all
 from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.kinds.kind import Kind
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import Overcommit
-from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
-from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, Thp, thp_knobs
-from ansible.module_utils.slm_baseline.settings.rollback import Outcome, roll_back
+from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, Thp, thp_knobs
+from ansible.module_utils.slm_baseline.settings.rollback import RollbackOutcome, roll_back
 from ansible.module_utils.slm_baseline.settings.snapshot import (
     SNAPSHOT,
     SWEEP_PRIOR,
@@ -52,7 +50,7 @@ def tune(kernel: FakeKernel, *wanted: Kind) -> None:
         carry_out(kernel, [kind], kind.plan(kernel, recorded_of(load(kernel), kind.key)), "t", "run-1")
 
 
-def left(done: Outcome) -> dict[str, tuple[str, str]]:
+def left(done: RollbackOutcome) -> dict[str, tuple[str, str]]:
     return {entry["knob"]: (entry["found"], entry["before"]) for entry in done.left}
 
 

@@ -21,10 +21,8 @@ from ansible.module_utils.slm_baseline.settings.hugetlb import read_pool
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.kind import Recorded
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts, MountState
-from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.pools import PoolState
-from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, knob_path, thp_knobs
+from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, PoolState
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, knob_path, thp_knobs
 from ansible.module_utils.slm_baseline.settings.knobs import KnobState
 from ansible.module_utils.slm_baseline.settings.ownership import Ours
 from ansible.module_utils.slm_baseline.settings.registry import Wanted

@@ -11,7 +11,7 @@ from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.carry_out import carry_out
 from ansible.module_utils.slm_baseline.settings.drift import drift_rows
-from ansible.module_utils.slm_baseline.settings.kinds.overcommit import DROPIN, Overcommit, parse_overcommit
+from ansible.module_utils.slm_baseline.settings.kinds.overcommit import OVERCOMMIT_DROPIN, Overcommit, parse_overcommit
 from ansible.module_utils.slm_baseline.settings.other_writers import find_competitors
 from ansible.module_utils.slm_baseline.settings.rollback import roll_back
 from ansible.module_utils.slm_baseline.settings.snapshot import SNAPSHOT, load, recorded_of
@@ -43,17 +43,17 @@ def tune(kernel: FakeKernel, wanted: dict[int, int]) -> list[str]:
 
 
 def test_a_limit_is_set_and_kept_and_a_second_plan_is_empty(kernel: FakeKernel) -> None:
-    assert tune(kernel, {MIB2: 512}) == [KNOB, DROPIN]
+    assert tune(kernel, {MIB2: 512}) == [KNOB, OVERCOMMIT_DROPIN]
     assert kernel.read(FILE.format(2048)) == "512\n"
-    assert kernel.read(DROPIN).splitlines()[1:] == [f"w {FILE.format(2048)} - - - - 512"]
+    assert kernel.read(OVERCOMMIT_DROPIN).splitlines()[1:] == [f"w {FILE.format(2048)} - - - - 512"]
     assert tune(kernel, {MIB2: 512}) == []
 
 
 def test_a_limit_no_longer_wanted_returns_to_the_owners(kernel: FakeKernel) -> None:
     tune(kernel, {MIB2: 512})
-    assert tune(kernel, {}) == [KNOB, DROPIN]
+    assert tune(kernel, {}) == [KNOB, OVERCOMMIT_DROPIN]
     assert kernel.read(FILE.format(2048)) == "7\n"
-    assert not kernel.exists(DROPIN)
+    assert not kernel.exists(OVERCOMMIT_DROPIN)
 
 
 def test_a_rollback_restores_the_owners_limit(kernel: FakeKernel) -> None:
@@ -61,16 +61,22 @@ def test_a_rollback_restores_the_owners_limit(kernel: FakeKernel) -> None:
     done = roll_back(kernel)
     assert (done.status, done.before[KNOB]) == ("restored", "7")
     assert kernel.read(FILE.format(2048)) == "7\n"
-    assert not kernel.exists(DROPIN)
+    assert not kernel.exists(OVERCOMMIT_DROPIN)
 
 
 def test_its_row_tells_drift_and_where_it_is_kept(kernel: FakeKernel) -> None:
     tune(kernel, {MIB2: 512})
     row = next(row for row in drift_rows(kernel, [Overcommit({MIB2: 512})], ()))
-    assert (row.knob, row.desired, row.runtime, row.source, row.verdict) == (KNOB, "512", "512", f"{DROPIN}:2", "clean")
+    assert (row.knob, row.desired, row.runtime, row.source, row.verdict) == (
+        KNOB,
+        "512",
+        "512",
+        f"{OVERCOMMIT_DROPIN}:2",
+        "clean",
+    )
     kernel.write_kernel(FILE.format(2048), "3")
     assert drift_rows(kernel, [Overcommit({MIB2: 512})], ())[0].detail == f"{KNOB} is 3, should be 512"
-    assert drift_rows(kernel, [], ())[0].detail == f"{DROPIN}:2 still sets {KNOB} to 512"
+    assert drift_rows(kernel, [], ())[0].detail == f"{OVERCOMMIT_DROPIN}:2 still sets {KNOB} to 512"
 
 
 def test_the_sysctl_of_the_default_size_competes(kernel: FakeKernel) -> None:
@@ -84,8 +90,8 @@ def test_a_size_whose_limit_the_kernel_refuses_is_one_typed_error_and_nothing_st
     with pytest.raises(SettingError, match=r"hugepages_overcommit\.1G: wanted 2 pages; .* gigantic size"):
         tune(kernel, {MIB2: 512, GIB: 2})
     assert kernel.read(FILE.format(2048)) == "7\n"
-    assert not kernel.exists(DROPIN)
-    assert tune(kernel, {GIB: 0}) == [DROPIN]
+    assert not kernel.exists(OVERCOMMIT_DROPIN)
+    assert tune(kernel, {GIB: 0}) == [OVERCOMMIT_DROPIN]
 
 
 def test_a_snapshot_from_before_this_kind_learns_its_values(kernel: FakeKernel) -> None:

@@ -13,10 +13,8 @@ from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.kind import Kind
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
-from ansible.module_utils.slm_baseline.settings.kinds.pools import DROPIN as POOLS_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
-from ansible.module_utils.slm_baseline.settings.kinds.thp import DROPIN as THP_DROPIN
-from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, Thp, thp_knobs
+from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, Thp, thp_knobs
 from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
 from ansible.module_utils.slm_baseline.settings.snapshot import ensure, load
 from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text
