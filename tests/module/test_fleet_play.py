@@ -17,8 +17,8 @@ from tests import fleet_samples as samples
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def play(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run report.yml for a fleet of which no host exists."""
+def play(folder: Path, name: str = "report.yml", *options: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook, report.yml where none is named, for a fleet of which no host exists."""
     hosts = {"gpu-1": None, "gpu-2": None, "gpu-9": None}
     groups = {"gpu-hosts": {"hosts": hosts}, "rack-1": {"hosts": {"gpu-1": None, "switch": None}}}
     (folder / "inventory.json").write_text(json.dumps({"all": {"children": groups}}))
@@ -31,7 +31,8 @@ def play(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
             str(folder / "inventory.json"),
             "-e",
             f"@{folder}/vars.json",
-            "report.yml",
+            name,
+            *options,
         ],
         cwd=REPOSITORY,
         env={**os.environ, "ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
@@ -47,6 +48,12 @@ def stored(folder: Path) -> dict[str, Any]:
     (block,) = re.findall(r'<script type="application/json" id="fleet">(.*?)</script>', page, re.DOTALL)
     found: dict[str, Any] = json.loads(block)
     return found
+
+
+@pytest.mark.parametrize("name", ["baseline", "sweep", "first_token"])
+def test_every_run_ends_with_the_page(tmp_path: Path, name: str) -> None:
+    run = play(tmp_path, f"{name}.yml", "--list-tasks")
+    assert "fleet : Write the page of the fleet" in run.stdout, run.stdout + run.stderr
 
 
 def test_the_page_comes_from_stored_files_and_the_inventory(tmp_path: Path) -> None:
