@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from analysis.text import units
-from tests.browser.conftest import Open, Watched
+from tests import fleet_samples as samples
+from tests.browser.conftest import Open, Watched, page_of
 from tests.fleet_samples import HOSTILE
 
 VIEWS = [
@@ -165,11 +166,41 @@ def test_a_host_leads_to_its_runs_documents_and_comparison(open_page: Open, flee
     document_text.page.wait_for_url("**/results/gpu-01/*.json")
 
 
+def test_a_narrow_screen_gets_readable_charts_and_one_row_of_views(open_page: Open, fleet_page: Path) -> None:
+    page = open_page(fleet_page, viewport={"width": 390, "height": 844}).page
+    heights = page.eval_on_selector_all(
+        ".distribution .axis", "found => found.map((each) => each.getBoundingClientRect().height)"
+    )
+    assert heights
+    assert min(heights) >= 9
+    rows = page.eval_on_selector_all("nav a", "found => new Set(found.map((each) => each.offsetTop)).size")
+    assert rows == 1
+    page = open_page(fleet_page, "#/host/gpu-01", viewport={"width": 390, "height": 844}).page
+    assert max(page.eval_on_selector_all(".plain th a", "found => found.map((each) => each.offsetHeight)")) < 30
+
+
+def test_one_odd_host_among_very_many_is_seen(open_page: Open, tmp_path: Path) -> None:
+    names = samples.build(tmp_path / "results", 125, 1, lambda host, run, document: 1.5 if host == 4 else 1.0)
+    page = open_page(page_of(tmp_path, {name: [] for name in names}, dict.fromkeys(names, "clean"))).page
+    heights = page.eval_on_selector_all(".column", "found => found.map((each) => Number(each.getAttribute('height')))")
+    assert max(heights) > 50
+    assert min(heights) >= 3
+
+
+def test_no_status_is_cut_off(open_page: Open, fleet_page: Path) -> None:
+    page = open_page(fleet_page, "#/hosts").page
+    assert page.locator("tbody .pill", has_text="unreachable").count() == 1
+    cut = page.eval_on_selector_all(
+        "tbody td", "cells => cells.filter((c) => c.querySelector('.pill') && c.scrollWidth > c.clientWidth).length"
+    )
+    assert cut == 0
+
+
 def test_outliers_and_changes_say_what_differs_and_since_when(open_page: Open, fleet_page: Path) -> None:
     outlier = open_page(fleet_page, "#/outliers").page.locator(".finding", has_text="gpu-05").inner_text()
     words = " ".join(outlier.split())
-    assert "slower than its like, 30 hosts" in words
-    assert "Kernel 5.10.0 where 29 of 30 have 6.12.9-amd64" in words
+    assert "slower among 30 like hosts" in words
+    assert "Kernel 5.10.0; 29 of 30 hosts have 6.12.9-amd64" in words
     change = open_page(fleet_page, "#/changes").page.locator(".finding")
     assert change.count() == 1
     assert "since 2026-03-16" in " ".join(change.inner_text().split())

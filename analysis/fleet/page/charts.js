@@ -98,7 +98,9 @@ const spark = (values) => {
 const distribution = (rows) => {
   const values = rows.flatMap((row) => row[2].map((each) => each[1]));
   if (!values.length) return h("p", { class: "nothing" }, "Nothing has been measured yet.");
-  const [width, left, right] = [760, 60, 20];
+  // Drawn to a narrow screen's width, so that its text is not scaled down to nothing.
+  const width = innerWidth < 640 ? 400 : 760;
+  const [left, right] = [60, 20];
   const few = Math.max(...rows.map((row) => row[2].length)) <= 120;
   let [low, high] = [Math.min(...values), Math.max(...values)];
   const room = Math.max((high - low) * 0.06, high * 0.05);
@@ -106,10 +108,10 @@ const distribution = (rows) => {
   const lane = 104;
   const height = rows.length * lane + 30;
   const x = (value) => left + ((value - low) / (high - low)) * (width - left - right);
-  const bins = few ? 60 : 76;
+  const bins = width < 760 ? 38 : few ? 60 : 76;
   return s("svg", { class: "distribution", viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": rows.map(([title, , each]) => `${title}: ${spread(each)}`).join(". ") },
-    ticks(low, high, 7).map((at) => [
+    ticks(low, high, width < 760 ? 4 : 7).map((at) => [
       s("line", { class: "grid", x1: x(at), x2: x(at), y1: 4, y2: height - 24 }),
       s("text", { class: "axis", x: x(at), y: height - 8, "text-anchor": "middle" }, units.seconds(at)),
     ]),
@@ -123,6 +125,8 @@ const distribution = (rows) => {
       const most = Math.max(...[...counts.values()].map((found) => found.length), 1);
       const step = Math.min(few ? 11 : 9, 62 / most);
       const wide = (width - left - right) / bins;
+      // A single odd host among a thousand still has to be seen.
+      const tall = (share) => Math.max(3, share * 62);
       const middle = median(each.map((pair) => pair[1]));
       return s("g", { class: style },
         s("text", { class: "lane", x: 0, y: base - 4 }, title),
@@ -130,8 +134,8 @@ const distribution = (rows) => {
         [...counts].map(([bin, found]) => few
           ? found.map(([host, value], i) => s("circle", { class: "dot", cx: x(value), cy: base - 6 - i * step, r: Math.min(5, step / 1.8 + 1) },
             s("title", {}, `${host.name}: ${units.seconds(value)}`)))
-          : s("rect", { class: "column", x: left + bin * wide + 0.75, width: Math.max(1, wide - 1.5), y: base - (found.length / most) * 62,
-            height: (found.length / most) * 62, rx: 1.5 },
+          : s("rect", { class: "column", x: left + bin * wide + 0.75, width: Math.max(1, wide - 1.5), y: base - tall(found.length / most),
+            height: tall(found.length / most), rx: 1.5 },
             s("title", {}, `${things(found.length, "host")} around ${units.seconds(found[Math.floor(found.length / 2)][1])}`))),
         middle === null ? null : [
           s("line", { class: "middle", x1: x(middle), x2: x(middle), y1: base - 74, y2: base + 5 }),

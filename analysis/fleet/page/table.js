@@ -11,7 +11,7 @@ const factColumn = (fact, width) => ({
 });
 const COLUMNS = [
   { id: "host", title: "Host", kind: "text", width: 164, value: (host) => host.name, cell: hostLink },
-  { id: "status", title: "Status", kind: "text", width: 138, value: (host) => STATUS_TITLES[host.status], cell: statusPill },
+  { id: "status", title: "Status", kind: "text", width: 158, value: (host) => STATUS_TITLES[host.status], cell: statusPill },
   { id: "measured", title: "Measured", kind: "text", width: 164, value: (host) => MEASURED_TITLES[host.measured],
     cell: (host) => measuredPill(host) ?? MEASURED_TITLES.measured },
   factColumn("model", 132),
@@ -39,7 +39,7 @@ const COLUMNS = [
     cell: (host) => measuredPill(host) ?? h("span", { title: stamp(host.latest.at) }, ago(data.at_s - host.latest.at)) },
   { id: "runs", title: "Runs", kind: "number", width: 80, value: (host) => host.runs.length + host.older },
   { id: "drifted", title: "Drifted settings", kind: "number", width: 130, value: (host) => host.drifted.length },
-  { id: "stands_out", title: "Stands out", kind: "text", width: 160,
+  { id: "stands_out", title: "Findings", kind: "text", width: 160,
     value: (host) => [host.outlier ? "outlier" : null, host.changes.length ? "changed" : null].filter(Boolean).join(", ") || null },
   { id: "groups", title: "Groups", kind: "text", width: 150, value: (host) => host.groups.join(", ") || null },
   ...["dtype", "driver", "cuda", "read_ahead", "filesystem", "distribution", "cpu", "memory", "python", "torch", "transformers", "bytecode"]
@@ -247,9 +247,9 @@ const tableView = (parameters) => {
     h("div", { class: "title-row" }, h("h1", { tabindex: "-1" }, "Hosts"), count),
     h("p", { class: "note" }, "Each row shows the latest run of a host."),
     h("div", { class: "toolbar" }, search, filterButton, columnButton, clear,
-      h("span", { class: "push" }),
-      h("button", { type: "button", onclick: () => save("fleet.csv", "text/csv;charset=utf-8", csv(columns(), rows)) }, "Save CSV"),
-      h("button", { type: "button", onclick: () => save("fleet.json", "application/json", json(columns(), rows)) }, "Save JSON")),
+      h("span", { class: "saves" },
+        h("button", { type: "button", onclick: () => save("fleet.csv", "text/csv;charset=utf-8", csv(columns(), rows)) }, "Save CSV"),
+        h("button", { type: "button", onclick: () => save("fleet.json", "application/json", json(columns(), rows)) }, "Save JSON"))),
     inputs, chooser, scroller);
   update(true);
   return { title: "Hosts", element, shown: settle, resized: settle, beforeprint: () => draw(true), afterprint: settle,

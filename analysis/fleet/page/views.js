@@ -58,14 +58,16 @@ const overviewView = () => {
   };
 };
 
-const value = (text) => (text === null ? h("em", {}, "absent") : h("code", {}, text));
+// A line may break after a comma, so that `pagesize=2M,mode=0770` is not cut inside a number.
+const value = (text) => (text === null ? h("em", {}, "absent")
+  : h("code", {}, text.split(/(?<=,)/).map((part, i) => [i ? h("wbr") : null, part])));
 const hostNames = (indices, limit) => [
   indices.slice(0, limit).map((index, i) => [i ? ", " : "", hostLink(hosts[index])]),
   indices.length > limit ? ` and ${units.count(indices.length - limit)} more` : "",
 ];
 const consensusTable = () => {
   if (!data.consensus.length) return h("p", { class: "nothing" }, "No setting has been compared yet.");
-  return plainTable("Settings of the fleet", ["Setting", "In force", "Otherwise"], data.consensus.map((each) => {
+  return plainTable("Settings of the fleet", ["Setting", "In force", "Other values"], data.consensus.map((each) => {
     const [first, ...others] = each.values;
     return h("tr", {}, h("th", { scope: "row" }, h("code", {}, each.knob)),
       h("td", {}, value(first[0]), h("span", { class: "muted" }, each.majority ? ` on ${units.count(first[1])}` : ` on ${units.count(first[1])}, no majority`)),
@@ -77,8 +79,8 @@ const consensusTable = () => {
   }), "plain settings");
 };
 
-const factSaid = ([fact, here, usual, count, all]) =>
-  h("li", {}, factTitle(fact), " ", value(here), h("span", { class: "muted" }, ` where ${units.count(count)} of ${units.count(all)} have `), value(usual));
+const factItem = ([fact, here, usual, count, all]) =>
+  h("li", {}, factTitle(fact), " ", value(here), h("span", { class: "muted" }, `; ${units.count(count)} of ${units.count(all)} hosts have `), value(usual));
 const isSlower = (metric, share) => share * METRICS[metric].slower > 0;
 const oddWords = ([metric, here, middle, , share]) =>
   h("span", { class: `delta ${isSlower(metric, share) ? "worse" : "better"}` }, `${METRICS[metric].title} ${signedPercent(share)}`,
@@ -88,15 +90,15 @@ const outlierItem = (outlier, whole) => {
   return h("li", { class: "finding" },
     h("div", { class: "finding-head" }, hostLink(hosts[outlier.host]),
       h("span", { class: `tag ${isSlower(outlier.odd[0][0], outlier.odd[0][4]) ? "worse" : "better"}` }, isSlower(outlier.odd[0][0], outlier.odd[0][4]) ? "slower" : "faster"),
-      h("span", { class: "muted" }, ` than its like, ${things(outlier.odd[0][3], "host")}`)),
+      h("span", { class: "muted" }, ` among ${things(outlier.odd[0][3], "like host")}`)),
     h("div", { class: "deltas" }, (whole ? outlier.odd : outlier.odd.slice(0, 1)).map(oddWords)),
-    outlier.phase && h("p", { class: "small" }, `Most of it: ${label}, ${kind}, ${units.seconds(here)} where its like take ${units.seconds(middle)}.`),
-    outlier.differs.length ? h("div", { class: "small" }, "What differs:", h("ul", { class: "bare" }, outlier.differs.slice(0, whole ? 20 : 2).map(factSaid)))
-      : whole && h("p", { class: "small muted" }, "No known fact or setting differs from most of its like."));
+    outlier.phase && h("p", { class: "small" }, `Largest part: ${label}, ${kind}: ${units.seconds(here)}, median of like hosts ${units.seconds(middle)}.`),
+    outlier.differs.length ? h("div", { class: "small" }, "What differs:", h("ul", { class: "bare" }, outlier.differs.slice(0, whole ? 20 : 2).map(factItem)))
+      : whole && h("p", { class: "small muted" }, "No known fact or setting differs from most like hosts."));
 };
 const outlierList = (outliers, whole) => (outliers.length
   ? h("ul", { class: "findings" }, outliers.map((each) => outlierItem(each, whole)))
-  : h("p", { class: "nothing" }, hosts.length < 5 ? "Hosts are compared from five alike on." : "No host is far from its like."));
+  : h("p", { class: "nothing" }, hosts.length < 5 ? "Outliers are looked for among five or more like hosts." : "No host is an outlier."));
 
 const changedHosts = () => {
   const groups = new Map();
@@ -119,7 +121,7 @@ const changeItem = (group, whole) => {
 const changeList = (groups, whole) => (groups.length
   ? h("ul", { class: "findings" }, groups.map((each) => changeItem(each, whole)))
   : h("p", { class: "nothing" }, hosts.some((host) => host.runs.length >= 6)
-    ? "No host has become slower or faster beyond noise." : "A change shows from six comparable runs of a host on."));
+    ? "No host has become slower or faster." : "A change needs six comparable runs of a host."));
 
 const leftOutCard = () => (data.left_out.length
   ? card("Files left out", "These could not be read; everything else is here.",
@@ -131,15 +133,15 @@ const outliersView = () => ({
   title: "Outliers",
   element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Outliers"),
     h("p", { class: "note" }, "Hosts are alike where their latest runs share model, dtype, GPUs, disk model and cold scope. In a group of at least five, a host "
-      + "stands out in a metric where it is at least 10 % off the group's median and more than 3.5 robust standard deviations (1.4826 MAD) off it."),
+      + "is an outlier in a metric where it is at least 10 % off the group's median and more than 3.5 robust standard deviations (1.4826 MAD) off it."),
     outlierList(data.outliers, true)),
 });
 const changesView = () => ({
   title: "Changes",
   element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Changes"),
-    h("p", { class: "note" }, "A host is said to have changed where all its runs since a day are slower (or all faster) than all comparable ones before, at least three on "
-      + "each side, and the interval of the difference lies wholly beyond 5 %. The interval takes account of every host and every day that was looked at: of "
-      + "twenty pages about a fleet in which nothing changed, at most one names any host."),
+    h("p", { class: "note" }, "A host has changed where all its runs since some day are slower (or all faster) than all comparable runs before, with at least three runs on "
+      + "each side, and the interval of the difference lies beyond 5 %. The interval allows for every host and every day that was compared: in a fleet "
+      + "without changes, at most one page in twenty names a host."),
     changeList(changedHosts(), true)),
 });
 
@@ -147,6 +149,8 @@ const settingRows = (rows) => rows.map((each) =>
   h("tr", { class: each.verdict === "clean" ? null : "drift" }, h("th", { scope: "row" }, h("code", {}, each.knob)), h("td", {}, value(each.desired)),
     h("td", {}, value(each.runtime)), h("td", {}, value(each.persisted)),
     h("td", {}, each.verdict === "clean" ? pill("clean", "clean") : pill("drift", "drift"), each.detail && h("div", { class: "small" }, each.detail))));
+const settingsTable = (rows) =>
+  plainTable("Settings of this host", ["Setting", "Wanted", "In force", "After a reboot", "Verdict"], settingRows(rows));
 const facts = (environment) =>
   h("dl", { class: "facts" }, data.facts.filter((name) => environment[name] !== null).map((name) => [h("dt", {}, factTitle(name)), h("dd", {}, environment[name])]));
 const figureRow = (metric, run) => h("tr", {}, h("th", { scope: "row" }, METRICS[metric].title),
@@ -177,21 +181,21 @@ const hostView = (name, id) => {
         earlier && link(compareAddress(earlier, run), "Compare with the run before"),
         link(compareAddress(run, null), "Compare with another host")),
       h("div", { class: "pair" },
-        host.outlier && (!id || run === host.latest) && card("Stands out", null, outlierList([host.outlier], true)),
-        host.changes.length > 0 && card("Changed", null, changeList([host.changes], true))),
+        host.outlier && (!id || run === host.latest) && card("Outlier", null, outlierList([host.outlier], true)),
+        host.changes.length > 0 && card("Change", null, changeList([host.changes], true))),
       host.audit?.competitors.length > 0 && card("Competing writers", "They want another value of a setting.", h("ul", {}, host.audit.competitors.map((text) => h("li", {}, text)))),
       run && h("div", { class: "columns" },
         h("div", {},
           card("Phases", "Medians up to the first token; they need not add up to the median of the whole.",
             phaseBars([{ title: "Cold", phases: run.phasesOf("cold") }, { title: "Warm", phases: run.phasesOf("warm") }])),
           card(id ? "Settings in this run" : "Settings", null, rows.length
-            ? plainTable("Settings of this host", ["Setting", "Asked for", "In force", "After a reboot", "Verdict"], settingRows(rows))
+            ? settingsTable(rows)
             : h("p", { class: "nothing" }, "Nothing was compared."))),
         h("div", {},
           card("Figures", "Median, 95 % interval, valid samples.",
             plainTable("Figures of this run", ["Figure", "Value"], Object.keys(METRICS).map((metric) => figureRow(metric, run)))),
           card("Measured on", null, facts(run.environment)))),
-      !run && rows.length > 0 && card("Settings", null, plainTable("Settings of this host", ["Setting", "Asked for", "In force", "After a reboot", "Verdict"], settingRows(rows))),
+      !run && rows.length > 0 && card("Settings", null, settingsTable(rows)),
       host.runs.length > 1 && card("History", "A dot a run, with the 95 % interval of its median; the scale does not begin at zero. A dashed line is where a change begins; hollow dots are runs of another model or device.",
         h("div", { class: "histories" }, Object.keys(METRICS).map((metric) => history(host, metric, run)))),
       run && card("Runs", host.older ? `${things(host.older, "older run")} stored and not shown.` : null,
@@ -243,29 +247,29 @@ const compareView = (parameters) => {
   const figureRows = () => Object.entries(METRICS).map(([metric, { title, unit }]) => {
     const [one, other] = [a.figure(metric), b.figure(metric)];
     const share = one && other && one.median ? other.median / one.median - 1 : null;
-    const told = (figure) => (metric === "disk_bytes_per_s" || metric === "memory_bytes" ? unit(figure?.median) : units.interval(figure, unit));
+    const shown = (figure) => (metric === "disk_bytes_per_s" || metric === "memory_bytes" ? unit(figure?.median) : units.interval(figure, unit));
     const known = one?.low != null && other?.low != null;
     const apart = known && (one.low > other.high || other.low > one.high);
-    return h("tr", {}, h("th", { scope: "row" }, title), h("td", {}, told(one)), h("td", {}, told(other)),
+    return h("tr", {}, h("th", { scope: "row" }, title), h("td", {}, shown(one)), h("td", {}, shown(other)),
       h("td", {}, share === null ? "" : h("span", { class: `delta ${apart && Math.abs(share) > 0.005 ? (isSlower(metric, share) ? "worse" : "better") : ""}` }, signedPercent(share)),
-        known && h("span", { class: "muted" }, apart ? " intervals apart" : " intervals meet")));
+        known && h("span", { class: "muted" }, apart ? " intervals apart" : " intervals overlap")));
   });
   const knobs = () => {
     const [one, other] = [a, b].map((run) => new Map(run.settings.map((each) => [each.knob, each.runtime])));
     return [...new Set([...one.keys(), ...other.keys()])].map((knob) => [h("code", {}, knob), one.get(knob) ?? null, other.get(knob) ?? null]);
   };
-  const heads = both ? ["Of", `${a.host.name}, ${stamp(a.at)}`, `${b.host.name}, ${stamp(b.at)}`, "Difference"] : [];
+  const heads = (first) => [first, `${a.host.name}, ${stamp(a.at)}`, `${b.host.name}, ${stamp(b.at)}`, "Difference"];
   return {
     title: "Compare",
     element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Compare two runs"),
       h("datalist", { id: "all-hosts" }, hosts.filter((host) => host.latest).map((host) => h("option", { value: host.name }))),
       h("div", { class: "pickers" }, picker(0, "First"), h("button", { type: "button", class: "swap", "aria-label": "Exchange the two", onclick: () => { sides.reverse(); go(); } }, "⇄"), picker(1, "Second")),
       both ? [
-        a.environment.model !== b.environment.model && h("p", { class: "warning" }, "The two loaded different models: their times do not mean the same."),
-        card("Figures", "Where intervals meet, a difference may be chance.", plainTable("Figures compared", heads, figureRows())),
+        a.environment.model !== b.environment.model && h("p", { class: "warning" }, "The two runs loaded different models: their times cannot be compared."),
+        card("Figures", "Where the intervals overlap, the difference may be chance.", plainTable("Figures compared", heads("Figure"), figureRows())),
         card("Phases", null, phaseBars(["cold", "warm"].flatMap((kind) => [a, b].map((run, i) => ({ title: `${kind === "cold" ? "Cold" : "Warm"} ${i + 1}`, phases: run.phasesOf(kind) }))))),
-        card("Measured on", null, plainTable("Environments compared", heads, differing(data.facts.map((name) => [factTitle(name), a.environment[name], b.environment[name]])))),
-        card("Settings", null, plainTable("Settings compared", heads, differing(knobs()))),
+        card("Measured on", null, plainTable("Environments compared", heads("Fact"), differing(data.facts.map((name) => [factTitle(name), a.environment[name], b.environment[name]])))),
+        card("Settings", null, plainTable("Settings compared", heads("Setting"), differing(knobs()))),
       ] : h("p", { class: "nothing" }, "Choose two hosts, or two runs of one.")),
   };
 };
