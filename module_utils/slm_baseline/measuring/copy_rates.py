@@ -7,8 +7,8 @@ import math
 import subprocess
 from typing import Any
 
-from .descendants import adopting
-from .loader_process import Loader, clean_environment, run_as
+from .asking import ask
+from .loader_process import Loader, clean_environment
 
 SCRIPT = "gpu_copy_rate.py"
 _TIMEOUT_S = 120.0
@@ -18,23 +18,13 @@ _RATES = ("pinned_bytes_per_s", "pageable_bytes_per_s")
 def measure_copy_rates(loader: Loader, script: str) -> list[dict[str, Any]]:
     """`{index, pinned_bytes_per_s, pageable_bytes_per_s, bytes}` of each device, run as the loader's user.
 
-    A script that fails, hangs or prints rubbish gives an empty list: an unknown limit, never a wrong one.
+    A script that fails, hangs, floods or prints rubbish gives an empty list: an unknown limit, never a wrong one.
     """
     try:
-        with adopting():
-            done = subprocess.run(
-                [loader.python, script],
-                check=False,
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                env=clean_environment(loader, "/"),
-                timeout=_TIMEOUT_S,
-                **run_as(loader.account),
-            )
+        reply = ask([loader.python, script], loader.account, clean_environment(loader, "/"), _TIMEOUT_S)
     except (OSError, subprocess.SubprocessError):
         return []
-    return parse_copy_rates(done.stdout) if done.returncode == 0 else []
+    return parse_copy_rates(reply.output) if reply.returncode == 0 else []
 
 
 def parse_copy_rates(output: bytes) -> list[dict[str, Any]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.measuring.copy_rates import parse_copy_rates
+from ansible.module_utils.slm_baseline.measuring.copy_rates import measure_copy_rates, parse_copy_rates
+from ansible.module_utils.slm_baseline.measuring.loader_process import Loader
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +22,13 @@ def printed(*devices: dict[str, Any]) -> bytes:
 
 def test_rates_are_taken_as_printed() -> None:
     assert parse_copy_rates(printed(GOOD)) == [GOOD]
+
+
+@pytest.mark.parametrize(("before", "expected"), [(0, [GOOD]), (2 << 20, [])])
+def test_a_script_that_floods_gives_no_limit(tmp_path: Path, before: int, expected: list[dict[str, Any]]) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.stdout.write(' ' * {before})\nsys.stdout.write({printed(GOOD).decode()!r})\n")
+    assert measure_copy_rates(Loader(sys.executable, "", (), None, 60), str(script)) == expected
 
 
 def test_a_device_that_could_not_be_measured_is_unknown_not_zero() -> None:
