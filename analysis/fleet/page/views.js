@@ -205,7 +205,7 @@ const hostView = (name, id) => {
             data.times.map((metric) => h("td", { class: "number" }, METRICS[metric].unit(each.value(metric)))),
             h("td", {}, validWords(each)),
             h("td", {}, h("a", { href: each.link, "aria-label": `Document of run ${each.id}` }, "document"), each !== run && [" · ",
-              h("a", { href: compareAddress(each, run), "aria-label": `Compare run ${each.id} with the one shown` }, "compare")]))))),
+              h("a", { href: compareAddress(each, run), "aria-label": `Compare run ${each.id} with the one shown` }, "compare")]))), "plain runs")),
       host.documents.length > 0 && card("Other documents", null, h("ul", { class: "bare" }, host.documents.toReversed().map(([kind, document, file, at, words]) =>
         h("li", {}, h("a", { href: linkTo(data.results, file) }, `${kind} ${document}`), h("span", { class: "muted" }, ` ${stamp(at)} ${words}`)))))),
   };
