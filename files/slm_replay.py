@@ -283,6 +283,7 @@ class Replay:
         if imports_bytes <= spare:
             self.together(self.workers, self.file, list(plan.imports))
         imports_ns = time.monotonic_ns()
+        before_weights_bytes = read_from_disk_bytes()
         if wanted <= spare:
             # One file after the other, as the loader reads them.
             for entry in plan.weights:
@@ -297,6 +298,8 @@ class Replay:
             f"files={len(plan.imports) + len(plan.weights)}",
             f"bytes={wanted}",
             f"read_bytes={sum(tally.asked)}",
+            f"weights_bytes={sum(entry.bytes for entry in plan.weights)}",
+            f"weights_read_bytes={read_from_disk_bytes() - before_weights_bytes}",
             f"stale={len(tally.stale)}",
             f"unread={len(tally.unread)}",
         ]
@@ -319,6 +322,18 @@ def spawned_ns() -> int:
         return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK") - boot_minus_monotonic
     except (OSError, ValueError, IndexError):
         return STARTED_NS
+
+
+def read_from_disk_bytes() -> int:
+    """What the kernel has read from disk for this process so far (proc_pid_io(5)); 0 where it does not tell."""
+    try:
+        with open("/proc/self/io", "rb") as file:
+            for line in file:
+                if line.startswith(b"read_bytes:"):
+                    return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 0
 
 
 def available_bytes() -> int:

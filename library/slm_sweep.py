@@ -25,8 +25,8 @@ options:
     required: true
   arms:
     description:
-      - The settings under test, each C({name, about, thp, pool, env}). C(stock) and C(stock-again) must be there and
-        must set nothing.
+      - The settings under test, each C({name, about, thp, pool, env, first_token}). C(stock) and
+        C(stock-again) must be there and must set nothing.
       - For O(state=planned).
     type: raw
   dtypes:
@@ -47,6 +47,12 @@ options:
     description: Largest share of RAM that an arm's pool may take.
     type: raw
     default: 0.5
+  programs:
+    description:
+      - C(slm_replay.py) and C(slm_compile.py) as texts by file name, for arms with C(first_token).
+      - For O(state=planned).
+    type: dict
+    default: {}
   home:
     description: The measurement's folder on the host.
     type: path
@@ -166,6 +172,7 @@ SWEEP = {
     "new": {"type": "bool", "default": False},
     "margin": {"type": "raw", "default": "1G"},
     "max_share": {"type": "raw", "default": 0.5},
+    "programs": {"type": "dict", "default": {}},
     "run": {**RUN_ARGUMENT, "required": True},
 }
 

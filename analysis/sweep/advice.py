@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.sweep.metrics import TIMES
-from analysis.sweep.sweep import Advice, Arm, Group, Sweep
+from analysis.sweep.sweep import Advice, Arm, FirstToken, Group, Sweep
 
 _TIMES = tuple(metric.name for metric in TIMES)
 
@@ -17,7 +17,7 @@ def advise(sweep: Sweep, groups: Sequence[Group]) -> tuple[Advice, ...]:
 
     An arm is supported where a time is claimed to be faster and none to be slower. The best is the one whose interval
     promises most; of those that lie within the best one's interval, the one with the fewest changes to the host is
-    taken. `changes` counts knobs whose value differs from stock's, and variables of the environment.
+    taken. `changes` counts knobs whose value differs from stock's, variables of the environment, bytecode and replay.
     """
     times = [group for group in groups if group.metric in _TIMES]
     return tuple(
@@ -53,7 +53,14 @@ class _Promise(NamedTuple):
 
 def _changes(arm: Arm, stock: Mapping[str, str]) -> int:
     different = [knob for knob, value in arm.settings.items() if stock.get(knob) != value]
-    return len(different) + len(arm.env)
+    start = arm.first_token
+    return len(different) + len(arm.env) + (start.bytecode + (start.replay != "none") if start else 0)
+
+
+def first_token_vars(start: FirstToken) -> str:
+    """The YAML lines for group_vars that give the measurement's loader this for good."""
+    bytecode = str(start.bytecode).lower()
+    return f"first_token_targets:\n  - {{name: slm_load, bytecode: {bytecode}, replay: {start.replay}}}"
 
 
 def group_vars(settings: Mapping[str, str]) -> str:

@@ -10,17 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.sweep.advice import advise
-from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, WEIGHTS, Metric, canary, percent_bound
+from analysis.sweep.metrics import CONTROL, KINDS, METRICS, REFERENCE, TOKEN, WEIGHTS, Metric, canary, percent_bound
 from analysis.sweep.rule import (
     CONFIDENCE,
     FEWEST_PAIRS,
+    IS_FIRST,
     Array,
     GroupJudgement,
     judge_counters,
     judge_times,
     without_canary,
 )
-from analysis.sweep.sweep import Analysis, ArmComparison, Band, Comparison, Group, Measurement, Rule, Sweep
+from analysis.sweep.sweep import Analysis, Arm, ArmComparison, Band, Comparison, Group, Measurement, Rule, Sweep
 from analysis.text.samples import Sample
 
 _Cell = tuple[str, str, str, int]
@@ -52,7 +53,7 @@ def analyse(sweep: Sweep) -> Analysis:
     Only samples of finished blocks that turned out to be what was wanted enter; a block in which one half of a pair
     is missing drops that pair, counted as `dropped`.
     """
-    arms = [arm.name for arm in sweep.arms if arm.name not in (REFERENCE, CONTROL)]
+    arms = [arm for arm in sweep.arms if arm.name not in (REFERENCE, CONTROL)]
     samples = {
         (each.arm, each.dtype_asked, each.sample.kind, each.sample.block): each.sample
         for each in sweep.measurements
@@ -70,11 +71,23 @@ def analyse(sweep: Sweep) -> Analysis:
         confidence=CONFIDENCE,
         comparisons=comparisons,
         fewest_pairs=FEWEST_PAIRS,
-        family="the comparisons of one metric: arms x dtypes x kinds; of the times, the weights come first",
+        family=f"the comparisons of one metric: arms x dtypes x kinds; of the times, {_first_words(arms)} first",
         interval="Student's t of paired differences within blocks, on the log scale for ratios; of times against the "
         "mean of both stocks, with half of the group's variance from two arms on",
     )
     return Analysis(rule, len(cells.blocks), _counts(sweep.measurements), groups, advise(sweep, groups))
+
+
+def _first_words(arms: Sequence[Arm]) -> str:
+    """Which time is asked first, as the rule's sentence goes on."""
+    asked = {_asked_first(arm) for arm in arms}
+    return (
+        "the weights come"
+        if asked <= {WEIGHTS}
+        else f"{TOKEN.title} comes"
+        if asked == {TOKEN}
+        else (f"the weights come, and {TOKEN.title} for arms that act on the whole start,")
+    )
 
 
 def _counts(measurements: Sequence[Measurement]) -> dict[str, int]:
@@ -93,13 +106,22 @@ class _Place:
 
     dtype: str
     kind: str
-    arms: Sequence[str]
+    arms: Sequence[Arm]
     comparisons: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The two stocks, then the arms."""
+        return (REFERENCE, CONTROL, *(arm.name for arm in self.arms))
+
+
+def _asked_first(arm: Arm) -> Metric:
+    """The time where an arm acts."""
+    return TOKEN if arm.first_token else WEIGHTS
 
 
 def _group(cells: _Cells, metric: Metric, place: _Place) -> Group:
-    names = (REFERENCE, CONTROL, *place.arms)
-    values = np.array([cells.values(metric, name, place.dtype, place.kind) for name in names])
+    values = _values(cells, metric, place)
     found = _judged(cells, metric, place)
     return Group(
         metric=metric.name,
@@ -114,20 +136,28 @@ def _group(cells: _Cells, metric: Metric, place: _Place) -> Group:
         control_moved=bool(found.control_moved),
         control=_control(metric, found, len(cells.blocks)),
         arms=tuple(
-            _arm(metric, found, index, _Own(arm, len(cells.blocks), _median(metric, values[index + 2])))
+            _arm(metric, found, index, _Own(arm.name, len(cells.blocks), _median(metric, values[index + 2])))
             for index, arm in enumerate(place.arms)
         ),
     )
 
 
 def _judged(cells: _Cells, metric: Metric, place: _Place) -> GroupJudgement:
-    names = (REFERENCE, CONTROL, *place.arms)
-    values = np.array([cells.values(metric, name, place.dtype, place.kind) for name in names])
+    values = _values(cells, metric, place)
     if not metric.is_time:
         return judge_counters(values, place.comparisons, metric.floor)
-    canaries = np.array([cells.canaries(name, place.dtype, place.kind) for name in names])
-    weights = None if metric is WEIGHTS else _judged(cells, WEIGHTS, place).direction
-    return judge_times(without_canary(values, canaries), place.comparisons, metric.floor, weights)
+    canaries = np.array([cells.canaries(name, place.dtype, place.kind) for name in place.names])
+    first = np.full(len(place.arms), IS_FIRST)
+    for asked in (WEIGHTS, TOKEN):
+        after = [asked is not metric and asked is _asked_first(arm) for arm in place.arms]
+        if any(after):
+            before = without_canary(_values(cells, asked, place), canaries)
+            first = np.where(after, judge_times(before, place.comparisons, asked.floor).direction, first)
+    return judge_times(without_canary(values, canaries), place.comparisons, metric.floor, first)
+
+
+def _values(cells: _Cells, metric: Metric, place: _Place) -> Array:
+    return np.array([cells.values(metric, name, place.dtype, place.kind) for name in place.names])
 
 
 @dataclass(frozen=True)

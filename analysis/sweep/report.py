@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from analysis.sweep.advice import group_vars
+from analysis.sweep.advice import first_token_vars, group_vars
 from analysis.sweep.figures import arm_memory_svg, arm_phases_svg, forest_svg
 from analysis.sweep.metrics import CONTROL, FLOOR, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound
-from analysis.sweep.sweep import Advice, AnalysedSweep, Comparison, Group
+from analysis.sweep.no_harm import harm_words
+from analysis.sweep.sweep import Advice, AnalysedSweep, Arm, Comparison, FirstToken, Group
 from analysis.text import units
 from analysis.text.markdown import Markdown, bullets, code, fenced, md, table
 from analysis.text.storage import as_json
@@ -53,7 +55,9 @@ def sweep_report(sweep: AnalysedSweep) -> str:
         _pictures(_FORESTS),
         Markdown("## Verdicts"),
         Markdown(_HOW_TO_READ),
+        *([Markdown(_FIRST_TOKEN_FIRST)] if sweep.first_token_arms else []),
         *(_verdicts(sweep, metric.name) for metric in METRICS if metric.is_time),
+        *_replays(sweep),
         Markdown("## Where the time goes"),
         _pictures(["sweep-phases.svg"]),
         Markdown("## What backs the memory"),
@@ -78,6 +82,10 @@ way, that the data leaves possible. Load and time to first token count from the 
 token* leaves out interpreter, imports and tokenizer: it is where the weights are handled, and what grows with the
 model. It is asked first, and the whole times after it."""
 
+_FIRST_TOKEN_FIRST = """Bytecode and a replay act on the imports too, so arms with these are asked for the whole
+*time to first token* first, and for the other times after it. A replay `ahead` has ended before the start, as at boot:
+its own time is not on the clock. One that runs `together` is started at the same instant as the loader."""
+
 _NOT_IN_RSS = """Pages of a reserved pool count in neither RSS nor PSS (the kernel's way): where an arm uses a pool, its
 lower RSS is no saving. The picture shows them."""
 
@@ -85,12 +93,20 @@ lower RSS is no saving. The picture shows them."""
 def _answer(sweep: AnalysedSweep) -> Markdown:
     """Five lines: title, blank, one line for each dtype, and what it rests on."""
     lines = [
-        f"# What huge pages do to loading {md(sweep.model.id)} on {md(sweep.host.name)}",
+        f"# What {_subject(sweep)} {md(sweep.model.id)} on {md(sweep.host.name)}",
         "",
         *(f"- **{dtype_words(dtype).capitalize()}**: {_sentence(sweep, dtype)}" for dtype in sweep.protocol.dtypes),
         f"- {_basis(sweep)}",
     ]
     return Markdown("\n".join(lines))
+
+
+def _subject(sweep: AnalysedSweep) -> str:
+    """What the arms are, as the title goes on; one sweep answers one question, or both where the user asked both."""
+    tried = [arm for arm in sweep.arms if arm.name not in (REFERENCE, CONTROL)]
+    if tried and len(sweep.first_token_arms) == len(tried):
+        return "bytecode and replay do to the first token of"
+    return f"huge pages{', bytecode and replay' if sweep.first_token_arms else ''} do to loading"
 
 
 def _sentence(sweep: AnalysedSweep, dtype: str) -> Markdown:
@@ -182,6 +198,47 @@ def _verdict(result: Comparison) -> Markdown:
     return Markdown(f"**{words}**" if result.verdict in ("less", "more", "moved") else words)
 
 
+def _replays(sweep: AnalysedSweep) -> Sequence[Markdown]:
+    """Whether replays harm a warm start, and what each of them did; nothing where no arm has one."""
+    arms = [arm for arm in sweep.first_token_arms if arm.first_token and arm.first_token.replay != "none"]
+    if not arms:
+        return []
+    verdicts = [
+        Markdown(f"{code(arm.name)}, {dtype_words(dtype)}: {harm_words(sweep.analysis, arm, dtype)}.")
+        for dtype in sweep.protocol.dtypes
+        for arm in arms
+    ]
+    rows = [[code(arm.name), kind, *_replay_cells(sweep, arm, kind)] for arm in arms for kind in KINDS]
+    done = table(["arm", "start", "first request after", "ended after", "read from disk", "CPU"], rows)
+    return [
+        Markdown("## Does a replay harm a warm start?"),
+        Markdown(
+            "Where all is in memory already it has nothing to give, and must not cost more than 1 % beyond noise."
+        ),
+        bullets(verdicts),
+        Markdown(f"**What the replays did** (medians; beside the loader's own figures)\n\n{done}"),
+    ]
+
+
+def _replay_cells(sweep: AnalysedSweep, arm: Arm, kind: str) -> list[str]:
+    found = [
+        each.sample.replay
+        for each in sweep.measurements
+        if each.is_valid and (each.arm, each.sample.kind) == (arm.name, kind) and each.sample.replay
+    ]
+
+    def median(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return statistics.median(known) if known else None
+
+    return [
+        units.seconds(median(replay.first_request_s for replay in found)),
+        units.seconds(median(replay.ended_s for replay in found)),
+        units.size(median(replay.read_bytes for replay in found)),
+        units.seconds(median(replay.cpu_s for replay in found)),
+    ]
+
+
 def _protocol(sweep: AnalysedSweep) -> Markdown:
     host, protocol, counts = sweep.host, sweep.protocol, sweep.analysis.counts
     rule, stopped = sweep.analysis.rule, sweep.stopped
@@ -232,12 +289,24 @@ _FREE_PAGE_REPORTING = Markdown(
 
 
 def _arms(sweep: AnalysedSweep) -> Markdown:
+    columns = ["arm", "what it is", "settings", "environment"]
     rows = [[code(arm.name), md(arm.about or None), _listed(arm.settings), _listed(arm.env)] for arm in sweep.arms]
-    found = table(["arm", "what it is", "settings", "environment"], rows)
+    if sweep.first_token_arms:
+        columns.append("first token")
+        rows = [[*row, _start(arm.first_token)] for row, arm in zip(rows, sweep.arms, strict=True)]
+    found = table(columns, rows)
     if not sweep.left_out:
         return found
     left = bullets(Markdown(f"{code(each.arm)} was left out. {md(each.why, 600)}") for each in sweep.left_out)
     return Markdown(f"{found}\n\nArms that were not measured:\n\n{left}")
+
+
+def _start(start: FirstToken | None) -> Markdown:
+    """What an arm does for the whole start."""
+    if start is None:
+        return md(None)
+    parts = ["bytecode"] if start.bytecode else []
+    return Markdown(", ".join([*parts, *([] if start.replay == "none" else [f"replay {start.replay}"])]))
 
 
 def _listed(values: Mapping[str, str]) -> Markdown:
@@ -248,6 +317,10 @@ def _advice(sweep: AnalysedSweep) -> Sequence[Markdown]:
     return [_advice_for(sweep, advice) for advice in sweep.analysis.advice]
 
 
+def _of_what(sweep: AnalysedSweep) -> str:
+    return "that was tried" if sweep.first_token_arms else "of huge-page settings"
+
+
 def _advice_for(sweep: AnalysedSweep, advice: Advice) -> Markdown:
     head = f"**{dtype_words(advice.dtype).capitalize()}**: "
     few = [kind for kind in KINDS if sweep.analysis.group(_TOKEN, advice.dtype, kind).is_too_few]
@@ -255,9 +328,7 @@ def _advice_for(sweep: AnalysedSweep, advice: Advice) -> Markdown:
         return Markdown(f"{head}too few blocks to say.")
     if advice.arm is None:
         unjudged = f" {few[0].capitalize()} loads could not be judged." if few else ""
-        return Markdown(
-            f"{head}nothing. This host's data supports no change of huge-page settings for speed.{unjudged}"
-        )
+        return Markdown(f"{head}nothing. This host's data supports no change {_of_what(sweep)} for speed.{unjudged}")
     gains = [
         f"{metric.title}, {group.kind}: {result.words}"
         for metric in TIMES
@@ -276,7 +347,21 @@ def _advice_for(sweep: AnalysedSweep, advice: Advice) -> Markdown:
     if advice.env:
         values = "\n".join(f"{name}={value}" for name, value in advice.env.items())
         lines.append(f"In the environment of the serving process:\n\n{fenced(values)}")
+    start = next((arm.first_token for arm in sweep.arms if arm.name == advice.arm), None)
+    if start:
+        lines.append(
+            f"In `inventory/group_vars`, and then `ansible-playbook first_token.yml -l HOST`:\n\n"
+            f"{_yaml(first_token_vars(start))}\n\n"
+            f"A serving engine is a target of its own, with `unit` and `ready`; {_WHEN[start.replay]}."
+        )
     return Markdown("\n\n".join(lines))
+
+
+_WHEN = {
+    "none": "it gets its bytecode the same way",
+    "together": "its replay starts as the unit starts",
+    "ahead": "`ahead` reads at boot, and `replay: both` also as the unit starts, for a start that is cold later on",
+}
 
 
 def _yaml(text: str) -> Markdown:

@@ -10,13 +10,22 @@ from analysis.text.subject import MeasuredHost, Model, Software
 
 
 @dataclass(frozen=True)
+class FirstToken:
+    """What an arm does for the whole start: bytecode where modules lack it, and a replay (none, together, ahead)."""
+
+    bytecode: bool
+    replay: str
+
+
+@dataclass(frozen=True)
 class Arm:
-    """One setting under test: what it sets on the host, and in the loader's environment."""
+    """One setting under test: what it sets on the host, in the loader's environment, and what it does for a start."""
 
     name: str
     about: str
     settings: Mapping[str, str]
     env: Mapping[str, str]
+    first_token: FirstToken | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +182,11 @@ class Sweep:
     left_out: tuple[ArmLeftOut, ...]
     stopped: Stopped
     measurements: tuple[Measurement, ...]
+
+    @property
+    def first_token_arms(self) -> tuple[Arm, ...]:
+        """The arms that act on the whole start."""
+        return tuple(arm for arm in self.arms if arm.first_token)
 
 
 @dataclass(frozen=True)

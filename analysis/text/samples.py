@@ -42,6 +42,17 @@ class GpuUse:
 
 
 @dataclass(frozen=True)
+class Replayed:
+    """What a replay beside a sample did: bytes the kernel read for it, its CPU seconds, and how long it ran."""
+
+    when: str
+    read_bytes: int
+    cpu_s: float
+    first_request_s: float | None = None
+    ended_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
     """One run of the loader: `wanted` is what was asked for, `kind` what it turned out to be. None: not measured."""
 
@@ -80,6 +91,7 @@ class Sample:
     ceiling_share: float | None = None
     noise: Noise | None = None
     stderr_tail: str | None = None
+    replay: Replayed | None = None
 
     @property
     def is_valid(self) -> bool:

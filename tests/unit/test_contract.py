@@ -13,6 +13,7 @@ from ansible.module_utils.slm_baseline.host.processes import pool_users
 from ansible.module_utils.slm_baseline.measuring.gpu import GpuFacts, GpuProcess, GpuUse, gpu_use, parse_nvidia_smi
 from ansible.module_utils.slm_baseline.measuring.loader_events import Events, LoaderGpu, Mark, Phase, phases
 from ansible.module_utils.slm_baseline.measuring.noise import Noise
+from ansible.module_utils.slm_baseline.measuring.replay import ReplayRecord
 from ansible.module_utils.slm_baseline.measuring.sample import (
     CeilingRecord,
     CeilingTrial,
@@ -60,6 +61,7 @@ SAMPLE = ("result", "$defs", "sample")
     [
         (Sample, SAMPLE),
         (Noise, (*SAMPLE, "properties", "noise")),
+        (ReplayRecord, (*SAMPLE, "properties", "replay")),
         (Phase, ("result", "$defs", "phase")),
         (GpuUse, ("result", "$defs", "gpu_use")),
         (CeilingTrial, ("result", "$defs", "trial")),
@@ -100,6 +102,7 @@ def filled(kind: Any, **more: Any) -> Any:
 
 def whole_sample() -> Sample:
     nested = {"tuple[Phase, ...]": (filled(Phase),), "tuple[GpuUse, ...]": (filled(GpuUse),), "Noise": filled(Noise)}
+    nested["ReplayRecord"] = replace(filled(ReplayRecord), when="ahead")
     sample: Sample = filled(Sample, **nested)
     sample = replace(sample, phases=(replace(sample.phases[0], name="weights"),), started_at="2026-03-14T09:20:00Z")
     return replace(sample, wanted="cold", kind="lukewarm")

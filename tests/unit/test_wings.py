@@ -18,7 +18,7 @@ LAWS = {
         "settings": {"host"},
         "first_token": {"host"},
         "measuring": {"host"},
-        "sweep": {"host", "settings", "measuring"},
+        "sweep": {"host", "settings", "first_token", "measuring"},
         "module": {"host", "settings"},
     },
     CONTROL: {"text": set(), "baseline": {"text"}, "audit": {"text"}, "sweep": {"text"}, "fleet": {"text"}},

@@ -21,7 +21,7 @@ from .files import COMPILER, MARK, STARTER, STARTER_TEXT, drop_in, wanted_files
 from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
 from .record import Recording, record
 from .start import identity_of, restart_unit, start_command, unit_facts
-from .target import HOME, PROGRAMS, TARGETS, Target, recorded_targets
+from .target import HOME, PROGRAMS, SWEEP_PREFIX, TARGETS, Target, recorded_targets
 from .watch import in_tree, in_unit
 
 LEAST_COMPILE_S = 0.2
@@ -83,7 +83,7 @@ def is_set_up(host: Host, target: Target) -> bool:
     """Whether the host has this very target, with nothing stale, missing or changed by others."""
     if recorded_targets(host).get(target.name) != target:
         return False
-    return all(row["verdict"] == "clean" for row in rows(host) if row["knob"].startswith(f"first_token.{target.name}."))
+    return all(row["verdict"] == "clean" for row in rows_of(host, target.name))
 
 
 def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome:
@@ -269,16 +269,23 @@ def remove(host: Host, name: str) -> tuple[list[str], list[str]]:
 
 
 def rows(host: Host) -> list[dict[str, Any]]:
-    """Audit rows of every target on the host: `first_token.NAME.plan` and `.bytecode`, in the form of all rows."""
-    found = []
-    for name, target in recorded_targets(host).items():
-        if target is None:
-            found.append(_row(name, "plan", "missing", f"{TARGETS}/{name} has no record that can be read"))
-            continue
-        plan, state, detail = _plan_state(host, target)
-        found.append(_row(name, "plan", state, detail))
-        if host.exists(f"{target.folder}/bytecode"):
-            found.append(_row(name, "bytecode", *_bytecode_state(host, target, plan)))
+    """Audit rows of every target on the host; what a sweep has recorded for itself is no state of the host's."""
+    names = [name for name in recorded_targets(host) if not name.startswith(SWEEP_PREFIX)]
+    return [row for name in names for row in rows_of(host, name)]
+
+
+def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
+    """Audit rows of one target: `first_token.NAME.plan` and `.bytecode`, in the form of all rows; none without it."""
+    targets = recorded_targets(host)
+    if name not in targets:
+        return []
+    target = targets[name]
+    if target is None:
+        return [_row(name, "plan", "missing", f"{TARGETS}/{name} has no record that can be read")]
+    plan, state, detail = _plan_state(host, target)
+    found = [_row(name, "plan", state, detail)]
+    if host.exists(f"{target.folder}/bytecode"):
+        found.append(_row(name, "bytecode", *_bytecode_state(host, target, plan)))
     return found
 
 

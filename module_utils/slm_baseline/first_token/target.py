@@ -17,6 +17,8 @@ PROGRAMS = f"{HOME}/bin"
 TARGETS = f"{HOME}/targets"
 READY = ("notify", "port", "url", "exit")
 REPLAY = ("together", "ahead", "both", "none")
+SWEEP_PREFIX = "slm_sweep"
+"""Names that begin so are a sweep's: what it records for itself, until it ends."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,120}\.service")
 
@@ -79,6 +81,14 @@ class Target:
 def parse_target(given: Mapping[str, Any]) -> Target:
     """A target from the module's options; SettingError for anything odd in it."""
     name = parse_name(given["name"])
+    if name.startswith(SWEEP_PREFIX):
+        raise SettingError(
+            "first_token.name",
+            f"a name that does not begin with {SWEEP_PREFIX}",
+            name,
+            "A sweep records starts of its own under such names, and removes them at its end.",
+            "choose another name.",
+        )
     knob = f"first_token.{name}"
     unit, command = given.get("unit") or "", tuple(given.get("command") or ())
     ready = given.get("ready") or {}

@@ -22,6 +22,10 @@ class Family:
     def __init__(self) -> None:
         self._before = set(_children_of(_parents(), os.getpid()))
 
+    def leave_out(self, pid: int) -> None:
+        """This child is none of the work's: whoever started it ends it."""
+        self._before.add(pid)
+
     def end(self, patience_s: float = _PATIENCE_S) -> bool:
         """Kill them all and reap those that are ours; False where some are left when the patience is over."""
         deadline = time.monotonic() + patience_s

@@ -124,8 +124,10 @@ class ControllerGone(Exception):
     """Nobody reads our output any more: the run was interrupted, so nothing more is measured."""
 
 
-def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
+def observe(loader: Loader, on_held: Callable[[int], None], beside: Callable[[], int] | None = None) -> Observation:
     """Run the loader once. `on_held(pid)` is called while it holds the model after its first token.
+
+    `beside` starts another process at the same instant, on the loader's clock, and gives its id; it is the caller's.
 
     A loader that crashes, hangs, is killed or writes rubbish gives an Observation with a `problem`, and so does one of
     which `on_held` cannot read what it wants (OSError, SettingError). Raises SettingError where it cannot be started at
@@ -143,6 +145,8 @@ def observe(loader: Loader, on_held: Callable[[int], None]) -> Observation:
         tie_to_us = _tie_to(os.getpid())
         environment = clean_environment(loader, home)
         spawn_ns = time.monotonic_ns()
+        if beside:
+            family.leave_out(beside())
         try:
             process = subprocess.Popen(
                 command,

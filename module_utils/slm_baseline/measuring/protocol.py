@@ -23,6 +23,7 @@ from .loader_process import Loader, observe
 from .model_files import Model
 from .noise import judge_noise, read_activity
 from .process_memory import MemoryReading, moved, read_memory, read_thp_counters
+from .replay import ReplayRecord, replaying
 from .sample import CeilingRecord, CeilingTrial, Sample, Trial, failed_sample
 
 WANTED = ("cold", "warm")
@@ -95,7 +96,8 @@ class Evidence:
     """What a verdict rests on, shares 0..1 of the model's weights.
 
     `read_bytes` is everything the loader read by its first token, `read_share` what it read after its tokenizer was
-    ready, so that reading libraries never passes for reading weights; None where the kernel does not tell.
+    ready, so that reading libraries never passes for reading weights; None where the kernel does not tell. Both have
+    what a replay read besides, the share its weights alone; `replay_problem` says why it was not the one planned.
     `app_resident` is the libraries' share, asked in scope `app` alone. `parameters` counts what the loader holds,
     `stored_parameters` what the files hold.
     """
@@ -108,6 +110,23 @@ class Evidence:
     app_resident: float | None = None
     parameters: int = 0
     stored_parameters: int = 0
+    replay_problem: str | None = None
+
+    def with_replay(self, replay: ReplayRecord | None) -> Evidence:
+        """The same, with what a replay read beside the loader: one of them has to read the model.
+
+        A plan takes files of a few megabytes for imports. Where that is the model, all that the replay read counts.
+        """
+        if replay is None or self.read_bytes is None or self.read_share is None:
+            return self
+        is_apart = replay.weights_bytes >= COLD_READ_SHARE * self.weight_bytes
+        weights = replay.weights_read_bytes if is_apart else replay.read_bytes
+        return replace(
+            self,
+            read_bytes=self.read_bytes + replay.read_bytes,
+            read_share=self.read_share + weights / self.weight_bytes,
+            replay_problem=replay.problem,
+        )
 
 
 def verdict_of(wanted: str, seen: Evidence) -> Verdict:
@@ -121,6 +140,8 @@ def verdict_of(wanted: str, seen: Evidence) -> Verdict:
     if seen.parameters != seen.stored_parameters:
         counts = f"the loader holds {seen.parameters} parameters and the model's files {seen.stored_parameters}"
         return Verdict("lukewarm", f"{counts}: what was loaded is not what was checked")
+    if seen.replay_problem:
+        return Verdict("lukewarm", f"the replay was not the one planned: {seen.replay_problem}")
     if wanted == "cold":
         if seen.resident_before >= COLD_RESIDENT_SHARE:
             return Verdict("lukewarm", f"{seen.resident_before:.1%} of the model was resident before")
@@ -183,14 +204,22 @@ def measure_sample(
             "run again once nothing writes there.",
         )
     started_at = now()
-    counters, activity = read_thp_counters(host), read_activity(host)
     readings: list[HeldReading] = []
-    run = observe(
-        subject.loader_of(trial), lambda pid: readings.append(read_held(host, pid, with_gpus=bool(gpus_before.gpus)))
-    )
+    with replaying(trial.replay, subject.loader.account, subject.loader.timeout_s) as replay:
+        # The state was verified before this: what was cold is cold, whoever reads it now.
+        replay.run_ahead()
+        counters, activity = read_thp_counters(host), read_activity(host)
+        run = observe(
+            subject.loader_of(trial),
+            lambda pid: readings.append(read_held(host, pid, with_gpus=bool(gpus_before.gpus))),
+            replay.start if replay.is_together else None,
+        )
+        replay.finish()
     held = readings[0] if readings else None
     after = page_cache.residency(subject.weights)
     own_cpu_s = run.usage.cpu_user_s + run.usage.cpu_system_s
+    if replay.record and replay.is_together:
+        own_cpu_s += replay.record.cpu_s
     noise = judge_noise(activity, read_activity(host), own_cpu_s, _foreign_processes(gpus_before, held))
     counted = moved(counters, read_thp_counters(host))
     noise = noise.with_canary(compare(quiet, read_canary(subject.weights[0]), best, waited_s), best)
@@ -208,6 +237,7 @@ def measure_sample(
         signal=run.signal,
         stderr_tail=run.stderr_tail or None,
         ceiling_bytes_per_s=ceiling.bytes_per_s if ceiling else None,
+        replay=replay.record,
     )
     report = run.events.report
     if run.problem is not None or report is None or held is None:
@@ -222,7 +252,7 @@ def measure_sample(
         app_resident=app_resident,
         parameters=report.parameters,
         stored_parameters=subject.model.parameters,
-    )
+    ).with_replay(replay.record)
     verdict = verdict_of(trial.wanted, evidence)
     measured = replace(
         sample,

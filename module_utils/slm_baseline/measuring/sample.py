@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from .gpu import GpuProcess, GpuUse
 from .loader_events import Phase
 from .noise import Noise
+from .replay import Replay, ReplayRecord
 
 Document = TypeVar("Document")
 _MOST = 2**63
@@ -27,7 +28,7 @@ class Trial:
     """What one sample is asked to be: its place in a run, and what differs from arm to arm.
 
     `order` is its position within the block, `dtype` what the loader is asked for. `settings` are those of the arm, as
-    they are in force already; `env` is added to the loader's environment.
+    they are in force already; `env` is added to the loader's environment; `replay` reads before or beside the loader.
     """
 
     block: int
@@ -37,6 +38,7 @@ class Trial:
     arm: str | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    replay: Replay | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Sample:
     exit_code: int | None = None
     signal: str | None = None
     stderr_tail: str | None = None
+    replay: ReplayRecord | None = None
 
     @property
     def is_valid(self) -> bool:
@@ -248,6 +251,7 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "Noise": lambda value: read_document(Noise, value),
     "GpuUse": lambda value: read_document(GpuUse, value),
     "GpuProcess": lambda value: read_document(GpuProcess, value),
+    "ReplayRecord": lambda value: read_document(ReplayRecord, value),
     "CeilingTrial": lambda value: read_document(CeilingTrial, value),
     "CeilingRecord": lambda value: read_document(CeilingRecord, value),
 }

@@ -12,13 +12,14 @@ from ..measuring.protocol import Subject, ceiling_passes, ceiling_record, measur
 from ..measuring.sample import Sample, Shared, Trial, failed_sample
 from ..measuring.store import close_block
 from .sample import Position, SweepSample, append_sweep_sample
+from .starts import Starts
 
 
 @dataclass
 class Bench:
     """Measures and keeps the samples of one block, beside that block's own disk ceiling.
 
-    `best` is the canary's best of the sweep so far.
+    `best` is the canary's best of the sweep so far, `starts` what arms of the first token use.
     """
 
     host: Host
@@ -29,6 +30,7 @@ class Bench:
     passes: list[Ceiling] = field(default_factory=list)
     software: dict[str, str] | None = None
     best: CanaryReading | None = None
+    starts: Starts = field(default_factory=Starts)
 
     def measure(self, trial: Trial) -> Sample:
         """Run the loader once."""

@@ -32,10 +32,12 @@ def run_block(host: Host, arms: Sequence[Arm], ordered: Sequence[Cell], bench: B
         began = time.monotonic()
         for position, cell in enumerate(ordered):
             arm = by_name[cell.arm]
+            aid = bench.starts.aid(arm)
+            env = {**arm.env, **aid.env}
             refusal = _enter(host, prior, arm)
             in_force = settings_in_force(host)
             for wanted in WANTED:
-                trial = Trial(bench.block, wanted, position, cell.dtype, arm.name, arm.settings(), arm.env)
+                trial = Trial(bench.block, wanted, position, cell.dtype, arm.name, arm.settings(), env, aid.replay)
                 sample = bench.refused(trial, refusal) if refusal else bench.measure(trial)
                 moved = changed_settings(in_force, settings_in_force(host))
                 if moved and not refusal:

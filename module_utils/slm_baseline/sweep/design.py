@@ -25,7 +25,8 @@ WANTED = ("cold", "warm")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 _POOL_PREFIX = "hugepages."
-_KEYS = ("name", "about", "thp", "pool", "env")
+_KEYS = ("name", "about", "thp", "pool", "env", "first_token")
+_REPLAY = ("none", "together", "ahead")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,39}", re.ASCII)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}", re.ASCII)
 _GLIBC_HUGETLB = "glibc.malloc.hugetlb"
@@ -43,7 +44,8 @@ class Cell(NamedTuple):
 class Arm:
     """One setting under test; what it does not name stays as the host had it before the sweep.
 
-    `thp` maps knob names to values, `env` is given to the loader's process alone.
+    `thp` maps knob names to values, `env` is given to the loader's process alone. `bytecode` gives it a cache for the
+    modules that have none, `replay` reads what it is going to read: `together` with it, or `ahead` of it.
     """
 
     name: str
@@ -51,13 +53,23 @@ class Arm:
     thp: Mapping[str, str] = field(default_factory=dict)
     pools: list[PoolSpec] = field(default_factory=list)
     env: Mapping[str, str] = field(default_factory=dict)
+    bytecode: bool = False
+    replay: str = "none"
+
+    @property
+    def is_first_token(self) -> bool:
+        """Whether it acts on the whole start, imports included."""
+        return self.bytecode or self.replay != "none"
 
     def settings(self) -> dict[str, str]:
         """Knobs this arm sets, by flat name, with their values as text."""
         return {**self.thp, **{pool.name: str(pool.count) for pool in self.pools}}
 
     def as_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "about": self.about, "settings": self.settings(), "env": dict(self.env)}
+        told = {"name": self.name, "about": self.about, "settings": self.settings(), "env": dict(self.env)}
+        if self.is_first_token:
+            told["first_token"] = {"bytecode": self.bytecode, "replay": self.replay}
+        return told
 
     @staticmethod
     def from_dict(stored: Mapping[str, Any]) -> Arm:
@@ -65,11 +77,12 @@ class Arm:
         settings = stored["settings"].items()
         pools = [parse_pool_name(name, int(count)) for name, count in settings if name.startswith(_POOL_PREFIX)]
         thp = {name: value for name, value in settings if not name.startswith(_POOL_PREFIX)}
-        return Arm(stored["name"], stored["about"], thp, pools, dict(stored["env"]))
+        bytecode, replay = _first_token(stored["name"], stored.get("first_token"))
+        return Arm(stored["name"], stored["about"], thp, pools, dict(stored["env"]), bytecode, replay)
 
 
 def parse_arms(settings: object) -> list[Arm]:
-    """The user's `sweep_arms`: a list of `{name, about, thp, pool: {size, count}, env: {NAME: value}}`.
+    """The user's `sweep_arms`: a list of `{name, about, thp, pool, env, first_token}`.
 
     The arms `stock` and `stock-again` must be there and must set nothing: they are the reference and the control.
     Raises SettingError for anything else.
@@ -85,7 +98,7 @@ def parse_arms(settings: object) -> list[Arm]:
         )
     for name in (REFERENCE, CONTROL):
         arm = next((arm for arm in arms if arm.name == name), None)
-        if arm is None or arm.settings() or arm.env:
+        if arm is None or arm.settings() or arm.env or arm.is_first_token:
             raise SettingError(
                 "sweep_arms",
                 f"an arm named {name} that sets nothing",
@@ -120,8 +133,32 @@ def _parse_arm(item: object) -> Arm:
             knob, "a sentence of up to 200 characters", repr(about)[:80], "`about` is text.", "shorten it."
         )
     pool = item.get("pool")
+    bytecode, replay = _first_token(name, item.get("first_token"))
     return Arm(
-        name, about, parse_thp(item.get("thp")), parse_pools([pool] if pool else []), _env(knob, item.get("env"))
+        name=name,
+        about=about,
+        thp=parse_thp(item.get("thp")),
+        pools=parse_pools([pool] if pool else []),
+        env=_env(knob, item.get("env")),
+        bytecode=bytecode,
+        replay=replay,
+    )
+
+
+def _first_token(arm: str, value: object) -> tuple[bool, str]:
+    """`{bytecode: true|false, replay: none|together|ahead}`; what is left out is not done."""
+    if value is None:
+        return False, "none"
+    if isinstance(value, Mapping) and not set(value) - {"bytecode", "replay"}:
+        bytecode, replay = value.get("bytecode", False), value.get("replay", "none")
+        if isinstance(bytecode, bool) and replay in _REPLAY and (bytecode or replay != "none"):
+            return bytecode, replay
+    raise SettingError(
+        f"sweep_arms.{arm}.first_token",
+        f"bytecode (true, false) or replay ({', '.join(_REPLAY)}), one of them at least",
+        repr(value)[:80],
+        "These are what can make a start sooner without another setting.",
+        "correct it.",
     )
 
 
@@ -184,8 +221,8 @@ def fitting(
 ) -> tuple[list[Arm], list[dict[str, str]]]:
     """Arms worth measuring on this host, and `{arm, why}` for each that is not. Reads only.
 
-    Left out is what the host cannot do, and what would be `stock` under another name: an arm without environment whose
-    settings are in force already. `glibc` is a version as text, this process's own by default.
+    Left out is what the host cannot do, and what would be `stock` under another name: an arm whose settings are in
+    force already and that gives the loader nothing. `glibc` is a version as text, this process's own by default.
     """
     possible, left_out = [], []
     for arm in arms:
@@ -199,7 +236,7 @@ def fitting(
                 {"arm": arm.name, "why": f"{error.knob}: wanted {error.wanted}; found {error.found}. {error.why}"}
             )
         else:
-            if arm.name in (REFERENCE, CONTROL) or changes or arm.env:
+            if arm.name in (REFERENCE, CONTROL) or changes or arm.env or arm.is_first_token:
                 possible.append(arm)
             else:
                 left_out.append({"arm": arm.name, "why": f"This host has its settings already: it is {REFERENCE}."})

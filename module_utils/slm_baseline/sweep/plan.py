@@ -107,7 +107,8 @@ _WORDS = {"asked": "arms"}
 def _shown(name: str, value: Any, other: Any) -> str:
     """One side of a difference: the arms in short, of a mapping only the entries that differ."""
     if name == "asked":
-        return ", ".join(f"{arm['name']} {json.dumps({**arm['settings'], **arm['env']})}" for arm in value)
+        shown = ((arm["name"], {**arm["settings"], **arm["env"], **arm.get("first_token", {})}) for arm in value)
+        return ", ".join(f"{arm} {json.dumps(sets)}" for arm, sets in shown)
     if isinstance(value, dict):
         value = {key: value[key] for key in value if key not in other or other[key] != value[key]}
     return json.dumps(value, sort_keys=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from .block import run_block
 from .design import Arm, distinct_dtypes, fitting, order, parse_arms, parse_dtypes
 from .plan import Plan, attempts, finished_attempts, load_plan, progress, require_same, save_plan
 from .sample import read_sweep_samples
+from .starts import Recorder, Starts, forget_starts, record_starts, require_recorded, without_gain
 
 _PROTOCOL = ("cold_scope", "timeout_s", "user", "loader_sha256")
 
@@ -32,7 +33,7 @@ class SweepRequest:
     """What the user asked for, checked for sense.
 
     `subject` says what is measured and how; a resumed sweep must have the same. `stored_dtype` is the one that the
-    model's weights have in their files.
+    model's weights have in their files. `recorder` starts the subject for arms of the first token.
     """
 
     arms: list[Arm]
@@ -44,6 +45,7 @@ class SweepRequest:
     subject: Mapping[str, Any]
     stored_dtype: str
     is_new: bool = False
+    recorder: Recorder | None = None
 
 
 def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +57,9 @@ def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     if given["state"] == "planned":
         asked = parse_sweep(given, subject.model.weight_bytes)
         about = subject_record(host, request, subject)
-        planned = plan_sweep(host, replace(asked, subject=about, stored_dtype=subject.model.dtype))
+        recorder = Recorder.of(subject, given["programs"])
+        asked = replace(asked, subject=about, stored_dtype=subject.model.dtype, recorder=recorder)
+        planned = plan_sweep(host, asked)
         return {"changed": planned["restored"], **planned}
     if given["state"] == "block":
         return {"changed": False, **measure_next_block(host, subject)}
@@ -90,8 +94,10 @@ def _measuring_request(given: Mapping[str, Any]) -> Request:
 def parse_sweep(given: Mapping[str, Any], weight_bytes: int) -> SweepRequest:
     """The module's parameters as a request; SettingError names the variable of the role that holds a bad one."""
     run_id = given["run"]["id"]
+    arms = parse_arms(given["arms"])
+    _require_whole_cold(arms, given.get("scope"))
     return SweepRequest(
-        arms=parse_arms(given["arms"]),
+        arms=arms,
         dtypes=parse_dtypes(given["dtypes"]),
         seed=parse_seed(given["seed"], run_id),
         run_id=run_id,
@@ -102,6 +108,19 @@ def parse_sweep(given: Mapping[str, Any], weight_bytes: int) -> SweepRequest:
         stored_dtype="",
         is_new=bool(given["new"]),
     )
+
+
+def _require_whole_cold(arms: Sequence[Arm], scope: object) -> None:
+    """Arms of the first token act on imports, which scope `host` alone makes cold, their bytecode included."""
+    aided = [arm.name for arm in arms if arm.is_first_token]
+    if aided and scope not in (None, "host"):
+        raise SettingError(
+            "slm_benchmark_cold_scope",
+            f"host, for {', '.join(aided)}",
+            repr(scope),
+            "These arms shorten the imports too, which only this scope makes cold.",
+            "set slm_benchmark_cold_scope to host for this sweep, or leave these arms out.",
+        )
 
 
 def parse_seed(value: object, run_id: str) -> int:
@@ -121,19 +140,26 @@ def plan_sweep(host: Host, request: SweepRequest) -> dict[str, Any]:
     restored = bool(undo_sweep(host))
     fresh = new_plan(host, request)
     stored = None if request.is_new else load_plan(host)
-    if stored is None or stored.is_finished:
-        chosen = fresh
-        save_plan(host, chosen)
-    else:
+    unfinished = stored if stored and not stored.is_finished else None
+    if unfinished:
         # What a host can do may change with its free memory: the arms chosen at the beginning stay.
-        require_same(stored, asked=fresh.asked, dtypes=fresh.dtypes, stock=fresh.stock, subject=fresh.subject)
-        chosen = stored
+        require_same(unfinished, asked=fresh.asked, dtypes=fresh.dtypes, stock=fresh.stock, subject=fresh.subject)
+    starts = record_starts(host, request.arms, request.recorder)
+    chosen = unfinished or _without_gain(fresh, starts)
+    if not unfinished:
+        save_plan(host, chosen)
     return {
         "plan": chosen.to_json(),
-        "is_resumed": chosen is not fresh,
+        "is_resumed": unfinished is not None,
         "restored": restored,
         "progress": progress(read_sweep_samples(host, chosen.run_id), chosen.cells()),
     }
+
+
+def _without_gain(plan: Plan, starts: Starts) -> Plan:
+    """The plan without arms whose bytecode the host has already."""
+    arms, left_out = without_gain([Arm.from_dict(arm) for arm in plan.arms], starts)
+    return replace(plan, arms=[arm.as_dict() for arm in arms], left_out=[*plan.left_out, *left_out])
 
 
 def new_plan(host: Host, request: SweepRequest) -> Plan:
@@ -168,6 +194,7 @@ def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
     bench = Bench(host, subject, current.run_id, number, attempts(before, number) + 1)
     bench.best = best_canary(each.sample.canary for each in before)
     arms = [Arm.from_dict(arm) for arm in current.arms]
+    bench.starts = require_recorded(host, arms)
     run_block(host, arms, order(current.seed, number, current.cells()), bench)
     bench.close()
     return {"block": number, "progress": progress(read_sweep_samples(host, current.run_id), current.cells())}
@@ -199,6 +226,7 @@ def close_sweep(host: Host) -> bool:
     current = _current(host)
     if current.is_finished:
         return False
+    forget_starts(host)
     save_plan(host, replace(current, is_finished=True))
     return True
 

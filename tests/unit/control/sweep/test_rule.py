@@ -14,6 +14,7 @@ import pytest
 from analysis.sweep.metrics import WEIGHTS
 from analysis.sweep.rule import (
     FEWEST_PAIRS,
+    IS_FIRST,
     Array,
     expected_half_width,
     is_tight,
@@ -117,26 +118,39 @@ def _values(noise: Noise, rng: np.random.Generator, shape: tuple[int, int, int, 
     return np.swapaxes(rng.permuted(drawn, axis=-1), -1, -2)
 
 
-def _claims(weights: Array, rest: Array, counters: Array, comparisons: int) -> Array:
-    """The sweeps whose report has any claim at all: three times that share their seconds, and the counters."""
-    first = judge_times(weights, comparisons, FLOOR).direction
-    wholes = [
-        judge_times(share * weights + (1 - share) * rest, comparisons, FLOOR, first).direction for share in (0.4, 0.8)
-    ]
-    judged = [first, *wholes, judge_counters(counters, comparisons, FLOOR).direction]
+def _claims(weights: Array, rest: Array, counters: Array, comparisons: int, whole_first: int = 0) -> Array:
+    """The sweeps whose report has any claim at all: three times that share their seconds, and the counters.
+
+    The last `whole_first` arms are asked for the whole time first, as bytecode and replay are.
+    """
+    times = [weights, *(share * weights + (1 - share) * rest for share in (0.4, 0.8))]
+    asked = [judge_times(values, comparisons, FLOOR).direction for values in (times[0], times[2])]
+    arms = asked[0].shape[-1]
+    is_whole = np.arange(arms) >= arms - whole_first
+    judged = []
+    for index, values in enumerate(times):
+        first = np.where(is_whole, IS_FIRST if index == 2 else asked[1], IS_FIRST if index == 0 else asked[0])
+        judged.append(judge_times(values, comparisons, FLOOR, first).direction)
+    judged.append(judge_counters(counters, comparisons, FLOOR).direction)
     return np.asarray(np.any([each.any(axis=(-1, -2)) for each in judged], axis=0))
 
 
-@pytest.mark.parametrize(("arms", "strata"), [(6, STRATA), (1, 2)], ids=["default", "one-arm"])
+@pytest.mark.parametrize(
+    ("arms", "strata", "whole_first"),
+    [(6, STRATA, 0), (1, 2, 0), (5, 2, 5), (2, 2, 2), (6, STRATA, 3)],
+    ids=["default", "one-arm", "first-token", "first-token-with-bytecode", "mixed"],
+)
 @pytest.mark.parametrize("blocks", [6, 8, 12])
 @pytest.mark.parametrize("noise", NOISES)
-def test_false_claims_of_a_whole_report_stay_under_the_level(noise: Noise, blocks: int, arms: int, strata: int) -> None:
+def test_false_claims_of_a_whole_report_stay_under_the_level(
+    noise: Noise, blocks: int, arms: int, strata: int, whole_first: int
+) -> None:
     """Eleven metrics, no effect anywhere: reports with any claim at all."""
     rng = np.random.default_rng(blocks)
     weights, rest, counters = (
         _values(noise, rng, (SWEEPS, groups, 2 + arms, blocks)) for groups in (strata, strata, strata * COUNTERS)
     )
-    claimed = _claims(weights, rest, counters, arms * strata)
+    claimed = _claims(weights, rest, counters, arms * strata, whole_first)
     # A standard error of 500 sweeps above the level.
     assert claimed.mean() <= LEVEL + 0.01
 

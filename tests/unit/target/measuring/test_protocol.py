@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 import time
 from dataclasses import replace
@@ -31,6 +32,7 @@ from ansible.module_utils.slm_baseline.measuring.protocol import (
     memory_disagreement,
     verdict_of,
 )
+from ansible.module_utils.slm_baseline.measuring.replay import Replay, ReplayRecord, replay_record, replaying
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample, to_document
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +94,42 @@ def test_memory_figures_must_agree() -> None:
     told = LoaderMemory(rss_bytes=1000 << 20, vsz_bytes=2000 << 20, uss_bytes=0, pss_bytes=910 << 20)
     assert memory_disagreement(told, seen) is None
     assert "pss_bytes" in (memory_disagreement(replace(told, pss_bytes=800 << 20), seen) or "")
+
+
+def test_what_a_replay_read_counts_where_the_loader_found_it_in_memory() -> None:
+    loader = Evidence(0.0, GB // 100, 0.01, GB)
+    assert verdict_of("cold", loader).kind == "lukewarm"
+    replay = ReplayRecord("ahead", 2 * GB, GB * 94 // 100, GB, 0.1)
+    assert verdict_of("cold", loader.with_replay(replay)).kind == "cold"
+    # What it read of the imports is not the model, however much that was.
+    short = replace(replay, weights_read_bytes=GB * 93 // 100)
+    assert "only 94.0% of the model's bytes" in (verdict_of("cold", loader.with_replay(short)).reason or "")
+    # A plan has a small model's files among the imports.
+    small = replace(short, weights_bytes=0, weights_read_bytes=0)
+    assert verdict_of("cold", loader.with_replay(small)).kind == "cold"
+    assert verdict_of("cold", loader.with_replay(replace(small, read_bytes=GB // 2))).kind == "lukewarm"
+
+
+def test_a_replay_that_reads_makes_a_warm_start_lukewarm() -> None:
+    loader = Evidence(1.0, 0, 0.0, GB)
+    quiet = ReplayRecord("together", 1 << 20, 0, GB, 0.1)
+    assert verdict_of("warm", loader.with_replay(quiet)).kind == "warm"
+    assert verdict_of("warm", loader.with_replay(replace(quiet, read_bytes=GB // 100))).kind == "lukewarm"
+
+
+@pytest.mark.parametrize("wanted", ["cold", "warm"])
+def test_another_replay_than_the_one_planned_is_told(wanted: str) -> None:
+    seen = Evidence(0.0 if wanted == "cold" else 1.0, 0, 0.0, GB)
+    replay = replay_record("ahead", f"imports_s=0.1 weights_bytes={GB} weights_read_bytes={GB} stale=2", GB, 0.1)
+    assert verdict_of(wanted, seen.with_replay(replay)).reason == (
+        "the replay was not the one planned: 2 files of the plan have changed since it was recorded"
+    )
+
+
+def test_a_replay_has_read_no_more_weights_than_the_kernel_read_for_it() -> None:
+    assert replay_record("ahead", "weights_read_bytes=500 stale=0", 300, 0.1).weights_read_bytes == 300
+    assert replay_record("ahead", "weights_read_bytes=-5 ended_s=none", 300, 0.1).weights_read_bytes == 0
+    assert "too little memory" in (replay_record("ahead", "memory=imports only", 0, 0.1).problem or "")
 
 
 class FakeCache:
@@ -179,6 +217,51 @@ def test_each_scope_evicts_its_own(tmp_path: Path, cache: FakeCache, scope: str,
     # The fake loader's counters stand still after the tokenizer: it read nothing of the weights.
     assert (sample.kind, sample.read_share) == ("lukewarm", 0.0)
     check_schema(sample)
+
+
+@pytest.mark.parametrize("when", ["ahead", "together"])
+def test_a_cold_state_is_verified_before_a_replay_reads(tmp_path: Path, cache: FakeCache, when: str) -> None:
+    seen: list[str] = []
+    note = tmp_path / "note"
+    command = f"open({str(note)!r}, 'w').close(); print('weights_read_bytes=990 ended_s=0.25 stale=0')"
+    replay = Replay((sys.executable, "-c", command), when)
+
+    def residency(paths: Any) -> Residency:
+        seen.append("after" if note.exists() else "before")
+        return Residency(1000, 1000 if note.exists() else 0, "cachestat")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_cache, "residency", residency)
+        sample, _ = measure_sample(Host(), subject(tmp_path, "good"), Trial(1, "cold", replay=replay))
+    check_schema(sample)
+    assert seen == ["before", "after"]
+    assert sample.replay is not None
+    assert (sample.replay.when, sample.replay.ended_s, sample.replay.problem) == (when, 0.25, None)
+    assert sample.replay.cpu_s > 0
+
+
+def test_a_replay_that_refuses_its_plan_is_no_such_start(tmp_path: Path, cache: FakeCache) -> None:
+    replay = Replay((sys.executable, "-c", "import sys; sys.exit('slm_replay: it is no plan')"), "together")
+    sample, _ = measure_sample(Host(), subject(tmp_path, "good"), Trial(1, "warm", replay=replay))
+    check_schema(sample)
+    assert (sample.kind, sample.reason) == ("lukewarm", "the replay was not the one planned: slm_replay: it is no plan")
+
+
+def test_a_replay_that_cannot_be_started_is_one_error(tmp_path: Path, cache: FakeCache) -> None:
+    with pytest.raises(SettingError, match=r"first_token\.replay"):
+        measure_sample(Host(), subject(tmp_path, "good"), Trial(1, "warm", replay=Replay(("/nonexistent",), "ahead")))
+
+
+def test_a_replay_that_never_ends_is_ended_and_told() -> None:
+    sleeping = Replay((sys.executable, "-c", "import time; time.sleep(60)"), "ahead")
+    with replaying(sleeping, None, timeout_s=0.3) as replay:
+        replay.run_ahead()
+    assert replay.record is not None
+    assert replay.record.problem == "it was still reading after 0.3 s"
+    with replaying(replace(sleeping, when="together"), None, 60) as other:
+        pid = other.start()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 @pytest.mark.parametrize(("mode", "word"), [("crash", "exit code 1"), ("killed", "SIGKILL"), ("rubbish", "JSON")])

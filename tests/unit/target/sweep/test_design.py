@@ -82,6 +82,13 @@ def test_an_arm_is_parsed_into_knobs_pools_and_environment() -> None:
         ([*STOCK, {"name": "a", "env": {"X": "1\n2"}}], "sweep_arms.a.env.X"),
         ([*STOCK, {"name": "a", "pool": {"size": "2M", "count": -1}}], "-1"),
         ([*STOCK, {"name": "a", "about": "x" * 201}], "200"),
+        ([*STOCK, {"name": "a", "first_token": {}}], "sweep_arms.a.first_token"),
+        ([*STOCK, {"name": "a", "first_token": {"replay": "none"}}], "none"),
+        ([*STOCK, {"name": "a", "first_token": {"replay": "both"}}], "both"),
+        ([*STOCK, {"name": "a", "first_token": {"bytecode": "yes"}}], "yes"),
+        ([*STOCK, {"name": "a", "first_token": {"replays": "ahead"}}], "replays"),
+        ([*STOCK, {"name": "a", "first_token": {"replay": ["ahead"]}}], "ahead"),
+        ([{"name": "stock", "first_token": {"bytecode": True}}, STOCK[1]], "stock"),
     ],
 )
 def test_a_bad_arm_is_one_readable_error(arms: object, named: str) -> None:
@@ -96,6 +103,10 @@ def test_an_arm_survives_its_document() -> None:
         (*_, arm) = parse_arms(
             [*STOCK, {"name": "a", "about": "b", "thp": {"defrag": "never"}, "pool": pool, "env": {"X": "1"}}]
         )
+        assert Arm.from_dict(arm.as_dict()) == arm
+    for first_token in ({"bytecode": True}, {"replay": "ahead"}, {"bytecode": True, "replay": "together"}):
+        (*_, arm) = parse_arms([*STOCK, {"name": "a", "first_token": first_token}])
+        assert arm.is_first_token
         assert Arm.from_dict(arm.as_dict()) == arm
 
 
