@@ -66,6 +66,10 @@ options:
     description: Whether to keep bytecode for modules that have none.
     type: bool
     default: true
+  force:
+    description: With O(state=absent), remove files of ours that somebody else changed since, too.
+    type: bool
+    default: false
   programs:
     description: The folder on the control node's copy of this project with C(slm_replay.py) and C(slm_compile.py), as
       texts by file name.
@@ -73,7 +77,10 @@ options:
     default: {}
 attributes:
   check_mode: {support: full, description: Says whether the target would be recorded; starts nothing.}
-  diff_mode: {support: none, description: A plan has thousands of lines.}
+  diff_mode:
+    support: full
+    description: Before and after are the target's audit rows with their reasons, and the files that a removal takes; a
+      plan itself has thousands of lines.
 """
 
 EXAMPLES = r"""
@@ -131,10 +138,10 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.first_token.setup import is_set_up, remove, rows, set_up
+from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove, rows, rows_of, set_up
 from ansible.module_utils.slm_baseline.first_token.target import PROGRAMS, parse_name, parse_target, recorded_targets
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root
+from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root, warn
 
 
 def main() -> None:
@@ -155,6 +162,7 @@ def main() -> None:
             "ready": {"type": "dict", "options": ready},
             "replay": {"type": "str", "choices": ["together", "ahead", "both", "none"], "default": "both"},
             "bytecode": {"type": "bool", "default": True},
+            "force": {"type": "bool", "default": False},
             "programs": {"type": "dict", "default": {}},
             "run": RUN_ARGUMENT,
             **COMMON_ARGUMENTS,
@@ -172,26 +180,31 @@ def main() -> None:
         target = parse_target(given)
         if is_set_up(host, target):
             return {"changed": False, "rows": rows_of(host, target.name), "summary": f"{target.name}: set up already"}
+        diff = difference(host, target)
         if module.check_mode:
-            return {"changed": True, "rows": rows_of(host, target.name), "summary": f"{target.name}: would be recorded"}
+            told = {"changed": True, "summary": f"{target.name}: would be recorded", "diff": diff}
+            return {**told, "rows": rows_of(host, target.name)}
         with leased(module, host):
             programs = {f"{PROGRAMS}/{name}": str(text).encode() for name, text in given["programs"].items()}
             outcome = set_up(host, target, programs)
-        return {**outcome.to_json(), "rows": rows_of(host, target.name), "summary": outcome.summary(target)}
+        told = {"summary": outcome.summary(target), "diff": diff}
+        return {**outcome.to_json(), **told, "rows": rows_of(host, target.name)}
 
     def absent(host: Host) -> dict[str, Any]:
         names = [parse_name(given["name"])] if given["name"] else list(recorded_targets(host))
         names = [name for name in names if name in recorded_targets(host)]
         if module.check_mode or not names:
-            return {"changed": bool(names), "removed": [], "left": [], "rows": []}
-        with leased(module, host):
-            done = [remove(host, name) for name in names]
+            done = [remove(host, name, given["force"], dry_run=True) for name in names]
+        else:
+            with leased(module, host):
+                done = [remove(host, name, given["force"]) for name in names]
         removed = [path for paths, _ in done for path in paths]
         left = [path for _, paths in done for path in paths]
-        return {"changed": bool(removed), "removed": removed, "left": left, "rows": rows(host)}
-
-    def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
-        return [row for row in rows(host) if row["knob"].startswith(f"first_token.{name}.")]
+        if left:
+            values = "; ".join(left)
+            warn(module, f"changed by others since, left: {values}. Next: remove by hand what is not wanted.")
+        diff = {"before": "".join(f"{path}: there\n" for path in removed), "after": ""}
+        return {"changed": bool(removed), "removed": removed, "left": left, "rows": rows(host), "diff": diff}
 
     finish(module, work)
 

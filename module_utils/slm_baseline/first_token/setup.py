@@ -142,7 +142,7 @@ def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], user: Map
         _write(host, files)
         if target.unit and target.replay in ("ahead", "both"):
             _link(host, target)
-        hashes = {path: hashlib.sha256(text.encode()).hexdigest() for path, text in files.items()}
+        hashes = {path: _digest(text) for path, text in files.items()}
         document = {"schema_version": 1, "target": target.to_json(), "files": hashes}
         host.write_durably(target.record, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
         reload_units(host)
@@ -220,10 +220,11 @@ def _link(host: Host, target: Target) -> None:
         os.symlink(target.replay_unit, link)
 
 
-def remove(host: Host, name: str) -> tuple[list[str], list[str]]:
+def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) -> tuple[list[str], list[str]]:
     """Remove what a target has on the host: what was removed, and what others changed since and is therefore left.
 
-    The unit keeps running as it is; its next start is as it was before us. OSError.
+    With `force` what others changed goes too; with `dry_run` nothing does, and the answer is the same. The unit keeps
+    running as it is; its next start is as it was before us. OSError.
     """
     target = recorded_targets(host).get(name) or Target(name)
     try:
@@ -243,21 +244,23 @@ def remove(host: Host, name: str) -> tuple[list[str], list[str]]:
         text = host.read_or_none(path)
         if text is None:
             continue
-        ours = text.startswith(MARK) and recorded in ("", hashlib.sha256(text.encode()).hexdigest())
-        if ours:
-            host.remove_durably(path)
+        if force or (text.startswith(MARK) and recorded in ("", _digest(text))):
             removed.append(path)
-            if path.endswith("/slm-first-token.conf"):
-                remove_folder_if_empty(host.path(path).parent)
         else:
             left.append(path)
-    link = host.path(target.boot_link)
-    if link.is_symlink() and os.readlink(link) == target.replay_unit:
-        link.unlink()
+    if _is_linked(host, target):
         removed.append(target.boot_link)
     if host.exists(target.folder):
-        remove_tree(host.path(target.folder))
         removed.append(target.folder)
+    if dry_run:
+        return removed, left
+    for path in removed:
+        if path == target.folder:
+            remove_tree(host.path(path))
+        else:
+            host.remove_durably(path)
+        if path.endswith("/slm-first-token.conf"):
+            remove_folder_if_empty(host.path(path).parent)
     if not host.names(TARGETS):
         for path in (TARGETS, PROGRAMS):
             remove_tree(host.path(path))
@@ -266,6 +269,37 @@ def remove(host: Host, name: str) -> tuple[list[str], list[str]]:
     if any(path.startswith(UNITS) for path in removed):
         reload_units(host)
     return removed, left
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_linked(host: Host, target: Target) -> bool:
+    """Whether the next boot starts our unit."""
+    link = host.path(target.boot_link)
+    return link.is_symlink() and os.readlink(link) == target.replay_unit
+
+
+def difference(host: Host, target: Target) -> dict[str, str]:
+    """What setting this target up changes, as a diff's `before` and `after`: rows, and options asked otherwise.
+
+    A plan has thousands of lines, which nobody reads; what counts is whether it fits, and why not.
+    """
+    recorded = recorded_targets(host).get(target.name)
+    before = {row["knob"]: row["detail"] or row["runtime"] for row in rows_of(host, target.name)}
+    plan = f"first_token.{target.name}.plan"
+    before.setdefault(plan, "missing")
+    after = dict.fromkeys(before, "clean")
+    if recorded and recorded != target:
+        for name, value in target.to_json().items():
+            if value != recorded.to_json()[name]:
+                knob = f"first_token.{target.name}.{name}"
+                before[knob], after[knob] = str(recorded.to_json()[name]), str(value)
+    return {
+        side: "".join(f"{knob}: {value}\n" for knob, value in text.items())
+        for side, text in (("before", before), ("after", after))
+    }
 
 
 def rows(host: Host) -> list[dict[str, Any]]:
@@ -283,7 +317,12 @@ def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
     if target is None:
         return [_row(name, "plan", "missing", f"{TARGETS}/{name} has no record that can be read")]
     plan, state, detail = _plan_state(host, target)
-    found = [_row(name, "plan", state, detail)]
+    if state == "clean":
+        state, detail = _units_state(host, target)
+    kept = state
+    if state == "clean" and target.unit and target.replay in ("ahead", "both") and not _is_linked(host, target):
+        kept, detail = "missing", f"{target.boot_link} is gone, so no boot reads ahead"
+    found = [_row(name, "plan", state, detail, kept)]
     if host.exists(f"{target.folder}/bytecode"):
         found.append(_row(name, "bytecode", *_bytecode_state(host, target, plan)))
     return found
@@ -298,15 +337,22 @@ def _plan_state(host: Host, target: Target) -> tuple[Plan | None, str, str]:
         return None, "missing", f"{target.plan}: {error.strerror}"
     except SettingError as error:
         return None, "missing", str(error)
-    files = json.loads(host.read(target.record)).get("files", {})
-    gone = [path for path in files if not host.exists(path)]
-    if gone:
-        return plan, "missing", f"{gone[0]} is gone"
     changed = changed_files(host, plan.files)
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         return plan, "stale", f"{changed[0]}{more} changed since it was recorded"
     return plan, "clean", ""
+
+
+def _units_state(host: Host, target: Target) -> tuple[str, str]:
+    """Whether our units beside the target's are as we wrote them."""
+    for path, recorded in json.loads(host.read(target.record)).get("files", {}).items():
+        text = host.read_or_none(path)
+        if text is None:
+            return "missing", f"{path} is gone"
+        if _digest(text) != recorded:
+            return "stale", f"{path} was changed by others since"
+    return "clean", ""
 
 
 def _bytecode_state(host: Host, target: Target, plan: Plan | None) -> tuple[str, str]:
@@ -329,15 +375,18 @@ def _bytecode_state(host: Host, target: Target, plan: Plan | None) -> tuple[str,
     return "clean", ""
 
 
-def _row(name: str, what: str, state: str, detail: str) -> dict[str, Any]:
+def _row(name: str, what: str, state: str, detail: str, kept: str | None = None) -> dict[str, Any]:
+    """`state` is what a start now finds, `kept` what the next boot finds: the same unless it is given."""
+    kept = kept or state
+    worst = state if state != "clean" else kept
     knob = f"first_token.{name}.{what}"
     return {
         "knob": knob,
         "desired": "clean",
         "runtime": state,
-        "persisted": state,
+        "persisted": kept,
         "boot": None,
         "source": f"{TARGETS}/{name}/plan",
-        "verdict": "clean" if state == "clean" else "drift",
-        "detail": detail and f"{knob} is {state}: {detail}; record it again with first_token.yml",
+        "verdict": "clean" if worst == "clean" else "drift",
+        "detail": detail and f"{knob} is {worst}: {detail}; record it again with first_token.yml",
     }

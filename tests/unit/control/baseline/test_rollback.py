@@ -22,6 +22,18 @@ def test_restored_and_left_are_told_apart_and_hostile_text_is_inert() -> None:
     assert "rollback_force=true" in left
 
 
+def test_what_made_starts_sooner_is_listed_with_the_settings() -> None:
+    starts = {"removed": ["/var/lib/slm|<b>"], "left": ["/etc/systemd/system/vllm.service.d/slm-first-token.conf"]}
+    page = rollback_page(ANSWER, "a", "r", starts)
+    restored, left = page.split("## Changed by others since, left")
+    assert "/var/lib/slm" in restored
+    assert "| `thp.enabled` | `madvise` | `always` |" in restored
+    assert "`/etc/systemd/system/vllm.service.d/slm-first-token.conf` | `changed` | `absent`" in left
+    assert "<b>" not in page
+    alone = rollback_page({"status": "nothing"}, "a", "r", {"removed": ["/a"], "left": []})
+    assert "Run `r`: restored." in alone
+
+
 def test_a_rollback_that_left_nothing_says_so() -> None:
     page = rollback_page({"status": "restored", "changes": [], "left": []}, "a", "r")
     assert page.count("Nothing.") == 2

@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import py_compile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token.files import wanted_files
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
-from ansible.module_utils.slm_baseline.first_token.setup import is_set_up, remove, rows
+from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove, rows
 from ansible.module_utils.slm_baseline.first_token.target import HOME, Target
 from ansible.module_utils.slm_baseline.host.files import Host
 
@@ -72,6 +73,51 @@ def test_a_newer_source_makes_its_bytecode_stale(host: Host) -> None:
 def test_what_is_gone_is_missing(host: Host, path: str) -> None:
     host.path(path).unlink()
     assert states(host)["first_token.vllm.plan"] == "missing"
+
+
+def test_a_unit_of_ours_that_others_changed_is_drift(host: Host) -> None:
+    with host.path(TARGET.drop_in).open("a") as file:
+        file.write("Environment=OTHERS=1\n")
+    row = rows(host)[0]
+    assert (row["runtime"], row["persisted"], row["verdict"]) == ("stale", "stale", "drift")
+    assert "was changed by others since" in row["detail"]
+
+
+def test_what_no_boot_would_read_ahead_is_not_persisted(host: Host) -> None:
+    host.path(TARGET.boot_link).unlink()
+    row = rows(host)[0]
+    assert (row["runtime"], row["persisted"], row["verdict"]) == ("clean", "missing", "drift")
+    assert "no boot reads ahead" in row["detail"]
+    assert not is_set_up(host, TARGET)
+
+
+def test_a_diff_says_what_is_missing_stale_or_asked_otherwise(host: Host) -> None:
+    assert difference(host, Target("new", unit="new.service")) == {
+        "before": "first_token.new.plan: missing\n",
+        "after": "first_token.new.plan: clean\n",
+    }
+    host.path("/srv/lib.so").write_bytes(b"newer")
+    told = difference(host, replace(TARGET, replay="together"))
+    assert "first_token.vllm.plan is stale: /srv/lib.so changed since" in told["before"]
+    assert "first_token.vllm.replay: both\n" in told["before"]
+    assert told["after"] == (
+        "first_token.vllm.plan: clean\nfirst_token.vllm.bytecode: clean\nfirst_token.vllm.replay: together\n"
+    )
+
+
+def test_a_dry_run_tells_what_a_removal_takes_and_takes_nothing(host: Host) -> None:
+    told = remove(host, "vllm", dry_run=True)
+    assert states(host) == {"first_token.vllm.plan": "clean", "first_token.vllm.bytecode": "clean"}
+    assert remove(host, "vllm") == told
+    assert len(told[0]) == 4
+
+
+def test_a_forced_removal_takes_what_others_changed_too(host: Host) -> None:
+    with host.path(TARGET.drop_in).open("a") as file:
+        file.write("Environment=OTHERS=1\n")
+    removed, left = remove(host, "vllm", force=True)
+    assert (TARGET.drop_in in removed, left) == (True, [])
+    assert not host.path(TARGET.drop_in).parent.exists()
 
 
 def test_a_damaged_record_or_plan_is_a_row_and_no_traceback(host: Host) -> None:
