@@ -7,7 +7,12 @@ line to `--events-fd`, holds the model after the first token until a byte arrive
 Every instant is CLOCK_MONOTONIC at the end of its phase, on a GPU after every device has finished. Counters (bytes read
 by this process, page faults, CPU seconds) are totals since the process started; see proc_pid_io(5) and getrusage(2).
 The prompt is decoded greedily with a key-value cache, and every token is read back to the host: that is when a user
-sees it. `transformers` imports a model's own code when it loads the weights, so that time is in `weights`.
+sees it. `transformers` would import a model's own code when it loads the weights; it is imported before, so that
+`weights` holds nothing but the weights.
+
+As a template (`--template-fd`) it imports everything, then forks a child for each request that comes through that
+socket with three descriptors: events, hold and stderr. A child starts at a byte on its hold descriptor, loads and goes
+on as any run does from its tokenizer on.
 
 Exit status: 0 done, 1 the observer went away or the device gave up, 2 bad arguments or a model that cannot be loaded.
 """
@@ -19,18 +24,26 @@ import time
 _INTERPRETER_NS = time.monotonic_ns()
 
 import argparse  # noqa: E402  the instant above must come before every import that costs something
+import ctypes  # noqa: E402
 import importlib  # noqa: E402
+import itertools  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import resource  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
 import sys  # noqa: E402
 import warnings  # noqa: E402
-from typing import Any, NoReturn  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from typing import Any, NamedTuple, NoReturn  # noqa: E402
 
 MODEL = "Qwen/Qwen2.5-0.5B"
 PROMPT = "The quick brown fox jumps over the lazy dog. What does the dog do next?"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 STOPS = ("loaded", "first_token", "second_token")
+READY = b"r"
+ADOPTION_S = 10.0
+MADV_POPULATE_WRITE = 23
 
 
 class LoadError(Exception):
@@ -163,6 +176,24 @@ def one_line(error: BaseException) -> str:
     return lines[0].strip()[:300] or type(error).__name__
 
 
+def import_model_code(transformers: Any, options: argparse.Namespace) -> None:
+    """Import what `from_pretrained` would import when it loads this model: a thousand modules, most of a warm load.
+
+    A model that cannot be used is left for the loading to refuse.
+    """
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            options.model,
+            revision=options.revision,
+            trust_remote_code=False,
+            local_files_only=is_offline(options.model, dict(os.environ)),
+        )
+        transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    # A damaged file can make the parsers behind this raise anything.
+    except Exception:
+        return
+
+
 def load_tokenizer(transformers: Any, options: argparse.Namespace) -> Any:
     """The model's tokenizer; LoadError where there is none that works."""
     try:
@@ -272,8 +303,8 @@ def finish() -> NoReturn:
     os._exit(0)
 
 
-def run(options: argparse.Namespace, events: Events) -> None:
-    """Every phase in order, up to `options.until`. Raises LoadError for what a user can put right."""
+def import_libraries(options: argparse.Namespace, events: Events) -> tuple[Any, Any]:
+    """torch and transformers, with all that the phases after them use."""
     silence()
     torch = import_package("torch")
     events.now("import_torch")
@@ -281,16 +312,41 @@ def run(options: argparse.Namespace, events: Events) -> None:
     # The package is a lazy shell until a name is taken from it; untouched, the later phases would pay for its import.
     for name in ("AutoTokenizer", "AutoModelForCausalLM"):
         getattr(transformers, name)
+    import_model_code(transformers, options)
     events.now("import_transformers")
+    return torch, transformers
 
-    prepare_devices(torch)
-    synchronize(torch)
-    events.now("device_ready")
 
-    tokenizer = load_tokenizer(transformers, options)
+def run(options: argparse.Namespace, events: Events) -> None:
+    """Every phase in order, up to `options.until`. Raises LoadError for what a user can put right."""
+    torch, transformers = import_libraries(options, events)
+    if options.template_fd is not None:
+        tokenizer = load_tokenizer(transformers, options)
+        # In a child alone this returns.
+        events = serve(options.template_fd)
+        prepare_devices(torch)
+        synchronize(torch)
+    else:
+        prepare_devices(torch)
+        synchronize(torch)
+        events.now("device_ready")
+        tokenizer = load_tokenizer(transformers, options)
     events.now("tokenizer")
+    answer(Libraries(torch, transformers, tokenizer), options, events)
 
-    model = load_model(torch, transformers, options)
+
+class Libraries(NamedTuple):
+    """What a load needs beside its weights."""
+
+    torch: Any
+    transformers: Any
+    tokenizer: Any
+
+
+def answer(libraries: Libraries, options: argparse.Namespace, events: Events) -> NoReturn:
+    """Load the weights and make the tokens, up to `options.until`."""
+    torch = libraries.torch
+    model = load_model(torch, libraries.transformers, options)
     synchronize(torch)
     loaded_ns = time.monotonic_ns()
     print(f"loaded {options.model} on {device_of(model)}", flush=True)
@@ -300,7 +356,7 @@ def run(options: argparse.Namespace, events: Events) -> None:
 
     decoder = Decoder(torch, model)
     device = model.get_input_embeddings().weight.device
-    prompt_ids = tokenizer(options.prompt, return_tensors="pt")["input_ids"]
+    prompt_ids = libraries.tokenizer(options.prompt, return_tensors="pt")["input_ids"]
     if prompt_ids.shape[-1] == 0:
         raise LoadError(f"the prompt {options.prompt!r} has no tokens")
     token = decoder.step(prompt_ids.to(device))
@@ -318,6 +374,83 @@ def run(options: argparse.Namespace, events: Events) -> None:
                 events.now("second_token")
     events.now("done")
     finish()
+
+
+def serve(template_fd: int) -> Events:
+    """Be a template: fork a child for each request, and return in the child, once its observer lets it begin.
+
+    A request is one byte with the descriptors of the child's events, hold and stderr; the answer is one byte once the
+    child is nobody's but the observer's. The template ends when the observer closes the socket.
+    """
+    observer = os.getppid()
+    with socket.socket(fileno=template_fd) as channel:
+        channel.sendall(READY)
+        while True:
+            request, descriptors, _, _ = socket.recv_fds(channel, 1, 3)
+            if not request:
+                finish()
+            between = os.fork()
+            if between == 0:
+                # Twice, so that the child loses its parent and comes to the observer, who adopts orphans.
+                if os.fork():
+                    os._exit(0)
+                break
+            os.waitpid(between, 0)
+            for each in descriptors:
+                os.close(each)
+            channel.sendall(READY)
+    events_fd, hold_fd, error_fd = descriptors
+    os.setsid()
+    os.dup2(error_fd, 2)
+    os.close(error_fd)
+    tie_to(observer)
+    own_memory()
+    if not os.read(hold_fd, 1):
+        raise BrokenPipeError("the observer closed the hold descriptor")
+    return Events(events_fd, hold_fd)
+
+
+def tie_to(observer: int) -> None:
+    """Wait until the observer is our parent, and die with it (prctl(2), PR_SET_PDEATHSIG)."""
+    deadline = time.monotonic() + ADOPTION_S
+    while os.getppid() != observer:
+        if time.monotonic() > deadline:
+            raise BrokenPipeError("the observer has not adopted this process")
+        time.sleep(0.001)
+    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+
+
+def own_memory() -> None:
+    """Copy every page that we share with the template, before the clock runs: a fresh process has none to copy.
+
+    Only what is there is copied (mincore(2)), or untouched memory would be faulted in as well. Mappings of files are
+    left out: few of their pages are written, and mincore tells nobody but root which are there.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    page = os.sysconf("SC_PAGESIZE")
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as stream:
+        mappings = [line.split(None, 5) for line in stream]
+    for each in mappings:
+        is_file = len(each) == 6 and each[5].startswith("/") and not each[5].startswith("/anon_hugepage")
+        if each[1] == "rw-p" and not is_file:
+            start, end = (int(part, 16) for part in each[0].split("-"))
+            present = (ctypes.c_ubyte * ((end - start) // page))()
+            if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(end - start), present):
+                continue
+            for first, count in runs(bytes(present)):
+                where, length = ctypes.c_void_p(start + first * page), ctypes.c_size_t(count * page)
+                if libc.madvise(where, length, MADV_POPULATE_WRITE):
+                    raise LoadError(f"the kernel copies no memory ahead: {os.strerror(ctypes.get_errno())}")
+
+
+def runs(present: bytes) -> Iterator[tuple[int, int]]:
+    """First index and length of each run of pages that are present; the lowest bit of each byte says so."""
+    first = 0
+    for is_there, group in itertools.groupby(present, key=lambda byte: byte & 1):
+        count = sum(1 for _ in group)
+        if is_there:
+            yield first, count
+        first += count
 
 
 def descriptor(text: str) -> int:
@@ -356,6 +489,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=token_count, default=2, metavar="N", help="tokens to make (default: 2)")
     parser.add_argument("--events-fd", type=descriptor, metavar="N", help="open descriptor for events")
     parser.add_argument("--hold-fd", type=descriptor, metavar="M", help="open descriptor to wait on after the hold")
+    parser.add_argument("--template-fd", type=descriptor, metavar="T", help="open socket for requests; see above")
     options = parser.parse_args(arguments)
     if not options.model or "\0" in options.model:
         parser.error("--model must name a hub id or a folder")

@@ -26,6 +26,10 @@ class Family:
         """This child is none of the work's: whoever started it ends it."""
         self._before.add(pid)
 
+    def children(self) -> list[int]:
+        """Our own children among them: what we have started, and what came to us."""
+        return [pid for pid in _children_of(_parents(), os.getpid()) if pid not in self._before]
+
     def end(self, patience_s: float = _PATIENCE_S) -> bool:
         """Kill them all and reap those that are ours; False where some are left when the patience is over."""
         deadline = time.monotonic() + patience_s
@@ -43,7 +47,8 @@ class Family:
 
     def _living(self) -> list[int]:
         parents = _parents()
-        found, ahead = [], [pid for pid in _children_of(parents, os.getpid()) if pid not in self._before]
+        found: list[int] = []
+        ahead = [pid for pid in _children_of(parents, os.getpid()) if pid not in self._before]
         while ahead:
             pid = ahead.pop()
             found.append(pid)

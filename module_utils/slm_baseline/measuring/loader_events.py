@@ -22,6 +22,8 @@ PHASES = (
     "second_token",
 )
 _ORDER = (*PHASES[:-1], "held", "resumed", PHASES[-1], "done")
+FORKED_ORDER = _ORDER[_ORDER.index("tokenizer") :]
+"""Of a template's child: it begins where the tokenizer is ready, and what came before is nobody's time."""
 _COUNTERS = ("read_bytes", "minor_faults", "major_faults", "cpu_user_s", "cpu_system_s")
 _LONGEST_WORDS = 200
 MAX_LINE_BYTES = 1 << 20
@@ -96,13 +98,25 @@ class LoaderReport:
 class Events:
     """The events of one loader run so far, in the protocol's order.
 
-    `spawn_ns` is when the observer started the process; no event can be earlier. `report` comes with the event `held`.
+    `spawn_ns` is when the observer started the process, or let a template's child begin; no event can be earlier.
+    `report` comes with the event `held`.
     """
 
     spawn_ns: int
     marks: dict[str, Mark] = field(default_factory=dict)
     report: LoaderReport | None = None
+    order: tuple[str, ...] = _ORDER
     _rest: bytes = b""
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether it is a template's child that tells them."""
+        return self.order == FORKED_ORDER
+
+    @property
+    def beginning(self) -> Mark:
+        """From where a sample's counters count: the process's start, or the instant at which a forked child began."""
+        return self.marks.get("tokenizer", Mark(self.spawn_ns)) if self.is_forked else Mark(self.spawn_ns)
 
     def feed(self, data: bytes) -> list[str]:
         """Take bytes from the pipe; names of the events that they completed, unknown ones left out."""
@@ -113,7 +127,7 @@ class Events:
 
     def missing(self, until: str = "done") -> list[str]:
         """Events that the protocol wants, up to and with `until`, and that have not come."""
-        wanted = _ORDER[: _ORDER.index(until) + 1]
+        wanted = self.order[: self.order.index(until) + 1]
         return [name for name in wanted if name not in self.marks]
 
     def _take(self, line: bytes) -> str | None:
@@ -126,7 +140,7 @@ class Events:
         name: str = event["event"]
         if name not in _ORDER:
             return None
-        due = next((known for known in _ORDER if known not in self.marks), None)
+        due = next((known for known in self.order if known not in self.marks), None)
         if name != due:
             raise ProtocolError(f"event {name} came where {due or 'nothing more'} was due")
         self.marks[name] = self._mark(name, event)
@@ -161,10 +175,10 @@ class Events:
 
 
 def phases(events: Events) -> tuple[Phase, ...]:
-    """The phases that ended; what lies between held and resumed is in none."""
+    """The phases that ended; what lies between held and resumed is in none. A forked child's begin with its weights."""
     found = []
-    before = Mark(events.spawn_ns)
-    for name in PHASES:
+    before = events.beginning
+    for name in PHASES[PHASES.index("weights") :] if events.is_forked else PHASES:
         mark = events.marks.get(name)
         if mark is None:
             break

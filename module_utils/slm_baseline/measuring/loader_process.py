@@ -22,7 +22,7 @@ from typing import Any
 
 from ..host.errors import SettingError
 from ..host.trees import remove_tree
-from .descendants import adopting
+from .descendants import Family, adopting
 from .loader_events import Events, ProtocolError
 
 _PR_SET_PDEATHSIG = 1
@@ -134,56 +134,91 @@ def observe(loader: Loader, on_held: Callable[[int], None], beside: Callable[[],
     all and ControllerGone when nobody waits for the answer. No process is left behind.
     """
     with contextlib.ExitStack() as stack:
-        home = stack.enter_context(_private_home(loader))
+        home = stack.enter_context(private_home(loader))
         family = stack.enter_context(adopting())
-        events_read, events_write = _pipe(stack)
-        hold_read, hold_write = _pipe(stack)
-        error_read, error_write = _pipe(stack)
-        given = (events_write.fileno(), hold_read.fileno())
-        command = [loader.python, loader.script, *loader.arguments]
-        command += ["--events-fd", str(given[0]), "--hold-fd", str(given[1])]
-        tie_to_us = _tie_to(os.getpid())
-        environment = clean_environment(loader, home)
+        pipes = Pipes.open(stack)
+        events_fd, hold_fd, error_fd = pipes.given
         spawn_ns = time.monotonic_ns()
         if beside:
             family.leave_out(beside())
+        arguments = ("--events-fd", str(events_fd), "--hold-fd", str(hold_fd))
+        process = start(loader, home, arguments, (events_fd, hold_fd), error_fd)
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=error_write,
-                cwd="/",
-                env=environment,
-                pass_fds=given,
-                start_new_session=True,
-                preexec_fn=tie_to_us,
-                **run_as(loader.account),
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise SettingError(
-                "slm_benchmark_python",
-                "an interpreter that the loader's user can run",
-                loader.python,
-                f"Starting it failed: {error}.",
-                "check the path and its permissions for the user slm_benchmark_user.",
-            ) from error
-        for end in (events_write, hold_read, error_write):
-            end.close()
-        watch = _Watch(
-            process.pid, Events(spawn_ns), events_read.fileno(), hold_write.fileno(), error_read.fileno(), on_held
-        )
-        watch.tail_bytes = loader.stderr_bytes
-        try:
-            problem = watch.run(spawn_ns + int(loader.timeout_s * 1e9), loader.timeout_s)
+            return watch_one(loader, process.pid, Events(spawn_ns), pipes, on_held, family)
         finally:
-            ended = _end(process)
-            # Before the pipes are drained: whoever is left could fill them for ever.
-            is_alone = family.end()
-        problem = problem or watch.drain()
-        if ended is None or not is_alone:
-            return _observation(watch, f"processes of it are left {_ENDING_S:g} s after SIGKILL", ended)
-        return _observation(watch, problem, ended)
+            # Waited for already, which it cannot know.
+            process.returncode = 0
+
+
+@dataclass(frozen=True)
+class Pipes:
+    """The pipes between the observer and one loader: events and stderr come in, a byte on `hold` lets it go on."""
+
+    events: tuple[FileIO, FileIO]
+    hold: tuple[FileIO, FileIO]
+    error: tuple[FileIO, FileIO]
+
+    @staticmethod
+    def open(stack: contextlib.ExitStack) -> Pipes:
+        """New ones, closed with the stack."""
+        return Pipes(_pipe(stack), _pipe(stack), _pipe(stack))
+
+    @property
+    def given(self) -> tuple[int, int, int]:
+        """The loader's ends: events, hold, stderr."""
+        return self.events[1].fileno(), self.hold[0].fileno(), self.error[1].fileno()
+
+    def close_given(self) -> None:
+        """Once the loader has its ends, ours would hide that it closes them."""
+        for end in (self.events[1], self.hold[0], self.error[1]):
+            end.close()
+
+
+def start(
+    loader: Loader, home: str, arguments: tuple[str, ...], descriptors: tuple[int, ...], error_fd: int
+) -> subprocess.Popen[bytes]:
+    """The loader as a process of its user, tied to our life; SettingError where it cannot be started."""
+    try:
+        return subprocess.Popen(
+            [loader.python, loader.script, *loader.arguments, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=error_fd,
+            cwd="/",
+            env=clean_environment(loader, home),
+            pass_fds=descriptors,
+            start_new_session=True,
+            preexec_fn=_tie_to(os.getpid()),
+            **run_as(loader.account),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SettingError(
+            "slm_benchmark_python",
+            "an interpreter that the loader's user can run",
+            loader.python,
+            f"Starting it failed: {error}.",
+            "check the path and its permissions for the user slm_benchmark_user.",
+        ) from error
+
+
+def watch_one(
+    loader: Loader, pid: int, events: Events, pipes: Pipes, on_held: Callable[[int], None], family: Family
+) -> Observation:
+    """Watch a loader that runs until it ends, and end what is left of it and of its `family`."""
+    pipes.close_given()
+    watch = _Watch(
+        pid, events, pipes.events[0].fileno(), pipes.hold[1].fileno(), pipes.error[0].fileno(), on_held, loader
+    )
+    try:
+        problem = watch.run(events.spawn_ns + int(loader.timeout_s * 1e9), loader.timeout_s)
+    finally:
+        ended = end(pid)
+        # Before the pipes are drained: whoever is left could fill them for ever.
+        is_alone = family.end()
+    problem = problem or watch.drain()
+    if ended is None or not is_alone:
+        return _observation(watch, f"processes of it are left {_ENDING_S:g} s after SIGKILL", ended)
+    return _observation(watch, problem, ended)
 
 
 def clean_environment(loader: Loader, home: str) -> dict[str, str]:
@@ -212,8 +247,8 @@ class _Watch:
     hold_fd: int
     error_fd: int
     on_held: Callable[[int], None]
+    loader: Loader
     tail: bytes = b""
-    tail_bytes: int = _TAIL_BYTES
 
     def run(self, deadline_ns: int, timeout_s: float) -> str | None:
         """Until the loader ends, breaks the protocol (the answer says how) or the deadline passes."""
@@ -266,7 +301,7 @@ class _Watch:
         except BlockingIOError:
             return False
         if descriptor == self.error_fd:
-            self.tail = (self.tail + data)[-self.tail_bytes :]
+            self.tail = (self.tail + data)[-self.loader.stderr_bytes :]
         elif "held" in self.events.feed(data):
             self._look()
             # Full only where the loader filled it itself, by way of /proc/self/fd.
@@ -314,25 +349,24 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _end(process: subprocess.Popen[bytes]) -> tuple[int, Usage] | None:
-    """Kill what is left of the loader's process group, reap the loader; its wait status and own usage.
+def end(pid: int) -> tuple[int, Usage] | None:
+    """Kill what is left of a loader's process group, reap the loader; its wait status and own usage.
 
     None where it is still there when the patience is over, as in an uninterruptible read of a dead network disk.
     Reaped last: until then its group id cannot belong to anybody else. RUSAGE_CHILDREN would be a maximum over all
     children so far (getrusage(2)), so the one child is waited for.
     """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + _ENDING_S
     while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            break
+        found, status, usage = os.wait4(pid, os.WNOHANG)
+        if found:
+            return status, Usage(usage.ru_utime, usage.ru_stime)
         if time.monotonic() > deadline:
             return None
         time.sleep(0.002)
-    process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-    return status, Usage(usage.ru_utime, usage.ru_stime)
 
 
 def _tie_to(parent: int) -> Callable[[], None]:
@@ -354,7 +388,7 @@ def _pipe(stack: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
 
 
 @contextlib.contextmanager
-def _private_home(loader: Loader) -> Iterator[str]:
+def private_home(loader: Loader) -> Iterator[str]:
     """An empty home of this run's own, removed afterwards."""
     home = tempfile.mkdtemp(prefix="home-", dir=loader.scratch or None)
     try:

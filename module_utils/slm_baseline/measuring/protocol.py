@@ -25,6 +25,7 @@ from .noise import judge_noise, read_activity
 from .process_memory import MemoryReading, moved, read_memory, read_thp_counters
 from .replay import ReplayRecord, replaying
 from .sample import CeilingRecord, CeilingTrial, Sample, Trial, failed_sample
+from .template import Template, TemplateFailed
 
 WANTED = ("cold", "warm")
 SCOPES = ("host", "app", "weights")
@@ -182,10 +183,27 @@ def prepare(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Resid
     return page_cache.residency(subject.weights), app
 
 
+def prepare_weights(subject: Subject, wanted: str) -> page_cache.Residency:
+    """The same for a template's child: it uses no file but the model's, and what the template maps stays in memory."""
+    if wanted == "warm":
+        page_cache.warm(subject.files)
+    else:
+        page_cache.evict(subject.files)
+    return page_cache.residency(subject.weights)
+
+
 def measure_sample(
-    host: Host, subject: Subject, trial: Trial, ceiling: Ceiling | None = None, best: CanaryReading | None = None
+    host: Host,
+    subject: Subject,
+    trial: Trial,
+    ceiling: Ceiling | None = None,
+    best: CanaryReading | None = None,
+    template: Template | None = None,
 ) -> tuple[Sample, LoaderReport | None]:
     """One loader run in the wanted state: its sample, and what the loader said of itself while it held the model.
+
+    With a `template`, made of the subject's loader for this trial, the run is a child of it: the sample has the weights
+    and the tokens alone, in a page cache of which the model's files alone are brought into the wanted state.
 
     `best` is the canary's best of the run so far: until the machine is about as quick again, the sample waits a few
     seconds. A loader that fails in any way is a sample of kind `failed`. Raises SettingError where the host does not
@@ -194,7 +212,9 @@ def measure_sample(
     gpus_before = read_gpus(host)
     # Before the page cache is prepared: some filesystems read into it whatever one asks.
     quiet, waited_s = wait_for_quiet(lambda: read_canary(subject.weights[0]), best)
-    before, app_resident = prepare(host, subject, trial.wanted)
+    before, app_resident = (
+        prepare(host, subject, trial.wanted) if template is None else (prepare_weights(subject, trial.wanted), None)
+    )
     if before.file_bytes != subject.model.weight_bytes:
         raise SettingError(
             "slm_benchmark_model",
@@ -205,15 +225,21 @@ def measure_sample(
         )
     started_at = now()
     readings: list[HeldReading] = []
+
+    def on_held(pid: int) -> None:
+        readings.append(read_held(host, pid, with_gpus=bool(gpus_before.gpus)))
+
     with replaying(trial.replay, subject.loader.account, subject.loader.timeout_s) as replay:
         # The state was verified before this: what was cold is cold, whoever reads it now.
         replay.run_ahead()
         counters, activity = read_thp_counters(host), read_activity(host)
-        run = observe(
-            subject.loader_of(trial),
-            lambda pid: readings.append(read_held(host, pid, with_gpus=bool(gpus_before.gpus))),
-            replay.start if replay.is_together else None,
-        )
+        try:
+            if template is None:
+                run = observe(subject.loader_of(trial), on_held, replay.start if replay.is_together else None)
+            else:
+                run = template.observe(on_held)
+        except TemplateFailed as error:
+            return failed_sample(trial, str(error), started_at), None
         replay.finish()
     held = readings[0] if readings else None
     after = page_cache.residency(subject.weights)
@@ -287,7 +313,7 @@ def _swapped(memory: MemoryReading) -> str | None:
 
 def _with_figures(sample: Sample, events: Events, report: LoaderReport, memory: MemoryReading) -> Sample:
     """The sample with the figures of a run that kept the protocol. Counters are those at first token."""
-    ready, first = events.marks["tokenizer"], events.marks["first_token"]
+    ready, first, since = events.marks["tokenizer"], events.marks["first_token"], events.beginning
     weights_read = read_between(ready, first)
     weights_s = (first.t_ns - ready.t_ns) / 1e9
     limit, share = against_ceiling(weights_read, weights_s, sample.ceiling_bytes_per_s)
@@ -296,18 +322,18 @@ def _with_figures(sample: Sample, events: Events, report: LoaderReport, memory: 
         sample,
         dtype=report.dtype,
         device=report.device,
-        load_real_s=_since_spawn(events, events.marks["weights"]),
-        time_to_first_token_s=_since_spawn(events, first),
+        load_real_s=None if events.is_forked else _since_spawn(events, events.marks["weights"]),
+        time_to_first_token_s=None if events.is_forked else _since_spawn(events, first),
         second_token_s=(events.marks["second_token"].t_ns - events.marks["resumed"].t_ns) / 1e9,
-        read_bytes=first.read_bytes,
+        read_bytes=read_between(since, first),
         read_share=weights_read / model_bytes if weights_read is not None and model_bytes else None,
         ceiling_bytes_per_s=limit,
         ceiling_share=share,
         **{**vars(memory), **vars(report.memory)},
-        minor_faults=first.minor_faults,
-        major_faults=first.major_faults,
-        cpu_user_s=first.cpu_user_s,
-        cpu_system_s=first.cpu_system_s,
+        minor_faults=first.minor_faults - since.minor_faults,
+        major_faults=first.major_faults - since.major_faults,
+        cpu_user_s=first.cpu_user_s - since.cpu_user_s,
+        cpu_system_s=first.cpu_system_s - since.cpu_system_s,
     )
 
 
