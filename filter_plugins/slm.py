@@ -23,6 +23,7 @@ FILTERS = {
     "slm_folder": "analysis.text.storage:folder_name",
     "slm_sweep_outlook": "analysis.sweep.progress:outlook",
     "slm_sweep_line": "analysis.sweep.progress:progress_line",
+    "slm_sweep_next": "analysis.sweep.progress:next_block",
     "slm_sweep_stop": "analysis.sweep.progress:stop_reason",
     "slm_sweep_document": "analysis.sweep.document:sweep_document",
     "slm_sweep_analysed": "analysis.sweep.document:analysed",

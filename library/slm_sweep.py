@@ -39,6 +39,23 @@ options:
     description: Start a new sweep even where an unfinished one could go on.
     type: bool
     default: false
+  weights_pairs:
+    description:
+      - Pairs of cold and warm that a template's children measure in each cell of a block of weights. 0 has no such
+        blocks, and so has a host that can have no template. For O(state=planned).
+    type: raw
+    default: 0
+  measurement:
+    description: Whether the next block measures whole loads by fresh processes, or the weights alone by templates.
+    type: str
+    choices: [full, weights]
+    default: full
+  cells:
+    description:
+      - What the next block measures, each C([arm, dtype]), both stocks among them; everything when left out. A block
+        that was begun already keeps what it was to measure. For O(state=block), as is O(measurement).
+    type: list
+    elements: list
   margin:
     description: Memory that an arm's pool must leave available beside the model.
     type: raw
@@ -110,7 +127,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: What is measured and in which order (run_id, seed, arms, left_out, dtypes, stock, subject).
+  description: What is measured and in which order (run_id, seed, arms, left_out, dtypes, stock, subject,
+    weights_pairs, no_template).
   returned: state is planned or finished
   type: dict
 is_resumed:
@@ -127,8 +145,9 @@ block:
   type: int
 progress:
   description:
-    - Finished blocks (done, last_block, next_block, spent_s), the times of their valid samples (times), and the arms
-      with their dtypes that should be among these (cells).
+    - Finished blocks (done, last_block, next_block, spent_s), the times of their valid samples (times), the arms with
+      their dtypes that should be among these (cells), pairs of a block of weights (weights_pairs), mean seconds of a
+      cell by measurement (cell_s), and what the canary says of all samples so far (noise).
   returned: success
   type: dict
 samples:
@@ -170,6 +189,9 @@ SWEEP = {
     "dtypes": {"type": "raw"},
     "seed": {"type": "raw"},
     "new": {"type": "bool", "default": False},
+    "weights_pairs": {"type": "raw", "default": 0},
+    "measurement": {"type": "str", "choices": ["full", "weights"], "default": "full"},
+    "cells": {"type": "list", "elements": "list"},
     "margin": {"type": "raw", "default": "1G"},
     "max_share": {"type": "raw", "default": 0.5},
     "programs": {"type": "dict", "default": {}},

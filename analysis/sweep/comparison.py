@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,24 +27,46 @@ from analysis.text.samples import Sample
 _Cell = tuple[str, str, str, int]
 
 
-@dataclass(frozen=True)
 class _Cells:
-    """The valid samples of finished blocks by arm, dtype, kind and block."""
+    """The valid samples of finished blocks by arm, dtype, kind and block.
 
-    samples: Mapping[_Cell, Sample]
-    blocks: Sequence[int]
+    A block measures whole loads, or the weights alone by templates: several pairs of them, of which the mean counts as
+    one, since they are no independent blocks. Weights to first token is in every block, all else in the whole ones.
+    """
+
+    def __init__(self, measurements: Sequence[Measurement]) -> None:
+        self._samples: dict[_Cell, list[Sample]] = {}
+        self._asked: dict[tuple[str, str], set[int]] = {}
+        self._full: set[int] = set()
+        for each in measurements:
+            if each.abandoned:
+                continue
+            self._asked.setdefault((each.arm, each.dtype_asked), set()).add(each.sample.block)
+            if each.is_full:
+                self._full.add(each.sample.block)
+            if each.is_valid:
+                cell = (each.arm, each.dtype_asked, each.sample.kind, each.sample.block)
+                self._samples.setdefault(cell, []).append(each.sample)
+        self.blocks = sorted({block for blocks in self._asked.values() for block in blocks})
+
+    def asked(self, metric: Metric, arm: str, dtype: str) -> int:
+        """In how many blocks this was to be measured: one that was settled is left out of later ones."""
+        return len(self._asked.get((arm, dtype), set()) & set(self._blocks(metric)))
 
     def values(self, metric: Metric, arm: str, dtype: str, kind: str) -> Array:
         """One arm's values on the metric's scale of comparison, a block each; NaN where there is none."""
-        found = self._row(arm, dtype, kind)
-        return np.array([metric.compared(metric.value(sample) if sample else None) for sample in found], dtype=float)
+        return self._row(metric, (arm, dtype, kind), lambda sample: metric.compared(metric.value(sample)))
 
-    def canaries(self, arm: str, dtype: str, kind: str) -> Array:
+    def canaries(self, metric: Metric, arm: str, dtype: str, kind: str) -> Array:
         """What each of these samples' canaries tells, on a log scale; NaN where there is none."""
-        return np.array([canary(sample) if sample else math.nan for sample in self._row(arm, dtype, kind)], dtype=float)
+        return self._row(metric, (arm, dtype, kind), canary)
 
-    def _row(self, arm: str, dtype: str, kind: str) -> list[Sample | None]:
-        return [self.samples.get((arm, dtype, kind, block)) for block in self.blocks]
+    def _blocks(self, metric: Metric) -> list[int]:
+        return [block for block in self.blocks if metric is WEIGHTS or block in self._full]
+
+    def _row(self, metric: Metric, cell: tuple[str, str, str], value: Callable[[Sample], float]) -> Array:
+        found = [self._samples.get((*cell, block), []) for block in self._blocks(metric)]
+        return np.array([np.mean([value(each) for each in samples]) if samples else math.nan for samples in found])
 
 
 def analyse(sweep: Sweep) -> Analysis:
@@ -54,12 +76,7 @@ def analyse(sweep: Sweep) -> Analysis:
     is missing drops that pair, counted as `dropped`.
     """
     arms = [arm for arm in sweep.arms if arm.name not in (REFERENCE, CONTROL)]
-    samples = {
-        (each.arm, each.dtype_asked, each.sample.kind, each.sample.block): each.sample
-        for each in sweep.measurements
-        if each.is_valid
-    }
-    cells = _Cells(samples, sorted({each.sample.block for each in sweep.measurements if not each.abandoned}))
+    cells = _Cells(sweep.measurements)
     comparisons = max(1, len(arms) * len(sweep.protocol.dtypes) * len(KINDS))
     groups = tuple(
         _group(cells, metric, _Place(dtype, kind, arms, comparisons))
@@ -134,9 +151,14 @@ def _group(cells: _Cells, metric: Metric, place: _Place) -> Group:
             _number(metric.effect(float(found.band_high))),
         ),
         control_moved=bool(found.control_moved),
-        control=_control(metric, found, len(cells.blocks)),
+        control=_control(metric, found, cells.asked(metric, CONTROL, place.dtype)),
         arms=tuple(
-            _arm(metric, found, index, _Own(arm.name, len(cells.blocks), _median(metric, values[index + 2])))
+            _arm(
+                metric,
+                found,
+                index,
+                _Own(arm.name, cells.asked(metric, arm.name, place.dtype), _median(metric, values[index + 2])),
+            )
             for index, arm in enumerate(place.arms)
         ),
     )
@@ -146,18 +168,22 @@ def _judged(cells: _Cells, metric: Metric, place: _Place) -> GroupJudgement:
     values = _values(cells, metric, place)
     if not metric.is_time:
         return judge_counters(values, place.comparisons, metric.floor)
-    canaries = np.array([cells.canaries(name, place.dtype, place.kind) for name in place.names])
     first = np.full(len(place.arms), IS_FIRST)
     for asked in (WEIGHTS, TOKEN):
         after = [asked is not metric and asked is _asked_first(arm) for arm in place.arms]
         if any(after):
-            before = without_canary(_values(cells, asked, place), canaries)
+            before = _without_canary(cells, asked, place)
             first = np.where(after, judge_times(before, place.comparisons, asked.floor).direction, first)
-    return judge_times(without_canary(values, canaries), place.comparisons, metric.floor, first)
+    return judge_times(_without_canary(cells, metric, place), place.comparisons, metric.floor, first)
 
 
 def _values(cells: _Cells, metric: Metric, place: _Place) -> Array:
     return np.array([cells.values(metric, name, place.dtype, place.kind) for name in place.names])
+
+
+def _without_canary(cells: _Cells, metric: Metric, place: _Place) -> Array:
+    canaries = np.array([cells.canaries(metric, name, place.dtype, place.kind) for name in place.names])
+    return without_canary(_values(cells, metric, place), canaries)
 
 
 @dataclass(frozen=True)

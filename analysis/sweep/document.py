@@ -14,8 +14,10 @@ from analysis.text import schema
 from analysis.text.storage import as_json
 from analysis.text.typed import typed
 
-SCHEMA_VERSION = 1
-_OF_MEASUREMENT = ("arm", "dtype_asked", "attempt", "elapsed_s")
+SCHEMA_VERSION = 2
+_OF_MEASUREMENT = ("arm", "dtype_asked", "attempt", "elapsed_s", "measurement")
+
+_OF_PLAN = ("seed", "dtypes", "weights_pairs", "no_template")
 
 
 def sweep_document(
@@ -28,7 +30,8 @@ def sweep_document(
     """The sweep's document; DocumentError where it breaks schemas/sweep.schema.json.
 
     `finished` is what `slm_sweep` returned at the end (plan, samples, finished_blocks, progress, host, model, software,
-    protocol, ceiling), `name` the inventory name, `stopping` the rules by which it stops (blocks, budget_s, precision).
+    protocol, ceiling), `name` the inventory name, `stopping` the rules by which it stops (blocks, budget_s,
+    precision, full_blocks).
     """
     plan, progress = finished["plan"], finished["progress"]
     whole = {
@@ -40,7 +43,7 @@ def sweep_document(
         "host": {"name": name, **finished["host"]},
         "model": finished["model"],
         "software": finished["software"],
-        "protocol": {**finished["protocol"], **stopping, "seed": plan["seed"], "dtypes": plan["dtypes"]},
+        "protocol": {**finished["protocol"], **stopping, **{name: plan[name] for name in _OF_PLAN}},
         "stock": plan["stock"],
         "arms": plan["arms"],
         "left_out": plan["left_out"],
@@ -63,7 +66,7 @@ def measurements(samples: Sequence[Mapping[str, Any]], finished_blocks: Mapping[
     attempts = {int(block): attempt for block, attempt in finished_blocks.items()}
     return [
         {
-            **{name: sample[name] for name in _OF_MEASUREMENT},
+            **{name: sample[name] for name in _OF_MEASUREMENT if name in sample},
             "abandoned": attempts.get(sample["block"]) != sample["attempt"],
             "sample": {name: value for name, value in sample.items() if name not in _OF_MEASUREMENT[1:]},
         }

@@ -186,6 +186,7 @@ def _medians(
         each.sample
         for each in sweep.measurements
         if not each.abandoned
+        and each.is_full
         and (each.arm, each.dtype_asked, each.sample.kind) == (arm, dtype, kind)
         and each.sample.wanted == kind
     ]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from analysis.sweep.metrics import CONTROL, KINDS, REFERENCE, TOTALS, Metric
-from analysis.sweep.rule import FEWEST_PAIRS, Array, expected_half_width, is_tight, scatter_within_blocks
+from analysis.sweep.metrics import CONTROL, KINDS, REFERENCE, TIMES, TOTALS, WEIGHTS, Metric
+from analysis.sweep.rule import FEWEST_PAIRS, Array, expected_half_width, is_settled, scatter_within_blocks
 from analysis.sweep.sweep import Arm, ArmLeftOut, Stopping
 from analysis.text import units
 from analysis.text.typed import typed
 
+NOISY_SHARE = 0.25
+"""From this share of noisy samples on, a host is called noisy."""
 _MOST_BLOCKS = 2000
 """No forecast goes beyond: nobody would wait for it."""
 
@@ -30,6 +32,8 @@ class Times:
     kind: str
     time_to_first_token_s: float | None
     load_real_s: float | None
+    weights_to_first_token_s: float | None = None
+    measurement: str = "full"
 
     @property
     def cell(self) -> tuple[str, str, str]:
@@ -37,14 +41,48 @@ class Times:
 
 
 @dataclass(frozen=True)
+class CanaryFigures:
+    """What the canary says of the samples so far: its times over its best, in the median and at worst."""
+
+    samples: int = 0
+    noisy: int = 0
+    slowdown: float | None = None
+    worst_slowdown: float | None = None
+
+    def words(self) -> str | None:
+        """How noisy the host is, where enough samples are to say so."""
+        if not self.samples or self.noisy < NOISY_SHARE * self.samples:
+            return None
+        said = f"this host is noisy: {self.noisy} of {self.samples} samples"
+        if self.slowdown is None or self.worst_slowdown is None:
+            return said
+        canary = f"{self.slowdown:.2f} times its best in the median and up to {self.worst_slowdown:.1f}"
+        return f"{said}, the canary took {canary}"
+
+
+@dataclass(frozen=True)
 class Progress:
-    """How far a sweep is: finished blocks, seconds measured, the times so far, and the arms with their dtypes."""
+    """How far a sweep is: finished blocks, seconds measured, the times so far, and the arms with their dtypes.
+
+    `weights_pairs` is 0 where no template measures, `cell_s` has the mean seconds of a cell by measurement.
+    """
 
     done: int
     spent_s: float
     times: tuple[Times, ...]
     cells: tuple[tuple[str, ...], ...]
     last_block: int | None = None
+    weights_pairs: int = 0
+    cell_s: Mapping[str, float] = field(default_factory=dict)
+    noise: CanaryFigures = CanaryFigures()
+
+
+@dataclass(frozen=True)
+class Next:
+    """What the next block is to measure."""
+
+    measurement: str
+    cells: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -56,6 +94,8 @@ class Plan:
     dtypes: tuple[str, ...]
     arms: tuple[Arm, ...]
     left_out: tuple[ArmLeftOut, ...]
+    weights_pairs: int = 0
+    no_template: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +118,13 @@ def outlook(planned: Mapping[str, Any], stopping: Mapping[str, Any]) -> list[str
         f"as {' and '.join(plan.dtypes)}, cold and warm, "
         f"within {units.seconds(rules.budget_s)}; seed {plan.seed}.",
     ]
+    if plan.weights_pairs:
+        lines.append(
+            f"The first {rules.full_blocks} blocks measure whole loads, later ones the weights alone, by templates. "
+            "An arm whose intervals are narrow enough is left out of later blocks."
+        )
+    if plan.no_template:
+        lines.append(f"Every load is a fresh process's: {plan.no_template}.")
     if start.restored:
         lines.append("An earlier sweep was cut short; the settings it had left behind are restored.")
     if start.is_resumed:
@@ -102,27 +149,69 @@ def progress_line(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> s
     block_s = now.spent_s / now.done
     left_s = min(block_s * (rules.blocks - now.done), max(0.0, rules.budget_s - now.spent_s))
     parts = [f"stock's first token {first}"] if first else []
-    parts.append(stop_reason(progress, stopping) or f"about {units.seconds(left_s)} left")
+    over = stop_reason(progress, stopping)
+    parts.append(over or f"about {units.seconds(left_s)} left")
     affordable = min(rules.blocks, now.done + int(left_s / block_s)) if block_s else rules.blocks
-    if now.done < affordable and affordable >= FEWEST_PAIRS:
-        parts += _outcome(now, affordable, rules.precision)
-    return f"{head}: {'; '.join(parts)}"
+    if not over and affordable < FEWEST_PAIRS:
+        parts.append(
+            f"that is {units.counted(affordable, 'block')}, and nothing is claimed from fewer than {FEWEST_PAIRS}"
+        )
+    elif now.done < affordable:
+        parts += _outcome(now, affordable, rules)
+    noise = now.noise.words()
+    return f"{head}: {'; '.join([*parts, *([noise] if noise else [])])}"
 
 
-def _outcome(now: Progress, blocks: int, precision: float) -> list[str]:
+def next_block(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> dict[str, Any]:
+    """What the next block is to measure: `measurement` and `cells`, both stocks of each dtype among them.
+
+    Whole loads come first, for the counters and the whole times; then the weights alone as long as an interval of
+    theirs is wider than wanted, then whole loads again. A cell whose intervals are all narrow enough is left out, and
+    its time goes to the others. Where the intervals lie is never looked at.
+    """
+    now, rules = typed(Progress, progress), typed(Stopping, stopping)
+    chosen = _next(now, rules)
+    return {"measurement": chosen.measurement, "cells": [list(cell) for cell in chosen.cells]}
+
+
+def _next(now: Progress, rules: Stopping) -> Next:
+    table = _Table(now)
+    precision = math.log1p(rules.precision)
+    if not now.weights_pairs or table.full_blocks < rules.full_blocks:
+        return Next("full", table.unsettled(TIMES, precision))
+    weights = table.unsettled((WEIGHTS,), precision)
+    return Next("weights", weights) if weights else Next("full", table.unsettled(TOTALS, precision))
+
+
+def _next_s(now: Progress, rules: Stopping) -> float:
+    """Seconds that the next block will take, by the cells so far."""
+    chosen = _next(now, rules)
+    known = now.cell_s.get(chosen.measurement, max(now.cell_s.values(), default=None))
+    return len(chosen.cells) * known if known is not None else now.spent_s / now.done
+
+
+def _outcome(now: Progress, blocks: int, rules: Stopping) -> list[str]:
     """What so many blocks will give at the scatter seen so far, and what the wanted precision would take."""
-    width = _expected(now, blocks)
+    full = min(blocks, rules.full_blocks) if now.weights_pairs and rules.full_blocks else blocks
+    width = _expected(now, full, TOTALS)
     if width is None:
         return []
-    found = f"{blocks} blocks give about ±{math.ceil(100 * math.expm1(width))} %"
-    more = _needed(now, precision)
-    return [f"{found}, {more}" if width > math.log1p(precision) and more else found]
+    found = f"{full} blocks give about ±{_percent(width)} %"
+    weights = _expected(now, blocks, (WEIGHTS,)) if now.weights_pairs else None
+    if weights is not None:
+        found = f"{found} of the whole times, {blocks} about ±{_percent(weights)} % of weights to first token"
+    more = _needed(now, rules.precision)
+    return [f"{found}, {more}" if width > math.log1p(rules.precision) and more else found]
 
 
-def _expected(now: Progress, blocks: int) -> float | None:
-    """The widest half-width to expect of load and time to first token, on the log scale; None where none is known."""
+def _percent(width: float) -> int:
+    return math.ceil(100 * math.expm1(width))
+
+
+def _expected(now: Progress, blocks: int, metrics: Sequence[Metric] = TOTALS) -> float | None:
+    """The widest half-width to expect of these times, on the log scale; None where none is known."""
     table = _Table(now)
-    scatters = [scatter_within_blocks(values) for values in table.groups()]
+    scatters = [scatter_within_blocks(values) for _, values in table.groups(metrics)]
     known = [scatter for scatter in scatters if math.isfinite(scatter)]
     if not table.arms or not known:
         return None
@@ -161,11 +250,11 @@ def stop_reason(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> str
     `progress` is what `slm_sweep` returns after a block, `stopping` the rules (blocks, budget_s, precision).
     """
     now, rules = typed(Progress, progress), typed(Stopping, stopping)
-    if now.done and _intervals_are_tight(now, rules.precision):
-        return f"every interval of load and time to first token is within ±{rules.precision * 100:.0f} %"
+    if now.done and not _next(now, rules).cells:
+        return f"every interval of the times is within ±{rules.precision * 100:.3g} %"
     if now.done >= rules.blocks:
         reason = f"{units.counted(now.done, 'block')} {'is' if now.done == 1 else 'are'} measured, as many as asked for"
-    elif now.done and now.spent_s + now.spent_s / now.done > rules.budget_s:
+    elif now.done and now.spent_s + _next_s(now, rules) > rules.budget_s:
         reason = f"another block would not fit the budget of {rules.budget_s / 60:.0f} minutes"
     else:
         return None
@@ -177,33 +266,50 @@ class _Table:
     """The times so far as arrays: the two stocks, then the arms, by block."""
 
     def __init__(self, now: Progress) -> None:
-        self._rows: dict[tuple[str, str, str], dict[int, Times]] = {}
+        self._rows: dict[tuple[str, str, str], dict[int, list[Times]]] = {}
         for times in now.times:
-            self._rows.setdefault(times.cell, {})[times.block] = times
-        self._blocks = sorted({block for found in self._rows.values() for block in found})
+            self._rows.setdefault(times.cell, {}).setdefault(times.block, []).append(times)
+        measured = {times.block: times.measurement for times in now.times}
+        self._blocks = sorted(measured)
+        self._full = [block for block in self._blocks if measured[block] == "full"]
+        self._cells = now.cells
         self._places = sorted({(cell[1], kind) for cell in now.cells for kind in KINDS})
         self.arms = sorted({cell[0] for cell in now.cells} - {REFERENCE, CONTROL})
         self.comparisons = len(self.arms) * len(self._places)
 
-    def groups(self) -> Iterator[Array]:
-        """Values of shape (2 + arms, blocks) of each whole time, dtype and kind; NaN where there is none."""
-        for metric in TOTALS:
+    @property
+    def full_blocks(self) -> int:
+        """How many blocks have measured whole loads."""
+        return len(self._full)
+
+    def groups(self, metrics: Sequence[Metric]) -> Iterator[tuple[str, Array]]:
+        """The dtype, and values of shape (2 + arms, blocks), of each time, dtype and kind; NaN where there is none."""
+        for metric in metrics:
             for dtype, kind in self._places:
                 names = (REFERENCE, CONTROL, *self.arms)
-                yield np.array([self._values(metric, name, dtype, kind) for name in names]).reshape(len(names), -1)
+                values = [self._values(metric, name, dtype, kind) for name in names]
+                yield dtype, np.array(values).reshape(len(names), -1)
+
+    def unsettled(self, metrics: Sequence[Metric], precision: float) -> tuple[tuple[str, ...], ...]:
+        """Cells with an interval that is wider, with the stocks that they are compared with; in the order of the plan.
+
+        A cell that has no valid samples has no interval, so it is never settled.
+        """
+        wide: set[tuple[str, str]] = set()
+        for dtype, values in self.groups(metrics):
+            if self.arms:
+                settled = is_settled(values, self.comparisons, precision)
+                wide |= {(arm, dtype) for arm, is_narrow in zip(self.arms, settled, strict=True) if not is_narrow}
+        dtypes = {dtype for _, dtype in wide} if self.arms else {cell[1] for cell in self._cells}
+        wide |= {(stock, dtype) for stock in (REFERENCE, CONTROL) for dtype in dtypes}
+        return tuple(cell for cell in self._cells if (cell[0], cell[1]) in wide)
 
     def _values(self, metric: Metric, arm: str, dtype: str, kind: str) -> list[float]:
         found = self._rows.get((arm, dtype, kind), {})
-        times = (getattr(found[block], metric.name) if block in found else None for block in self._blocks)
-        return [metric.compared(each) for each in times]
+        blocks = self._blocks if metric is WEIGHTS else self._full
+        return [self._mean(metric, found.get(block, [])) for block in blocks]
 
-
-def _intervals_are_tight(now: Progress, precision: float) -> bool:
-    """Whether width alone allows an end; where the intervals lie must not matter, or chance could pick the moment.
-
-    An arm that has no valid samples has no interval, so it is never tight.
-    """
-    table = _Table(now)
-    if not table.arms:
-        return False
-    return all(bool(is_tight(values, table.comparisons, math.log1p(precision))) for values in table.groups())
+    @staticmethod
+    def _mean(metric: Metric, times: Sequence[Times]) -> float:
+        """Pairs within a block count as one."""
+        return float(np.mean([metric.compared(getattr(each, metric.name)) for each in times])) if times else math.nan

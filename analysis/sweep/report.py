@@ -11,6 +11,7 @@ from analysis.sweep.advice import first_token_vars, group_vars
 from analysis.sweep.figures import arm_memory_svg, arm_phases_svg, forest_svg
 from analysis.sweep.metrics import CONTROL, FLOOR, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound
 from analysis.sweep.no_harm import harm_words
+from analysis.sweep.progress import NOISY_SHARE
 from analysis.sweep.sweep import Advice, AnalysedSweep, Arm, Comparison, FirstToken, Group
 from analysis.text import units
 from analysis.text.markdown import Markdown, bullets, code, fenced, md, table
@@ -148,7 +149,21 @@ def _basis(sweep: AnalysedSweep) -> Markdown:
     return Markdown(
         f"{units.counted(analysis.blocks, 'block')} of {len(sweep.arms)} arms in random order, "
         f"{counts['cold']} cold and {counts['warm']} warm samples; the two stock arms {_control(sweep)}."
+        + (f" The host was noisy: {noise}." if (noise := _noise(sweep, NOISY_SHARE)) else "")
     )
+
+
+def _noise(sweep: AnalysedSweep, least: float) -> str:
+    """How many samples were noisy, from that share on, and what their canaries say; empty below."""
+    kept = [each.sample.noise for each in sweep.measurements if not each.abandoned and each.sample.noise]
+    noisy = sum(noise.noisy for noise in kept)
+    if not noisy or noisy < least * len(kept):
+        return ""
+    slowdowns = [noise.canary_slowdown for noise in kept if noise.canary_slowdown is not None]
+    if not slowdowns:
+        return units.counted(noisy, "sample")
+    canary = f"{statistics.median(slowdowns):.2f} times its best in the median and up to {max(slowdowns):.1f}"
+    return f"{noisy} of {units.counted(len(kept), 'sample')}; the canary took {canary}"
 
 
 def _control(sweep: AnalysedSweep) -> str:
@@ -249,6 +264,7 @@ def _protocol(sweep: AnalysedSweep) -> Markdown:
         + ", ".join(f"{md(name)} {md(version)}" for name, version in sorted(sweep.software.items()) if version)
         + ".",
         f"Cold means: {COLD_SCOPES[protocol.cold_scope]}. Warm runs follow the cold run of their own arm.",
+        *_measurements(sweep),
         f"Stopped because {md(stopped.reason)}, after {units.seconds(stopped.spent_s)} of measuring.",
         f"Order drawn from seed {protocol.seed} for each block anew.",
         f"Stock has {_stock(sweep.stock)}.",
@@ -265,9 +281,25 @@ def _protocol(sweep: AnalysedSweep) -> Markdown:
     if host.free_page_reporting:
         shown.append(_FREE_PAGE_REPORTING)
     if counts["noisy"]:
-        shown.append(f"Noisy, and in the figures all the same: {units.counted(counts['noisy'], 'sample')}.")
+        shown.append(f"Noisy, and in the figures all the same: {_noise(sweep, 0) or counts['noisy']}.")
     shown.append(f"Every sample, and the analysis in full: [{DOCUMENT}]({DOCUMENT}).")
     return bullets(Markdown(line) for line in shown)
+
+
+def _measurements(sweep: AnalysedSweep) -> Sequence[str]:
+    """Which figure is of which measurement; nothing to say where every sample was to be a fresh process."""
+    blocks = {each.sample.block: each.is_full for each in sweep.measurements if not each.abandoned}
+    full, weights = sum(blocks.values()), len(blocks) - sum(blocks.values())
+    if sweep.protocol.no_template:
+        return [f"Every sample is a fresh process: {md(sweep.protocol.no_template)}."]
+    if not weights:
+        return []
+    return [
+        f"{units.counted(full, 'block')} of whole loads, each a fresh process, and {weights} of the weights alone, "
+        f"{sweep.protocol.weights_pairs} pairs a cell by the children of a template that had imported everything. "
+        "Weights to first token is from both, everything else from the whole loads. An arm whose intervals were narrow "
+        "enough is in no later block."
+    ]
 
 
 def _stock(values: Mapping[str, str]) -> Markdown:

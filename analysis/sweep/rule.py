@@ -30,7 +30,8 @@ differences agree by chance too often.
 **Canary.** Where each sample has a canary beside it, a fixed piece of work that is timed, its deviation within the
 block takes out of a time what the host did meanwhile. The slope is that of all arms together.
 
-**Stopping early** looks at the width of the intervals alone, never at where they lie.
+**Stopping early**, and leaving settled arms out of later blocks, look at the width of the intervals alone, never at
+where they lie.
 """
 
 from __future__ import annotations
@@ -196,11 +197,10 @@ def _control(
     return gate, np.minimum(loose.low, -floor), np.maximum(loose.high, floor), moved
 
 
-def is_tight(values: Array, comparisons: int, precision: float) -> npt.NDArray[np.bool_]:
-    """Whether every interval of a group of times has at most the half-width `precision`, from enough pairs."""
+def is_settled(values: Array, comparisons: int, precision: float) -> npt.NDArray[np.bool_]:
+    """Which arms of a group of times have an interval of at most the half-width `precision`, from enough pairs."""
     found = pairs_of_times(values)[0].interval(_INTERVAL_ALPHA / comparisons)
-    tight = (found.n >= FEWEST_PAIRS) & (found.half_width <= precision)
-    return np.asarray(tight.all(axis=-1))
+    return np.asarray((found.n >= FEWEST_PAIRS) & (found.half_width <= precision))
 
 
 def expected_half_width(scatter: float, blocks: int, arms: int, comparisons: int) -> float:
@@ -226,19 +226,21 @@ def scatter_within_blocks(values: Array) -> float:
 
 
 def without_canary(values: Array, canary: Array) -> Array:
-    """Values of one group (arms, blocks) less what their canaries tell of the host; unchanged where one is missing.
+    """Values of one group (arms, blocks) less what their canaries tell of the host; unchanged where one has none.
 
-    The slope is taken within blocks and within arms, over all arms, so that no arm's effect enters it.
+    The slope is taken within blocks and within arms, over all arms, so that no arm's effect enters it, and so from the
+    blocks alone in which every arm was measured.
     """
     present = np.isfinite(values)
-    if values.shape[-1] < FEWEST_PAIRS or not present.all() or not np.isfinite(canary).all():
+    whole = present.all(axis=0)
+    if whole.sum() < FEWEST_PAIRS or not np.isfinite(canary[present]).all():
         return values
-    deviation, response = _two_way(canary), _two_way(values)
+    deviation, response = _two_way(canary[:, whole]), _two_way(values[:, whole])
     power = (deviation**2).sum()
     if power <= 0:
         return values
     slope = (deviation * response).sum() / power
-    return np.asarray(values - slope * (canary - canary.mean()))
+    return np.asarray(values - slope * (canary - canary[present].mean()))
 
 
 def _two_way(values: Array) -> Array:

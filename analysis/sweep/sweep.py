@@ -38,20 +38,26 @@ class ArmLeftOut:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The rules by which a sweep ends: most blocks, most seconds, and the half-width of intervals that is enough."""
+    """The rules by which a sweep ends: most blocks, most seconds, and the half-width of intervals that is enough.
+
+    The first `full_blocks` measure whole loads, each by a fresh process; 0 where all do.
+    """
 
     blocks: int
     budget_s: float
     precision: float
+    full_blocks: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SweepProtocol(Stopping):
-    """How it was measured."""
+    """How it was measured: `weights_pairs` by a template a cell of a block of weights; `no_template` says why none."""
 
     seed: int
     dtypes: tuple[str, ...]
     cold_scope: str
+    weights_pairs: int = 0
+    no_template: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,12 +71,20 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One sample, with what the sweep knows of it. `abandoned`: from an attempt that was cut short, in no figure."""
+    """One sample, with what the sweep knows of it. `abandoned`: from an attempt that was cut short, in no figure.
+
+    `measurement` is `full` for a fresh process, `weights` for a template's child.
+    """
 
     arm: str
     dtype_asked: str
     abandoned: bool
     sample: Sample
+    measurement: str = "full"
+
+    @property
+    def is_full(self) -> bool:
+        return self.measurement == "full"
 
     @property
     def is_valid(self) -> bool:

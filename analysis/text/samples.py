@@ -28,6 +28,7 @@ class Noise:
     noisy: bool
     reasons: tuple[str, ...]
     canary: Mapping[str, float] | None = None
+    canary_slowdown: float | None = None
 
 
 @dataclass(frozen=True)

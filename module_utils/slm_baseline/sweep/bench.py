@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ..host.clock import now
@@ -11,6 +13,7 @@ from ..measuring.disk_ceiling import Ceiling
 from ..measuring.protocol import Subject, ceiling_passes, ceiling_record, measure_sample
 from ..measuring.sample import Sample, Shared, Trial, failed_sample
 from ..measuring.store import close_block
+from ..measuring.template import Template, TemplateFailed, template
 from .sample import Position, SweepSample, append_sweep_sample
 from .starts import Starts
 
@@ -31,13 +34,32 @@ class Bench:
     software: dict[str, str] | None = None
     best: CanaryReading | None = None
     starts: Starts = field(default_factory=Starts)
+    measurement: str = "full"
 
-    def measure(self, trial: Trial) -> Sample:
+    @contextlib.contextmanager
+    def cell(self, trial: Trial) -> Iterator[Callable[[Trial], Sample]]:
+        """What runs the loader once for a trial of this cell: a fresh process, or a child of the cell's own template.
+
+        The template begins under the arm's settings, which must be in force already, and ends with the cell. Where
+        there is none, each sample has failed and says why.
+        """
+        with contextlib.ExitStack() as stack:
+            running: Template | None = None
+            if self.measurement == "weights":
+                try:
+                    running = stack.enter_context(template(self.subject.loader_of(trial)))
+                except TemplateFailed as error:
+                    reason = str(error)
+                    yield lambda trial: self.refused(trial, reason)
+                    return
+            yield lambda trial: self.measure(trial, running)
+
+    def measure(self, trial: Trial, running: Template | None = None) -> Sample:
         """Run the loader once."""
         if not self.passes:
             # A second pass, in the first block alone, shows whether a layer below this host caches.
             self.passes = ceiling_passes(self.subject, 2 if self.block == 1 else 1)
-        sample, report = measure_sample(self.host, self.subject, trial, self.passes[0], self.best)
+        sample, report = measure_sample(self.host, self.subject, trial, self.passes[0], self.best, running)
         self.best = best_canary([sample.canary], self.best)
         self.software = report.software if report else self.software
         return sample
@@ -48,7 +70,7 @@ class Bench:
 
     def keep(self, sample: Sample, dtype_asked: str, elapsed_s: float) -> None:
         """Make a sample durable."""
-        position = Position(dtype_asked, self.attempt, round(elapsed_s, 3))
+        position = Position(dtype_asked, self.attempt, round(elapsed_s, 3), self.measurement)
         append_sweep_sample(self.host, self.run_id, SweepSample(sample, position))
 
     def close(self) -> None:

@@ -17,11 +17,11 @@ from ..settings.in_force import changed_settings, settings_in_force
 from ..settings.restore import restore, undo_sweep
 from ..settings.snapshot import SWEEP_PRIOR, Snapshot, save, take
 from .bench import Bench
-from .design import WANTED, Arm, Cell, changes_to
+from .design import WANTED, Arm, BlockDesign, changes_to
 
 
-def run_block(host: Host, arms: Sequence[Arm], ordered: Sequence[Cell], bench: Bench) -> None:
-    """Measure the cells in the given order, cold then warm, under each arm's settings; the bench keeps each sample.
+def run_block(host: Host, arms: Sequence[Arm], design: BlockDesign, bench: Bench) -> None:
+    """Measure the design's cells in order, cold then warm, under each arm's settings; the bench keeps each sample.
 
     The prior state is durable before the first change and restored at the end, also after an error or a signal. An arm
     whose settings the kernel refuses yields failed samples, and the block goes on; a sample under which somebody else
@@ -30,19 +30,25 @@ def run_block(host: Host, arms: Sequence[Arm], ordered: Sequence[Cell], bench: B
     by_name = {arm.name: arm for arm in arms}
     with _restored(host, bench.run_id) as prior:
         began = time.monotonic()
-        for position, cell in enumerate(ordered):
+        for position, cell in enumerate(design.cells):
             arm = by_name[cell.arm]
             aid = bench.starts.aid(arm)
             env = {**arm.env, **aid.env}
             refusal = _enter(host, prior, arm)
             in_force = settings_in_force(host)
-            for wanted in WANTED:
-                trial = Trial(bench.block, wanted, position, cell.dtype, arm.name, arm.settings(), env, aid.replay)
-                sample = bench.refused(trial, refusal) if refusal else bench.measure(trial)
-                moved = changed_settings(in_force, settings_in_force(host))
-                if moved and not refusal:
-                    sample = replace(sample, kind="failed", reason=f"another writer changed {moved} meanwhile")
-                bench.keep(sample, cell.dtype, time.monotonic() - began)
+            trials = [
+                Trial(bench.block, wanted, position, cell.dtype, arm.name, arm.settings(), env, aid.replay)
+                for _ in range(design.pairs)
+                for wanted in WANTED
+            ]
+            with contextlib.ExitStack() as stack:
+                measure = None if refusal else stack.enter_context(bench.cell(trials[0]))
+                for trial in trials:
+                    sample = measure(trial) if measure else bench.refused(trial, refusal or "")
+                    moved = changed_settings(in_force, settings_in_force(host))
+                    if moved and measure:
+                        sample = replace(sample, kind="failed", reason=f"another writer changed {moved} meanwhile")
+                    bench.keep(sample, cell.dtype, time.monotonic() - began)
 
 
 def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ CONTROL = "stock-again"
 WANTED = ("cold", "warm")
 """Within a cell the warm run follows the cold one, so it reads the page cache that its own arm's load has left."""
 
+MEASUREMENTS = ("full", "weights")
+"""Each sample of a fresh process, from its start on; or of a template's child, which loads the weights alone."""
+
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 _POOL_PREFIX = "hugepages."
@@ -38,6 +42,21 @@ class Cell(NamedTuple):
 
     arm: str
     dtype: str
+
+
+@dataclass(frozen=True)
+class BlockDesign:
+    """What one block measures: how, which cells, and how many pairs of cold and warm a cell."""
+
+    measurement: str
+    cells: tuple[Cell, ...]
+    pairs: int = 1
+
+    def trials(self) -> Counter[tuple[str, str, str, str]]:
+        """How many samples of each arm, dtype, wanted kind and measurement it has once it is whole."""
+        return Counter(
+            {(cell.arm, cell.dtype, wanted, self.measurement): self.pairs for cell in self.cells for wanted in WANTED}
+        )
 
 
 @dataclass(frozen=True)

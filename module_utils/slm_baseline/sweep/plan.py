@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..host.errors import ParseError, SettingError, os_problem
 from ..host.files import Host
+from ..measuring.sample import Sample
 from ..measuring.store import RUNS
-from .design import WANTED, Arm, Cell
+from .design import MEASUREMENTS, Arm, BlockDesign, Cell
 from .sample import SweepSample
 
 PLAN = f"{RUNS}/sweep.json"
@@ -23,7 +26,9 @@ class Plan:
 
     `asked` are the arms as the user gave them, `arms` those of them that the host could do when the sweep was planned.
     `stock` maps knob names to the host's own values, `subject` says what is measured and how (model, interpreter, cold
-    scope, kernel); its content is opaque here.
+    scope, kernel); its content is opaque here. `weights_pairs` is how many pairs a template's children measure in each
+    cell of a block of weights; where it is 0, `no_template` says why there is no such block. `drawn` says what each
+    block measures, by number, from before it begins on; a block of an older plan measures everything.
     """
 
     run_id: str
@@ -36,15 +41,25 @@ class Plan:
     subject: dict[str, Any]
     # An older plan does not say what was asked: it can still be told finished from unfinished.
     asked: list[dict[str, Any]] = field(default_factory=list)
+    weights_pairs: int = 0
+    no_template: str = ""
+    drawn: dict[str, dict[str, Any]] = field(default_factory=dict)
     is_finished: bool = False
 
     def cells(self) -> list[Cell]:
         """Every arm with every dtype."""
         return [Cell(arm["name"], dtype) for arm in self.arms for dtype in self.dtypes]
 
+    def design(self, block: int) -> BlockDesign:
+        """What a block measures."""
+        drawn = self.drawn.get(str(block), {"measurement": "full", "cells": self.cells()})
+        measurement = drawn["measurement"]
+        cells = tuple(Cell(*cell) for cell in drawn["cells"])
+        return BlockDesign(measurement, cells, self.weights_pairs if measurement == "weights" else 1)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as the control node sees it."""
-        return {name: value for name, value in vars(self).items() if name not in ("asked", "is_finished")}
+        return {name: value for name, value in vars(self).items() if name not in ("asked", "drawn", "is_finished")}
 
 
 def load_plan(host: Host) -> Plan | None:
@@ -64,6 +79,7 @@ def load_plan(host: Host) -> Plan | None:
 def _typed(plan: Plan) -> Plan:
     """The plan, once its values have the types that its fields name; an arm must be what `Arm.as_dict` tells."""
     kinds: dict[str, type] = {"run_id": str, "seed": int, "started_at": str, "is_finished": bool}
+    kinds.update(weights_pairs=int, no_template=str, drawn=dict)
     kinds.update(dict.fromkeys(("asked", "arms", "left_out", "dtypes"), list), stock=dict, subject=dict)
     for name, kind in kinds.items():
         if not isinstance(getattr(plan, name), kind):
@@ -72,6 +88,8 @@ def _typed(plan: Plan) -> Plan:
         raise TypeError("dtypes and stock values are text")
     for arm in (*plan.asked, *plan.arms):
         Arm.from_dict(arm)
+    for block in plan.drawn:
+        plan.design(int(block))
     return plan
 
 
@@ -119,52 +137,91 @@ def attempts(samples: Sequence[SweepSample], block: int) -> int:
     return max((each.position.attempt for each in samples if each.sample.block == block), default=0)
 
 
-def finished_attempts(samples: Sequence[SweepSample], cells: Sequence[Cell]) -> dict[int, int]:
-    """Finished blocks and the attempt that finished each: every cell has a sample of each kind that was wanted.
+def finished_attempts(samples: Sequence[SweepSample], plan: Plan) -> dict[int, int]:
+    """Finished blocks and the attempt that finished each: every sample that the block's design asks for is there.
 
     A failed sample is a sample: a cell that cannot be measured must not make the block repeat for ever.
     """
-    whole = {(cell.arm, cell.dtype, wanted) for cell in cells for wanted in WANTED}
-    found: dict[tuple[int, int], set[tuple[str | None, str, str]]] = {}
+    found: dict[tuple[int, int], Counter[tuple[str, str, str, str]]] = {}
     for each in samples:
-        key = (each.sample.block, each.position.attempt)
-        found.setdefault(key, set()).add((each.sample.arm, each.position.dtype_asked, each.sample.wanted))
-    return {block: attempt for (block, attempt), have in sorted(found.items()) if have >= whole}
+        key, position = (each.sample.block, each.position.attempt), each.position
+        what = (each.sample.arm or "", position.dtype_asked, each.sample.wanted, position.measurement)
+        found.setdefault(key, Counter())[what] += 1
+    return {
+        block: attempt
+        for (block, attempt), have in sorted(found.items())
+        if all(have[what] >= count for what, count in plan.design(block).trials().items())
+    }
 
 
-def spent_s(samples: Sequence[SweepSample], finished: Mapping[int, int]) -> float:
-    """Seconds that the finished blocks took, cold preparation and settings included."""
+def spent_s(samples: Sequence[SweepSample], finished: Mapping[int, int]) -> dict[int, float]:
+    """Seconds that each finished block took, cold preparation and settings included."""
     ends: dict[int, float] = {}
     for each in samples:
         block = each.sample.block
         if finished.get(block) == each.position.attempt:
             ends[block] = max(ends.get(block, 0.0), each.position.elapsed_s)
-    return sum(ends.values())
+    return ends
 
 
-def progress(samples: Sequence[SweepSample], cells: Sequence[Cell]) -> dict[str, Any]:
+def progress(samples: Sequence[SweepSample], plan: Plan) -> dict[str, Any]:
     """What the control node needs to decide on another block, and no more: this is sent back after each.
 
-    `times` holds the valid samples of finished blocks, `cells` every arm and dtype that should be among them.
+    `times` holds the valid samples of finished blocks, `cells` every arm and dtype that should be among them, `cell_s`
+    the mean seconds of a cell by measurement, `noise` what the canary says of all samples of finished blocks.
     """
-    finished = finished_attempts(samples, cells)
+    finished = finished_attempts(samples, plan)
+    seconds = spent_s(samples, finished)
+    kept = [each for each in samples if finished.get(each.sample.block) == each.position.attempt]
     return {
         "done": len(finished),
         "last_block": max(finished, default=0),
         "next_block": next(block for block in range(1, len(finished) + 2) if block not in finished),
-        "spent_s": round(spent_s(samples, finished), 3),
-        "cells": [list(cell) for cell in cells],
+        "spent_s": round(sum(seconds.values()), 3),
+        "cells": [list(cell) for cell in plan.cells()],
+        "weights_pairs": plan.weights_pairs,
+        "cell_s": _cell_s(seconds, plan),
+        "noise": _noise([each.sample for each in kept]),
         "times": [
             {
                 "block": sample.block,
                 "arm": sample.arm,
                 "dtype_asked": each.position.dtype_asked,
                 "kind": sample.kind,
+                "measurement": each.position.measurement,
                 "load_real_s": sample.load_real_s,
                 "time_to_first_token_s": sample.time_to_first_token_s,
+                "weights_to_first_token_s": _weights_to_first_token_s(sample),
             }
-            for each in samples
+            for each in kept
             for sample in (each.sample,)
-            if finished.get(sample.block) == each.position.attempt and sample.is_valid
+            if sample.is_valid
         ],
     }
+
+
+def _noise(samples: Sequence[Sample]) -> dict[str, Any]:
+    """How many samples there are and how many of them are noisy; how much slower than its best the canary was."""
+    noises = [sample.noise for sample in samples if sample.noise]
+    slowdowns = [noise.canary_slowdown for noise in noises if noise.canary_slowdown is not None]
+    return {
+        "samples": len(samples),
+        "noisy": sum(noise.noisy for noise in noises),
+        "slowdown": round(statistics.median(slowdowns), 3) if slowdowns else None,
+        "worst_slowdown": max(slowdowns, default=None),
+    }
+
+
+def _cell_s(seconds: Mapping[int, float], plan: Plan) -> dict[str, float]:
+    told = {}
+    for measurement in MEASUREMENTS:
+        blocks = [block for block in seconds if plan.design(block).measurement == measurement]
+        cells = sum(len(plan.design(block).cells) for block in blocks)
+        if cells:
+            told[measurement] = round(sum(seconds[block] for block in blocks) / cells, 3)
+    return told
+
+
+def _weights_to_first_token_s(sample: Sample) -> float | None:
+    parts = [phase.seconds for phase in sample.phases if phase.name in ("weights", "first_token")]
+    return sum(parts) if len(parts) == 2 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,17 +14,31 @@ from ..measuring.canary import best_canary
 from ..measuring.model_files import expected_bytes
 from ..measuring.protocol import Subject
 from ..measuring.run import Request, make_subject, parse_request, run_facts, subject_record
+from ..measuring.sample import Trial
 from ..measuring.store import shared_of
+from ..measuring.template import TemplateFailed, template
 from ..settings.guard import Guard
 from ..settings.restore import undo_sweep
 from ..settings.snapshot import refuse_unfinished_sweep, take
 from .bench import Bench
 from .block import run_block
-from .design import Arm, distinct_dtypes, fitting, order, parse_arms, parse_dtypes
+from .design import (
+    CONTROL,
+    MEASUREMENTS,
+    REFERENCE,
+    Arm,
+    Cell,
+    distinct_dtypes,
+    fitting,
+    order,
+    parse_arms,
+    parse_dtypes,
+)
 from .plan import Plan, attempts, finished_attempts, load_plan, progress, require_same, save_plan
 from .sample import read_sweep_samples
 from .starts import Recorder, Starts, forget_starts, record_starts, require_recorded, without_gain
 
+_MOST_PAIRS = 100
 _PROTOCOL = ("cold_scope", "timeout_s", "user", "loader_sha256")
 
 
@@ -44,6 +58,7 @@ class SweepRequest:
     guard: Guard
     subject: Mapping[str, Any]
     stored_dtype: str
+    weights_pairs: int = 0
     is_new: bool = False
     recorder: Recorder | None = None
 
@@ -59,9 +74,10 @@ def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
         about = subject_record(host, request, subject)
         recorder = Recorder.of(subject, given["programs"])
         asked = replace(asked, subject=about, stored_dtype=subject.model.dtype, recorder=recorder)
-        planned = plan_sweep(host, asked)
+        planned = plan_sweep(host, asked, lambda: why_no_template(subject, asked.dtypes))
         return {"changed": planned["restored"], **planned}
     if given["state"] == "block":
+        draw_block(host, given.get("measurement") or "full", given.get("cells"))
         return {"changed": False, **measure_next_block(host, subject)}
     finished = finish_sweep(host)
     shared = shared_of(host, finished["plan"]["run_id"])
@@ -82,7 +98,7 @@ def foresee_sweep(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
         return {"changed": False}
     refuse_unfinished_sweep(host)
     plan = new_plan(host, parse_sweep(given, expected_bytes(host, request.place)))
-    empty = progress([], plan.cells())
+    empty = progress([], plan)
     return {"changed": False, "plan": plan.to_json(), "is_resumed": False, "restored": False, "progress": empty}
 
 
@@ -106,6 +122,7 @@ def parse_sweep(given: Mapping[str, Any], weight_bytes: int) -> SweepRequest:
         guard=Guard.parse(given["margin"], given["max_share"], beside_bytes=2 * weight_bytes),
         subject={},
         stored_dtype="",
+        weights_pairs=_parse_pairs(given.get("weights_pairs") or 0),
         is_new=bool(given["new"]),
     )
 
@@ -123,6 +140,20 @@ def _require_whole_cold(arms: Sequence[Arm], scope: object) -> None:
         )
 
 
+def _parse_pairs(value: object) -> int:
+    """The user's `sweep_weights_pairs`; SettingError for what is no small whole number."""
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and int(text[:9]) <= _MOST_PAIRS):
+        raise SettingError(
+            "sweep_weights_pairs",
+            f"a whole number from 0 to {_MOST_PAIRS}",
+            repr(value)[:80],
+            "So many pairs of cold and warm a template measures in a block.",
+            "correct it; 0 measures by fresh processes alone.",
+        )
+    return int(text)
+
+
 def parse_seed(value: object, run_id: str) -> int:
     """The user's `sweep_seed`, or one drawn from the run's id; SettingError for what is no whole number."""
     if value is None or value == "":
@@ -135,8 +166,21 @@ def parse_seed(value: object, run_id: str) -> int:
     return int(text)
 
 
-def plan_sweep(host: Host, request: SweepRequest) -> dict[str, Any]:
-    """Make or resume the plan: `plan`, `is_resumed`, `restored` (what an interrupted block had left), `progress`."""
+def why_no_template(subject: Subject, dtypes: Sequence[str]) -> str:
+    """Try a template once, warm, as stock would use it: empty where a child of it made its tokens, else why not."""
+    trial = Trial(0, "warm", dtype=dtypes[0])
+    try:
+        with template(subject.loader_of(trial)) as running:
+            return running.observe(lambda pid: None).problem or ""
+    except TemplateFailed as error:
+        return str(error)
+
+
+def plan_sweep(host: Host, request: SweepRequest, why_not: Callable[[], str] = lambda: "") -> dict[str, Any]:
+    """Make or resume the plan: `plan`, `is_resumed`, `restored` (what an interrupted block had left), `progress`.
+
+    `why_not` is asked of a new plan that wants templates: why this host can have none, empty where it can.
+    """
     restored = bool(undo_sweep(host))
     fresh = new_plan(host, request)
     stored = None if request.is_new else load_plan(host)
@@ -145,14 +189,14 @@ def plan_sweep(host: Host, request: SweepRequest) -> dict[str, Any]:
         # What a host can do may change with its free memory: the arms chosen at the beginning stay.
         require_same(unfinished, asked=fresh.asked, dtypes=fresh.dtypes, stock=fresh.stock, subject=fresh.subject)
     starts = record_starts(host, request.arms, request.recorder)
-    chosen = unfinished or _without_gain(fresh, starts)
+    chosen = unfinished or _with_template(_without_gain(fresh, starts), why_not)
     if not unfinished:
         save_plan(host, chosen)
     return {
         "plan": chosen.to_json(),
         "is_resumed": unfinished is not None,
         "restored": restored,
-        "progress": progress(read_sweep_samples(host, chosen.run_id), chosen.cells()),
+        "progress": progress(read_sweep_samples(host, chosen.run_id), chosen),
     }
 
 
@@ -160,6 +204,17 @@ def _without_gain(plan: Plan, starts: Starts) -> Plan:
     """The plan without arms whose bytecode the host has already."""
     arms, left_out = without_gain([Arm.from_dict(arm) for arm in plan.arms], starts)
     return replace(plan, arms=[arm.as_dict() for arm in arms], left_out=[*plan.left_out, *left_out])
+
+
+def _with_template(plan: Plan, why_not: Callable[[], str]) -> Plan:
+    """The plan, without blocks of weights where a template cannot measure them; it says why."""
+    if not plan.weights_pairs:
+        return plan
+    if any(Arm.from_dict(arm).is_first_token for arm in plan.arms):
+        reason = "arms of the first token act on imports, which a template has behind it"
+    else:
+        reason = why_not()
+    return replace(plan, weights_pairs=0, no_template=reason) if reason else plan
 
 
 def new_plan(host: Host, request: SweepRequest) -> Plan:
@@ -176,6 +231,7 @@ def new_plan(host: Host, request: SweepRequest) -> Plan:
         dtypes=dtypes,
         stock=_stock(host, request.run_id),
         subject=dict(request.subject),
+        weights_pairs=request.weights_pairs,
     )
 
 
@@ -184,27 +240,65 @@ def _stock(host: Host, run_id: str) -> dict[str, str]:
     return take(host, [], now(), run_id).values()
 
 
+def draw_block(host: Host, measurement: str, cells: Sequence[Sequence[str]] | None) -> None:
+    """Keep what the next block is to measure; one that was begun already stays as it was.
+
+    `cells` are arms with dtypes, None for all: both stocks must be there for each dtype.
+    """
+    current = _current(host)
+    number = str(_next_block(host, current))
+    if number in current.drawn:
+        return
+    known = current.cells()
+    wanted = known if cells is None else [cell for cell in known if [*cell] in [list(each) for each in cells]]
+    dtypes = {cell.dtype for cell in wanted}
+    missing = [f"{arm} {dtype}" for dtype in dtypes for arm in (REFERENCE, CONTROL) if Cell(arm, dtype) not in wanted]
+    if (
+        measurement not in MEASUREMENTS
+        or (measurement == "weights" and not current.weights_pairs)
+        or not wanted
+        or missing
+        or (cells is not None and len(wanted) != len(cells))
+    ):
+        raise SettingError(
+            "slm_sweep",
+            f"a measurement and cells of sweep {current.run_id}, both stocks among them",
+            f"{measurement} of {cells!r}"[:200],
+            "A block compares arms of its own plan with both stocks.",
+            "leave the choice to the role sweep.",
+        )
+    drawn = {number: {"measurement": measurement, "cells": [list(cell) for cell in wanted]}}
+    save_plan(host, replace(current, drawn={**current.drawn, **drawn}))
+
+
+def _next_block(host: Host, current: Plan) -> int:
+    return int(progress(read_sweep_samples(host, current.run_id), current)["next_block"])
+
+
 def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
     """Measure the next block of the host's plan; its `block` number and the sweep's `progress` after it."""
     current = _current(host)
     undo_sweep(host)
     require_same(current, stock=_stock(host, current.run_id))
     before = read_sweep_samples(host, current.run_id)
-    number = int(progress(before, current.cells())["next_block"])
+    number = _next_block(host, current)
+    design = current.design(number)
     bench = Bench(host, subject, current.run_id, number, attempts(before, number) + 1)
     bench.best = best_canary(each.sample.canary for each in before)
+    bench.measurement = design.measurement
     arms = [Arm.from_dict(arm) for arm in current.arms]
     bench.starts = require_recorded(host, arms)
-    run_block(host, arms, order(current.seed, number, current.cells()), bench)
+    ordered = replace(design, cells=tuple(order(current.seed, number, design.cells)))
+    run_block(host, arms, ordered, bench)
     bench.close()
-    return {"block": number, "progress": progress(read_sweep_samples(host, current.run_id), current.cells())}
+    return {"block": number, "progress": progress(read_sweep_samples(host, current.run_id), current)}
 
 
 def finish_sweep(host: Host) -> dict[str, Any]:
     """What the host's sweep has measured: its plan, samples and finished blocks; reads only."""
     current = _current(host)
     samples = read_sweep_samples(host, current.run_id)
-    finished = finished_attempts(samples, current.cells())
+    finished = finished_attempts(samples, current)
     if not finished:
         raise SettingError(
             "sweep",
@@ -217,7 +311,7 @@ def finish_sweep(host: Host) -> dict[str, Any]:
         "plan": current.to_json(),
         "samples": [sample.to_json() for sample in samples],
         "finished_blocks": {str(number): attempt for number, attempt in finished.items()},
-        "progress": progress(samples, current.cells()),
+        "progress": progress(samples, current),
     }
 
 

@@ -15,12 +15,13 @@ from ..measuring.store import append_line, read_lines
 class Position:
     """Where in a sweep a sample belongs. A block that was cut short is begun again as another `attempt`, from 1.
 
-    `elapsed_s` counts from the beginning of its block.
+    `elapsed_s` counts from the beginning of its block, `measurement` is one of design.MEASUREMENTS.
     """
 
     dtype_asked: str
     attempt: int
     elapsed_s: float
+    measurement: str = "full"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from analysis.sweep.comparison import analyse
 from analysis.sweep.document import analysed, measurements
 from analysis.sweep.figures import arm_memory_svg, arm_phases_svg, forest_svg
 from analysis.sweep.metrics import METRICS, TIMES, canary
-from analysis.sweep.progress import outlook, progress_line, stop_reason
+from analysis.sweep.progress import next_block, outlook, progress_line, stop_reason
 from analysis.sweep.report import PICTURES, sweep_files, sweep_report
 from analysis.sweep.sweep import AnalysedSweep, Sweep
 from analysis.text.errors import DocumentError
@@ -332,6 +332,7 @@ def _progress(done: int, spent_s: float, noise: float = 0.03) -> dict[str, Any]:
             "arm": each["arm"],
             "dtype_asked": each["dtype_asked"],
             **{name: each["sample"][name] for name in ("block", "kind", "load_real_s", "time_to_first_token_s")},
+            "weights_to_first_token_s": sum(phase["seconds"] for phase in each["sample"]["phases"][-2:]),
         }
         for each in document(blocks=done, noise=noise)["measurements"]
     ]
@@ -348,7 +349,7 @@ def test_a_sweep_stops_at_its_blocks_its_budget_or_its_precision() -> None:
         r"another block would not fit the budget of 40 minutes; ±5 % would need about \d+ blocks \(.+\)",
         over,
     )
-    tight = "every interval of load and time to first token is within ±5 %"
+    tight = "every interval of the times is within ±5 %"
     assert stop_reason(_progress(6, 600.0, noise=0.001), PROTOCOL) == tight
     assert stop_reason(_progress(5, 500.0, noise=0.001), PROTOCOL) is None
 
@@ -358,6 +359,118 @@ def test_missing_samples_keep_a_sweep_from_being_called_tight(blocks: Sequence[i
     progress = _progress(6, 600.0, noise=0.001)
     progress["times"] = [row for row in progress["times"] if row["arm"] != "never" or row["block"] not in blocks]
     assert stop_reason(progress, PROTOCOL) is None
+
+
+WITH_TEMPLATES = {**PROTOCOL, "blocks": 24, "full_blocks": 7}
+
+
+def _with_weights(done: int, weights: int, noise: float, **figures: Any) -> dict[str, Any]:
+    """As `_progress`, where the last so many blocks have measured the weights alone, two pairs a cell."""
+    progress = {**_progress(done, 100.0 * done, noise), "weights_pairs": 2, **figures}
+    rows = []
+    for row in progress["times"]:
+        if row["block"] > done - weights:
+            row = {**row, "measurement": "weights", "load_real_s": None, "time_to_first_token_s": None}
+            rows.append(row)
+        rows.append(row)
+    return {**progress, "times": rows}
+
+
+def test_whole_loads_come_first_then_the_weights_alone_then_what_is_still_wide() -> None:
+    first, later = _with_weights(3, 0, 0.1), _with_weights(7, 0, 0.1)
+    everything = [[arm["name"], dtype] for arm in ARMS for dtype in ("auto", "float32")]
+    assert next_block(first, WITH_TEMPLATES) == {"measurement": "full", "cells": everything}
+    assert next_block(later, WITH_TEMPLATES) == {"measurement": "weights", "cells": everything}
+    assert next_block({**later, "weights_pairs": 0}, WITH_TEMPLATES)["measurement"] == "full"
+    narrow = [{**row, "weights_to_first_token_s": 1.0 + row["block"] * 1e-5} for row in later["times"]]
+    assert next_block({**later, "times": narrow}, WITH_TEMPLATES) == {"measurement": "full", "cells": everything}
+
+
+def test_a_cell_that_is_settled_is_left_out_and_stock_stays_while_anything_is_compared() -> None:
+    progress = _with_weights(8, 0, 0.001)
+    wild = [
+        {**row, "weights_to_first_token_s": 2.0 ** (row["block"] % 2)}
+        if (row["arm"], row["dtype_asked"], row["kind"]) == ("never", "float32", "warm")
+        else row
+        for row in progress["times"]
+    ]
+    found = next_block({**progress, "times": wild}, WITH_TEMPLATES)
+    assert ["never", "float32"] in found["cells"]
+    assert {("stock", "float32"), ("stock-again", "float32")} <= {tuple(cell) for cell in found["cells"]}
+    assert not any(dtype == "auto" for _, dtype in found["cells"])
+    assert next_block(progress, WITH_TEMPLATES)["cells"] == []
+    assert stop_reason(progress, WITH_TEMPLATES) == "every interval of the times is within ±5 %"
+
+
+def test_the_budget_is_held_by_what_the_next_block_will_measure() -> None:
+    progress = _with_weights(7, 0, 0.1, spent_s=2000.0)
+    assert stop_reason({**progress, "cell_s": {"full": 20.0, "weights": 30.0}}, WITH_TEMPLATES) is None
+    over = stop_reason({**progress, "cell_s": {"full": 20.0, "weights": 40.0}}, WITH_TEMPLATES)
+    assert over is not None
+    assert over.startswith("another block would not fit the budget of 40 minutes")
+
+
+def test_a_noisy_host_is_told_from_the_first_block_on_with_the_canarys_figures() -> None:
+    noise = {"samples": 28, "noisy": 7, "slowdown": 1.3, "worst_slowdown": 2.44}
+    told = progress_line({**_progress(1, 300.0), "noise": noise}, PROTOCOL)
+    words = "this host is noisy: 7 of 28 samples, the canary took 1.30 times its best in the median and up to 2.4"
+    assert told.endswith(words)
+    assert "noisy" not in progress_line({**_progress(1, 300.0), "noise": {**noise, "noisy": 6}}, PROTOCOL)
+
+
+def test_a_budget_that_holds_too_few_blocks_is_told_after_the_first() -> None:
+    told = progress_line(_progress(1, 800.0), PROTOCOL)
+    assert told.endswith("that is 3 blocks, and nothing is claimed from fewer than 6")
+
+
+def _with_template_blocks() -> dict[str, Any]:
+    """Eight blocks, of which the last two have measured the weights alone, two pairs a cell."""
+    made = document(blocks=8, noise=0.001)
+    measured = []
+    for each in made["measurements"]:
+        if each["sample"]["block"] > 6:
+            phases = each["sample"]["phases"][-2:]
+            sample = {**each["sample"], "phases": phases, "load_real_s": None, "time_to_first_token_s": None}
+            each = {**each, "measurement": "weights", "sample": {**sample, "minor_faults": 1}}
+            measured.append(each)
+        measured.append(each)
+    protocol = {**made["protocol"], "weights_pairs": 2, "full_blocks": 6, "no_template": ""}
+    return {**made, "schema_version": 2, "protocol": protocol, "measurements": measured}
+
+
+def test_a_block_of_weights_counts_once_and_for_the_weights_alone() -> None:
+    found = analysed(_with_template_blocks())["analysis"]
+    for metric, pairs in (("weights_to_first_token_s", 8), ("time_to_first_token_s", 6), ("minor_faults", 6)):
+        arm = _verdict(found, metric, "auto", "warm", "always")
+        assert (arm["n"], arm["dropped"]) == (pairs, 0)
+    assert _group(found, "minor_faults", "auto", "warm")["stock_median"] > 1
+
+
+def test_the_report_says_which_measurement_a_figure_is_of() -> None:
+    told = sweep_files(analysed(_with_template_blocks()))["sweep.md"]
+    assert "6 blocks of whole loads, each a fresh process, and 2 of the weights alone, 2 pairs a cell" in told
+    made = document(blocks=6)
+    alone = {**made, "protocol": {**made["protocol"], "no_template": "it cannot *fork*"}}
+    assert "Every sample is a fresh process: it cannot \\*fork\\*." in sweep_files(analysed(alone))["sweep.md"]
+
+
+def test_an_arm_that_was_left_out_of_later_blocks_has_lost_no_pair() -> None:
+    made = document(blocks=8)
+    kept = [each for each in made["measurements"] if each["arm"] != "never" or each["sample"]["block"] <= 6]
+    found = analysed({**made, "measurements": kept})["analysis"]
+    never = _verdict(found, "time_to_first_token_s", "auto", "cold", "never")
+    assert (never["n"], never["dropped"]) == (6, 0)
+
+
+def test_a_noisy_host_is_told_in_the_answer() -> None:
+    made = document(blocks=6)
+    for index, each in enumerate(made["measurements"]):
+        noise = {"noisy": index % 2 == 0, "reasons": [], "canary_slowdown": 1.5 if index % 2 else 2.5}
+        each["sample"]["noise"] = {**each["sample"]["noise"], **noise}
+    head = "\n".join(sweep_files(analysed(made))["sweep.md"].splitlines()[:5])
+    assert (
+        "The host was noisy: 72 of 144 samples; the canary took 2.00 times its best in the median and up to 2.5" in head
+    )
 
 
 def test_a_block_says_how_far_it_is_and_why_it_was_the_last() -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
+from ansible.module_utils.slm_baseline.measuring.template import Template, TemplateFailed
 from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.snapshot import SWEEP_PRIOR, load, save, take
+from ansible.module_utils.slm_baseline.sweep import bench as bench_module
 from ansible.module_utils.slm_baseline.sweep.bench import Bench
 from ansible.module_utils.slm_baseline.sweep.block import run_block
-from ansible.module_utils.slm_baseline.sweep.design import Arm, Cell
+from ansible.module_utils.slm_baseline.sweep.design import Arm, BlockDesign, Cell
 
 from tests.fake_kernel import FakeKernel
 from tests.fakes import build_host
@@ -41,7 +44,7 @@ class Loads(Bench):
         self.prior_was_stored: list[bool] = []
         self.meanwhile: Callable[[Trial], object] = lambda trial: None
 
-    def measure(self, trial: Trial) -> Sample:
+    def measure(self, trial: Trial, running: Template | None = None) -> Sample:
         enabled = next(word[1:-1] for word in self.host.read(ENABLED).split() if word[0] == "[")
         self.seen.append((trial.arm, trial.wanted, enabled))
         self.prior_was_stored.append(load(self.host, SWEEP_PRIOR) is not None)
@@ -55,9 +58,9 @@ class Loads(Bench):
     def keep(self, sample: Sample, dtype_asked: str, elapsed_s: float) -> None:
         self.kept.append(sample)
 
-    def run(self, arms: list[Arm] = ARMS, order: list[Cell] = ORDER) -> list[str]:
+    def run(self, arms: list[Arm] = ARMS, order: list[Cell] = ORDER, pairs: int = 1) -> list[str]:
         """Measure the block; what its samples turned out to be."""
-        run_block(self.host, arms, order, self)
+        run_block(self.host, arms, BlockDesign(self.measurement, tuple(order), pairs), self)
         return [sample.kind for sample in self.kept]
 
 
@@ -74,6 +77,63 @@ def test_each_arm_runs_under_its_own_settings_cold_then_warm(host: FakeKernel) -
     assert bench.kept[0].settings == {"thp.enabled": "always"}
     assert bench.kept[0].env == {"A": "1"}
     assert all(bench.prior_was_stored)
+
+
+class Templates:
+    """Stands in for what makes templates: remembers the THP setting under which each began, and which still runs."""
+
+    def __init__(self, host: FakeKernel, fails: bool = False) -> None:
+        self.host, self.fails = host, fails
+        self.began: list[str] = []
+        self.running = 0
+
+    @contextlib.contextmanager
+    def __call__(self, loader: object) -> Iterator[None]:
+        if self.fails:
+            raise TemplateFailed("it cannot import torch")
+        self.began.append(self.host.read(ENABLED))
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+
+class Subject:
+    """What a bench asks for the loader of a trial."""
+
+    def loader_of(self, trial: Trial) -> None:
+        return None
+
+
+def _weights(host: FakeKernel, monkeypatch: pytest.MonkeyPatch, fails: bool = False) -> tuple[Loads, Templates]:
+    templates = Templates(host, fails)
+    monkeypatch.setattr(bench_module, "template", templates)
+    bench = Loads(host)
+    bench.measurement, bench.subject = "weights", Subject()  # type: ignore[assignment]  # nothing is loaded
+    return bench, templates
+
+
+def test_a_template_begins_under_its_arm_and_ends_with_its_cell(
+    host: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, templates = _weights(host, monkeypatch)
+    running: list[int] = []
+    bench.meanwhile = lambda trial: running.append(templates.running)
+    bench.run(pairs=2)
+    assert templates.began == ["[always] madvise never\n", "always [madvise] never\n"]
+    assert running == [1] * 8
+    assert templates.running == 0
+    assert [wanted for _, wanted, _ in bench.seen] == ["cold", "warm"] * 4
+
+
+def test_a_cell_without_a_template_has_failed_samples_and_the_block_goes_on(
+    host: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, _ = _weights(host, monkeypatch, fails=True)
+    assert bench.run(pairs=2) == ["failed"] * 8
+    assert {sample.reason for sample in bench.kept} == {"it cannot import torch"}
+    assert host.read(ENABLED) == "always [madvise] never\n"
 
 
 def test_the_host_is_as_before_after_a_block(host: FakeKernel) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -53,7 +56,7 @@ class Loads:
         monkeypatch.setattr(bench, "ceiling_passes", lambda subject, passes: [Ceiling(())] * passes)
 
     def measure(
-        self, host: Host, subject: Any, trial: Trial, ceiling: Ceiling, best: CanaryReading | None
+        self, host: Host, subject: Any, trial: Trial, ceiling: Ceiling, best: CanaryReading | None, template: object
     ) -> tuple[Sample, LoaderReport | None]:
         self.bests.append(best)
         self.arms.append(trial.arm)
@@ -118,6 +121,62 @@ def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKern
     assert finished["finished_blocks"] == {"1": 1, "2": 2}
     # The three samples of the block that was hit are kept.
     assert len(finished["samples"]) == 2 * 6 + 3
+
+
+def test_what_a_block_measures_is_kept_before_it_begins_and_outlives_an_interruption(
+    host: FakeKernel, loads: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "template", lambda loader: contextlib.nullcontext(object()))
+    subject = SimpleNamespace(loader_of=lambda trial: None)
+    run.plan_sweep(host, replace(REQUEST, weights_pairs=2))
+    loads.block(host)
+    stocks = [["stock", "auto"], ["stock-again", "auto"]]
+    run.draw_block(host, "weights", stocks)
+    loads.arms.clear()
+    loads.fail_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        run.measure_next_block(host, subject)  # type: ignore[arg-type]  # nothing is loaded
+    run.draw_block(host, "full", None)
+    loads.fail_at = None
+    loads.arms.clear()
+    told = run.measure_next_block(host, subject)  # type: ignore[arg-type]  # nothing is loaded
+    assert (told["block"], Counter(loads.arms)) == (2, {"stock": 4, "stock-again": 4})
+    assert told["progress"]["done"] == 2
+    measured = run.finish_sweep(host)["samples"]
+    assert [each["measurement"] for each in measured if each["block"] == 2] == ["weights"] * (2 + 8)
+
+
+@pytest.mark.parametrize(
+    ("measurement", "cells"),
+    [
+        ("weights", None),
+        ("half", None),
+        ("full", []),
+        ("full", [["stock", "auto"], ["always", "auto"]]),
+        ("full", [["stock", "auto"], ["stock-again", "auto"], ["other", "auto"]]),
+    ],
+)
+def test_a_block_without_both_stocks_or_of_another_plan_is_refused(
+    host: FakeKernel, measurement: str, cells: list[list[str]] | None
+) -> None:
+    run.plan_sweep(host, REQUEST)
+    with pytest.raises(SettingError, match="both stocks"):
+        run.draw_block(host, measurement, cells)
+
+
+def test_a_host_that_can_have_no_template_measures_whole_loads_and_says_why(host: FakeKernel) -> None:
+    asked: list[str] = []
+
+    def why_not() -> str:
+        asked.append("")
+        return "it cannot fork"
+
+    assert run.plan_sweep(host, REQUEST, why_not)["plan"]["no_template"] == ""
+    assert asked == []
+    new = replace(REQUEST, weights_pairs=2, is_new=True)
+    plan = run.plan_sweep(host, new, why_not)["plan"]
+    assert (plan["weights_pairs"], plan["no_template"]) == (0, "it cannot fork")
+    assert run.plan_sweep(host, new, lambda: "")["plan"]["weights_pairs"] == 2
 
 
 def test_a_host_whose_own_values_changed_meanwhile_is_refused(host: FakeKernel) -> None:
@@ -217,6 +276,9 @@ def test_the_guard_keeps_twice_the_weights_beside_its_margin() -> None:
         ("margin", "much", "hugepages_margin"),
         ("dtypes", "auto", "sweep_dtypes"),
         ("arms", None, "sweep_arms"),
+        ("weights_pairs", -1, "sweep_weights_pairs"),
+        ("weights_pairs", "101", "sweep_weights_pairs"),
+        ("weights_pairs", True, "sweep_weights_pairs"),
     ],
 )
 def test_a_bad_value_names_its_variable(name: str, value: object, knob: str) -> None:
