@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins collection doc_fra
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins collection doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm test-faults test-hostile test-bad-input test-sweep test-browser collection test-collection bench bench-agreement bench-fleet bench-first-token fuzz lock clean
+.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm test-faults test-hostile test-bad-input test-sweep test-browser collection test-collection bench bench-agreement bench-template bench-fleet bench-first-token fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench: .venv/dev ## what the observer costs: its load time against the same load
 
 bench-agreement: .venv/dev ## our cold and warm load times beside hyperfine's of the same loader
 	$(BIN)/python -m benchmarks.agreement $(ARGS)
+
+bench-template: .venv/dev ## whether a template's child loads the weights as a fresh process does (root)
+	$(BIN)/python -m benchmarks.template $(ARGS)
 
 bench-first-token: .venv/dev ## how much sooner the first token comes, beside vmtouch and cat (root; Debian: vmtouch)
 	$(BIN)/python -m benchmarks.first_token $(ARGS)
