@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from tests.this_machine import fingerprint
 ROOT = Path(__file__).parents[2]
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 RUNS = Path("/var/lib/slm-baseline/runs")
+RECORDED = Path("/var/lib/slm-baseline/first-token/targets/slm_sweep")
 BLOCKS = 2
 ARM = "always"
 ARMS: list[dict[str, Any]] = [
     {"name": "stock"},
     {"name": "stock-again"},
     {"name": ARM, "thp": {"enabled": "always"}},
+    {"name": "replay", "first_token": {"replay": "together"}},
     {"name": "pool", "pool": {"size": "2M", "count": 1100}, "env": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=2"}},
 ]
 PATIENCE_S = 600
@@ -96,11 +99,13 @@ def test_a_sweep_killed_in_the_middle_of_a_block(tmp_path: Path) -> None:
     sweep.kill_in_block(BLOCKS)
     kept = sweep.samples()
     assert f"[{ARM}]" in ENABLED.read_text(), "nothing was left behind, so nothing would be shown"
+    plan = (RECORDED / "plan").stat()
 
     told = sweep.run()
     assert "An earlier sweep was cut short; the settings it had left behind are restored." in told
     assert f"{BLOCKS - 1} of whose blocks are measured" in told
     assert fingerprint() == before
+    assert not RECORDED.parents[1].exists()
 
     (document,) = (tmp_path / "results/localhost").glob("sweep-*.json")
     measured = json.loads(document.read_text())["measurements"]
@@ -115,4 +120,9 @@ def test_a_sweep_killed_in_the_middle_of_a_block(tmp_path: Path) -> None:
     again = [each for each in measured if each["sample"]["block"] == BLOCKS and not each["abandoned"]]
     assert [each["arm"] for each in hit] == [each["arm"] for each in again[: len(hit)]], "another order than before"
     assert {each["sample"]["kind"] for each in again} <= {"cold", "warm", "lukewarm"}
-    assert (tmp_path / "reports/localhost/sweep.md").read_text().startswith("# What huge pages do to loading tiny")
+    replays = [each["sample"]["replay"] for each in measured if each["arm"] == "replay"]
+    assert {replay["when"] for replay in replays} == {"together"}
+    # Recorded before the first block, and used by all of them.
+    first = datetime.fromisoformat(measured[0]["sample"]["started_at"]).timestamp()
+    assert plan.st_mtime < first
+    assert (tmp_path / "reports/localhost/sweep.md").read_text().startswith("# What huge pages, bytecode and")

@@ -54,6 +54,9 @@ def test_it_reads_the_ranges_of_small_and_large_files_and_names_with_odd_bytes(t
     said = told(run(plan))
     assert (said["files"], said["stale"], said["unread"]) == ("3", "0", "0")
     assert int(said["bytes"]) == 5000 + 1024 * os.sysconf("SC_PAGESIZE") + (6 << 20)
+    assert int(said["weights_bytes"]) == 6 << 20
+    # What it read of imports is not among it; a file system in memory reads nothing.
+    assert int(said["weights_read_bytes"]) <= 7 << 20
     assert float(said["ended_s"]) >= float(said["imports_s"]) >= float(said["first_request_s"]) > 0
 
 

@@ -157,6 +157,13 @@ def test_another_replay_than_the_recorded_one_is_another_arm(host: Host, recordi
     assert host.read(REPLAYER) == "newer"
 
 
+def test_what_another_sweep_recorded_is_not_taken_for_this_ones(host: Host, recording: Recording) -> None:
+    recording.gain = False
+    starts.record_starts(host, EVERY, RECORDER)
+    starts.record_starts(host, [AHEAD], RECORDER)
+    assert list(recorded_targets(host)) == [AS_FOUND]
+
+
 def test_without_the_programs_nothing_is_recorded(host: Host, recording: Recording) -> None:
     with pytest.raises(SettingError, match=r"slm_replay\.py"):
         starts.record_starts(host, EVERY, replace(RECORDER, programs={}))
