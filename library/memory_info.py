@@ -76,7 +76,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 memory:
-  description: The facts. C(thp), C(pools), C(pool_users), C(mounts), C(meminfo), C(numa), C(values), C(persisted), ...
+  description: >-
+    The facts. C(thp) (its C(lacking) names the settings that the host's kernel does not have), C(pools), C(pool_users),
+    C(mounts), C(meminfo), C(numa), C(values), C(persisted), ...
   returned: always
   type: dict
 rows:

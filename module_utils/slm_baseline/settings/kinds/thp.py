@@ -96,6 +96,7 @@ class Thp:
                 "pmd_size_bytes": pmd_size_bytes(host),
                 "knobs": {name: {"value": knob.value, "choices": list(knob.choices)} for name, knob in knobs.items()},
                 "sizes": sizes,
+                "lacking": _lacking(knobs),
             }
         }
 
@@ -131,6 +132,12 @@ class Thp:
 
     def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
         return [THP_DROPIN], []
+
+
+def _lacking(knobs: Iterable[str]) -> list[str]:
+    """The settings that this kernel has no file for, such as thp_sizes (mTHP) before Linux 6.8."""
+    there = {name.split(".")[1] for name in knobs}
+    return [f"thp_{key}" for key in _KEYS if key not in there]
 
 
 class MinFreeState(KnobState):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, check_thp, parse_thp
+from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, Thp, check_thp, parse_thp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,3 +106,14 @@ def test_a_kernel_without_thp_says_so(fake_host: Host) -> None:
     shutil.rmtree(fake_host.path(THP))
     with pytest.raises(SettingError, match="built without transparent huge pages"):
         check_thp(fake_host, {"thp.enabled": "never"})
+
+
+def test_what_a_kernel_lacks_is_named_by_its_variable(fake_host: Host) -> None:
+    assert Thp.facts(fake_host)["thp"]["lacking"] == []
+    for folder in fake_host.path(THP).glob("hugepages-*"):
+        shutil.rmtree(folder)
+    fake_host.path(f"{THP}/shmem_enabled").unlink()
+    assert Thp.facts(fake_host)["thp"]["lacking"] == ["thp_shmem_enabled", "thp_sizes"]
+    shutil.rmtree(fake_host.path(THP))
+    lacking = ["thp_enabled", "thp_defrag", "thp_shmem_enabled", "thp_khugepaged", "thp_sizes"]
+    assert Thp.facts(fake_host)["thp"]["lacking"] == lacking
