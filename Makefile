@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins collection doc_fra
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins collection doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm test-faults test-hostile test-bad-input test-sweep test-browser collection test-collection bench bench-agreement bench-template bench-fleet bench-first-token fuzz lock clean
+.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm test-vm-all test-faults test-hostile test-bad-input test-sweep test-browser collection test-collection bench bench-agreement bench-template bench-fleet bench-first-token fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,7 +67,10 @@ unit: .venv/dev
 	$(BIN)/pytest tests/unit tests/module
 
 test-vm: .venv/dev ## real virtual machines: reboots, drift, faults, power loss (plain emulation will do; see docs/testing.md)
-	$(BIN)/pytest tests/vm
+	$(BIN)/pytest tests/vm -m "not slow_vm" -n 2 --dist loadgroup $(ARGS)
+
+test-vm-all: .venv/dev ## the same on every supported system and under every condition of the README's table (an hour and more)
+	$(BIN)/pytest tests/vm -n 2 --dist loadgroup $(ARGS)
 
 test-faults: .venv/dev ## kill and fail every changing system call of the setters (root; private mount namespace)
 	$(BIN)/pytest tests/faults $(ARGS)

@@ -12,12 +12,33 @@ from pathlib import Path
 import pytest
 
 from tests.vm.fleet import Fleet
-from tests.vm.image import CACHE, REPOSITORY, BaseImage, base_image, locked, python_disk
+from tests.vm.image import (
+    BOOKWORM,
+    BULLSEYE,
+    CACHE,
+    HARDENED,
+    REPOSITORY,
+    TRIXIE,
+    BaseImage,
+    Debian,
+    base_image,
+    locked,
+    python_disk,
+)
 from tests.vm.machine import Machine, Shape
+from tests.vm.support import Cell, renew, shown
 from tests.vm.tools import VmTestError
 
-# Host `one` measures: its memory holds the whole loader environment, which a warm run finds in the page cache.
-SHAPES = {"one": Shape(memory_mib=2560, cpus=1), "two": Shape(cpus=2, numa_nodes=2)}
+# Hosts `one` and `trixie` measure: their memory holds what the loader uses of its environment, which a warm run finds
+# in the page cache.
+MACHINES: dict[str, tuple[Debian, Shape]] = {
+    "one": (BOOKWORM, Shape(memory_mib=2560, cpus=1)),
+    "two": (BOOKWORM, Shape(cpus=2, numa_nodes=2)),
+    "bullseye": (BULLSEYE, Shape(cpus=1)),
+    "trixie": (TRIXIE, Shape(memory_mib=2560, cpus=1)),
+    "hardened": (HARDENED, Shape(cpus=1)),
+    "selinux": (HARDENED, Shape(cpus=1, kernel_arguments="security=selinux selinux=1")),
+}
 TUNING: dict[str, object] = {
     "thp_enabled": "madvise",
     "thp_defrag": "never",
@@ -31,26 +52,35 @@ TUNING: dict[str, object] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-support", action="store_true", help="renew the README's support table from this run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow_vm: a scenario that `make test-vm` leaves to `make test-vm-all`")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Have both images before anything else; end with one plain sentence where they cannot be had."""
+    """Have what most scenarios boot from before anything else; end with one plain sentence where it cannot be had."""
     if not (session.config.option.collectonly or hasattr(session.config, "workerinput")):
         try:
-            images()
+            image_of(BOOKWORM)
         except VmTestError as error:
             pytest.exit(str(error), returncode=3)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two lanes for `-n 2 --dist loadgroup`: scenarios of host `one` alone, and all others."""
+    """Lanes for `-n 2 --dist loadgroup`: scenarios of host `one` alone, and all others that name none themselves."""
     for item in items:
-        if isinstance(item, pytest.Function):
+        if isinstance(item, pytest.Function) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("one" if "one_host" in item.fixturenames else "two"))
 
 
-def images() -> tuple[BaseImage, Path]:
+def image_of(debian: Debian) -> tuple[BaseImage, Path | None]:
     """The disk to boot from and the one with the loader's environment, from the cache where it has them."""
-    return base_image(), python_disk(REPOSITORY / "files/requirements-host.txt")
+    requirements = REPOSITORY / "files/requirements-host.txt"
+    return base_image(debian), python_disk(requirements, debian) if debian.measures else None
 
 
 @pytest.fixture(scope="session")
@@ -70,11 +100,15 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def booted(folder: Path) -> Iterator[Callable[..., list[Machine]]]:
     """Gives machines by name, booted side by side on first use and saved as they are then."""
-    base, python = images()
     machines: dict[str, Machine] = {}
 
+    def made(name: str) -> Machine:
+        debian, shape = MACHINES[name]
+        base, python = image_of(debian)
+        return Machine(name, base, folder / name, shape, python)
+
     def get(*names: str) -> list[Machine]:
-        new = [Machine(name, base, folder / name, SHAPES[name], python) for name in names if name not in machines]
+        new = [made(name) for name in names if name not in machines]
         machines.update({machine.name: machine for machine in new})
         for machine in new:
             machine.start()
@@ -120,7 +154,21 @@ def numa_host(fleet_of: Callable[..., Fleet]) -> Fleet:
     return fleet_of("two")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.fixture
+def seen(request: pytest.FixtureRequest) -> Callable[[Cell, str], None]:
+    """Records what a scenario saw for one cell of the support table, and holds the README's table to it."""
+
+    def record(cell: Cell, result: str) -> None:
+        # No cell has a bar, which would end it.
+        request.node.user_properties.append(("support", "|".join((*cell, result))))
+        if not request.config.option.write_support:
+            claimed = shown().get(cell)
+            assert result == claimed, f"{cell} was seen to be {result!r}, and the README says {claimed!r}"
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Close with the scenarios by name, how each ended and what it cost, set-up included."""
     reports = [
         report
@@ -137,6 +185,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"{'FAILED' if name in failed else 'passed'} {spent:6.1f} s  {name}")
     passed = len(seconds) - len(failed)
     terminalreporter.line(f"{passed} passed, {len(failed)} failed, {sum(seconds.values()):.0f} s")
+    if config.option.write_support:
+        # Each cell as the scenarios that passed saw it; those of others stay as they are in the table. What a scenario
+        # recorded is in the reports of its teardown too, which passes after a call that failed.
+        calls = [report for report in reports if report.when == "call" and report.passed]
+        seen = [str(value) for report in calls for name, value in report.user_properties if name == "support"]
+        renew({(row, column): result for row, column, result in (value.split("|") for value in seen)})
 
 
 def _plain_name(report: pytest.TestReport) -> str:

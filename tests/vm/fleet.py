@@ -182,6 +182,8 @@ def _connection(machine: Machine) -> dict[str, object]:
         "ansible_port": machine.port,
         "ansible_user": OPERATOR,
         "ansible_python_interpreter": "/usr/bin/python3",
+        # Under emulation on a busy machine sudo alone may take longer than Ansible's ten seconds.
+        "ansible_timeout": 60,
         "ansible_ssh_common_args": shlex.join(machine.ssh_options()),
     }
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.vm.tools import Command, VmTestError, as_root, require_programs, run, search_path
@@ -24,9 +24,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache" / "vm"
 OPERATOR = "deploy"
 
-SUITE = "bookworm"
 PACKAGES = (
-    "systemd-sysv,udev,libpam-systemd,openssh-server,python3,linux-image-cloud-amd64,procps,iproute2,kmod,sudo,tuned"
+    *("systemd-sysv", "udev", "libpam-systemd", "openssh-server", "python3", "linux-image-cloud-amd64"),
+    *("procps", "iproute2", "kmod", "sudo", "tuned"),
 )
 DISK_SIZE = "3G"
 
@@ -38,7 +38,6 @@ FILES_BEFORE = {
 FILES_AFTER = {
     "etc/hostname": "host\n",
     "etc/hosts": "127.0.0.1 localhost host\n",
-    "etc/fstab": "/dev/vda / ext4 defaults 0 1\nLABEL=slm-python /opt/slm-python ext4 ro,noload,nofail 0 0\n",
     "etc/systemd/network/eth0.network": (
         "[Match]\nName=eth0\n[Network]\nAddress=10.0.2.15/24\nGateway=10.0.2.2\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
     ),
@@ -46,6 +45,8 @@ FILES_AFTER = {
     "etc/ssh/sshd_config.d/tests.conf": "UseDNS no\nUsePAM no\nMaxSessions 50\nMaxStartups 50\n",
     f"etc/sudoers.d/{OPERATOR}": f"{OPERATOR} ALL=(ALL) NOPASSWD: ALL\n",
 }
+FSTAB = "/dev/vda / ext4 defaults 0 1\n"
+FSTAB_MEASURING = "LABEL=slm-python /opt/slm-python ext4 ro,noload,nofail 0 0\n"
 MASKED_UNITS = (
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
@@ -57,6 +58,31 @@ MASKED_UNITS = (
     "serial-getty@ttyS0.service",
     "systemd-logind.service",
     "systemd-pstore.service",
+)
+
+
+@dataclass(frozen=True)
+class Debian:
+    """A release of Debian as the machines run it: its suite in the archive, its own Python, and what it has beside.
+
+    One that measures mounts the loader's environment.
+    """
+
+    suite: str
+    python: str
+    measures: bool = True
+    extra_packages: tuple[str, ...] = ()
+
+
+# The loader's environment needs Python 3.11.
+BULLSEYE = Debian("bullseye", "3.9", measures=False)
+BOOKWORM = Debian("bookworm", "3.11")
+TRIXIE = Debian("trixie", "3.13")
+# Host hardening that the plain images do without: both security modules, with a policy, and generated locales.
+HARDENED = replace(
+    BOOKWORM,
+    measures=False,
+    extra_packages=("apparmor", "apparmor-profiles", "locales", "selinux-policy-default", "policycoreutils"),
 )
 
 
@@ -83,29 +109,34 @@ class BaseImage:
         return self.folder / "id_ed25519"
 
 
-def base_image() -> BaseImage:
-    """The Debian that the machines run, built where the cache lacks it; VmTestError where it cannot be."""
-    require_programs()
-    recipe = "\n".join(
-        [inspect.getsource(_build_base), inspect.getsource(_configure), SUITE, PACKAGES, DISK_SIZE, OPERATOR]
-    )
-    recipe += repr((FILES_BEFORE, FILES_AFTER, MASKED_UNITS))
-    return BaseImage(_cached("base", recipe, _build_base))
-
-
-def python_disk(requirements: Path) -> Path:
-    """A raw disk whose file system holds the loader's Python packages, installed from a locked requirements file.
-
-    Machines mount it read-only at /opt/slm-python; its interpreter is /opt/slm-python/bin/python, the guest's own
-    python3.11 seeing these packages.
-    """
+def base_image(debian: Debian = BOOKWORM) -> BaseImage:
+    """One Debian that the machines run, built where the cache lacks it; VmTestError where it cannot be."""
     require_programs()
 
     def build(folder: Path, log: Path) -> None:
-        _build_python_disk(requirements, folder, log)
+        _build_base(debian, folder, log)
 
-    recipe = inspect.getsource(_build_python_disk) + requirements.read_text()
-    return _cached("python", recipe, build) / "disk.img"
+    recipe = "\n".join(
+        [inspect.getsource(_build_base), inspect.getsource(_configure), repr(debian), repr(PACKAGES), DISK_SIZE]
+    )
+    recipe += repr((OPERATOR, FILES_BEFORE, FILES_AFTER, FSTAB, FSTAB_MEASURING, MASKED_UNITS))
+    name = f"{debian.suite}-hardened" if debian.extra_packages else debian.suite
+    return BaseImage(_cached(name, recipe, build))
+
+
+def python_disk(requirements: Path, debian: Debian = BOOKWORM) -> Path:
+    """A raw disk whose file system holds the loader's Python packages, installed from a locked requirements file.
+
+    Machines mount it read-only at /opt/slm-python; its interpreter is /opt/slm-python/bin/python, the guest's own
+    Python seeing these packages.
+    """
+    base = base_image(debian)
+
+    def build(folder: Path, log: Path) -> None:
+        _build_python_disk(requirements, debian.python, base, folder, log)
+
+    recipe = inspect.getsource(_build_python_disk) + debian.python + requirements.read_text()
+    return _cached(f"python{debian.python}", recipe, build) / "disk.img"
 
 
 def _cached(name: str, recipe: str, build: Callable[[Path, Path], None]) -> Path:
@@ -134,14 +165,16 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build_base(folder: Path, log: Path) -> None:
+def _build_base(debian: Debian, folder: Path, log: Path) -> None:
     root = folder.parent / "root"
     sudo = as_root()
     for name, text in FILES_BEFORE.items():
         _write(root / name, text)
     try:
-        run([*sudo, "debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root, debian_mirror()], log)
-        _configure(root, folder, sudo, log)
+        packages = ",".join(PACKAGES + debian.extra_packages)
+        what: Command = ["--variant=minbase", f"--include={packages}", debian.suite]
+        run([*sudo, "debootstrap", *what, root, debian_mirror()], log)
+        _configure(debian, root, folder, sudo, log)
         run([*sudo, "mke2fs", "-q", "-t", "ext4", "-d", root, "-m", "0", folder / "disk.img", DISK_SIZE], log)
         for kind, name in (("vmlinuz-*", "vmlinuz"), ("initrd.img-*", "initrd.img")):
             (source,) = (root / "boot").glob(kind)
@@ -151,7 +184,7 @@ def _build_base(folder: Path, log: Path) -> None:
         subprocess.run([*sudo, "rm", "-rf", "--one-file-system", str(root)], check=True)
 
 
-def _configure(root: Path, folder: Path, sudo: list[str], log: Path) -> None:
+def _configure(debian: Debian, root: Path, folder: Path, sudo: list[str], log: Path) -> None:
     """Make a bare Debian tree the machine that the tests want: key, operator, network, quiet boot."""
     key = folder / "id_ed25519"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "slm-baseline-tests", "-f", key], log)
@@ -163,7 +196,8 @@ def _configure(root: Path, folder: Path, sudo: list[str], log: Path) -> None:
         run([*sudo, "cp", key.with_suffix(".pub"), root / home / ".ssh/authorized_keys"], log)
         run([*chroot, "chown", f"{owner}:{owner}", f"/{home}/.ssh/authorized_keys"], log)
     with tempfile.TemporaryDirectory() as staging:
-        for name, text in FILES_AFTER.items():
+        fstab = FSTAB + FSTAB_MEASURING if debian.measures else FSTAB
+        for name, text in {**FILES_AFTER, "etc/fstab": fstab}.items():
             _write(Path(staging) / name, text)
             run([*sudo, "install", "-D", "-m", "644", Path(staging) / name, root / name], log)
     run([*sudo, "mkdir", root / "opt/slm-python"], log)
@@ -175,18 +209,32 @@ def _configure(root: Path, folder: Path, sudo: list[str], log: Path) -> None:
     run([*chroot, "systemctl", "enable", "systemd-networkd.service"], log)
 
 
-def _build_python_disk(requirements: Path, folder: Path, log: Path) -> None:
+def _build_python_disk(requirements: Path, version: str, base: BaseImage, folder: Path, log: Path) -> None:
     root = folder.parent / "python"
-    packages = root / "lib/python3.11/site-packages"
-    # For the guest's Python and glibc, whatever this machine has. Compiled, since no bytecode can be kept on the disk.
-    platforms = [f"--platform=manylinux_{glibc}_x86_64" for glibc in ("2_28", "2_27", "2_24", "2_17", "2_12", "2_5")]
-    wheels: Command = ["--only-binary=:all:", "--python-version=3.11", *platforms, "--target", packages]
-    run([sys.executable, "-m", "pip", "install", "--quiet", "--compile", *wheels, "-r", requirements], log)
-    _write(root / "pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11\n")
-    (root / "bin").mkdir()
-    (root / "bin/python").symlink_to("/usr/bin/python3.11")
-    run(["mke2fs", "-q", "-t", "ext4", "-L", "slm-python", "-d", root, "-m", "0", folder / "disk.img", "4G"], log)
-    shutil.rmtree(root)
+    guest = folder.parent / "guest"
+    sudo = as_root()
+    packages = f"lib/python{version}/site-packages"
+    # For the guest's Python and glibc, whatever this machine has.
+    glibcs = [*(f"_2_{minor}" for minor in range(36, 4, -1)), "2014"]
+    platforms = [f"--platform=manylinux{glibc}_x86_64" for glibc in glibcs]
+    wheels: Command = ["--only-binary=:all:", f"--python-version={version}", *platforms, "--target", root / packages]
+    try:
+        run([sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *wheels, "-r", requirements], log)
+        _write(root / "pyvenv.cfg", f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n")
+        (root / "bin").mkdir()
+        (root / "bin/python").symlink_to(f"/usr/bin/python{version}")
+        # Compiled by the guest's own Python under the path it will have: no bytecode can be kept on the disk later.
+        guest.mkdir()
+        run([*sudo, "debugfs", "-R", f"rdump /usr /lib /lib64 {guest}", base.disk], log)
+        run([*sudo, "mkdir", "-p", guest / "opt"], log)
+        run([*sudo, "mv", root, guest / "opt/slm-python"], log)
+        interpreter = f"/usr/bin/python{version}"
+        run([*sudo, "chroot", guest, interpreter, "-m", "compileall", "-q", f"/opt/slm-python/{packages}"], log)
+        disk: Command = ["-L", "slm-python", "-d", guest / "opt/slm-python", "-m", "0", folder / "disk.img", "12G"]
+        run([*sudo, "mke2fs", "-q", "-t", "ext4", *disk], log)
+        run([*sudo, "chown", f"{os.getuid()}:{os.getgid()}", folder / "disk.img"], log)
+    finally:
+        subprocess.run([*sudo, "rm", "-rf", "--one-file-system", str(root), str(guest)], check=True)
 
 
 def debian_mirror() -> str:

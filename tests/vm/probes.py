@@ -34,3 +34,12 @@ def has_snapshot(machine: Machine) -> bool:
 def is_working(machine: Machine) -> bool:
     """Whether a task of Ansible is under way on the machine."""
     return machine.ssh("pgrep --full '[A]nsiballZ|python3 *$|sudo .*ansible'").returncode == 0
+
+
+def assert_tuned(machine: Machine) -> None:
+    """The settings that conftest.py asks for are in force."""
+    assert selected(machine, "enabled") == "madvise"
+    assert selected(machine, "defrag") == "never"
+    assert pages(machine) == 32
+    (options,) = mounts_at(machine)
+    assert {"pagesize=2M", "mode=770"} <= options

@@ -5,16 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.vm.fleet import Fleet, differences
-from tests.vm.machine import Machine
-from tests.vm.probes import mounts_at, pages, selected
-
-
-def assert_tuned(machine: Machine) -> None:
-    assert selected(machine, "enabled") == "madvise"
-    assert selected(machine, "defrag") == "never"
-    assert pages(machine) == 32
-    (options,) = mounts_at(machine)
-    assert {"pagesize=2M", "mode=770"} <= options
+from tests.vm.probes import assert_tuned
 
 
 def test_tuning_survives_a_reboot_and_rollback_leaves_nothing(two_hosts: Fleet) -> None:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
+from tests.vm import support
 from tests.vm.fleet import Fleet, differences
 
 
-def test_the_tiny_model_is_measured_cold_and_warm(one_host: Fleet) -> None:
-    pristine = one_host.state("one")
-    results, reports = one_host.folder / "results", one_host.folder / "reports"
+def test_the_tiny_model_is_measured_cold_and_warm(one_host: Fleet, seen: Callable[[support.Cell, str], None]) -> None:
+    measure_tiny_model(one_host, "one")
+    seen((support.MEASURED, "Debian 12"), "yes")
+
+
+def measure_tiny_model(fleet: Fleet, name: str) -> None:
+    """The main command on one machine, its result, and a purge that leaves nothing."""
+    pristine = fleet.state(name)
+    results, reports = fleet.folder / "results", fleet.folder / "reports"
     folders = {"report_results_dir": str(results), "report_reports_dir": str(reports)}
-    one_host.playbook("baseline.yml", **folders).expect(0)
-    (document,) = (results / "one").glob("*.json")
+    fleet.playbook("baseline.yml", **folders).expect(0)
+    (document,) = (results / name).glob("*.json")
     samples = json.loads(document.read_text())["samples"]
     assert [(sample["kind"], sample["reason"]) for sample in samples] == [("cold", None), ("warm", None)]
     assert all(sample["load_real_s"] > 0 for sample in samples)
-    assert "tiny" in (reports / "one/README.md").read_text()
-    one_host.playbook("rollback.yml", "-e", "rollback_purge=true").expect(0)
-    assert differences(pristine, one_host.state("one")) == {}
+    assert "tiny" in (reports / name / "README.md").read_text()
+    fleet.playbook("rollback.yml", "-e", "rollback_purge=true").expect(0)
+    assert differences(pristine, fleet.state(name)) == {}
