@@ -108,7 +108,9 @@ def units() -> dict[str, str]:
 
 def systemctl(*arguments: str) -> list[str]:
     command = ["systemctl", "--no-legend", "--no-pager", "--full", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    # An emulated machine's systemd may need longer to list its files than the 25 seconds of the bus.
+    patient = {**os.environ, "SYSTEMD_BUS_TIMEOUT": "240s"}
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=patient).stdout.splitlines()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from tests.vm.tools import VmTestError, run, search_path
 
 # Emulation is the default because a /dev/kvm that exists may still never boot a stock kernel.
 USE_KVM = os.environ.get("SLM_VM_KVM") == "1"
-BOOT_TIMEOUT_S = 30 if USE_KVM else 240
+BOOT_TIMEOUT_S = 30 if USE_KVM else 600
 SNAPSHOT = "pristine"
 
 
@@ -86,6 +86,8 @@ class Machine:
                 stdout=log,
                 stderr=log,
                 pass_fds=[theirs.fileno()],
+                # A Ctrl-C at the terminal is for the tests, which end QEMU themselves.
+                start_new_session=True,
                 env={**os.environ, "PATH": search_path()},
             )
         atexit.register(self.kill)
