@@ -60,7 +60,7 @@ def walk_path(host: Host, path: str) -> PathWalk:
         target = os.readlink(host.path(following))
         if links > _MOST_LINKS:
             raise SettingError(
-                "path", "a path", path, "Its links lead round in a circle.", "correct the links on the host."
+                "path", "a path", path, "Its symbolic links form a loop.", "correct the links on the host."
             )
         at = "/" if target.startswith("/") else at
         ahead = _parts(target) + ahead

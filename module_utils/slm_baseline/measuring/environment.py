@@ -96,7 +96,7 @@ def absolute_path(knob: str, value: object) -> str:
     """A path on the host, free of `.` and `..`; SettingError, naming the knob, for anything else and for `/`."""
     text = str(value)
     if not text.startswith("/") or not text.isprintable() or os.path.normpath(text) in ("/", "//"):
-        raise SettingError(knob, "an absolute path", repr(value), "It is a place on the host.", f"correct {knob}.")
+        raise SettingError(knob, "an absolute path", repr(value), "It is a path on the host.", f"correct {knob}.")
     return os.path.normpath(text)
 
 
@@ -176,7 +176,11 @@ def changed_scripts(host: Host, environment: Environment, scripts: Mapping[str, 
     for name in scripts:
         if not _SCRIPT.fullmatch(name):
             raise SettingError(
-                "scripts", "plain names such as slm_load.py", repr(name), "They lie in home.", "correct it."
+                "scripts",
+                "plain names such as slm_load.py",
+                repr(name),
+                "Each is a file in slm_benchmark_home.",
+                "correct it.",
             )
     return [name for name, text in scripts.items() if host.read_or_none(f"{environment.home}/{name}") != text]
 

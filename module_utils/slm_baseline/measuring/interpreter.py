@@ -89,7 +89,9 @@ def probe(python: str, account: Account | None) -> Interpreter:
             str(said["executable"]),
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unusable(python, account, f"its answer is not Python's: {plain_text(answer.output[:200])}") from error
+        raise _unusable(
+            python, account, f"it does not answer as Python does: {plain_text(answer.output[:200])}"
+        ) from error
 
 
 def require_packages(python: str, account: Account | None) -> Interpreter:

@@ -53,7 +53,7 @@ def build_model(host: Host, python: str, place: ModelPlace, account: Account | N
     except (OSError, subprocess.SubprocessError) as error:
         raise _failed(place, str(error)) from error
     if answer.returncode:
-        raise _failed(place, (plain_text(answer.errors[-1000:]).splitlines() or ["no word"])[-1])
+        raise _failed(place, (plain_text(answer.errors[-1000:]).splitlines() or ["no output"])[-1])
     try:
         result: dict[str, Any] = json.loads(answer.output.splitlines()[-1])
         return {"changed": bool(result["changed"]), "built": list(result["built"]), "bytes": int(result["bytes"])}
@@ -109,5 +109,5 @@ def _failed(place: ModelPlace, found: str) -> SettingError:
         f"the embedded model {place.model} in {place.embedded_path}",
         found,
         "It is built on the host, because no network is assumed.",
-        "put right what it says and run again; what is built already stays.",
+        "correct what the message names and run again; finished files are kept.",
     )

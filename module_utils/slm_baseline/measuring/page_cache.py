@@ -54,7 +54,7 @@ def residency(paths: Iterable[PathLike]) -> Residency:
             "page cache",
             "a verified state of the page cache",
             f"user id {os.geteuid()}",
-            "The kernel tells page cache residency to root alone.",
+            "The kernel shows page cache residency to root alone.",
             "run with become: true.",
         )
     return measured_residency(list(paths), resident_by_cachestat, resident_by_mincore)

@@ -313,7 +313,7 @@ def _require_root(host: Host) -> None:
             "slm_benchmark",
             "root",
             f"user id {os.geteuid()}",
-            "Only root may drop caches and be told the truth about them; the loader itself runs unprivileged.",
+            "Only root may drop caches and read their true state; the loader itself runs unprivileged.",
             "connect as root, or give become a way to it (--become, --ask-become-pass).",
         )
 
@@ -356,7 +356,7 @@ def _size_of(host: Host, folder: str) -> int:
 def _choice(knob: str, value: object, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise SettingError(
-            knob, " or ".join(choices), repr(value), "Nothing else is known.", f"set {knob} to one of them."
+            knob, " or ".join(choices), repr(value), "No other value is supported.", f"set {knob} to one of them."
         )
     return str(value)
 
@@ -373,7 +373,7 @@ def _number(knob: str, value: object, least: float, most: float, whole: bool = F
             knob,
             f"{kind} from {least:g} to {most:g}",
             repr(value),
-            "Anything else cannot be measured.",
+            "Other values are not supported.",
             f"correct {knob}.",
         )
     return number

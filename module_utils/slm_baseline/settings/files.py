@@ -95,7 +95,7 @@ class ChangeFile:
                 self.path,
                 self.after,
                 _told(settled, self.new),
-                "The write succeeded, but the file reads back otherwise.",
+                "The write succeeded, but the file reads back differently.",
                 "look for another writer of this file, then run again.",
             )
 

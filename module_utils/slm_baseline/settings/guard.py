@@ -65,7 +65,7 @@ class Guard:
                 "hugepages_pools",
                 text,
                 f"a control group that may use {_gib(limit)}",
-                f"The model needs {_gib(self.model_bytes)}, and its process may not have more than its group.",
+                f"The model needs {_gib(self.model_bytes)}, and its process cannot use more than its control group.",
                 "raise MemoryMax of the session that runs this, or choose a smaller model.",
             )
 

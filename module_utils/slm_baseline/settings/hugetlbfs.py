@@ -183,7 +183,7 @@ def _moved(path: str) -> SettingError:
         f"hugetlbfs.{path}",
         "a folder that stays where it is",
         "a symbolic link, or another folder",
-        "Somebody swapped it while it was being mounted on.",
+        "Somebody replaced it during the mount.",
         "choose a path on which root alone can write.",
     )
 
@@ -241,7 +241,7 @@ class ChangeMount:
                 self.name,
                 wanted.options if wanted else "not mounted",
                 settled.options if settled else "not mounted",
-                "The mount succeeded, but mountinfo reads otherwise.",
+                "The mount succeeded, but mountinfo shows other options.",
                 "look for another writer of this mount (an automounter, a unit, fstab).",
             )
 

@@ -9,7 +9,7 @@ from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.systemd import UNITS, reload_units
 from .restore import goal_of, restore
-from .snapshot import SNAPSHOT, SWEEP_PRIOR, Snapshot, archive, load, our_files, remove_leftovers, save
+from .snapshot import SWEEP_PRIOR, Snapshot, archive, load, our_files, prior_unknown, remove_leftovers, save
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,7 @@ def roll_back(host: Host, dry_run: bool = False, force: bool = False) -> Rollbac
     if prior is None:
         ours = our_files(host)
         if ours:
-            raise SettingError(
-                SNAPSHOT,
-                "the state before slm-baseline",
-                f"no snapshot, but files of ours: {', '.join(ours)}",
-                "Without the snapshot the prior values are not known.",
-                "restore the snapshot from a copy, or remove these files and reboot.",
-            )
+            raise prior_unknown(ours, "Without the snapshot the prior values are not known.")
         return RollbackOutcome("nothing")
     before = prior.values()
     left: list[dict[str, str]] = []

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -230,15 +230,20 @@ def foresee(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> tuple[Sna
     stored = load(host)
     ours = our_files(host) if stored is None else []
     if ours:
-        raise SettingError(
-            SNAPSHOT,
-            "the state before slm-baseline",
-            f"no snapshot, but files of ours: {', '.join(ours)}",
-            "The values in force may be our own, so they must not be recorded as the host's.",
-            f"restore the snapshot (see {ARCHIVE}), or remove these files and reboot.",
-        )
+        raise prior_unknown(ours, "The values in force may be our own, so they must not be recorded as the host's.")
     snapshot = extended(host, stored, wanted) if stored else take(host, wanted, taken_at, run_id)
     return snapshot, snapshot is not stored
+
+
+def prior_unknown(ours: Sequence[str], why: str) -> SettingError:
+    """The error where the host has files of ours and no snapshot."""
+    return SettingError(
+        SNAPSHOT,
+        "the state before slm-baseline",
+        f"no snapshot, but files of ours: {', '.join(ours)}",
+        why,
+        f"restore the snapshot (see {ARCHIVE}), or remove these files and reboot.",
+    )
 
 
 def save(host: Host, snapshot: Snapshot, path: str = SNAPSHOT) -> None:
@@ -257,7 +262,7 @@ def refuse_unfinished_sweep(host: Host) -> None:
     if host.exists(SWEEP_PRIOR):
         raise SettingError(
             "sweep",
-            "the host's own values, to tell what would change",
+            "the host's own values, to predict what would change",
             f"those of a sweep that was cut short ({SWEEP_PRIOR})",
             "The real run restores the host first, so nothing can be predicted from the values in force.",
             "run it without --check, or restore the host first with rollback.yml.",

@@ -85,7 +85,7 @@ def preflight(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> 
     if not values:
         raise SettingError(
             "tuning",
-            "a setting at least: thp_enabled and its like, hugepages_pools, hugepages_overcommit or hugetlbfs_mounts",
+            "a setting of thp_*, hugepages_pools, hugepages_overcommit or hugetlbfs_mounts",
             "none",
             "Ansible reads group_vars beside the inventory in use, so another one needs its own. A run that wants "
             "nothing would only undo what an earlier one set.",
@@ -100,7 +100,7 @@ def preflight(host: Host, wanted: Wanted, competitors: Sequence[Competitor]) -> 
             first.knob,
             values.get(first.knob, "one writer"),
             "; ".join(map(str, competitors)),
-            "Two writers of one knob would flip-flop: whichever runs last wins.",
+            "Of two writers of one knob, the last one to run wins.",
             "remove that setting (for TuneD: switch the profile or override it there), or, if you know that ours runs "
             "last, set tuning_tolerate_competitors: true.",
         )

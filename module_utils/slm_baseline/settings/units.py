@@ -87,7 +87,7 @@ def plan_unit(host: Host, path: str, mount: MountSpec | None) -> Sequence[Change
             f"hugetlbfs.{path}",
             f"a unit of our own at {unit}",
             "one that this project did not write",
-            "systemd knows the unit of a path by that name alone, and files of others are left as they are.",
+            "systemd has one unit name for each path, and files of others are never overwritten.",
             f"remove it (systemctl disable --now '{unit_name(path)}' first), or choose another path.",
         )
     files = plan_file(host, unit, unit_text(mount) if mount else "")

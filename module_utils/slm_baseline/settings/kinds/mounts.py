@@ -293,7 +293,7 @@ def check_mounts(host: Host, wanted: Sequence[MountSpec], ours: Sequence[str]) -
                 spec.name,
                 "a folder",
                 "a symbolic link on the way",
-                "The mount would stand somewhere else, and a link can be turned after the check.",
+                "The mount would be somewhere else, and a link can be changed after the check.",
                 "give the path that the link leads to.",
             )
         found = found_mount(host, spec.path)

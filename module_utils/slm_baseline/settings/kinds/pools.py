@@ -426,7 +426,7 @@ class ReturnPages:
             self.name,
             f"{self.goal.persistent} pages",
             f"{persistent} pages and {surplus} surplus pages still in use",
-            f"Held by {', '.join(users) or 'a user that cannot be seen from here'}; they are freed when it lets go.",
+            f"Held by {', '.join(users) or 'a user that cannot be seen from here'}; freed when it releases them.",
             "stop it or remove its files, then run the rollback again: the snapshot is kept until then.",
         )
 

@@ -392,10 +392,10 @@ def test_a_link_that_was_swapped_in_is_neither_mounted_on_nor_unmounted(
     fake_host.path("/srv/b").mkdir(parents=True)
     fake_host.path(link).parent.mkdir(exist_ok=True)
     os.symlink(fake_host.path("/srv"), fake_host.path(link))
-    with pytest.raises(SettingError, match="Somebody swapped it"):
+    with pytest.raises(SettingError, match="Somebody replaced it"):
         subject.mount(fake_host, MountSpec("/mnt/a/b", MIB2))
     if link == "/mnt/a":
-        with pytest.raises(SettingError, match="Somebody swapped it"):
+        with pytest.raises(SettingError, match="Somebody replaced it"):
             subject.unmount(fake_host, "/mnt/a/b")
     assert (calls, fake_host.names("/srv/b")) == ([], [])
 
@@ -459,7 +459,7 @@ def test_a_mount_that_reads_back_otherwise_is_an_error_and_undone(
     fake_host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeMounts(fake_host, monkeypatch, ignores="mode=0700,")
-    with pytest.raises(SettingError, match="mountinfo reads otherwise"):
+    with pytest.raises(SettingError, match="mountinfo shows other options"):
         apply_all(fake_host, [ChangeMount("/mnt/huge", None, NEW)])
     assert found_mount(fake_host, "/mnt/huge") is None
 
