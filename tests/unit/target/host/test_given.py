@@ -49,6 +49,12 @@ def test_what_is_no_whole_number_in_reach(value: object) -> None:
         Given("k", value).whole(7)
 
 
+@pytest.mark.parametrize("value", [0, -0.5, 1.01, "nan", float("nan"), "inf", True, "half", None, []])
+def test_what_is_no_share(value: object) -> None:
+    with pytest.raises(SettingError, match="a share of memory above 0 and up to 1"):
+        Given("k", value).share("memory", why="It is a share.")
+
+
 def test_none_is_an_empty_mapping_and_an_empty_list() -> None:
     assert Given("k", None).named(("a",)) == {}
     assert Given("k", None).entries(("a",)) == []

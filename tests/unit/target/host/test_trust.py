@@ -112,7 +112,7 @@ def test_a_program_is_never_taken_from_a_folder_that_others_can_write(
     monkeypatch.setenv("PATH", ":.:open:/open:/nowhere:/safe")
     monkeypatch.chdir(host.path("/open"))
     assert find_program(host, "python") == "/safe/python"
-    monkeypatch.setenv("PATH", ":.:open:/open")
+    monkeypatch.setenv("PATH", ":.:open:/open:safe")
     assert find_program(host, "python") is None
     assert find_program(host, "python", ["/safe"]) == "/safe/python"
     monkeypatch.delenv("PATH")
