@@ -122,6 +122,13 @@ def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[st
             lease.release(host, run["id"])
 
 
+@contextlib.contextmanager
+def leased_and_undone(module: AnsibleModule, host: Host) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Work under the lease, once what an interrupted sweep left set is undone; the run's id, and what that changed."""
+    with leased(module, host) as run_id:
+        yield run_id, undo_sweep(host)
+
+
 def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
     """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
     require_root(host, what)
@@ -136,8 +143,7 @@ def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -
         if changes:
             foresee(host, wanted, now(), "check")
         return outcome(changes)
-    with leased(module, host) as run_id:
-        undone = undo_sweep(host)
+    with leased_and_undone(module, host) as (run_id, undone):
         changes = plan()
         unsettled = carry_out(host, wanted, changes, now(), run_id)
         if unsettled:
