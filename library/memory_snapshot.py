@@ -101,7 +101,8 @@ def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Take or extend the snapshot, or say in check mode that it would be."""
     wanted = [Mounts.parse(host, module.params["mounts"])]
     if module.check_mode:
-        undone, (snapshot, is_new) = [], foresee(host, wanted, now(), "check")
+        undone: list[dict[str, str]] = []
+        snapshot, is_new = foresee(host, wanted, now(), "check")
     else:
         with leased_and_undone(module, host) as (run_id, undone):
             snapshot, is_new = ensure(host, wanted, now(), run_id)
