@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.loader_process import Observation, observe
 from ansible.module_utils.slm_baseline.measuring.protocol import WANTED, Subject, prepare_weights
-from ansible.module_utils.slm_baseline.measuring.template import Template, template
+from ansible.module_utils.slm_baseline.measuring.template import Template, TemplateFailed, template
 
 from benchmarks.subject import Benchmark, Effect
 
@@ -46,8 +46,11 @@ def compare(_host: Host, subject: Subject, pairs: int, rng: random.Random) -> in
     """Measure the pairs of each state, print them and what differs; 0 where both are within the limit."""
     loader = replace(subject.loader, arguments=("--model", subject.model.path))
     whole = replace(subject, loader=loader)
-    with template(loader) as running:
-        effects = [_compare(whole, running, pairs, rng, wanted) for wanted in WANTED]
+    try:
+        with template(loader) as running:
+            effects = [_compare(whole, running, pairs, rng, wanted) for wanted in WANTED]
+    except TemplateFailed as error:
+        raise SystemExit(f"template: {error}") from error
     return 0 if all(abs(effect.median) <= WITHIN for effect in effects) else 1
 
 
