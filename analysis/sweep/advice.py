@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from analysis.sweep.metrics import TIMES
-from analysis.sweep.sweep import Advice, Arm, FirstToken, Group, Sweep
+from analysis.sweep.sweep import Advice, Arm, Group, StartAid, Sweep
 
 _TIMES = tuple(metric.name for metric in TIMES)
 
@@ -57,7 +57,7 @@ def _changes(arm: Arm, stock: Mapping[str, str]) -> int:
     return len(different) + len(arm.env) + (start.bytecode + (start.replay != "none") if start else 0)
 
 
-def first_token_vars(start: FirstToken) -> str:
+def first_token_vars(start: StartAid) -> str:
     """The YAML lines for group_vars that give the measurement's loader this for good."""
     bytecode = str(start.bytecode).lower()
     return f"first_token_targets:\n  - {{name: slm_load, bytecode: {bytecode}, replay: {start.replay}}}"

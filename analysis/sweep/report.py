@@ -12,7 +12,7 @@ from analysis.sweep.figures import arm_memory_svg, arm_phases_svg, forest_svg
 from analysis.sweep.metrics import CONTROL, FLOOR, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound
 from analysis.sweep.no_harm import harm_words
 from analysis.sweep.progress import NOISY_SHARE
-from analysis.sweep.sweep import Advice, AnalysedSweep, Arm, Comparison, FirstToken, Group
+from analysis.sweep.sweep import Advice, AnalysedSweep, Arm, Comparison, Group, StartAid
 from analysis.text import units
 from analysis.text.markdown import Markdown, bullets, code, fenced, md, table
 from analysis.text.storage import as_json
@@ -333,7 +333,7 @@ def _arms(sweep: AnalysedSweep) -> Markdown:
     return Markdown(f"{found}\n\nArms that were not measured:\n\n{left}")
 
 
-def _start(start: FirstToken | None) -> Markdown:
+def _start(start: StartAid | None) -> Markdown:
     """What an arm does for the whole start."""
     if start is None:
         return md(None)

@@ -10,7 +10,7 @@ from analysis.text.subject import MeasuredHost, Model, Software
 
 
 @dataclass(frozen=True)
-class FirstToken:
+class StartAid:
     """What an arm does for the whole start: bytecode where modules lack it, and a replay (none, together, ahead)."""
 
     bytecode: bool
@@ -25,7 +25,7 @@ class Arm:
     about: str
     settings: Mapping[str, str]
     env: Mapping[str, str]
-    first_token: FirstToken | None = None
+    first_token: StartAid | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from analysis.sweep.comparison import analyse
 from analysis.sweep.document import analysed
 from analysis.sweep.no_harm import harm_words
 from analysis.sweep.report import sweep_report
-from analysis.sweep.sweep import AnalysedSweep, FirstToken, Sweep
+from analysis.sweep.sweep import AnalysedSweep, StartAid, Sweep
 from analysis.text.typed import typed
 from tests.sweep_samples import ARMS, document
 
@@ -132,6 +132,6 @@ def test_a_replay_that_slows_a_warm_start_is_never_advised() -> None:
 
 
 def test_the_variables_are_those_of_the_role() -> None:
-    assert first_token_vars(FirstToken(True, "none")) == (
+    assert first_token_vars(StartAid(True, "none")) == (
         "first_token_targets:\n  - {name: slm_load, bytecode: true, replay: none}"
     )
