@@ -26,7 +26,6 @@ from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from analysis.fleet.run import FACTS, TIME_METRICS, Run
 from analysis.text.statistics import CONFIDENCE
@@ -68,6 +67,9 @@ class Judgement:
 
 def judge(series: Array, comparisons: int) -> Judgement:
     """Apply the rule to log medians of shape (series, runs), oldest first; `comparisons` series are on the page."""
+    # Every audit renders the page, and most fleets have no long series: scipy takes a while to import.
+    from scipy import special
+
     runs = series.shape[-1]
     cuts = range(FEWEST_RUNS, runs - FEWEST_RUNS + 1)
     best = Judgement(np.zeros(len(series), np.int64), *(np.full(len(series), math.nan) for _ in range(3)))
@@ -77,7 +79,7 @@ def judge(series: Array, comparisons: int) -> Judgement:
         mean = after.mean(axis=-1) - before.mean(axis=-1)
         squares = sum(((part - part.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1) for part in (before, after))
         error = np.sqrt(squares / (runs - 2) * (1 / cut + 1 / (runs - cut)))
-        reach = stats.t.isf((1 - CONFIDENCE) / 2 / (comparisons * len(cuts)), runs - 2) * error
+        reach = -special.stdtrit(runs - 2, (1 - CONFIDENCE) / 2 / (comparisons * len(cuts))) * error
         slower = (after.min(axis=-1) > before.max(axis=-1)) & (mean - reach > LEAST_CHANGE)
         faster = (after.max(axis=-1) < before.min(axis=-1)) & (mean + reach < -LEAST_CHANGE)
         # Identical runs on both sides have no error, and are as clear as can be.
