@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins collection doc_fra
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins collection doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm test-vm-all test-faults test-hostile test-bad-input test-sweep test-browser collection test-collection bench bench-agreement bench-template bench-fleet bench-first-token fuzz lock clean
+.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm test-vm-all test-faults test-hostile test-bad-input test-sweep test-scale test-browser collection test-collection bench bench-agreement bench-template bench-fleet bench-first-token fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ test-bad-input: .venv/dev ## bad input against this machine's real kernel (root;
 
 test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (root; two minutes)
 	$(BIN)/pytest tests/sweep
+
+test-scale: .venv/dev ## audit and no-change tuning of 100, 300 and 1,000 hosts beside a ping (root; Debian: openssh-server)
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 test-browser: .venv/dev ## the page in a real Chromium, metrics in a real Prometheus (Debian: chromium prometheus prometheus-node-exporter)
 	$(BIN)/pytest tests/browser tests/monitoring
