@@ -138,8 +138,9 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.first_token.places import PROGRAMS
 from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove, rows, rows_of, set_up
-from ansible.module_utils.slm_baseline.first_token.target import PROGRAMS, parse_name, parse_target, recorded_targets
+from ansible.module_utils.slm_baseline.first_token.target import parse_name, parse_target, recorded_targets
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root, warn
 

@@ -58,7 +58,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, apply_wanted, finish
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish
+from ansible.module_utils.slm_baseline.setter import apply_wanted
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 
 

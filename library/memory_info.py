@@ -50,6 +50,14 @@ options:
     description: The largest share of RAM that pools may take, for the memory guard.
     type: raw
     default: 0.5
+  compact:
+    description: The wanted M(hugepages) option of that name; only its form is checked, and only before a change.
+    type: raw
+    default: false
+  facts:
+    description: Whether C(memory) is returned.
+    type: bool
+    default: true
   first_token:
     description: Whether C(rows) also has those of the first-token targets on the host (plan and bytecode).
     type: bool
@@ -79,7 +87,7 @@ memory:
   description: >-
     The facts. C(thp) (its C(lacking) names the settings that the host's kernel does not have), C(pools), C(pool_users),
     C(mounts), C(meminfo), C(numa), C(values), C(persisted), ...
-  returned: always
+  returned: unless O(facts) is false
   type: dict
 rows:
   description: One row a wanted knob, and one for each knob that a drop-in of ours still sets though nobody wants it.
@@ -91,7 +99,7 @@ rows:
        source: "/etc/tmpfiles.d/slm-baseline-thp.conf:2", verdict: drift,
        detail: "thp.enabled is always, should be madvise"}
 pending:
-  description: Whether a setter would change anything, or finish what a run that was cut short began.
+  description: Whether a setter would change anything, or finish what a run that was cut short began, or a row drifts.
   returned: always, null unless preflight is asked for
   type: bool
 competitors:
@@ -105,16 +113,34 @@ problem:
   type: dict
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.first_token.setup import rows
+from ansible.module_utils.slm_baseline.first_token.places import TARGETS
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.model_files import ModelPlace, expected_bytes
+from ansible.module_utils.slm_baseline.host.given import Given
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
-from ansible.module_utils.slm_baseline.settings.guard import Guard
-from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
-from ansible.module_utils.slm_baseline.settings.survey import competitors_of, gather, guarded, judge, preflight
+from ansible.module_utils.slm_baseline.settings.hugetlbfs import unreadable_mounts
+from ansible.module_utils.slm_baseline.settings.other_writers import Competitor
+from ansible.module_utils.slm_baseline.settings.registry import Wanted, parse_wanted, values_of
+from ansible.module_utils.slm_baseline.settings.survey import competitors_of, judge
+
+
+def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, competitors: Sequence[Competitor]) -> bool:
+    """Whether anything is to be done; SettingError where it cannot or must not be."""
+    from ansible.module_utils.slm_baseline.settings.guard import Guard
+    from ansible.module_utils.slm_baseline.settings.preflight import guarded, preflight
+
+    Given("hugepages_compact", given["compact"]).boolean()
+    guard = Guard.parse(given["margin"], given["max_share"])
+    if preflight(host, wanted, ()):
+        # The model must fit beside what grows: where nothing does, nobody need look for it.
+        from ansible.module_utils.slm_baseline.measuring.model_files import ModelPlace, expected_bytes
+
+        place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
+        guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, place))
+    return preflight(host, guarded(wanted, guard), competitors)
 
 
 def main() -> None:
@@ -130,6 +156,8 @@ def main() -> None:
             "hf_home": {"type": "str", "default": "/opt/slm-baseline/huggingface"},
             "margin": {"type": "raw", "default": "1G"},
             "max_share": {"type": "raw", "default": 0.5},
+            "compact": {"type": "raw", "default": False},
+            "facts": {"type": "bool", "default": True},
             "first_token": {"type": "bool", "default": False},
             "tolerate_competitors": {"type": "bool", "default": False},
             **SETTER_ARGUMENTS,
@@ -138,21 +166,29 @@ def main() -> None:
     )
 
     def work(host: Host) -> dict[str, Any]:
+        """Imports late what only some uses need: a host compiles all that is imported, at every task."""
         given = module.params
         wanted, pending = parse_wanted(host, given), None
         competitors, tolerate = competitors_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
-            place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
-            place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
-            guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, place))
-            pending = preflight(host, guarded(wanted, guard), [] if tolerate else competitors)
-        judged, memory = judge(host, wanted, competitors, tolerate), gather(host)
-        for note in memory["unreadable_mounts"]:
-            warn(module, note)
-        if given["first_token"]:
+            pending = _preflight(host, given, wanted, [] if tolerate else competitors)
+        judged = judge(host, wanted, competitors, tolerate)
+        if pending is False:
+            # What no setter would change is still for the play to tell.
+            pending = any(row["verdict"] != "clean" for row in judged["rows"])
+        for note in unreadable_mounts(host).values():
+            warn(module, str(note))
+        if given["first_token"] and host.names(TARGETS):
+            from ansible.module_utils.slm_baseline.first_token.setup import rows
+
             judged["rows"] += rows(host)
-        return {"changed": False, "memory": memory, "desired": values_of(wanted), "pending": pending, **judged}
+        result = {"changed": False, "desired": values_of(wanted), "pending": pending, **judged}
+        if given["facts"]:
+            from ansible.module_utils.slm_baseline.settings.facts import gather
+
+            result["memory"] = gather(host)
+        return result
 
     finish(module, work)
 

@@ -6,5 +6,6 @@ The wings, and whom each may import (tests/unit/test_wings.py holds it):
     settings    kinds of settings: plan, snapshot, restore        host
     measuring   one loader run, its sample, the page cache        host
     sweep       arms of settings, each of them measured           host, settings, measuring
-    module.py   what every Ansible module does around its work    host, settings; alone knows AnsibleModule
+    module.py   what every Ansible module does around its work    host
+    setter.py   what those that set something do besides          host, settings, module.py
 """

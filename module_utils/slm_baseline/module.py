@@ -1,4 +1,4 @@
-"""What every module of this project does around its work: root, lease, snapshot, apply, one readable error."""
+"""What every module of this project does around its work: root, lease, one readable error."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ from typing import Any, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 
 from .host import lease
-from .host.clock import now
-from .host.errors import SettingError, os_problem
+from .host.errors import NeedsReboot, SettingError, os_problem
 from .host.files import Host
-from .host.systemd import UNITS, reload_units
-from .settings.carry_out import carry_out
-from .settings.changes import Change, outcome
-from .settings.kinds.pools import NeedsReboot
-from .settings.registry import Wanted
-from .settings.restore import undo_sweep
-from .settings.snapshot import foresee, load, recorded_of, refuse_unfinished_sweep
 
 COMMON_ARGUMENTS: dict[str, Any] = {"root": {"type": "path", "default": "/"}}
 RUN_ARGUMENT: dict[str, Any] = {
@@ -120,35 +112,3 @@ def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[st
     finally:
         if last or not module.params["run"]:
             lease.release(host, run["id"])
-
-
-@contextlib.contextmanager
-def leased_and_undone(module: AnsibleModule, host: Host) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Work under the lease, once what an interrupted sweep left set is undone; the run's id, and what that changed."""
-    with leased(module, host) as run_id:
-        yield run_id, undo_sweep(host)
-
-
-def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
-    """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
-    require_root(host, what)
-
-    def plan() -> list[Change]:
-        prior = load(host)
-        return [change for kind in wanted for change in kind.plan(host, recorded_of(prior, kind.key))]
-
-    if module.check_mode:
-        refuse_unfinished_sweep(host)
-        changes = plan()
-        if changes:
-            foresee(host, wanted, now(), "check")
-        return outcome(changes)
-    with leased_and_undone(module, host) as (run_id, undone):
-        changes = plan()
-        unsettled = carry_out(host, wanted, changes, now(), run_id)
-        if unsettled:
-            warn(module, f"every change took, but is not recorded as settled: {unsettled}")
-        if any(change.name.startswith(UNITS) for change in changes):
-            warn(module, reload_units(host))
-    told = outcome(changes, verified=True, undone=undone)
-    return {**told, "changed": bool(changes or undone)}

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline import module as modules
+from ansible.module_utils.slm_baseline import setter
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.lease import FOLDER as LEASE_FOLDER
 from ansible.module_utils.slm_baseline.host.lease import LEASE
@@ -318,7 +319,7 @@ def test_units_that_systemd_did_not_read_again_are_a_warning(
 ) -> None:
     told: list[str] = []
     monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule.warn", lambda module, warning: told.append(warning))
-    for module in (modules, rollback):
+    for module in (setter, rollback):
         monkeypatch.setattr(module, "reload_units", lambda host: "systemd did not answer")
     run("memory_snapshot", mounts=[{"path": "/mnt/huge", "page_size": "2M"}], run=RUN)
     unit = unit_text(MountSpec("/mnt/huge", MIB2))

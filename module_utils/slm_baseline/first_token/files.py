@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .target import PROGRAMS, TARGETS, Target
+from .places import PROGRAMS, TARGETS
+from .target import Target
 
 MARK = "# Made by slm-baseline (first_token.yml); rollback.yml removes it."
 REPLAYER = f"{PROGRAMS}/slm_replay.py"

@@ -18,10 +18,11 @@ from ..host.trees import remove_folder_if_empty, remove_tree
 from ..host.trust import require_trusted
 from .bytecode import Filled, fill, sources_of
 from .files import COMPILER, MARK, STARTER, STARTER_TEXT, drop_in, wanted_files
+from .places import HOME, PROGRAMS, TARGETS
 from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
 from .record import Recording, record
 from .start import identity_of, restart_unit, start_command, unit_facts
-from .target import HOME, PROGRAMS, SWEEP_PREFIX, TARGETS, Target, recorded_targets
+from .target import SWEEP_PREFIX, Target, recorded_targets
 from .watch import in_tree, in_unit
 
 LEAST_COMPILE_S = 0.2

@@ -11,10 +11,8 @@ from typing import Any
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.systemd import UNITS
+from .places import TARGETS
 
-HOME = "/var/lib/slm-baseline/first-token"
-PROGRAMS = f"{HOME}/bin"
-TARGETS = f"{HOME}/targets"
 READY = ("notify", "port", "url", "exit")
 REPLAY = ("together", "ahead", "both", "none")
 SWEEP_PREFIX = "slm_sweep"

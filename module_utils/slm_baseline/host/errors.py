@@ -46,6 +46,20 @@ class ParseError(SettingError):
         )
 
 
+class NeedsReboot(SettingError):
+    """A pool that can be had at boot only; `boot_arguments` is what to add to the kernel command line."""
+
+    def __init__(self, short: SettingError, boot_arguments: str) -> None:
+        super().__init__(
+            short.knob,
+            short.wanted,
+            short.found,
+            short.why,
+            f"reserve them at boot: add `{boot_arguments}` to the kernel command line and reboot.",
+        )
+        self.boot_arguments = boot_arguments
+
+
 def os_problem(knob: str, wanted: str, error: OSError) -> SettingError:
     """What an operating-system error means to the person on call."""
     reasons = {

@@ -48,6 +48,15 @@ class Given:
             raise self.refused(f"a share of {of} above 0 and up to 1", why=why, next_step=next_step)
         return share
 
+    def boolean(self) -> bool:
+        """True or false, in any of the words that Ansible takes for it."""
+        text = str(self.value).strip().lower()
+        if text in ("y", "yes", "on", "1", "true", "t"):
+            return True
+        if text in ("n", "no", "off", "0", "false", "f"):
+            return False
+        raise self.refused("true or false", why="It is switched on or off.")
+
     def word(self) -> str:
         """Printable text without blanks at its ends."""
         value = self.value

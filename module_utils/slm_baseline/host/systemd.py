@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 
 from .files import Host
-from .trust import find_program
 
 UNITS = "/etc/systemd/system"
 """Where an administrator's units are, and ours."""
@@ -23,6 +22,8 @@ def reload_units(host: Host) -> str | None:
     """
     if not (host.is_live and systemd_runs(host)):
         return None
+    from .trust import find_program
+
     systemctl = find_program(host, "systemctl")
     if systemctl is None:
         return "systemd did not read the mount units again (no systemctl). Next: run systemctl daemon-reload by hand."

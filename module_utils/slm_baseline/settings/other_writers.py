@@ -64,8 +64,10 @@ def find_competitors(host: Host, wanted: Mapping[str, str], default_page_bytes: 
         *_sysctl(host, default_page_bytes),
         *_sysfs_conf(host, default_page_bytes),
     ]
-    found += [*_tuned(host, default_page_bytes), *_boot(host, default_page_bytes), *_units(host, default_page_bytes)]
-    found += [*_scripts(host, default_page_bytes), *_fstab(host, default_page_bytes)]
+    units = _Units(host)
+    found += [*_tuned(host, default_page_bytes), *_boot(host, default_page_bytes)]
+    found += [*_services(host, units, default_page_bytes), *_scripts(host, default_page_bytes)]
+    found += _mounts(host, units, default_page_bytes)
     return [writer for writer in found if any(_contradicts(writer, knob, value) for knob, value in wanted.items())]
 
 
@@ -201,60 +203,68 @@ def _written(text: str, default: int) -> Iterator[tuple[str, str | None]]:
             yield knob, match[2]
 
 
-def _units(host: Host, default: int) -> Iterator[Competitor]:
+class _Units:
+    """The unit folders in the order in which systemd takes from them; each is listed once."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self.names = {folder: host.names(folder) for folder in _UNIT_FOLDERS}
+        self._known = {folder: frozenset(names) for folder, names in self.names.items()}
+
+    def file(self, name: str) -> str | None:
+        """The file of a unit that systemd takes: that of the first folder that has one."""
+        paths = [f"{folder}/{name}" for folder, known in self._known.items() if name in known]
+        return next((path for path in paths if self._host.exists(path)), None)
+
+    def drop_ins(self, unit: str) -> list[str]:
+        """A unit's drop-ins: its own, those of its name's beginnings up to a dash, and those of its type."""
+        stem, _, kind = unit.rpartition(".")
+        parts = stem.split("-")
+        owners = [unit, *(f"{'-'.join(parts[:count])}-.{kind}" for count in range(1, len(parts))), kind]
+        known = self._known.items()
+        folders = [f"{folder}/{owner}.d" for owner in owners for folder, names in known if f"{owner}.d" in names]
+        return [f"{folder}/{name}" for folder in folders for name in self._host.names(folder) if name.endswith(".conf")]
+
+
+def _services(host: Host, units: _Units, default: int) -> Iterator[Competitor]:
     """Units started at boot or by a timer whose Exec lines write a knob, the usual disable-thp.service among them.
 
     With their drop-ins, and the scripts that they call.
     """
-    for name in sorted(_started(host)):
+    for name in sorted(_started(host, units)):
         template = f"{name.partition('@')[0]}@.service"
-        files = [_unit_file(host, name) or ("@" in name and _unit_file(host, template)) or None]
+        files = [units.file(name) or ("@" in name and units.file(template)) or None]
         for unit in {name, template} if "@" in name else {name}:
-            files += _drop_ins(host, unit)
+            files += units.drop_ins(unit)
         for path in filter(None, files):
             yield from _script(host, path, default, f"unit {name}", "Exec")
 
 
-def _started(host: Host) -> set[str]:
+def _started(host: Host, units: _Units) -> set[str]:
     """Services that are enabled, by whatever name, and those that enabled timers, paths and sockets start."""
     links = {
         f"{folder}/{wants}/{name}"
-        for folder in _UNIT_FOLDERS
-        for wants in host.names(folder)
+        for folder, names in units.names.items()
+        for wants in names
         if wants.endswith((".wants", ".requires"))
         for name in host.names(f"{folder}/{wants}")
     }
     # A link that enables an alias leads to the unit that it stands for.
     enabled = {os.path.basename(link) for link in links} | {_link_name(host, link) for link in links}
-    enabled |= {_link_name(host, path) for path in (_unit_file(host, name) for name in enabled) if path}
+    enabled |= {_link_name(host, path) for path in (units.file(name) for name in enabled) if path}
     for name in [name for name in enabled if name.endswith((".timer", ".path", ".socket"))]:
-        path = _unit_file(host, name)
+        path = units.file(name)
         lines = [text for _, text in _lines(host, path)] if path else []
-        units = [text.partition("=")[2].strip() for text in lines if text.startswith(("Unit=", "Service="))]
-        enabled |= set(units or [f"{name.rpartition('.')[0]}.service"])
+        started = [text.partition("=")[2].strip() for text in lines if text.startswith(("Unit=", "Service="))]
+        enabled |= set(started or [f"{name.rpartition('.')[0]}.service"])
     return {name for name in enabled if name.endswith(".service") and "@." not in name}
 
 
 def _link_name(host: Host, path: str) -> str:
     try:
-        return os.path.basename(os.readlink(host.path(path)))
+        return os.path.basename(os.readlink(host.name(path)))
     except OSError:
         return ""
-
-
-def _unit_file(host: Host, name: str) -> str | None:
-    """The file of a unit that systemd takes: that of the first folder that has one."""
-    paths = [f"{folder}/{name}" for folder in _UNIT_FOLDERS]
-    return next((path for path in paths if host.exists(path)), None)
-
-
-def _drop_ins(host: Host, unit: str) -> list[str]:
-    """A unit's drop-ins: its own, those of its name's beginnings up to a dash, and those of its type."""
-    stem, _, kind = unit.rpartition(".")
-    parts = stem.split("-")
-    owners = [unit, *(f"{'-'.join(parts[:count])}-.{kind}" for count in range(1, len(parts))), kind]
-    folders = [f"{folder}/{owner}.d" for owner in owners for folder in _UNIT_FOLDERS]
-    return [f"{folder}/{name}" for folder in folders for name in host.names(folder) if name.endswith(".conf")]
 
 
 def _scripts(host: Host, default: int) -> Iterator[Competitor]:
@@ -283,7 +293,7 @@ def _is_script(host: Host, path: str) -> bool:
     if path.startswith(("/sys/", "/proc/", "/dev/")):
         return False
     try:
-        status = os.stat(host.path(path))
+        status = os.stat(host.name(path))
         if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST_SCRIPT:
             return False
         return b"\0" not in host.path(path).read_bytes()
@@ -291,14 +301,14 @@ def _is_script(host: Host, path: str) -> bool:
         return False
 
 
-def _fstab(host: Host, default: int) -> Iterator[Competitor]:
+def _mounts(host: Host, units: _Units, default: int) -> Iterator[Competitor]:
     """hugetlbfs lines of fstab and foreign mount units; at a path of ours they would mount a second time."""
     for number, text in _lines(host, "/etc/fstab"):
         fields = text.split()
         if len(fields) >= 4 and fields[2] == "hugetlbfs":
             yield Competitor("/etc/fstab", number, f"hugetlbfs.{fields[1]}", fields[3], "fstab")
-    for folder in _UNIT_FOLDERS:
-        for name in host.names(folder):
+    for folder, names in units.names.items():
+        for name in names:
             path = f"{folder}/{name}"
             if name.endswith(".mount") and not is_ours(host, path):
                 for number, text in _lines(host, path):
@@ -307,7 +317,7 @@ def _fstab(host: Host, default: int) -> Iterator[Competitor]:
     for unit in our_units(host):
         mount = parse_unit(host.read_or_none(unit) or "", default)
         if mount:
-            for path in _drop_ins(host, os.path.basename(unit)):
+            for path in units.drop_ins(os.path.basename(unit)):
                 yield from _overridden(host, path, mount, default)
 
 

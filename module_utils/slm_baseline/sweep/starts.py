@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..first_token.files import COMPILER, PYTHON, REPLAYER
+from ..first_token.places import PROGRAMS
 from ..first_token.setup import is_set_up, remove, rows_of, set_up
-from ..first_token.target import PROGRAMS, SWEEP_PREFIX, Target, recorded_targets
+from ..first_token.target import SWEEP_PREFIX, Target, recorded_targets
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..measuring.loader_process import clean_environment

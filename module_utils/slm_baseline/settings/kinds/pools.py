@@ -10,16 +10,15 @@ import re
 import time
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...host.errors import SettingError, os_problem
+from ...host.errors import NeedsReboot, SettingError, os_problem
 from ...host.files import Host
 from ...host.given import Given
 from ...host.processes import holders, pool_users
 from ...host.sizes import format_size, is_number, size_or
 from ..changes import Change
 from ..dropins import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
-from ..guard import Guard
 from ..hugetlb import (
     HUGEPAGES,
     NODES,
@@ -39,6 +38,9 @@ from ..knobs import check_writable
 from ..ownership import Ours
 from ..stored import decimal, whole
 from .kind import Reading, Recorded
+
+if TYPE_CHECKING:  # an audit has no guard, and would compile it on every host
+    from ..guard import Guard
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
 POOLS_DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"
@@ -276,20 +278,6 @@ def check_pools(host: Host, wanted: Sequence[PoolSpec]) -> None:
                 "There is no such NUMA node with pools.",
                 "choose one of these nodes, or leave node out.",
             )
-
-
-class NeedsReboot(SettingError):
-    """A pool that can be had at boot only; `boot_arguments` is what to add to the kernel command line."""
-
-    def __init__(self, short: SettingError, boot_arguments: str) -> None:
-        super().__init__(
-            short.knob,
-            short.wanted,
-            short.found,
-            short.why,
-            f"reserve them at boot: add `{boot_arguments}` to the kernel command line and reboot.",
-        )
-        self.boot_arguments = boot_arguments
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token.files import wanted_files
+from ansible.module_utils.slm_baseline.first_token.places import HOME
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
 from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove, rows
-from ansible.module_utils.slm_baseline.first_token.target import HOME, Target
+from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.host.files import Host
 
 TARGET = Target("vllm", unit="vllm.service", ready="port", ready_at="8000")

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.settings.changes import apply_all
+from ansible.module_utils.slm_baseline.settings.facts import gather
 from ansible.module_utils.slm_baseline.settings.guard import Guard
+from ansible.module_utils.slm_baseline.settings.preflight import guarded
 from ansible.module_utils.slm_baseline.settings.registry import boot_values, knob_of, parse_wanted
-from ansible.module_utils.slm_baseline.settings.survey import gather, guarded, judge
+from ansible.module_utils.slm_baseline.settings.survey import judge
 
 from tests.conftest import REPOSITORY
 from tests.fake_kernel import FakeKernel

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token.files import COMPILER, REPLAYER
+from ansible.module_utils.slm_baseline.first_token.places import HOME
+from ansible.module_utils.slm_baseline.first_token.places import PROGRAMS as PROGRAMS_FOLDER
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
 from ansible.module_utils.slm_baseline.first_token.setup import remove, rows
-from ansible.module_utils.slm_baseline.first_token.target import HOME, Target, parse_target, recorded_targets
-from ansible.module_utils.slm_baseline.first_token.target import PROGRAMS as PROGRAMS_FOLDER
+from ansible.module_utils.slm_baseline.first_token.target import Target, parse_target, recorded_targets
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.replay import Replay

@@ -1,0 +1,46 @@
+"""What a module that sets something does: plan, snapshot, apply, or predict.
+
+Apart from module.py, because a host compiles at every task whatever the task's module imports.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .host.clock import now
+from .host.files import Host
+from .host.systemd import UNITS, reload_units
+from .module import leased, require_root, warn
+from .settings.carry_out import carry_out
+from .settings.changes import Change, outcome
+from .settings.registry import Wanted
+from .settings.restore import undo_sweep
+from .settings.snapshot import foresee, load, recorded_of, refuse_unfinished_sweep
+
+
+def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
+    """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
+    require_root(host, what)
+
+    def plan() -> list[Change]:
+        prior = load(host)
+        return [change for kind in wanted for change in kind.plan(host, recorded_of(prior, kind.key))]
+
+    if module.check_mode:
+        refuse_unfinished_sweep(host)
+        changes = plan()
+        if changes:
+            foresee(host, wanted, now(), "check")
+        return outcome(changes)
+    with leased(module, host) as run_id:
+        undone = undo_sweep(host)
+        changes = plan()
+        unsettled = carry_out(host, wanted, changes, now(), run_id)
+        if unsettled:
+            warn(module, f"every change took, but is not recorded as settled: {unsettled}")
+        if any(change.name.startswith(UNITS) for change in changes):
+            warn(module, reload_units(host))
+    told = outcome(changes, verified=True, undone=undone)
+    return {**told, "changed": bool(changes or undone)}
