@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from ..host.descendants import Family, adopting
 from ..host.errors import SettingError
 from .watch import Opened
 
@@ -71,10 +70,14 @@ def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapp
     `identity` are subprocess's `user`, `group` and `extra_groups`. `prefix` is a folder of root's alone. SettingError
     where the interpreter fails or sends anything but bytecode for a place below the prefix.
     """
-    request = b"\0".join(os.fsencode(source) for source in sources)
+    with adopting() as family:
+        return _filled([*command, prefix], b"\0".join(map(os.fsencode, sources)), prefix, identity, family)
+
+
+def _filled(command: list[str], request: bytes, prefix: str, identity: Mapping[str, Any], family: Family) -> Filled:
     try:
         process = subprocess.Popen(
-            [*command, prefix],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -87,8 +90,9 @@ def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapp
         raise _failed(command[0], str(error)) from error
     totals: dict[str, Any] = {}
     files = stored = 0
-    # It may be anybody's interpreter: one that reads nothing, or says nothing, is ended with its group.
-    ending = threading.Timer(_TIMEOUT_S, _end, (process,))
+    # It may be anybody's interpreter: one that reads nothing, or says nothing, is ended, and so is all that it started
+    # and that may hold its pipes open.
+    ending = threading.Timer(_TIMEOUT_S, family.end)
     ending.start()
     with process:
         assert process.stdin
@@ -109,7 +113,7 @@ def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapp
             raise _failed(command[0], str(error)) from error
         finally:
             ending.cancel()
-            _end(process)
+            process.kill()
     try:
         return Filled(
             int(totals["compiled"]),
@@ -120,12 +124,6 @@ def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapp
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _failed(command[0], f"it ended with {process.returncode} before it was done") from error
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process's group; it has its own, and cannot be reaped before its owner waits for it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def frames(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import pwd
-import signal
 import socket
 import subprocess
 import tempfile
@@ -15,6 +13,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import IO, Any
 
+from ..host.descendants import adopting
 from ..host.errors import SettingError
 from .target import Target
 
@@ -44,7 +43,8 @@ def identity_of(target: Target, user: str) -> dict[str, Any]:
 def start_command(target: Target, environment: Mapping[str, str]) -> None:
     """Run the target's command until it is ready; nothing of it is left running. SettingError."""
     deadline = time.monotonic() + target.timeout_s
-    with tempfile.TemporaryFile() as errors:
+    # A server forks workers into sessions of their own: they stay part of the recorded tree, and end with it.
+    with tempfile.TemporaryFile() as errors, adopting():
         _run_command(target, environment, deadline, errors)
 
 
@@ -76,8 +76,7 @@ def _run_command(target: Target, environment: Mapping[str, str], deadline: float
         else:
             _wait(target, deadline, lambda: process.poll() is None)
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
 
 

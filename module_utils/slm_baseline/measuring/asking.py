@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from .descendants import adopting
+from ..host.descendants import adopting
 from .loader_process import Account, run_as
 
 _MOST_BYTES = 1 << 20

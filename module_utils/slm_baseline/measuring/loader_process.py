@@ -20,9 +20,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from ..host.descendants import Family, adopting
 from ..host.errors import SettingError
 from ..host.trees import remove_tree
-from .descendants import Family, adopting
 from .loader_events import Events, ProtocolError
 
 _PR_SET_PDEATHSIG = 1

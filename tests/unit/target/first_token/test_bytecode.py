@@ -95,7 +95,13 @@ def test_whatever_a_strange_interpreter_sends_stays_below_the_prefix(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "script", ["exec sleep 600", "cat >/dev/null; exec sleep 600", "yes | tr -d '\\n' & sleep 600"]
+    "script",
+    [
+        "exec sleep 600",
+        "cat >/dev/null; exec sleep 600",
+        "yes | tr -d '\\n' & sleep 600",
+        "setsid sh -c 'setsid sleep 600 & sleep 600' & exit 0",
+    ],
 )
 def test_an_interpreter_that_holds_us_up_is_ended(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bytecode, "_TIMEOUT_S", 0.5)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token import start
@@ -47,3 +50,14 @@ def test_a_text_that_no_process_can_get_is_one_error() -> None:
 def test_a_command_that_does_not_end_is_ended() -> None:
     with pytest.raises(SettingError, match="still running after 0"):
         start_command(running("sleep 600", timeout_s=0.3), {})
+
+
+@pytest.mark.parametrize("how", ["exit 0", "exit 3", "sleep 600"])
+def test_what_left_its_session_and_its_parent_ends_with_the_recording(how: str, tmp_path: Path) -> None:
+    noted = tmp_path / "pid"
+    script = f"setsid sh -c 'sleep 600 & echo $! > {noted}.new; mv {noted}.new {noted}; wait' & "
+    script += f"until [ -e {noted} ]; do sleep 0.01; done; {how}"
+    with contextlib.suppress(SettingError):
+        start_command(running(script, timeout_s=1), {})
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(noted.read_text()), 0)
