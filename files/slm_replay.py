@@ -23,6 +23,13 @@ import stat
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeVar
+
+    Item = TypeVar("Item")
+
 STARTED_NS = time.monotonic_ns()
 
 FIRST_LINE = "slm-baseline first-token plan 1"
@@ -30,12 +37,16 @@ PAGE = os.sysconf("SC_PAGESIZE")
 MIB = 1 << 20
 CHUNK_BYTES = 4 * MIB
 SMALL_BYTES = MIB // 4
-"""A file with no more than this to read is asked for by one call, whether or not it is in memory already."""
+"""A file with no more than this to read is asked for at once, and waited for when others have been asked for."""
 WORKERS = 8
+ASKED_AHEAD = 16
+"""Small files that a worker has asked for and not yet waited for: together as many as a disk's queue holds."""
+INODES_A_BLOCK = 16
+"""Reading one inode brings its neighbours: 16 of 256 bytes in a block (ext4), more elsewhere."""
 STREAMS = 4
-"""Readers of one large file. Each keeps as much on its way as the device's read-ahead."""
+"""Readers of one large file where the device's read-ahead is short. Each keeps as much on its way as that is."""
 DEEP_READ_AHEAD_KIB = 1024
-"""With this much read-ahead one reader of the weights keeps the device busy; more only make small reads wait longer."""
+"""With this much read-ahead one reader of a file keeps the device busy; more only make small reads wait longer."""
 SPARE_SHARE = 0.9
 """Of MemAvailable, what a replay may fill: more would push out what it has just read."""
 
@@ -154,14 +165,6 @@ def open_recorded(entry: Entry, tally: Tally) -> int | None:
     return descriptor
 
 
-def is_resident(descriptor: int, offset: int, probe: bytearray) -> bool:
-    """Whether a byte is in the page cache: preadv2(2) with RWF_NOWAIT reads it only from there."""
-    try:
-        return os.preadv(descriptor, [probe], offset, os.RWF_NOWAIT) == 1
-    except OSError:
-        return False
-
-
 def read_ahead_kib(device: int) -> int:
     """The read-ahead of the device below a file, in KiB; 0 where the kernel does not tell."""
     try:
@@ -181,21 +184,19 @@ class Replay:
         spinning = plan.facts.get("spinning") == "1"
         self.workers = 1 if spinning else WORKERS
         self.streams = 1 if spinning else STREAMS
+        self.inode_blocks: dict[int, set[int]] = {}
         self.null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
-    def together(self, workers: int, work: object, items: list[object]) -> None:
-        """`work(item)` for every item, by several threads; returns when the last has ended."""
+    def together(self, workers: int, work: Callable[[Iterator[Item]], None], items: Sequence[Item]) -> None:
+        """`work(turns)` by several threads, each taking items from the same turns; returns when the last has ended."""
         turns = iter(items)
         running = [_thread.allocate_lock() for _ in range(min(workers, len(items)))]
 
         def worker(lock: object) -> None:
             try:
-                # Taking a turn is one call of a C iterator: no two workers get the same.
-                for item in turns:
-                    try:
-                        work(item)  # type: ignore[operator]
-                    except OSError as error:
-                        self.tally.unread.append(str(error))
+                work(turns)
+            except OSError as error:
+                self.tally.unread.append(str(error))
             finally:
                 lock.release()  # type: ignore[attr-defined]
 
@@ -205,89 +206,108 @@ class Replay:
         for lock in running:
             lock.acquire()
 
-    def folder(self, path: str) -> None:
-        """Read a folder: its blocks hold every name, and the answer for each that does not exist; then the inodes."""
-        self.tally.request(0)
-        try:
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    entry.stat(follow_symlinks=False)
-        except OSError:
-            self.tally.unread.append(path)
+    def folders(self, turns: Iterator[str]) -> None:
+        """Read folders: their blocks hold every name, and the answer for each that does not exist; then the inodes.
 
-    def file(self, entry: Entry) -> None:
-        """Read what a start reads of one file of the imports."""
-        descriptor = open_recorded(entry, self.tally)
-        if descriptor is None:
-            return
+        One inode of each block is looked at: the disk is waited for once, and the target makes the rest of them from
+        memory when it asks.
+        """
+        for path in turns:
+            self.tally.request(0)
+            try:
+                seen = self.inode_blocks.setdefault(os.stat(path).st_dev, set())
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        block = entry.inode() // INODES_A_BLOCK
+                        if block not in seen:
+                            seen.add(block)
+                            entry.stat(follow_symlinks=False)
+            except OSError:
+                self.tally.unread.append(path)
+
+    def files(self, turns: Iterator[Entry]) -> None:
+        """Read what a start reads of files of the imports; all of it is in memory when the last worker returns.
+
+        Taking a turn is one call of a C iterator: no two workers get the same.
+        """
+        asked: list[tuple[int, Entry]] = []
         try:
-            if entry.bytes <= SMALL_BYTES:
-                # Not waited for: what is asked for later stands behind it in the device's queue.
+            for entry in turns:
+                descriptor = open_recorded(entry, self.tally)
+                if descriptor is None:
+                    continue
+                if entry.bytes > SMALL_BYTES:
+                    self.read(descriptor, entry)
+                    continue
                 for offset, length in entry.ranges:
                     self.tally.request(length)
                     os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
-            else:
-                self.stream(descriptor, entry, self.streams)
+                asked.append((descriptor, entry))
+                if len(asked) > ASKED_AHEAD:
+                    self.settle(*asked.pop(0))
+        finally:
+            for descriptor, entry in asked:
+                self.settle(descriptor, entry)
+
+    def settle(self, descriptor: int, entry: Entry) -> None:
+        """Wait for what was asked for of a small file, and close it."""
+        try:
+            for offset, length in entry.ranges:
+                os.sendfile(self.null, descriptor, offset, length)
         except OSError:
             self.tally.unread.append(entry.path)
         finally:
             os.close(descriptor)
 
-    def stream(self, descriptor: int, entry: Entry, readers: int) -> None:
-        """Read a large file's ranges; several readers take turns chunk by chunk and so stay together."""
-        chunks = self.missing(descriptor, entry)
-        self.together(readers, self.chunk, [(descriptor, offset, count) for offset, count in chunks])
+    def read(self, descriptor: int, entry: Entry) -> None:
+        """Read a large file's ranges to their end, and close it.
 
-    def chunk(self, part: tuple[int, int, int]) -> None:
-        """Read without copying: sendfile(2) to /dev/null only moves references to pages.
-
-        The kernel's own read-ahead brings the pages in, in large folios where the file system has them. WILLNEED
-        brings single pages (mm/readahead.c, `force_page_cache_ra`): 1 GB costs it ten times the CPU.
+        What is in memory is passed over at next to no cost. It is not asked for beforehand: a read that must not wait
+        (RWF_NOWAIT) starts a read-ahead where it fails, and 4 KiB here and there break the large requests.
         """
-        descriptor, offset, count = part
-        self.tally.request(count)
-        os.sendfile(self.null, descriptor, offset, count)
-
-    def weights(self, entry: Entry) -> None:
-        descriptor = open_recorded(entry, self.tally)
-        if descriptor is None:
-            return
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             deep = read_ahead_kib(os.fstat(descriptor).st_dev) >= DEEP_READ_AHEAD_KIB
-            self.stream(descriptor, entry, 1 if deep else self.streams)
+            chunks = [
+                (offset, min(CHUNK_BYTES, end - offset))
+                for first, end in ((first, min(first + length, entry.size)) for first, length in entry.ranges)
+                for offset in range(first, end, CHUNK_BYTES)
+            ]
+
+            def stream(turns: Iterator[tuple[int, int]]) -> None:
+                # sendfile(2) to /dev/null only moves references to pages: the kernel's own read-ahead brings them in,
+                # in large folios where the file system has them. WILLNEED brings single pages (mm/readahead.c,
+                # `force_page_cache_ra`), and its calls are cut to the device's largest request.
+                for offset, count in turns:
+                    self.tally.request(count)
+                    os.sendfile(self.null, descriptor, offset, count)
+
+            if deep or self.streams == 1:
+                stream(iter(chunks))
+            else:
+                self.together(self.streams, stream, chunks)
         except OSError:
             self.tally.unread.append(entry.path)
         finally:
             os.close(descriptor)
-
-    def missing(self, descriptor: int, entry: Entry) -> list[tuple[int, int]]:
-        """The chunks of the entry's ranges that are not in memory: not both their first byte and their last are."""
-        found = []
-        probe = bytearray(1)
-        for first, length in entry.ranges:
-            end = min(first + length, entry.size)
-            for offset in range(first, end, CHUNK_BYTES):
-                count = min(CHUNK_BYTES, end - offset)
-                if not (is_resident(descriptor, offset, probe) and is_resident(descriptor, offset + count - 1, probe)):
-                    found.append((offset, count))
-        return found
 
     def run(self) -> str:
         """The whole replay; one line that says what it did."""
         plan, tally = self.plan, self.tally
         wanted = sum(entry.bytes for entry in [*plan.imports, *plan.weights])
         spare = int(available_bytes() * SPARE_SHARE)
-        self.together(self.workers, self.folder, list(plan.folders))
+        self.together(self.workers, self.folders, plan.folders)
         imports_bytes = sum(entry.bytes for entry in plan.imports)
         if imports_bytes <= spare:
-            self.together(self.workers, self.file, list(plan.imports))
+            self.together(self.workers, self.files, plan.imports)
         imports_ns = time.monotonic_ns()
         before_weights_bytes = read_from_disk_bytes()
         if wanted <= spare:
             # One file after the other, as the loader reads them.
             for entry in plan.weights:
-                self.weights(entry)
+                descriptor = open_recorded(entry, tally)
+                if descriptor is not None:
+                    self.read(descriptor, entry)
         ended_ns = time.monotonic_ns()
         cpu = os.times()
         words = [
