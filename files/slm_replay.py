@@ -58,7 +58,7 @@ class Refused(Exception):
 class Entry:
     """One file of the plan and the ranges of it (offset and length in bytes) that the start reads."""
 
-    __slots__ = ("inode", "mtime_ns", "path", "ranges", "size")
+    __slots__ = ("bytes", "inode", "mtime_ns", "path", "ranges", "size")
 
     def __init__(self, fields: list[str]) -> None:
         _, inode, size, mtime_ns, ranges, path = fields
@@ -69,10 +69,7 @@ class Entry:
         else:
             pairs = (pair.split("+") for pair in ranges.split(",") if pair)
             self.ranges = [(int(first) * PAGE, int(count) * PAGE) for first, count in pairs]
-
-    @property
-    def bytes(self) -> int:
-        return sum(length for _, length in self.ranges)
+        self.bytes = sum(length for _, length in self.ranges)
 
 
 class Plan:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import urllib.parse
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.sizes import is_number
 from ..host.systemd import UNITS
 from .places import TARGETS
 
@@ -17,6 +20,8 @@ READY = ("notify", "port", "url", "exit")
 REPLAY = ("together", "ahead", "both", "none")
 SWEEP_PREFIX = "slm_sweep"
 """Names that begin so are a sweep's: what it records for itself, until it ends."""
+_LAST_PORT = 65535
+_LONGEST_S = 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,120}\.service")
 
@@ -129,11 +134,52 @@ def parse_target(given: Mapping[str, Any]) -> Target:
         given.get("user") or "",
         tuple(sorted((str(key), str(value)) for key, value in (given.get("environment") or {}).items())),
         how,
-        at if needs else "",
-        float(ready.get("timeout_s") or 600),
+        _address(f"{knob}.ready", how, at) if needs else "",
+        _seconds(f"{knob}.ready.timeout_s", ready.get("timeout_s", 600)),
         given.get("replay") or "both",
         bool(given.get("bytecode", True)),
     )
+
+
+def _address(knob: str, how: str, at: str) -> str:
+    """A port or URL that can be asked; SettingError."""
+    if how == "port":
+        if not is_number(at) or not 0 < int(at) <= _LAST_PORT:
+            raise SettingError(
+                f"{knob}.port", f"a port from 1 to {_LAST_PORT}", at, "No other can be asked.", "correct the number."
+            )
+        return at
+    try:
+        url = urllib.parse.urlsplit(at)
+        is_one = url.scheme == "http" and bool(url.hostname) and (url.port is None or url.port > 0) and at.isprintable()
+    except ValueError:
+        is_one = False
+    if not is_one or " " in at:
+        raise SettingError(
+            f"{knob}.url",
+            "http://HOST:PORT/PATH",
+            repr(at)[:200],
+            "It is asked without TLS, as on the host itself.",
+            "give such an address, or {type: port, port: ...}, which a service with TLS opens as well.",
+        )
+    return at
+
+
+def _seconds(knob: str, value: object) -> float:
+    """How long a start may take, in seconds; SettingError. NaN never ends a wait, and infinity makes it one."""
+    try:
+        seconds = 600.0 if value is None else float(str(value))
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST_S:
+        raise SettingError(
+            knob,
+            f"seconds, more than 0 and at most {_LONGEST_S:g}",
+            str(value),
+            "The recording waits so long for the start.",
+            "correct the number.",
+        )
+    return seconds
 
 
 def parse_name(name: object) -> str:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .descendants import adopting
+from ..host.descendants import adopting
 from .loader_events import FORKED_ORDER, Events
 from .loader_process import Loader, Observation, Pipes, end, plain_text, private_home, start, watch_one
 

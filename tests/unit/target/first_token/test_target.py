@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,18 @@ from ansible.module_utils.slm_baseline.host.errors import SettingError
 
 UNIT: dict[str, Any] = {"name": "vllm", "unit": "vllm.service", "ready": {"type": "port", "port": 8000}}
 COMMAND: dict[str, Any] = {"name": "app", "command": ["/opt/app/run", "--x"], "user": "app"}
+READY = "first_token.vllm.ready"
+BAD_URLS = (
+    "https://h/",
+    "http:///x",
+    "http://h:x/",
+    "http://h:99999/",
+    "http://h:0/",
+    "http://[::1/",
+    "h",
+    "http://h/\n",
+)
+BAD_SECONDS = (math.nan, math.inf, -math.inf, -1, 0, "nan", "soon", 1e9)
 
 
 def test_a_target_comes_back_from_its_record() -> None:
@@ -33,6 +46,9 @@ def test_a_target_comes_back_from_its_record() -> None:
         (COMMAND | {"ready": {"type": "notify"}}, "first_token.app.ready"),
         (UNIT | {"ready": {"type": "port"}}, "first_token.vllm.ready"),
         (UNIT | {"ready": {"type": "url"}}, "first_token.vllm.ready"),
+        *((UNIT | {"ready": {"type": "port", "port": port}}, f"{READY}.port") for port in (-1, 65536, "x", "²")),
+        *((UNIT | {"ready": {"type": "url", "url": url}}, f"{READY}.url") for url in BAD_URLS),
+        *((COMMAND | {"ready": {"timeout_s": seconds}}, "first_token.app.ready.timeout_s") for seconds in BAD_SECONDS),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_knob(given: dict[str, Any], knob: str) -> None:
