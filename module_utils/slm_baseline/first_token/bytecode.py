@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from ..host.descendants import Family, adopting
@@ -62,6 +63,16 @@ def source_of(path: str, prefix: str = "") -> str | None:
 
 def _is_python(program: str) -> bool:
     return os.path.basename(program).startswith(("python", "pypy"))
+
+
+def make_cache(folder: Path, group: int) -> None:
+    """Make the folder of a cache, for root and the target's group alone: bytecode holds what its source holds.
+
+    A source may be closed to others by its own mode or by that of any folder above it, so the whole cache is.
+    """
+    os.mkdir(folder, mode=0o700)
+    os.chown(folder, -1, group)
+    os.chmod(folder, 0o750)
 
 
 def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapping[str, Any]) -> Filled:

@@ -16,7 +16,7 @@ from ..host.files import Host
 from ..host.systemd import UNITS, reload_units
 from ..host.trees import remove_folder_if_empty, remove_tree
 from ..host.trust import require_trusted
-from .bytecode import Filled, fill, sources_of
+from .bytecode import Filled, fill, make_cache, sources_of
 from .files import COMPILER, MARK, STARTER, STARTER_TEXT, drop_in, wanted_files
 from .places import HOME, PROGRAMS, TARGETS
 from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
@@ -105,8 +105,10 @@ def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome
 
 def _user(target: Target) -> dict[str, Any]:
     """subprocess's arguments for the user that the target runs as; root only where the unit itself has none."""
-    user = unit_facts(target).get("User") or "root" if target.unit else target.user
-    return identity_of(target, user)
+    if not target.unit:
+        return identity_of(target, target.user)
+    facts = unit_facts(target)
+    return identity_of(target, facts.get("User") or "root", facts.get("Group") or "")
 
 
 def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], user: Mapping[str, Any]) -> Outcome:
@@ -162,7 +164,7 @@ def _recorded(host: Host, target: Target, environment: Mapping[str, str]) -> Rec
 
 def _fill(host: Host, target: Target, recording: Recording, user: Mapping[str, Any]) -> Filled | None:
     """Bytecode for what was imported, by each interpreter of the target; None where none was seen."""
-    os.makedirs(host.path(target.pycache), mode=0o755)
+    make_cache(host.path(target.pycache), user["group"])
     filled = []
     for program, sources in sources_of(recording.seen.opened.values()).items():
         if user["user"] == 0:

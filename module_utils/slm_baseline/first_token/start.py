@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import http.client
 import os
 import pwd
@@ -15,19 +16,28 @@ from typing import IO, Any
 
 from ..host.descendants import adopting
 from ..host.errors import SettingError
+from ..host.sizes import is_number
 from .target import Target
 
 _STEP_S = 0.02
 _SYSTEMCTL = "/usr/bin/systemctl"
 
 
-def identity_of(target: Target, user: str) -> dict[str, Any]:
-    """subprocess's arguments for the target's user; SettingError for one who does not exist, or a command's root."""
+def identity_of(target: Target, user: str, group: str = "") -> dict[str, Any]:
+    """subprocess's arguments for the target's user, in a group of the unit's or its own.
+
+    SettingError for a user or group that does not exist, or a command's root. systemd takes numbers for both.
+    """
     try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
+        entry = pwd.getpwuid(int(user)) if is_number(user) else pwd.getpwnam(user)
+        gid = int(group) if is_number(group) else grp.getgrnam(group).gr_gid if group else entry.pw_gid
+    except (KeyError, ValueError, OverflowError):
         raise SettingError(
-            f"first_token.{target.name}.user", user, "no such user", "The target runs as it.", "name an existing user."
+            f"first_token.{target.name}.user",
+            f"{user}{':' if group else ''}{group}",
+            "no such user or group",
+            "The target runs as it.",
+            "name an existing one.",
         ) from None
     if entry.pw_uid == 0 and target.command:
         raise SettingError(
@@ -37,7 +47,7 @@ def identity_of(target: Target, user: str) -> dict[str, Any]:
             "A recorded command gets no privileges.",
             "name the user that the service has.",
         )
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    return {"user": entry.pw_uid, "group": gid, "extra_groups": []}
 
 
 def start_command(target: Target, environment: Mapping[str, str]) -> None:
@@ -96,10 +106,10 @@ def restart_unit(target: Target) -> None:
 
 
 def unit_facts(target: Target) -> dict[str, str]:
-    """`User`, `LoadState` and `Type` of the target's unit; SettingError for one that systemd does not know."""
+    """`User`, `Group`, `LoadState` and `Type` of the target's unit; SettingError for one that systemd does not know."""
     try:
         answer = subprocess.run(
-            [_SYSTEMCTL, "show", "--property=User,LoadState,Type", target.unit],
+            [_SYSTEMCTL, "show", "--property=User,Group,LoadState,Type", target.unit],
             capture_output=True,
             text=True,
             timeout=60,

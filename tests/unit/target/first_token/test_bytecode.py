@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token import bytecode
-from ansible.module_utils.slm_baseline.first_token.bytecode import fill, frames, source_of, sources_of
+from ansible.module_utils.slm_baseline.first_token.bytecode import fill, frames, make_cache, source_of, sources_of
 from ansible.module_utils.slm_baseline.first_token.watch import Opened
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 
@@ -117,3 +117,16 @@ def test_counts_that_are_no_numbers_are_one_error(tmp_path: Path) -> None:
 
 def test_frames_are_read_one_after_the_other() -> None:
     assert list(frames(io.BytesIO(b"/a\x002\x00xy/b\x000\x00"))) == [("/a", b"xy"), ("/b", b"")]
+
+
+def test_a_cache_is_closed_to_all_but_root_and_the_targets_group(tmp_path: Path) -> None:
+    source, cache = tmp_path / "private.py", tmp_path / "cache"
+    source.write_text("KEY = 'secret'\n")
+    source.chmod(0o600)
+    make_cache(cache, os.getgid())
+    fill([sys.executable, "-IS", COMPILER], [str(source)], str(cache), {})
+    assert b"secret" in next(cache.rglob("private.*.pyc")).read_bytes()
+    found = cache.stat()
+    assert (oct(found.st_mode & 0o777), found.st_gid) == ("0o750", os.getgid())
+    with pytest.raises(FileExistsError):
+        make_cache(cache, os.getgid())

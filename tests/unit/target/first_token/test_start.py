@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import grp
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token import start
-from ansible.module_utils.slm_baseline.first_token.start import start_command
+from ansible.module_utils.slm_baseline.first_token.start import identity_of, start_command
 from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 
@@ -61,3 +62,12 @@ def test_what_left_its_session_and_its_parent_ends_with_the_recording(how: str, 
         start_command(running(script, timeout_s=1), {})
     with pytest.raises(ProcessLookupError):
         os.kill(int(noted.read_text()), 0)
+
+
+def test_a_unit_runs_in_its_own_group_by_name_or_number() -> None:
+    unit = Target("vllm", unit="vllm.service")
+    assert identity_of(unit, "nobody", "daemon")["group"] == grp.getgrnam("daemon").gr_gid
+    assert identity_of(unit, "65534", "7") == {"user": 65534, "group": 7, "extra_groups": []}
+    for user, group in (("no-such-user", ""), ("nobody", "no-such-group"), ("99999999999", "")):
+        with pytest.raises(SettingError, match="no such user or group"):
+            identity_of(unit, user, group)
