@@ -5,6 +5,9 @@ A cold arm begins with nothing in the page cache (`sync`, drop_caches). The cloc
 for the start, whether that is the loader or a command before it, to the first token; `replay-ahead` alone is finished
 before, as at boot. The arms of a block run in an order that is drawn; a block holds each arm once.
 
+Peers that change the application's loader (benchmarks/peers.py) are installed into a folder of the run's own; one that
+cannot be installed, or does not run on this host, is named with the reason.
+
 Prints seconds, ratios paired within blocks, and how far each arm is from the floor F*: no start can be sooner than the
 disk gives what it reads cold and the warm start takes. Needs root. `--plan-only` records, replays once, and ends.
 """
@@ -23,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +41,19 @@ from ansible.module_utils.slm_baseline.first_token.record import Recording, reco
 from ansible.module_utils.slm_baseline.first_token.watch import in_tree  # noqa: E402
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
 
+from benchmarks.peers import PEERS  # noqa: E402
+
 REPLAY = ["/usr/bin/python3", "-IS", str(ROOT / "files" / "slm_replay.py")]
 COMPILE = str(ROOT / "files" / "slm_compile.py")
+PEER_LOADER = str(ROOT / "benchmarks" / "peers.py")
+PEER_PACKAGES = str(ROOT / "benchmarks" / "requirements-peers.txt")
+CHANGES = "(changes the application)"
 DISK_BLOCK_BYTES = (2 << 20, 8 << 20, 32 << 20)
 DISK_STREAMS = (2, 4, 8, 16)
+
+
+class NotStarted(Exception):
+    """A loader that made no first token; the text is its last line."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,7 @@ class Subject:
             events = [json.loads(line) for line in stream]
         _, errors = process.communicate()
         if process.returncode or not any(event["event"] == "first_token" for event in events):
-            sys.exit(f"first_token: the loader failed: {errors.decode(errors='replace')[-600:]}")
+            raise NotStarted((errors.decode(errors="replace").strip().splitlines() or ["no word"])[-1][:300])
         phases: dict[str, float] = {}
         read_bytes: dict[str, int] = {}
         before_ns = spawn_ns
@@ -112,6 +124,35 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
 
 
+def cold(subject: Subject, env: Mapping[str, str] | None = None) -> Start:
+    drop_caches()
+    return subject.run(env or {})
+
+
+def runnable_peers(subject: Subject, folder: Path) -> dict[str, Subject]:
+    """Each peer that runs here, as the subject with its loader; the others are printed with the reason."""
+    python, *loader = subject.command
+    packages = folder / "peers"
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(packages)]
+    answer = subprocess.run([*pip, "--requirement", PEER_PACKAGES], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        print(f"no peers: {(answer.stderr.strip().splitlines() or ['pip failed'])[-1]}", flush=True)
+        return {}
+    found = {}
+    for peer in PEERS:
+        # What a user may read, whatever the umask was.
+        subprocess.run(["chmod", "-R", "a+rX", str(packages)], check=True)
+        env = {**subject.env, "PYTHONPATH": str(packages)}
+        candidate = replace(subject, command=[python, PEER_LOADER, peer, *loader], env=env)
+        try:
+            candidate.run({})
+        except NotStarted as error:
+            print(f"{peer}: does not run here: {error}", flush=True)
+        else:
+            found[peer] = candidate
+    return found
+
+
 @dataclass
 class Bench:
     """The arms over one subject. `env` is what the bytecode arms add: our cache, if there was anything to compile."""
@@ -120,6 +161,7 @@ class Bench:
     plan: str
     env: Mapping[str, str]
     disk_bytes_per_s: float = 0.0
+    peers: Mapping[str, Subject] = field(default_factory=dict)
     starts: dict[str, list[Start]] = field(default_factory=dict)
 
     def arms(self) -> dict[str, Callable[[], Start]]:
@@ -138,14 +180,15 @@ class Bench:
             arms["vmtouch -t model beside"] = lambda: self.beside(["vmtouch", "-qt", *model], {})
             arms["vmtouch -t all first"] = lambda: self.after(["vmtouch", "-qt", *trees, *model], {})
             arms["vmtouch -t all beside"] = lambda: self.beside(["vmtouch", "-qt", *trees, *model], {})
+        for peer, subject in self.peers.items():
+            arms[f"{peer} {CHANGES}"] = lambda subject=subject: cold(subject)  # type: ignore[misc]
         if self.env:
             arms["cold, bytecode"] = lambda: self.cold(self.env)
             arms["warm, bytecode"] = lambda: self.warm(self.env)
         return arms
 
     def cold(self, env: Mapping[str, str]) -> Start:
-        drop_caches()
-        return self.subject.run(env)
+        return cold(self.subject, env)
 
     def warm(self, env: Mapping[str, str]) -> Start:
         self.subject.run(env)
@@ -183,7 +226,7 @@ class Bench:
 def make_plan(subject: Subject, folder: Path) -> tuple[Recording, dict[str, str], Filled | None]:
     """Record the subject's imports, fill a bytecode cache if it lacks any, and record the start that is replayed."""
     host = Host(Path("/"))
-    facts = {"touch": str(int(pages_are_reported())), "spinning": "0"}
+    facts = {"spinning": "0"}
 
     def recorded(env: Mapping[str, str]) -> Recording:
         def start() -> None:
@@ -203,12 +246,6 @@ def make_plan(subject: Subject, folder: Path) -> tuple[Recording, dict[str, str]
         if filled.compile_s > 0.5:
             env = {"PYTHONPYCACHEPREFIX": str(prefix)}
     return (recorded(env) if env else first), env, filled
-
-
-def pages_are_reported() -> bool:
-    """Whether the hypervisor takes freed pages back (virtio_balloon, feature bit 5): then a page is worth touching."""
-    drivers = Path("/sys/bus/virtio/drivers/virtio_balloon").glob("*/features")
-    return any(path.read_text(encoding="ascii")[5:6] == "1" for path in drivers)
 
 
 def disk_rate(files: Sequence[Path]) -> float:
@@ -253,6 +290,16 @@ def median_start(starts: Sequence[Start]) -> Start:
     return sorted(starts, key=lambda start: start.seconds)[(len(starts) - 1) // 2]
 
 
+def best_peer(starts: Mapping[str, Sequence[Start]]) -> str | None:
+    """The arm with the lowest median of those that somebody uses today and that change no application."""
+    medians = {
+        arm: statistics.median(start.seconds for start in found)
+        for arm, found in starts.items()
+        if arm.startswith(("cat ", "vmtouch "))
+    }
+    return min(medians, key=lambda arm: medians[arm], default=None)
+
+
 def report(bench: Bench) -> dict[str, Any]:
     """Print the table; the same as a document."""
     found = "cold, as found"
@@ -264,7 +311,7 @@ def report(bench: Bench) -> dict[str, Any]:
     ours = [start.seconds for start in bench.starts["replay together"]]
     print(f"disk {bench.disk_bytes_per_s / 1e9:.2f} GB/s, cold reads {max(cold.read_bytes.values()) / 1e9:.2f} GB")
     print(f"warm {sum(warm.phases.values()):.2f} s, floor F* {f_star:.2f} s\n")
-    print(f"{'arm':26} {'median':>7} {'lowest':>7} {'highest':>7} {'/ F*':>6} {'as found /':>11} {'/ together':>11}")
+    print(f"{'arm':48} {'median':>7} {'lowest':>7} {'highest':>7} {'/ F*':>6} {'as found /':>11} {'/ together':>11}")
     rows = {}
     for arm, starts in sorted(bench.starts.items(), key=lambda item: statistics.median(s.seconds for s in item[1])):
         values = [start.seconds for start in starts]
@@ -279,7 +326,7 @@ def report(bench: Bench) -> dict[str, Any]:
             "over_ours": over,
         }
         print(
-            f"{arm:26} {middle:7.2f} {min(values):7.2f} {max(values):7.2f} {middle / f_star:6.2f}"
+            f"{arm:48} {middle:7.2f} {min(values):7.2f} {max(values):7.2f} {middle / f_star:6.2f}"
             f" {gain:10.2f}x {over:10.2f}x"
         )
     for arm in ("cold, as found", "cold, bytecode", "replay together", "replay ahead", bytecode):
@@ -289,7 +336,10 @@ def report(bench: Bench) -> dict[str, Any]:
             print(f"\n{arm}: {shown}")
             if start.replay:
                 print(f"  {start.replay}")
-    return {"floor_s": f_star, "disk_bytes_per_s": bench.disk_bytes_per_s, "arms": rows}
+    best = best_peer(bench.starts)
+    if best:
+        print(f"\nreplay together against {best}, the best that changes no application: {rows[best]['over_ours']:.2f}x")
+    return {"floor_s": f_star, "disk_bytes_per_s": bench.disk_bytes_per_s, "best_peer": best, "arms": rows}
 
 
 def main() -> int:
@@ -302,10 +352,18 @@ def main() -> int:
     parser.add_argument("--arms", default="", help="names, separated by `;`; all where empty")
     parser.add_argument("--out", type=Path, help="where the figures go as JSON")
     parser.add_argument("--env", action="append", default=[], help="NAME=VALUE for the loader")
+    parser.add_argument("--no-peers", action="store_true", help="leave out what changes the application")
     parser.add_argument("--plan-only", action="store_true")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("first_token: dropping the page cache and asking what is in it needs root. Next: run it as root.")
+    try:
+        return compare(arguments)
+    except NotStarted as error:
+        sys.exit(f"first_token: the loader failed: {error}")
+
+
+def compare(arguments: argparse.Namespace) -> int:
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "HF_HUB_OFFLINE": "1", "LANG": "C.UTF-8"}
     environment |= dict(pair.split("=", 1) for pair in arguments.env)
     trees = [Path(arguments.python).parents[1] / "lib"]
@@ -327,6 +385,8 @@ def main() -> int:
             print(bench.replay_ahead())
             return 0
         bench.disk_bytes_per_s = disk_rate(sorted(arguments.model.rglob("*.safetensors")))
+        if not arguments.no_peers:
+            bench.peers = runnable_peers(subject, Path(name))
         arms = bench.arms()
         chosen = [arm for arm in arguments.arms.split(";") if arm] or list(arms)
         for block in range(arguments.blocks):

@@ -162,6 +162,19 @@ def open_recorded(entry: Entry, tally: Tally) -> int | None:
     return descriptor
 
 
+def pages_are_taken_back() -> bool:
+    """Whether the hypervisor takes freed memory back (virtio_balloon's feature bit 5, free page reporting)."""
+    folder = "/sys/bus/virtio/drivers/virtio_balloon"
+    try:
+        for name in os.listdir(folder):
+            if name.startswith("virtio"):
+                with open(f"{folder}/{name}/features", "rb") as file:
+                    return file.read()[5:6] == b"1"
+    except OSError:
+        pass
+    return False
+
+
 def read_ahead_kib(device: int) -> int:
     """The read-ahead of the device below a file, in KiB; 0 where the kernel does not tell."""
     try:
@@ -181,6 +194,7 @@ class Replay:
         spinning = plan.facts.get("spinning") == "1"
         self.workers = 1 if spinning else WORKERS
         self.streams = 1 if spinning else STREAMS
+        self.medium_folios = pages_are_taken_back()
         self.inode_blocks: dict[int, set[int]] = {}
         self.null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
@@ -277,7 +291,10 @@ class Replay:
                 # `force_page_cache_ra`), and its calls are cut to the device's largest request.
                 for offset, count in turns:
                     self.tally.request(count)
-                    os.sendfile(self.null, descriptor, offset, count)
+                    if self.medium_folios:
+                        self.send_anew(descriptor, offset, count)
+                    else:
+                        os.sendfile(self.null, descriptor, offset, count)
 
             if deep or self.streams == 1:
                 stream(iter(chunks))
@@ -287,6 +304,18 @@ class Replay:
             self.tally.unread.append(entry.path)
         finally:
             os.close(descriptor)
+
+    def send_anew(self, descriptor: int, offset: int, count: int) -> None:
+        """Read a chunk through an opening of its own of the same file, whose read-ahead begins with small folios.
+
+        Large ones come from memory that the hypervisor has taken back, and the first touch of each of their pages is
+        the target's to pay: 0.6 s of CPU for 1 GB, where these cost it nothing, and us 0.07 s.
+        """
+        opening = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.sendfile(self.null, opening, offset, count)
+        finally:
+            os.close(opening)
 
     def run(self) -> str:
         """The whole replay; one line that says what it did."""

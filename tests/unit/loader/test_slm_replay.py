@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
+import slm_replay
+from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, changed_files, to_text
+from ansible.module_utils.slm_baseline.host.files import Host
 
 from tests.conftest import REPOSITORY
 
+FACTS = {"page_bytes": str(os.sysconf("SC_PAGESIZE"))}
 REPLAY = ["/usr/bin/python3", "-IS", str(REPOSITORY / "files" / "slm_replay.py")]
 
 
@@ -98,3 +101,67 @@ def test_a_plan_behind_a_link_of_another_page_size_or_damaged_is_refused(tmp_pat
         assert word in answer.stderr
         assert "Traceback" not in answer.stderr
     assert run().returncode == 2
+
+
+@pytest.mark.parametrize("medium_folios", [False, True])
+def test_folders_then_imports_are_in_memory_before_the_first_weights_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, medium_folios: bool
+) -> None:
+    sizes = {f"small{number}": 100 for number in range(50)} | {"lib.so": 9 << 20, "model": 6 << 20}
+    for name, size in sizes.items():
+        (tmp_path / name).write_bytes(bytes(size))
+    files = [planned(tmp_path / name, name == "model") for name in sizes]
+    replay = slm_replay.Replay(slm_replay.Plan(to_text(Plan(FACTS, [str(tmp_path)], files))))
+    replay.medium_folios = medium_folios
+    done: list[tuple[str, str]] = []
+
+    def traced(what: str, call: Callable[..., object], which: int) -> Callable[..., object]:
+        def traced_call(*arguments: object, **named: object) -> object:
+            subject = arguments[which]
+            result = call(*arguments, **named)
+            # A read is over when it returns; a request is only on its way.
+            done.append((what, os.readlink(f"/proc/self/fd/{subject}") if isinstance(subject, int) else str(subject)))
+            return result
+
+        return traced_call
+
+    for what, which in (("scandir", 0), ("posix_fadvise", 0), ("sendfile", 1)):
+        monkeypatch.setattr(os, what, traced(what, getattr(os, what), which))
+    said = replay.run()
+    first_weights = next(index for index, (_, path) in enumerate(done) if path.endswith("/model"))
+    read_before = {path for what, path in done[:first_weights] if what == "sendfile"}
+    assert read_before == {str(tmp_path / name) for name in sizes if name != "model"}
+    assert done[0] == ("scandir", str(tmp_path))
+    assert [what for what, _ in done].count("scandir") == 1
+    assert "stale=0 unread=0" in said
+
+
+def test_each_inode_block_is_looked_at_once(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / str(number)).write_bytes(b"")
+    replay = slm_replay.Replay(slm_replay.Plan(to_text(Plan(FACTS, [str(tmp_path)], []))))
+    replay.folders(iter([str(tmp_path)]))
+    blocks = {entry.inode() // slm_replay.INODES_A_BLOCK for entry in os.scandir(tmp_path)}
+    assert replay.inode_blocks == {os.stat(tmp_path).st_dev: blocks}
+
+
+def test_check_mode_and_the_audit_judge_files_alike(tmp_path: Path) -> None:
+    names = ("same", "grown", "gone", "link", "fifo", "folder", "touched", "replaced")
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    files = [planned(tmp_path / name) for name in names]
+    (tmp_path / "grown").write_bytes(b"xx")
+    for name in ("gone", "fifo", "folder"):
+        (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").rename(tmp_path / "behind")
+    (tmp_path / "link").symlink_to(tmp_path / "behind")
+    os.utime(tmp_path / "touched", ns=(1, 1))
+    (tmp_path / "new").write_bytes(b"x")
+    (tmp_path / "new").rename(tmp_path / "replaced")
+    lines = run("--check", stored(tmp_path, files)).stdout.splitlines()[:-1]
+    audited = changed_files(Host(Path("/")), files)
+    # The replayer cannot tell of a link what it leads to, only that it does not follow it.
+    assert {line.split(" ", 1)[1] for line in lines} == set(audited)
+    assert len(audited) == len(names) - 1
