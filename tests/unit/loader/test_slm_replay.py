@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import slm_replay
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, changed_files, to_text
 from ansible.module_utils.slm_baseline.host.files import Host
 
+from files import slm_replay
 from tests.conftest import REPOSITORY
 
 FACTS = {"page_bytes": str(os.sysconf("SC_PAGESIZE"))}
@@ -165,3 +165,18 @@ def test_check_mode_and_the_audit_judge_files_alike(tmp_path: Path) -> None:
     # The replayer cannot tell of a link what it leads to, only that it does not follow it.
     assert {line.split(" ", 1)[1] for line in lines} == set(audited)
     assert len(audited) == len(names) - 1
+
+
+@pytest.mark.parametrize(
+    ("spare", "said", "read"), [(1 << 30, "", 6), (3 << 20, "imports only", 2), (1, "too little", 0)]
+)
+def test_with_too_little_memory_it_reads_the_imports_only_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spare: int, said: str, read: int
+) -> None:
+    for name, mib in (("lib.so", 2), ("model", 4)):
+        (tmp_path / name).write_bytes(bytes(mib << 20))
+    files = [planned(tmp_path / name, name == "model") for name in ("lib.so", "model")]
+    monkeypatch.setattr(slm_replay, "available_bytes", lambda: spare)
+    words = slm_replay.Replay(slm_replay.Plan(to_text(Plan(FACTS, [], files)))).run()
+    assert f"read_bytes={read << 20} " in words
+    assert words.partition("memory=")[2] == said
