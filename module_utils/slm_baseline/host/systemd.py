@@ -10,6 +10,20 @@ UNITS = "/etc/systemd/system"
 """Where an administrator's units are, and ours."""
 
 
+def mount_unit(path: str) -> str:
+    """The mount unit's name for a path, as systemd-escape --path spells it: /mnt/a-b -> `mnt-a\\x2db.mount`."""
+    text = path.strip("/")
+    escaped = "".join(
+        "-"
+        if char == "/"
+        else char
+        if (char.isascii() and (char.isalnum() or char in ":_.")) and not (char == "." and index == 0)
+        else "".join(f"\\x{byte:02x}" for byte in char.encode())
+        for index, char in enumerate(text)
+    )
+    return f"{escaped}.mount"
+
+
 def systemd_runs(host: Host) -> bool:
     """Whether systemd is PID 1 here: sd_booted(3) looks for this folder."""
     return host.path("/run/systemd/system").is_dir()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..host.errors import SettingError
 from ..host.files import Host
-from ..host.systemd import UNITS
+from ..host.systemd import UNITS, mount_unit
 from .dropins import DROPIN_MARK, is_ours, plan_file
 from .files import ChangeFile, file_state, our_link
 from .hugetlb import HUGEPAGES
@@ -19,27 +19,13 @@ from .hugetlbfs import MountSpec, parse_options
 WANTS = f"{UNITS}/local-fs.target.wants"
 
 
-def unit_name(path: str) -> str:
-    """The mount unit's name for a path, as systemd-escape --path spells it: /mnt/a-b -> `mnt-a\\x2db.mount`."""
-    text = path.strip("/")
-    escaped = "".join(
-        "-"
-        if char == "/"
-        else char
-        if (char.isascii() and (char.isalnum() or char in ":_.")) and not (char == "." and index == 0)
-        else "".join(f"\\x{byte:02x}" for byte in char.encode())
-        for index, char in enumerate(text)
-    )
-    return f"{escaped}.mount"
-
-
 def unit_path(path: str) -> str:
-    return f"{UNITS}/{unit_name(path)}"
+    return f"{UNITS}/{mount_unit(path)}"
 
 
 def wants_path(path: str) -> str:
     """The symlink that enables a mount's unit."""
-    return f"{WANTS}/{unit_name(path)}"
+    return f"{WANTS}/{mount_unit(path)}"
 
 
 def wants_of(unit: str) -> str:
@@ -88,7 +74,7 @@ def plan_unit(host: Host, path: str, mount: MountSpec | None) -> Sequence[Change
             f"a unit of our own at {unit}",
             "one that this project did not write",
             "systemd has one unit name for each path, and files of others are never overwritten.",
-            f"remove it (systemctl disable --now '{unit_name(path)}' first), or choose another path.",
+            f"remove it (systemctl disable --now '{mount_unit(path)}' first), or choose another path.",
         )
     files = plan_file(host, unit, unit_text(mount) if mount else "")
     if is_enabled(host, path) == (mount is not None):

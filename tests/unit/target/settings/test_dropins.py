@@ -10,7 +10,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host import systemd
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.systemd import UNITS, reload_units, systemd_runs
+from ansible.module_utils.slm_baseline.host.systemd import UNITS, mount_unit, reload_units, systemd_runs
 from ansible.module_utils.slm_baseline.settings.dropins import (
     DROPIN_MARK,
     Line,
@@ -29,7 +29,6 @@ from ansible.module_utils.slm_baseline.settings.units import (
     our_units,
     parse_unit,
     plan_unit,
-    unit_name,
     unit_path,
     unit_text,
     wants_path,
@@ -60,7 +59,7 @@ UNIT_NAMES = [
 
 @pytest.mark.parametrize(("path", "name"), UNIT_NAMES)
 def test_unit_names_are_those_of_systemd(path: str, name: str) -> None:
-    assert unit_name(path) == name
+    assert mount_unit(path) == name
 
 
 @pytest.mark.skipif(not shutil.which("systemd-escape"), reason="systemd-escape is not installed")
@@ -68,7 +67,7 @@ def test_unit_names_against_the_real_systemd_escape() -> None:
     paths = [path for path, _ in UNIT_NAMES] + ["/mnt/'q'", "/a/b/c/d", "/0", "/mnt/(x)[y]{z}", "/..x"]
     command = ["systemd-escape", "--path", "--suffix=mount", "--", *paths]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    assert [unit_name(path) for path in paths] == said
+    assert [mount_unit(path) for path in paths] == said
 
 
 def test_a_drop_in_writes_each_value_and_reads_back_with_its_lines() -> None:
