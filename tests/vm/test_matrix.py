@@ -107,6 +107,7 @@ def test_a_loader_environment_that_a_system_cannot_have_is_refused_by_name(fleet
 @pytest.mark.xdist_group("trixie")
 def test_a_snapshot_outlives_an_upgrade_of_the_system(fleet_of: FleetOf, seen: Seen) -> None:
     """What tuning left on the disk of Debian 12 is carried over to Debian 13, which boots with it and is restored."""
+    fleet_of("one", "trixie")  # booted side by side
     old, new = fleet_of("one"), fleet_of("trixie")
     before, pristine = old.state("one"), new.state("trixie")
     old.playbook(*TUNE).expect(0)
