@@ -88,9 +88,9 @@ def test_retention_is_asked_for_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("keep_runs", "-1"), ("stale_days", "soon"), ("runs_shown", 0)])
-def test_a_bad_number_is_refused_by_its_name(tmp_path: Path, name: str, value: object) -> None:
+def test_a_bad_number_is_refused_by_its_name(tmp_path: Path, name: str, value: Any) -> None:
     samples.build(tmp_path / "results", 1, 1)
-    run = play(tmp_path, **{f"fleet_{name}": value})
+    run = play(tmp_path, "report.yml", **{f"fleet_{name}": value})
     assert run.returncode == 2
     assert f"fleet_{name}" in run.stdout + run.stderr
     assert "Traceback" not in run.stdout + run.stderr
