@@ -22,6 +22,7 @@ from tests.vm.image import (
     BaseImage,
     Debian,
     base_image,
+    engine_disk,
     locked,
     python_disk,
 )
@@ -36,9 +37,12 @@ MACHINES: dict[str, tuple[Debian, Shape]] = {
     "two": (BOOKWORM, Shape(cpus=2, numa_nodes=2)),
     "bullseye": (BULLSEYE, Shape(cpus=1)),
     "trixie": (TRIXIE, Shape(memory_mib=2560, cpus=1)),
+    # Its server has the same packages as the loader of `one`.
+    "engine": (BOOKWORM, Shape(memory_mib=3072, cpus=2)),
     "hardened": (HARDENED, Shape(cpus=1)),
     "selinux": (HARDENED, Shape(cpus=1, kernel_arguments="security=selinux selinux=1")),
 }
+ENGINE = Path(__file__).with_name("engine")
 TUNING: dict[str, object] = {
     "thp_enabled": "madvise",
     "thp_defrag": "never",
@@ -105,7 +109,10 @@ def booted(folder: Path) -> Iterator[Callable[..., list[Machine]]]:
     def made(name: str) -> Machine:
         debian, shape = MACHINES[name]
         base, python = image_of(debian)
-        return Machine(name, base, folder / name, shape, python)
+        disks = [python] if python else []
+        if name == "engine":
+            disks.append(engine_disk(ENGINE / "requirements.txt"))
+        return Machine(name, base, folder / name, shape, tuple(disks))
 
     def get(*names: str) -> list[Machine]:
         new = [made(name) for name in names if name not in machines]
@@ -166,6 +173,15 @@ def seen(request: pytest.FixtureRequest) -> Callable[[Cell, str], None]:
             assert result == claimed, f"{cell} was seen to be {result!r}, and the README says {claimed!r}"
 
     return record
+
+
+@pytest.fixture
+def engine_host(booted: Callable[..., list[Machine]], folder: Path, request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """Host `engine`, with the packages of a model server. Nothing of it is to be tuned; its disks have no limit."""
+    fleet = Fleet(booted("engine"), folder / request.node.name, {})
+    fleet.restore()
+    yield fleet
+    fleet["engine"].limit_disks(0)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -24,6 +24,7 @@ TREES = (
 )
 # What a running Debian itself rewrites, and the archive that a rollback leaves on purpose.
 EXCEPT = {
+    "/opt/slm-engine",
     "/opt/slm-python",
     "/var/lib/dpkg",
     "/var/lib/private",

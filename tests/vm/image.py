@@ -139,6 +139,20 @@ def python_disk(requirements: Path, debian: Debian = BOOKWORM) -> Path:
     return _cached(f"python{debian.python}", recipe, build) / "disk.img"
 
 
+def engine_disk(requirements: Path) -> Path:
+    """A small raw disk with what a model server needs beside the loader's packages, for /opt/slm-engine.
+
+    Without bytecode, as uv and many recipes of containers install.
+    """
+    require_programs()
+
+    def build(folder: Path, log: Path) -> None:
+        _build_engine_disk(requirements, folder, log)
+
+    recipe = inspect.getsource(_build_engine_disk) + requirements.read_text()
+    return _cached("engine", recipe, build) / "disk.img"
+
+
 def _cached(name: str, recipe: str, build: Callable[[Path, Path], None]) -> Path:
     """The folder of one image; built in a temporary folder that is renamed when whole, so that no half is ever used."""
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
@@ -235,6 +249,15 @@ def _build_python_disk(requirements: Path, version: str, base: BaseImage, folder
         run([*sudo, "chown", f"{os.getuid()}:{os.getgid()}", folder / "disk.img"], log)
     finally:
         subprocess.run([*sudo, "rm", "-rf", "--one-file-system", str(root), str(guest)], check=True)
+
+
+def _build_engine_disk(requirements: Path, folder: Path, log: Path) -> None:
+    packages = folder.parent / "engine"
+    wheels: Command = ["--only-binary=:all:", "--python-version=3.11", "--no-deps", "--require-hashes"]
+    pip: Command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *wheels, "--target", packages]
+    run([*pip, "-r", requirements], log)
+    run(["mke2fs", "-q", "-t", "ext4", "-L", "slm-engine", "-d", packages, "-m", "0", folder / "disk.img", "64M"], log)
+    shutil.rmtree(packages)
 
 
 def debian_mirror() -> str:

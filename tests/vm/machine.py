@@ -40,7 +40,7 @@ class Machine:
     image: BaseImage
     folder: Path
     shape: Shape = field(default_factory=Shape)
-    read_only_disk: Path | None = None
+    read_only_disks: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -184,6 +184,13 @@ class Machine:
         """Plug the network cable in again."""
         self.monitor.human("set_link nic on")
 
+    def limit_disks(self, bytes_per_s: int) -> None:
+        """Let all disks together give no more than this, as one slow disk would, over reboots too; 0 for no limit."""
+        unlimited = dict.fromkeys(("bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+        for number in range(1 + len(self.read_only_disks)):
+            device = f"virtio{number}"
+            self.monitor.execute("block_set_io_throttle", device=device, group="one", bps=bytes_per_s, **unlimited)
+
     def ssh(self, command: str, stdin: str | None = None, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a shell command line as root; 255 is ssh's own failure. VmTestError after `timeout_s`."""
         words = ["ssh", *self.ssh_options(), "-p", str(self.port), "root@127.0.0.1", command]
@@ -252,8 +259,8 @@ class Machine:
         words += ["-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22"]
         words += ["-device", "virtio-net-pci,netdev=net,id=nic", "-device", "virtio-rng-pci"]
         words += ["-drive", f"file={self.overlay},if=virtio,format=qcow2"]
-        if self.read_only_disk:
-            words += ["-drive", f"file={self.read_only_disk},if=virtio,format=raw,readonly=on"]
+        for disk in self.read_only_disks:
+            words += ["-drive", f"file={disk},if=virtio,format=raw,readonly=on"]
         words += ["-smp", f"{shape.cpus},sockets={shape.cpus}"]
         for node in range(shape.numa_nodes):
             size = f"{shape.memory_mib // shape.numa_nodes}M"

@@ -16,6 +16,8 @@ from ..host.descendants import Family, adopting
 from ..host.errors import SettingError
 from .watch import Opened
 
+NOBODY = 65534
+"""User and group that own nothing: what they may read, everybody may."""
 MAX_FILE_BYTES = 64 << 20
 MAX_TOTAL_BYTES = 2 << 30
 MAX_FILES = 200_000
@@ -68,11 +70,12 @@ def _is_python(program: str) -> bool:
 def make_cache(folder: Path, group: int) -> None:
     """Make the folder of a cache, for root and the target's group alone: bytecode holds what its source holds.
 
-    A source may be closed to others by its own mode or by that of any folder above it, so the whole cache is.
+    A source may be closed to others by its own mode or by that of any folder above it, so the whole cache is. What
+    nobody's group could read is open to all; a dynamic user, whose group has no number yet, reads that.
     """
     os.mkdir(folder, mode=0o700)
     os.chown(folder, -1, group)
-    os.chmod(folder, 0o750)
+    os.chmod(folder, 0o755 if group == NOBODY else 0o750)
 
 
 def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapping[str, Any]) -> Filled:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ..host.mountinfo import MountEntry
+from ..host.systemd import mount_unit
 from .places import PROGRAMS, TARGETS
+from .plan import Plan
 from .target import Target
 
 MARK = "# Made by slm-baseline (first_token.yml); rollback.yml removes it."
@@ -25,20 +30,24 @@ exec "$@"
 """
 
 
-def replay_unit(target: Target) -> str:
-    """Our unit: it reads, and may do nothing else."""
+def replay_unit(target: Target, mounts: Sequence[str] = ()) -> str:
+    """Our unit: it reads, and may do nothing else. Nobody waits for it: no start, and no boot.
+
+    At boot it comes after the mounts that hold what it reads, where these are mounted at all: local-fs.target does not
+    wait for one with `nofail`, nor for a network's.
+    """
     return f"""{MARK}
 [Unit]
 Description=Read what {target.unit} reads at its start (slm-baseline first_token {target.name})
 DefaultDependencies=no
-After=local-fs.target
+After={" ".join(["local-fs.target", *mounts])}
 Conflicts=shutdown.target
 Before=shutdown.target
 
 [Service]
-Type=oneshot
+Type=simple
 ExecStart={PYTHON} -IS {REPLAYER} {target.plan}
-TimeoutStartSec=600
+RuntimeMaxSec=600
 Nice=5
 CapabilityBoundingSet=CAP_DAC_READ_SEARCH
 NoNewPrivileges=yes
@@ -52,6 +61,13 @@ WantedBy=basic.target
 """
 
 
+def mount_units(plan: Plan, mounts: Sequence[MountEntry]) -> list[str]:
+    """The units of the mounts, other than `/`, that hold a file of the plan."""
+    points = sorted({mount.path for mount in mounts} - {"/"}, key=len, reverse=True)
+    found = (next((point for point in points if file.path.startswith(f"{point}/")), None) for file in plan.files)
+    return [mount_unit(point) for point in sorted({point for point in found if point})]
+
+
 def drop_in(target: Target, has_bytecode: bool) -> str:
     """What the target's own unit gets: our unit beside it, and where its bytecode is."""
     lines = [MARK]
@@ -62,11 +78,11 @@ def drop_in(target: Target, has_bytecode: bool) -> str:
     return "\n".join([*lines, ""])
 
 
-def wanted_files(target: Target, has_bytecode: bool) -> dict[str, str]:
+def wanted_files(target: Target, has_bytecode: bool, mounts: Sequence[str] = ()) -> dict[str, str]:
     """Every file of ours for a unit, by path; nothing for a command, which `slm-start` starts."""
     if not target.unit:
         return {}
     files = {target.drop_in: drop_in(target, has_bytecode)}
     if target.replay != "none":
-        files[target.replay_unit] = replay_unit(target)
+        files[target.replay_unit] = replay_unit(target, mounts)
     return files

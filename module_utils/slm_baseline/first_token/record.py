@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -36,13 +37,17 @@ def record(
 
     SettingError where the kernel cannot be asked; what `start` raises passes through.
     """
+    started_ns = time.time_ns()
     with watching(host, belongs) as seen:
         start()
-    return plan_of(seen, facts)
+    return plan_of(seen, facts, started_ns)
 
 
-def plan_of(seen: Seen, facts: Mapping[str, str]) -> Recording:
-    """The plan of what was opened: each file with the ranges of it that are in memory now, in order of opening."""
+def plan_of(seen: Seen, facts: Mapping[str, str], started_ns: int) -> Recording:
+    """The plan of what was opened: each file with the ranges of it that are in memory now, in order of opening.
+
+    What was written since the start is left out: a log is another file at each start, and would make every plan stale.
+    """
     files: list[PlanFile] = []
     unreadable: list[str] = []
     for opened in seen.opened.values():
@@ -52,7 +57,7 @@ def plan_of(seen: Seen, facts: Mapping[str, str]) -> Recording:
             except OSError:
                 unreadable.append(opened.path)
             else:
-                files += [file] if file else []
+                files += [file] if file and file.mtime_ns < started_ns else []
     # Whoever lists a folder asks for its entries next: importlib compares the times of sources that it does not open,
     # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
     folders = [opened.path for opened in seen.opened.values() if opened.is_folder]

@@ -13,22 +13,28 @@ from typing import Any
 from ..host.caches import drop_host_caches
 from ..host.errors import SettingError, os_problem
 from ..host.files import Host
+from ..host.mountinfo import read_mountinfo
 from ..host.systemd import UNITS, reload_units
 from ..host.trees import remove_folder_if_empty, remove_tree
 from ..host.trust import require_trusted
 from .bytecode import Filled, fill, make_cache, sources_of
-from .files import COMPILER, MARK, STARTER, STARTER_TEXT, drop_in, wanted_files
+from .files import COMPILER, MARK, STARTER, STARTER_TEXT, drop_in, mount_units, wanted_files
 from .places import HOME, PROGRAMS, TARGETS
 from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
 from .record import Recording, record
-from .start import identity_of, restart_unit, start_command, unit_facts
+from .start import identity_of, start_command
 from .target import SWEEP_PREFIX, Target, recorded_targets
+from .unit import Unit, end_replay, find_unit, put_back, start_unit, stop_unit
 from .watch import in_tree, in_unit
 
 LEAST_COMPILE_S = 0.2
 """CPU seconds of compiling at every start below which a bytecode cache is not worth its files."""
 UNATTRIBUTED_TELLS = 10
 """More than one opened file in so many without a process to ask is told."""
+_OUT_OF_REACH = (
+    "bytecode: the start does not look into a cache of ours (python -I or -E, PYTHONPYCACHEPREFIX in its environment"
+    " file, or a file system of its own), so there is none."
+)
 
 
 @dataclass
@@ -91,59 +97,62 @@ def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome
     """Record the target's start and put plan, bytecode and units in place; SettingError, with nothing left behind.
 
     `programs` are the sources of the replayer and the compiler by path. The target is started once or twice, cold:
-    the whole host's page cache is dropped before each.
+    the whole host's page cache is dropped before each. A unit runs afterwards if it did before.
     """
-    user = _user(target)
+    unit = find_unit(target) if target.unit else None
+    _user(target, unit)
     _refuse_foreign(host, target)
     remove(host, target.name)
     try:
-        return _set_up(host, target, programs, user)
+        return _set_up(host, target, programs, unit)
     except BaseException:
         remove(host, target.name)
         raise
+    finally:
+        if unit:
+            put_back(unit)
 
 
-def _user(target: Target) -> dict[str, Any]:
+def _user(target: Target, unit: Unit | None) -> dict[str, Any]:
     """subprocess's arguments for the user that the target runs as; root only where the unit itself has none."""
-    if not target.unit:
+    if unit is None:
         return identity_of(target, target.user)
-    facts = unit_facts(target)
-    return identity_of(target, facts.get("User") or "root", facts.get("Group") or "")
+    return identity_of(target, unit.user or "root", unit.group, unit.has_dynamic_user)
 
 
-def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], user: Mapping[str, Any]) -> Outcome:
+def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], unit: Unit | None) -> Outcome:
     outcome = Outcome(changed=True)
+    user = _user(target, unit)
     try:
         require_trusted(host, os.path.dirname(os.path.dirname(HOME)), f"first_token.{target.name}")
         for folder in (PROGRAMS, target.folder):
             os.makedirs(host.path(folder), mode=0o755, exist_ok=True)
         for path, content in {**programs, STARTER: STARTER_TEXT.encode()}.items():
             host.write_durably(path, content, mode=0o755)
-        recording = _recorded(host, target, {})
+        recording = _recorded(host, target, unit, {})
         outcome.starts = 1
-        has_bytecode = False
         if target.bytecode:
-            outcome.bytecode = _fill(host, target, recording, user)
-            has_bytecode = outcome.bytecode is not None and outcome.bytecode.compile_s >= LEAST_COMPILE_S
-            if not has_bytecode:
+            filled = _fill(host, target, recording, user)
+            if filled and filled.compile_s >= LEAST_COMPILE_S:
+                recording = _recorded_with_bytecode(host, target, unit)
+                outcome.starts = 2
+                if any(file.path.startswith(f"{target.pycache}/") for file in recording.plan.files):
+                    outcome.bytecode = filled
+                else:
+                    outcome.notes.append(_OUT_OF_REACH)
+            else:
                 outcome.notes.append("bytecode: nothing to gain; the modules that it imports are compiled already.")
-                outcome.bytecode = None
-                remove_tree(host.path(target.pycache))
-        if has_bytecode:
-            host.write_durably(f"{target.folder}/bytecode", b"\n")
-            if target.unit:
-                _write(host, {target.drop_in: drop_in(target, has_bytecode)})
-                reload_units(host)
-            recording = _recorded(host, target, {"PYTHONPYCACHEPREFIX": target.pycache})
-            outcome.starts = 2
+            if not outcome.bytecode:
+                _remove_bytecode(host, target)
+        has_bytecode = outcome.bytecode is not None
         outcome.plan = recording.plan
         outcome.notes += _notes(recording)
         # Names of files that others may not list: for root, who replays a unit's plan, and a command's own group.
         text = to_text(recording.plan).encode("utf-8", "surrogateescape")
         host.write_durably(target.plan, text, mode=0o640, gid=0 if target.unit else user["group"])
-        files = wanted_files(target, has_bytecode)
+        files = wanted_files(target, has_bytecode, mount_units(recording.plan, read_mountinfo(host)))
         _write(host, files)
-        if target.unit and target.replay in ("ahead", "both"):
+        if target.has_boot_link:
             _link(host, target)
         hashes = {path: _digest(text) for path, text in files.items()}
         document = {"schema_version": 1, "target": target.to_json(), "files": hashes}
@@ -154,12 +163,31 @@ def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], user: Map
     return outcome
 
 
-def _recorded(host: Host, target: Target, environment: Mapping[str, str]) -> Recording:
+def _recorded(host: Host, target: Target, unit: Unit | None, environment: Mapping[str, str]) -> Recording:
     facts = {"spinning": "0"}
+    if unit:
+        # What a running process has mapped stays in memory, and would pass for read by the start.
+        stop_unit(target, unit)
+        drop_host_caches(host)
+        return record(host, in_unit(unit.name), lambda: start_unit(target, unit), facts)
     drop_host_caches(host)
-    if target.unit:
-        return record(host, in_unit(target.unit), lambda: restart_unit(target), facts)
     return record(host, in_tree(os.getpid()), lambda: start_command(target, environment), facts)
+
+
+def _recorded_with_bytecode(host: Host, target: Target, unit: Unit | None) -> Recording:
+    """A second start, with the cache there: the plan has its files then."""
+    host.write_durably(f"{target.folder}/bytecode", b"\n")
+    if unit:
+        _write(host, {target.drop_in: drop_in(target, True)})
+        reload_units(host)
+    return _recorded(host, target, unit, {"PYTHONPYCACHEPREFIX": target.pycache})
+
+
+def _remove_bytecode(host: Host, target: Target) -> None:
+    if host.exists(f"{target.folder}/bytecode"):
+        host.remove_durably(f"{target.folder}/bytecode")
+    if host.exists(target.pycache):
+        remove_tree(host.path(target.pycache))
 
 
 def _fill(host: Host, target: Target, recording: Recording, user: Mapping[str, Any]) -> Filled | None:
@@ -187,6 +215,11 @@ def _notes(recording: Recording) -> list[str]:
         notes.append("plan: nothing to replay; the start left nothing in the page cache (O_DIRECT, or no disk below).")
     if recording.seen.overflowed:
         notes.append("plan: the kernel dropped events, so the plan is not complete.")
+    if recording.seen.elsewhere * UNATTRIBUTED_TELLS > len(recording.seen.opened):
+        notes.append(
+            f"plan: {recording.seen.elsewhere} opened files lie where only the unit sees them (a container's, or mounts"
+            " of its own), and are not in the plan."
+        )
     # On a busy host these are mostly processes of others; only many of them can leave a hole in the plan.
     if recording.seen.unattributed * UNATTRIBUTED_TELLS > len(recording.seen.opened):
         notes.append(
@@ -257,6 +290,7 @@ def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) ->
         removed.append(target.folder)
     if dry_run:
         return removed, left
+    end_replay(host, target)
     for path in removed:
         if path == target.folder:
             remove_tree(host.path(path))
@@ -323,7 +357,7 @@ def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
     if state == "clean":
         state, detail = _units_state(host, target)
     kept = state
-    if state == "clean" and target.unit and target.replay in ("ahead", "both") and not _is_linked(host, target):
+    if state == "clean" and target.has_boot_link and not _is_linked(host, target):
         kept, detail = "missing", f"{target.boot_link} is gone, so no boot reads ahead"
     found = [_row(name, "plan", state, detail, kept)]
     if host.exists(f"{target.folder}/bytecode"):

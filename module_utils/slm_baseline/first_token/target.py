@@ -66,6 +66,10 @@ class Target:
         return f"{UNITS}/basic.target.wants/slm-first-token-{self.name}.service"
 
     @property
+    def has_boot_link(self) -> bool:
+        return bool(self.unit) and self.replay in ("ahead", "both")
+
+    @property
     def drop_in(self) -> str:
         return f"{UNITS}/{self.unit}.d/slm-first-token.conf"
 

@@ -69,10 +69,15 @@ class Opened:
 
 @dataclass
 class Seen:
-    """What a watch has seen so far. `unattributed` counts events of processes that had ended before they were asked."""
+    """What a watch has seen so far.
+
+    `unattributed` counts events of processes that had ended before they were asked, `elsewhere` files of the watched
+    processes that the host has not at that path: a mount namespace may hold another file there, or it is gone again.
+    """
 
     opened: dict[str, Opened] = field(default_factory=dict)
     unattributed: int = 0
+    elsewhere: int = 0
     overflowed: bool = False
 
 
@@ -190,10 +195,20 @@ class _Collector(threading.Thread):
         belongs = self.belongs(pid)
         if belongs is None:
             self.seen.unattributed += 1
+        elif belongs and not _is_at(path, file):
+            self.seen.elsewhere += 1
         elif belongs:
             # A group without file identifiers does not tell in the event whether it was a folder (fanotify(7)).
             is_folder = stat.S_ISDIR(os.fstat(file).st_mode)
             self.seen.opened[path] = Opened(path, is_folder, program_of(pid))
+
+
+def _is_at(path: str, file: int) -> bool:
+    """Whether the host itself has the opened file at that path."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(file))
+    except OSError:
+        return False
 
 
 def program_of(pid: int) -> str:

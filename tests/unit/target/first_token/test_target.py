@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.files import MARK, wanted_files
+from ansible.module_utils.slm_baseline.first_token.files import MARK, mount_units, wanted_files
+from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile
 from ansible.module_utils.slm_baseline.first_token.target import Target, parse_target
 from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.mountinfo import MountEntry
 
 UNIT: dict[str, Any] = {"name": "vllm", "unit": "vllm.service", "ready": {"type": "port", "port": 8000}}
 COMMAND: dict[str, Any] = {"name": "app", "command": ["/opt/app/run", "--x"], "user": "app"}
@@ -71,3 +74,21 @@ def test_a_unit_gets_a_drop_in_and_a_unit_beside_it_and_a_command_no_file() -> N
     assert "PYTHONPYCACHEPREFIX" not in wanted_files(target, has_bytecode=False)[target.drop_in]
     assert "Wants" not in wanted_files(parse_target(UNIT | {"replay": "ahead"}), True)[target.drop_in]
     assert wanted_files(parse_target(COMMAND), True) == {}
+
+
+def test_a_replay_at_boot_comes_after_the_mounts_that_hold_what_it_reads() -> None:
+    mounts = [MountEntry(number, path, "ext4", "none", "rw", "rw") for number, path in enumerate(("/", "/a", "/a/b-c"))]
+    files = [PlanFile(path, False, 1, 2, 3) for path in ("/a/b-c/x", "/ab/y", "/usr/z")]
+    units = mount_units(Plan({}, (), files), mounts)
+    assert units == [r"a-b\x2dc.mount"]
+    target = parse_target(UNIT)
+    assert "After=local-fs.target a-b\\x2dc.mount\n" in wanted_files(target, True, units)[target.replay_unit]
+
+
+def test_nothing_waits_for_a_replay() -> None:
+    """A oneshot would be a job that a boot waits for; a unit that comes before others would hold them up."""
+    target = parse_target(UNIT)
+    text = wanted_files(target, True)[target.replay_unit]
+    assert "Type=simple" in text
+    assert "DefaultDependencies=no" in text
+    assert re.findall("^Before=.*", text, re.MULTILINE) == ["Before=shutdown.target"]

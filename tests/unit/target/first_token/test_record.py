@@ -1,0 +1,60 @@
+"""What of the opened files gets into a plan."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.slm_baseline.first_token.record import plan_of
+from ansible.module_utils.slm_baseline.first_token.watch import Opened, Seen, _Collector
+
+
+def seen(*paths: Path) -> Seen:
+    return Seen({str(path): Opened(str(path), path.is_dir(), "") for path in paths})
+
+
+def test_what_was_written_since_the_start_is_left_out(tmp_path: Path) -> None:
+    library, log = tmp_path / "library.so", tmp_path / "log"
+    for path in (library, log):
+        path.write_bytes(b"x" * 5000)
+    os.utime(library, ns=(1, 1))
+    plan = plan_of(seen(library, log, tmp_path), {}, started_ns=2).plan
+    assert [file.path for file in plan.files] == [str(library)]
+    assert plan.folders == [str(tmp_path)]
+
+
+@pytest.fixture
+def collector() -> _Collector:
+    return _Collector(-1, lambda pid: True)
+
+
+def note(collector: _Collector, path: Path) -> None:
+    """An event of that file, by a process that is not this one."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        collector.note(descriptor, os.getppid())
+    finally:
+        os.close(descriptor)
+
+
+def test_a_file_at_its_path_is_noted_once(collector: _Collector, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    note(collector, tmp_path / "file")
+    note(collector, tmp_path / "file")
+    note(collector, tmp_path)
+    assert [opened.is_folder for opened in collector.seen.opened.values()] == [False, True]
+    assert collector.seen.elsewhere == 0
+
+
+def test_a_file_that_the_host_has_not_at_that_path_is_counted_alone(collector: _Collector, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("a unit's own")
+    descriptor = os.open(path, os.O_RDONLY)
+    path.unlink()
+    # The path of a file that is gone ends in " (deleted)": as in a mount namespace, another one may be found there.
+    (tmp_path / "file (deleted)").write_text("the host's")
+    collector.note(descriptor, os.getppid())
+    os.close(descriptor)
+    assert collector.seen.opened == {}
+    assert collector.seen.elsewhere == 1

@@ -1,0 +1,71 @@
+"""A server of the standard library that starts as engines do: imports, then weights, then an answer.
+
+    small.py WEIGHTS [--port PORT] [--notify] [--once] [--never]
+
+It reads WEIGHTS whole and answers every GET at PORT with its checksum; `--notify` tells systemd that it is ready
+(sd_notify(3)), `--once` ends after the weights, `--never` gets ready never.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ctypes
+import decimal
+import email.message
+import html.parser
+import http.server
+import multiprocessing.pool
+import os
+import socket
+import sqlite3
+import time
+import unittest
+import xml.etree.ElementTree
+import zlib
+
+IMPORTED = (asyncio, ctypes, decimal, email.message, html.parser, multiprocessing.pool, sqlite3, unittest, xml.etree)
+CHUNK_BYTES = 4 << 20
+
+
+def checksum(path: str) -> int:
+    """The weights, read as a loader reads them: from the first byte to the last, each used."""
+    value = 0
+    with open(path, "rb", buffering=0) as file:
+        while part := file.read(CHUNK_BYTES):
+            value = zlib.adler32(part, value)
+    return value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("weights")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--notify", action="store_true")
+    parser.add_argument("--once", action="store_true")
+    parser.add_argument("--never", action="store_true")
+    options = parser.parse_args()
+    answer = f"{checksum(options.weights)}\n".encode()
+    if options.once:
+        return
+    while options.never:
+        time.sleep(60)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", options.port), Handler)
+    if options.notify:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            connection.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
