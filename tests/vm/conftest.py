@@ -184,6 +184,16 @@ def engine_host(booted: Callable[..., list[Machine]], folder: Path, request: pyt
     fleet["engine"].limit_disks(0)
 
 
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Keeps a line on what a scenario measured, for the end of the run."""
+
+    def keep(line: str) -> None:
+        request.node.user_properties.append(("figure", line))
+
+    return keep
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Close with the scenarios by name, how each ended and what it cost, set-up included."""
     reports = [
@@ -199,6 +209,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("scenarios on virtual machines")
     for name, spent in seconds.items():
         terminalreporter.line(f"{'FAILED' if name in failed else 'passed'} {spent:6.1f} s  {name}")
+    for report in reports:
+        for name, value in report.user_properties:
+            if name == "figure" and report.when == "call":
+                terminalreporter.line(f"{_plain_name(report)}: {value}")
     passed = len(seconds) - len(failed)
     terminalreporter.line(f"{passed} passed, {len(failed)} failed, {sum(seconds.values()):.0f} s")
     if config.option.write_support:
