@@ -35,8 +35,11 @@ def install_small(machine: Machine, weights_mib: int) -> None:
     """small.py with its weights, and modules of its own that have no bytecode, in a folder that only root may write."""
     machine.check(f"mkdir -p {HOME}/lib && cat > {HOME}/small.py", stdin=(ENGINE / "small.py").read_text())
     machine.check(f"head -c {weights_mib}M /dev/urandom > {HOME}/weights", timeout_s=300)
-    packages = "asyncio email html http json multiprocessing unittest urllib xml"
-    machine.check(f"cd /usr/lib/python3.11 && cp -r {packages} {HOME}/lib && find {HOME} -name '*.pyc' -delete")
+    names = "asyncio email html http json multiprocessing unittest urllib xml"
+    names += (
+        " _pydecimal.py argparse.py doctest.py inspect.py ipaddress.py pickletools.py pydoc.py tarfile.py zipfile.py"
+    )
+    machine.check(f"cd /usr/lib/python3.11 && cp -r {names} {HOME}/lib && find {HOME} -name '*.pyc' -delete")
 
 
 def install_engine(machine: Machine) -> None:

@@ -76,7 +76,7 @@ def test_each_way_to_tell_that_a_unit_is_ready(host: Fleet) -> None:
     install_small(two, weights_mib=48)
     environment = f"Environment=PYTHONPATH={HOME}/lib"
     install_unit(two, "hardened", *HARDENED, small("--port", "8001"))
-    install_unit(two, "telling", "Type=notify", "NotifyAccess=main", environment, small("--port", "8002", "--notify"))
+    install_unit(two, "telling", "Type=notify", "User=nobody", environment, small("--port", "8002", "--notify"))
     install_unit(two, "ending", "Type=oneshot", "User=nobody", environment, small("--once"))
     two.check("systemctl start telling.service")
     pristine = host.state("two")

@@ -296,7 +296,7 @@ def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) ->
             remove_tree(host.path(path))
         else:
             host.remove_durably(path)
-        if path.endswith("/slm-first-token.conf"):
+        if path.endswith("/slm-first-token.conf") or path == target.boot_link:
             remove_folder_if_empty(host.path(path).parent)
     if not host.names(TARGETS):
         for path in (TARGETS, PROGRAMS):

@@ -156,6 +156,7 @@ class _Collector(threading.Thread):
         self.descriptor = descriptor
         self.belongs = belongs
         self.seen = Seen()
+        self.programs: dict[int, str] = {}
         self.ending = threading.Event()
 
     def stop(self) -> None:
@@ -200,7 +201,9 @@ class _Collector(threading.Thread):
         elif belongs:
             # A group without file identifiers does not tell in the event whether it was a folder (fanotify(7)).
             is_folder = stat.S_ISDIR(os.fstat(file).st_mode)
-            self.seen.opened[path] = Opened(path, is_folder, program_of(pid))
+            # What it ran when it was last asked stands for a process that has ended since.
+            self.programs[pid] = program_of(pid) or self.programs.get(pid, "")
+            self.seen.opened[path] = Opened(path, is_folder, self.programs[pid])
 
 
 def _is_at(path: str, file: int) -> bool:
@@ -243,14 +246,23 @@ def in_tree(root_pid: int) -> Callable[[int], bool | None]:
 
 
 def in_unit(unit: str) -> Callable[[int], bool | None]:
-    """Whether a process is in the control group of that unit; the group's path is not known before the unit starts."""
+    """Whether a process is in the control group of that unit; the group's path is not known before the unit starts.
+
+    One that was in it once is known from then on: events come late on a busy host, and it may have ended by then.
+    """
+    members: set[int] = set()
 
     def belongs(pid: int) -> bool | None:
+        if pid in members:
+            return True
         try:
             with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-                return any(unit in line.rstrip("\n").split(":", 2)[2].split("/") for line in file)
+                is_member = any(unit in line.rstrip("\n").split(":", 2)[2].split("/") for line in file)
         except (OSError, IndexError):
             return None
+        if is_member:
+            members.add(pid)
+        return is_member
 
     return belongs
 

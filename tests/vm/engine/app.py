@@ -52,4 +52,4 @@ app.add_api_route("/generate", generate, methods=["POST"])
 
 if __name__ == "__main__":
     port = int(os.environ.get("ENGINE_PORT", "8000"))
-    uvicorn.run(app, host="127.0.0.1", port=port, callback_notify=tell_systemd)
+    uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, callback_notify=tell_systemd)).run()

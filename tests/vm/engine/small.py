@@ -11,21 +11,31 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import doctest
 import email.message
 import html.parser
 import http.server
+import importlib
+import ipaddress
 import json
 import multiprocessing.pool
 import os
+import pickletools
+import pydoc
 import socket
 import sys
+import tarfile
 import time
 import unittest
 import xml.etree.ElementTree
+import zipfile
 import zlib
 
 # An engine imports much that a first token does not need.
-IMPORTED = (asyncio, email.message, html.parser, multiprocessing.pool, unittest, xml.etree)
+UNUSED = (
+    *(asyncio, doctest, email.message, html.parser, ipaddress, multiprocessing.pool, pickletools, pydoc, tarfile),
+    *(unittest, xml.etree, zipfile, importlib.import_module("_pydecimal")),
+)
 CHUNK_BYTES = 4 << 20
 
 

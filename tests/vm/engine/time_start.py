@@ -50,7 +50,7 @@ def main() -> None:
     while (answer := asked(options.url, options.body)) is None:
         if time.monotonic() - started > TIMEOUT_S:
             sys.exit(f"no answer after {TIMEOUT_S} s")
-        time.sleep(0.05)
+        time.sleep(0.2)
     print(json.dumps({"seconds": round(time.monotonic() - started, 2), "answer": json.loads(answer)}))
 
 

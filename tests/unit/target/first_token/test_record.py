@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.slm_baseline.first_token import watch
 from ansible.module_utils.slm_baseline.first_token.record import plan_of
-from ansible.module_utils.slm_baseline.first_token.watch import Opened, Seen, _Collector
+from ansible.module_utils.slm_baseline.first_token.watch import Opened, Seen, _Collector, in_unit
 
 
 def seen(*paths: Path) -> Seen:
@@ -58,3 +60,26 @@ def test_a_file_that_the_host_has_not_at_that_path_is_counted_alone(collector: _
     os.close(descriptor)
     assert collector.seen.opened == {}
     assert collector.seen.elsewhere == 1
+
+
+def test_a_process_of_a_unit_is_known_after_its_end() -> None:
+    group = Path("/proc/self/cgroup").read_text().splitlines()[-1].rpartition("/")[2]
+    belongs = in_unit(group)
+    process = subprocess.Popen(["sleep", "60"])
+    assert belongs(process.pid) is True
+    process.kill()
+    process.wait()
+    assert belongs(process.pid) is True
+    assert in_unit(group)(process.pid) is None
+
+
+def test_the_program_of_a_process_that_has_ended_is_the_last_that_was_seen(
+    collector: _Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "early").write_text("x")
+    (tmp_path / "late").write_text("x")
+    note(collector, tmp_path / "early")
+    monkeypatch.setattr(watch, "program_of", lambda pid: "")
+    note(collector, tmp_path / "late")
+    early, late = collector.seen.opened.values()
+    assert early.program == late.program != ""

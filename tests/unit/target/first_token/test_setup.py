@@ -70,7 +70,7 @@ def test_a_newer_source_makes_its_bytecode_stale(host: Host) -> None:
     assert states(host) == {"first_token.vllm.plan": "clean", "first_token.vllm.bytecode": "stale"}
 
 
-@pytest.mark.parametrize("path", [TARGET.plan, TARGET.drop_in])
+@pytest.mark.parametrize("path", [TARGET.plan, TARGET.drop_in, TARGET.boot_link])
 def test_what_is_gone_is_missing(host: Host, path: str) -> None:
     host.path(path).unlink()
     assert states(host)["first_token.vllm.plan"] == "missing"
@@ -134,6 +134,7 @@ def test_a_removal_leaves_nothing_of_ours(host: Host) -> None:
     assert {TARGET.drop_in, TARGET.replay_unit, TARGET.boot_link, TARGET.folder} == set(removed)
     assert not host.path(HOME).exists()
     assert not host.path(TARGET.drop_in).parent.exists()
+    assert not host.path(TARGET.boot_link).parent.exists()
     assert host.path("/srv/lib.so").exists()
     assert remove(host, "vllm") == ([], [])
 
