@@ -140,10 +140,7 @@ def python_disk(requirements: Path, debian: Debian = BOOKWORM) -> Path:
 
 
 def engine_disk(requirements: Path) -> Path:
-    """A small raw disk with what a model server needs beside the loader's packages, for /opt/slm-engine.
-
-    Without bytecode, as uv and many recipes of containers install.
-    """
+    """A small raw disk with what a model server needs beside the loader's packages, for /opt/slm-engine."""
     require_programs()
 
     def build(folder: Path, log: Path) -> None:
@@ -254,7 +251,7 @@ def _build_python_disk(requirements: Path, version: str, base: BaseImage, folder
 def _build_engine_disk(requirements: Path, folder: Path, log: Path) -> None:
     packages = folder.parent / "engine"
     wheels: Command = ["--only-binary=:all:", "--python-version=3.11", "--no-deps", "--require-hashes"]
-    pip: Command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *wheels, "--target", packages]
+    pip: Command = [sys.executable, "-m", "pip", "install", "--quiet", "--compile", *wheels, "--target", packages]
     run([*pip, "-r", requirements], log)
     run(["mke2fs", "-q", "-t", "ext4", "-L", "slm-engine", "-d", packages, "-m", "0", folder / "disk.img", "64M"], log)
     shutil.rmtree(packages)
