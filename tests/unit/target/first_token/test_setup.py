@@ -70,7 +70,7 @@ def test_a_newer_source_makes_its_bytecode_stale(host: Host) -> None:
     assert states(host) == {"first_token.vllm.plan": "clean", "first_token.vllm.bytecode": "stale"}
 
 
-@pytest.mark.parametrize("path", [TARGET.plan, TARGET.drop_in, TARGET.boot_link])
+@pytest.mark.parametrize("path", [TARGET.plan, TARGET.drop_in])
 def test_what_is_gone_is_missing(host: Host, path: str) -> None:
     host.path(path).unlink()
     assert states(host)["first_token.vllm.plan"] == "missing"
