@@ -102,7 +102,7 @@ def test_a_way_ends_where_nothing_is(host: Host, path: str) -> None:
 def test_links_in_a_circle_are_one_error(host: Host) -> None:
     host.path("/safe/a").symlink_to("b")
     host.path("/safe/b").symlink_to("a")
-    with pytest.raises(SettingError, match="circle"):
+    with pytest.raises(SettingError, match="loop"):
         require_trusted(host, "/safe/a", "home")
 
 
