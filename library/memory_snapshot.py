@@ -84,8 +84,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.clock import now
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
+from ansible.module_utils.slm_baseline.setter import leased_and_undone
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
-from ansible.module_utils.slm_baseline.settings.restore import undo_sweep
 from ansible.module_utils.slm_baseline.settings.rollback import RollbackOutcome, roll_back
 from ansible.module_utils.slm_baseline.settings.snapshot import ensure, foresee
 
@@ -94,10 +94,10 @@ def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Take or extend the snapshot, or say in check mode that it would be."""
     wanted = [Mounts.parse(host, module.params["mounts"])]
     if module.check_mode:
-        undone, (snapshot, is_new) = [], foresee(host, wanted, now(), "check")
+        undone: list[dict[str, str]] = []
+        snapshot, is_new = foresee(host, wanted, now(), "check")
     else:
-        with leased(module, host) as run_id:
-            undone = undo_sweep(host)
+        with leased_and_undone(module, host) as (run_id, undone):
             snapshot, is_new = ensure(host, wanted, now(), run_id)
     return {
         "changed": is_new or bool(undone),

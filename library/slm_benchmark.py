@@ -111,9 +111,9 @@ from ansible.module_utils.slm_baseline.measuring.run import (
     parse_request,
     require_measurable,
 )
-from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish
+from ansible.module_utils.slm_baseline.setter import leased_and_undone
 from ansible.module_utils.slm_baseline.settings.in_force import changed_settings, settings_in_force
-from ansible.module_utils.slm_baseline.settings.restore import undo_sweep
 
 _ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["measured", "checked"], "default": "measured"},
@@ -152,9 +152,8 @@ def main() -> None:
                 "msg": told if module.params["state"] == "measured" else "ready to measure",
                 **ready,
             }
-        with leased(module, host) as run_id:
-            # What an interrupted sweep left set would be measured as if the user had set it.
-            undone = undo_sweep(host)
+        # What an interrupted sweep left set would be measured as if the user had set it.
+        with leased_and_undone(module, host) as (run_id, undone):
             measured = measure_block(host, request, run_id, number, WATCH)
         return {**measured, "changed": measured["changed"] or bool(undone), "undone": undone}
 

@@ -5,6 +5,8 @@ Apart from module.py, because a host compiles at every task whatever the task's 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -18,6 +20,13 @@ from .settings.changes import Change, outcome
 from .settings.registry import Wanted
 from .settings.restore import undo_sweep
 from .settings.snapshot import foresee, load, recorded_of, refuse_unfinished_sweep
+
+
+@contextlib.contextmanager
+def leased_and_undone(module: AnsibleModule, host: Host) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Work under the lease, once what an interrupted sweep left set is undone; the run's id, and what that changed."""
+    with leased(module, host) as run_id:
+        yield run_id, undo_sweep(host)
 
 
 def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
@@ -34,8 +43,7 @@ def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -
         if changes:
             foresee(host, wanted, now(), "check")
         return outcome(changes)
-    with leased(module, host) as run_id:
-        undone = undo_sweep(host)
+    with leased_and_undone(module, host) as (run_id, undone):
         changes = plan()
         unsettled = carry_out(host, wanted, changes, now(), run_id)
         if unsettled:

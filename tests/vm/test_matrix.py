@@ -140,7 +140,6 @@ class Condition:
 def speaking(locale: str) -> tuple[str, ...]:
     """Every session and every service in one locale, and drop-ins of others with text in two encodings."""
     return (
-        "localedef -i en_US -f ISO-8859-1 en_US.ISO-8859-1",
         f"echo LANG={locale} | tee /etc/default/locale /etc/locale.conf",
         f"echo SetEnv LANG={locale} LC_ALL={locale} > /etc/ssh/sshd_config.d/locale.conf && systemctl reload ssh",
         "printf '# gr\\303\\266\\303\\237er \\342\\206\\222 gut\\nvm.swappiness = 60\\n' > /etc/sysctl.d/team.conf",
@@ -171,7 +170,9 @@ CONDITIONS = {
     ),
     "c_locale": Condition(support.C_LOCALE, speaking("C"), "test $(locale charmap) = ANSI_X3.4-1968"),
     "latin_locale": Condition(
-        support.LATIN_LOCALE, speaking("en_US.ISO-8859-1"), "test $(locale charmap) = ISO-8859-1"
+        support.LATIN_LOCALE,
+        ("localedef -i en_US -f ISO-8859-1 en_US.ISO-8859-1", *speaking("en_US.ISO-8859-1")),
+        "test $(locale charmap) = ISO-8859-1",
     ),
     "read_only_usr": Condition(
         support.READ_ONLY_USR,
