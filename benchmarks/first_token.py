@@ -226,14 +226,13 @@ class Bench:
 def make_plan(subject: Subject, folder: Path) -> tuple[Recording, dict[str, str], Filled | None]:
     """Record the subject's imports, fill a bytecode cache if it lacks any, and record the start that is replayed."""
     host = Host(Path("/"))
-    facts = {"spinning": "0"}
 
     def recorded(env: Mapping[str, str]) -> Recording:
         def start() -> None:
             subject.run(env)
 
         drop_caches()
-        return record(host, in_tree(os.getpid()), start, facts)
+        return record(host, in_tree(os.getpid()), start)
 
     first = recorded({})
     prefix = folder / "pycache"

@@ -6,12 +6,13 @@ import mmap
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..host.files import Host
 from ..host.mincore import resident_ranges
 from .plan import Plan, PlanFile
+from .seeks import disk_seeks
 from .watch import Opened, Seen, watching
 
 GAP_BYTES = 64 << 10
@@ -30,9 +31,7 @@ class Recording:
     unreadable: list[str]
 
 
-def record(
-    host: Host, belongs: Callable[[int], bool | None], start: Callable[[], None], facts: Mapping[str, str]
-) -> Recording:
+def record(host: Host, belongs: Callable[[int], bool | None], start: Callable[[], None]) -> Recording:
     """Run `start`, which returns once the target is ready, and plan what it read. The caller has dropped the caches.
 
     SettingError where the kernel cannot be asked; what `start` raises passes through.
@@ -40,10 +39,10 @@ def record(
     started_ns = time.time_ns()
     with watching(host, belongs) as seen:
         start()
-    return plan_of(seen, facts, started_ns)
+    return plan_of(seen, started_ns)
 
 
-def plan_of(seen: Seen, facts: Mapping[str, str], started_ns: int) -> Recording:
+def plan_of(seen: Seen, started_ns: int) -> Recording:
     """The plan of what was opened: each file with the ranges of it that are in memory now, in order of opening.
 
     What was written since the start is left out: a log is another file at each start, and would make every plan stale.
@@ -61,7 +60,8 @@ def plan_of(seen: Seen, facts: Mapping[str, str], started_ns: int) -> Recording:
     # Whoever lists a folder asks for its entries next: importlib compares the times of sources that it does not open,
     # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
     folders = [opened.path for opened in seen.opened.values() if opened.is_folder]
-    return Recording(Plan({"page_bytes": str(mmap.PAGESIZE), **facts}, folders, files), seen, unreadable)
+    facts = {"page_bytes": str(mmap.PAGESIZE), "spinning": str(int(disk_seeks(files)))}
+    return Recording(Plan(facts, folders, files), seen, unreadable)
 
 
 def _plan_file(opened: Opened) -> PlanFile | None:

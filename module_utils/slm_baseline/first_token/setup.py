@@ -164,14 +164,13 @@ def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], unit: Uni
 
 
 def _recorded(host: Host, target: Target, unit: Unit | None, environment: Mapping[str, str]) -> Recording:
-    facts = {"spinning": "0"}
     if unit:
         # What a running process has mapped stays in memory, and would pass for read by the start.
         stop_unit(target, unit)
         drop_host_caches(host)
-        return record(host, in_unit(unit.name), lambda: start_unit(target, unit), facts)
+        return record(host, in_unit(unit.name), lambda: start_unit(target, unit))
     drop_host_caches(host)
-    return record(host, in_tree(os.getpid()), lambda: start_command(target, environment), facts)
+    return record(host, in_tree(os.getpid()), lambda: start_command(target, environment))
 
 
 def _recorded_with_bytecode(host: Host, target: Target, unit: Unit | None) -> Recording:
@@ -213,6 +212,8 @@ def _notes(recording: Recording) -> list[str]:
     notes = []
     if not recording.plan.files:
         notes.append("plan: nothing to replay; the start left nothing in the page cache (O_DIRECT, or no disk below).")
+    if recording.plan.facts["spinning"] == "1":
+        notes.append("plan: the disk has to seek, so one reader replays it, in the order of the start.")
     if recording.seen.overflowed:
         notes.append("plan: the kernel dropped events, so the plan is not complete.")
     if recording.seen.elsewhere * UNATTRIBUTED_TELLS > len(recording.seen.opened):

@@ -21,7 +21,7 @@ def test_what_was_written_since_the_start_is_left_out(tmp_path: Path) -> None:
     for path in (library, log):
         path.write_bytes(b"x" * 5000)
     os.utime(library, ns=(1, 1))
-    plan = plan_of(seen(library, log, tmp_path), {}, started_ns=2).plan
+    plan = plan_of(seen(library, log, tmp_path), started_ns=2).plan
     assert [file.path for file in plan.files] == [str(library)]
     assert plan.folders == [str(tmp_path)]
 
