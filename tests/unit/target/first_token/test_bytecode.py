@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import py_compile
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,9 @@ def test_a_cache_is_closed_to_all_but_root_and_the_targets_group(tmp_path: Path)
     assert (oct(found.st_mode & 0o777), found.st_gid) == ("0o750", os.getgid())
     with pytest.raises(FileExistsError):
         make_cache(cache, os.getgid())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to another group")
+def test_a_cache_of_nobody_holds_what_everybody_can_read_and_is_open_to_all(tmp_path: Path) -> None:
+    make_cache(tmp_path / "cache", 65534)
+    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o755
