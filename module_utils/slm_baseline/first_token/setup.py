@@ -146,7 +146,7 @@ def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], unit: Uni
                 _remove_bytecode(host, target)
         has_bytecode = outcome.bytecode is not None
         outcome.plan = recording.plan
-        outcome.notes += _notes(recording)
+        outcome.notes += notes_of(recording)
         # Names of files that others may not list: for root, who replays a unit's plan, and a command's own group.
         text = to_text(recording.plan).encode("utf-8", "surrogateescape")
         host.write_durably(target.plan, text, mode=0o640, gid=0 if target.unit else user["group"])
@@ -208,7 +208,8 @@ def _fill(host: Host, target: Target, recording: Recording, user: Mapping[str, A
     )
 
 
-def _notes(recording: Recording) -> list[str]:
+def notes_of(recording: Recording) -> list[str]:
+    """What is to be known of a recording, as plain sentences."""
     notes = []
     if not recording.plan.files:
         notes.append("plan: nothing to replay; the start left nothing in the page cache (O_DIRECT, or no disk below).")

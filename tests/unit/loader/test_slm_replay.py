@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import stat
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -64,7 +66,7 @@ def test_it_reads_the_ranges_of_small_and_large_files_and_names_with_odd_bytes(t
 
 
 def test_a_file_that_is_another_by_now_is_left_alone(tmp_path: Path) -> None:
-    names = ("grown", "gone", "link", "fifo")
+    names = ("grown", "gone", "link", "fifo", "another_hosts")
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     files = [planned(tmp_path / name) for name in names]
@@ -74,11 +76,22 @@ def test_a_file_that_is_another_by_now_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "behind")
     (tmp_path / "fifo").unlink()
     os.mkfifo(tmp_path / "fifo")
+    # As on the host next to it: the same name, size and time, and another inode.
+    shutil.copy2(tmp_path / "another_hosts", tmp_path / "copy")
+    os.replace(tmp_path / "copy", tmp_path / "another_hosts")
     plan = stored(tmp_path, files)
     said = told(run(plan))
-    assert (said["stale"], said["unread"]) == ("3", "1")
+    assert (said["stale"], said["unread"]) == ("4", "1")
     assert said["read_bytes"] == "0"
     assert f"stale {tmp_path / 'grown'}" in run("--check", plan).stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a device")
+def test_a_device_in_the_place_of_a_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+    said = told(run(stored(tmp_path, [planned(path, is_weights=True)])))
+    assert (said["stale"], said["unread"], said["read_bytes"]) == ("1", "0", "0")
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o664, 0o602])

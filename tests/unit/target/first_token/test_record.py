@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token import watch
-from ansible.module_utils.slm_baseline.first_token.record import plan_of
+from ansible.module_utils.slm_baseline.first_token.record import plan_of, record
+from ansible.module_utils.slm_baseline.first_token.setup import notes_of
 from ansible.module_utils.slm_baseline.first_token.watch import Opened, Seen, _Collector, in_unit
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
 
 
 def seen(*paths: Path) -> Seen:
@@ -83,3 +88,39 @@ def test_the_program_of_a_process_that_has_ended_is_the_last_that_was_seen(
     note(collector, tmp_path / "late")
     early, late = collector.seen.opened.values()
     assert early.program == late.program != ""
+
+
+class NoFanotify:
+    """A C library of a kernel that refuses, or of a system that has none."""
+
+    @staticmethod
+    def fanotify_init(flags: int, event_flags: int) -> int:
+        ctypes.set_errno(errno.EPERM)
+        return -1
+
+
+@pytest.mark.parametrize(
+    ("libc", "found"), [(NoFanotify(), "Operation not permitted"), (object(), "this C library has no fanotify")]
+)
+def test_without_fanotify_nothing_is_started_and_one_error_says_why(
+    libc: object, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_libc", lambda: libc)
+    started: list[bool] = []
+    with pytest.raises(SettingError, match="CAP_SYS_ADMIN") as caught:
+        record(Host(Path("/")), lambda pid: True, lambda: started.append(True))
+    assert caught.value.found == found
+    assert started == []
+
+
+def test_a_start_that_leaves_nothing_in_the_page_cache_is_recorded_as_nothing_to_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.write_bytes(b"x" * 5000)
+    os.utime(model, ns=(1, 1))
+    # As after a loader that reads with O_DIRECT.
+    monkeypatch.setattr("ansible.module_utils.slm_baseline.first_token.record.resident_ranges", lambda *asked: [])
+    recording = plan_of(seen(model), started_ns=2)
+    assert recording.plan.files == []
+    assert [note for note in notes_of(recording) if "nothing to replay" in note]
