@@ -239,8 +239,10 @@ def _build_python_disk(requirements: Path, version: str, base: BaseImage, folder
         run([*sudo, "debugfs", "-R", f"rdump /usr /lib /lib64 {guest}", base.disk], log)
         run([*sudo, "mkdir", "-p", guest / "opt"], log)
         run([*sudo, "mv", root, guest / "opt/slm-python"], log)
+        # As pip does it: a package may hold modules in the grammar of a newer Python, which nobody imports here.
+        compiling = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2)"
         interpreter = f"/usr/bin/python{version}"
-        run([*sudo, "chroot", guest, interpreter, "-m", "compileall", "-q", f"/opt/slm-python/{packages}"], log)
+        run([*sudo, "chroot", guest, interpreter, "-c", compiling, f"/opt/slm-python/{packages}"], log)
         disk: Command = ["-L", "slm-python", "-d", guest / "opt/slm-python", "-m", "0", folder / "disk.img", "12G"]
         run([*sudo, "mke2fs", "-q", "-t", "ext4", *disk], log)
         run([*sudo, "chown", f"{os.getuid()}:{os.getgid()}", folder / "disk.img"], log)
