@@ -22,7 +22,7 @@ from tests.vm.tools import Command, VmTestError
 
 GROUP = "gpu-hosts"
 HOST_STATE = Path(__file__).with_name("host_state.py")
-PLAY_TIMEOUT_S = 600
+PLAY_TIMEOUT_S = 1200
 _RECAP = re.compile(r"^(?P<host>[\w.-]+)\s*:\s*(?P<counts>ok=\d+.*)$", re.MULTILINE)
 
 
