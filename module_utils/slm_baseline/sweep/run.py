@@ -143,7 +143,8 @@ def _require_whole_cold(arms: Sequence[Arm], scope: object) -> None:
 def _parse_pairs(value: object) -> int:
     """The user's `sweep_weights_pairs`; SettingError for what is no small whole number."""
     text = str(value)
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and int(text[:9]) <= _MOST_PAIRS):
+    is_whole = text.isascii() and text.isdigit() and len(text) <= 3 and not isinstance(value, bool)
+    if not is_whole or int(text) > _MOST_PAIRS:
         raise SettingError(
             "sweep_weights_pairs",
             f"a whole number from 0 to {_MOST_PAIRS}",

@@ -277,6 +277,7 @@ def test_the_guard_keeps_twice_the_weights_beside_its_margin() -> None:
         ("dtypes", "auto", "sweep_dtypes"),
         ("arms", None, "sweep_arms"),
         ("weights_pairs", -1, "sweep_weights_pairs"),
+        ("weights_pairs", "0000000000999", "sweep_weights_pairs"),
         ("weights_pairs", "101", "sweep_weights_pairs"),
         ("weights_pairs", True, "sweep_weights_pairs"),
     ],
