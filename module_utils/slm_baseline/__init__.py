@@ -4,8 +4,9 @@ The wings, and whom each may import (tests/unit/test_wings.py holds it):
 
     host        one host's files, errors, clock, lease, /proc     imports none of the others
     settings    kinds of settings: plan, snapshot, restore        host
+    first_token what a start reads, recorded and replayed         host
     measuring   one loader run, its sample, the page cache        host
-    sweep       arms of settings, each of them measured           host, settings, measuring
+    sweep       arms of settings, each of them measured           host, settings, first_token, measuring
     module.py   what every Ansible module does around its work    host
     setter.py   what those that set something do besides          host, settings, module.py
 """
