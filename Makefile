@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins collection doc_fra
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins collection doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm test-vm-all test-faults test-hostile test-bad-input test-sweep test-scale test-browser collection test-collection bench bench-agreement bench-template bench-fleet bench-first-token fuzz lock clean
+.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm vm-images test-vm-all test-faults test-hostile test-bad-input test-sweep test-scale test-browser collection test-collection bench bench-agreement bench-template bench-fleet bench-first-token fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,10 +64,13 @@ docs-check: .venv/dev
 	$(BIN)/ansible-doc -t module $(patsubst library/%.py,%,$(wildcard library/*.py)) > /dev/null
 
 unit: .venv/dev
-	$(BIN)/pytest tests/unit tests/module
+	$(BIN)/pytest tests/unit tests/module -n logical --maxprocesses 8
 
 test-vm: .venv/dev ## real virtual machines: reboots, drift, faults, power loss (plain emulation will do; see docs/testing.md)
 	$(BIN)/pytest tests/vm -m "not slow_vm" -n 2 --dist loadgroup $(ARGS)
+
+vm-images: .venv/dev ## the disk images of test-vm, ahead of it; it makes them otherwise
+	$(BIN)/python -m tests.vm.image
 
 test-vm-all: .venv/dev ## the same on every supported system and under every condition of the README's table (an hour and more)
 	$(BIN)/pytest tests/vm -n 2 --dist loadgroup $(ARGS)

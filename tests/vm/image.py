@@ -279,3 +279,8 @@ def debian_mirror() -> str:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+if __name__ == "__main__":
+    # What `make test-vm` boots from, made ahead: a change's checks build it while they have a processor to spare.
+    python_disk(REPOSITORY / "files/requirements-host.txt")
