@@ -42,7 +42,7 @@ WORKERS = 8
 ASKED_AHEAD = 16
 """Small files that a worker has asked for and not yet waited for: together as many as a disk's queue holds."""
 INODES_A_BLOCK = 16
-"""Reading one inode brings its neighbours: 16 of 256 bytes in a block (ext4), more elsewhere."""
+"""Reading one inode brings its neighbours: 16 of 256 bytes in a block (ext4, which counts from 1), more elsewhere."""
 STREAMS = 4
 """Readers of one large file where the device's read-ahead is short. Each keeps as much on its way as that is."""
 DEEP_READ_AHEAD_KIB = 1024
@@ -229,7 +229,7 @@ class Replay:
                 seen = self.inode_blocks.setdefault(os.stat(path).st_dev, set())
                 with os.scandir(path) as entries:
                     for entry in entries:
-                        block = entry.inode() // INODES_A_BLOCK
+                        block = (entry.inode() - 1) // INODES_A_BLOCK
                         if block not in seen:
                             seen.add(block)
                             entry.stat(follow_symlinks=False)
