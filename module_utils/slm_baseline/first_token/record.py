@@ -6,11 +6,12 @@ import mmap
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..host.files import Host
 from ..host.mincore import resident_ranges
+from .folders import looked_into
 from .plan import Plan, PlanFile
 from .seeks import disk_seeks
 from .watch import Opened, Seen, watching
@@ -39,14 +40,22 @@ def record(host: Host, belongs: Callable[[int], bool | None], start: Callable[[]
     started_ns = time.time_ns()
     with watching(host, belongs) as seen:
         start()
-    return plan_of(seen, started_ns)
+    # At once, while nothing else has been read.
+    found = looked_into(host, [opened.path for opened in seen.opened.values() if opened.is_folder])
+    return plan_of(seen, found, started_ns)
 
 
-def plan_of(seen: Seen, started_ns: int) -> Recording:
+def plan_of(seen: Seen, looked_into: Sequence[str], started_ns: int) -> Recording:
     """The plan of what was opened: each file with the ranges of it that are in memory now, in order of opening.
+
+    Folders that were listed come before those that were looked into.
 
     What was written since the start is left out: a log is another file at each start, and would make every plan stale.
     """
+    # Whoever lists a folder asks for its entries next: importlib compares the times of sources that it does not open,
+    # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
+    folders = [opened.path for opened in seen.opened.values() if opened.is_folder]
+    folders += looked_into
     files: list[PlanFile] = []
     unreadable: list[str] = []
     for opened in seen.opened.values():
@@ -57,9 +66,6 @@ def plan_of(seen: Seen, started_ns: int) -> Recording:
                 unreadable.append(opened.path)
             else:
                 files += [file] if file and file.mtime_ns < started_ns else []
-    # Whoever lists a folder asks for its entries next: importlib compares the times of sources that it does not open,
-    # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
-    folders = [opened.path for opened in seen.opened.values() if opened.is_folder]
     facts = {"page_bytes": str(mmap.PAGESIZE), "spinning": str(int(disk_seeks(files)))}
     return Recording(Plan(facts, folders, files), seen, unreadable)
 

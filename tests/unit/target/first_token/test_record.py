@@ -26,7 +26,7 @@ def test_what_was_written_since_the_start_is_left_out(tmp_path: Path) -> None:
     for path in (library, log):
         path.write_bytes(b"x" * 5000)
     os.utime(library, ns=(1, 1))
-    plan = plan_of(seen(library, log, tmp_path), started_ns=2).plan
+    plan = plan_of(seen(library, log, tmp_path), [], started_ns=2).plan
     assert [file.path for file in plan.files] == [str(library)]
     assert plan.folders == [str(tmp_path)]
 
@@ -121,6 +121,6 @@ def test_a_start_that_leaves_nothing_in_the_page_cache_is_recorded_as_nothing_to
     os.utime(model, ns=(1, 1))
     # As after a loader that reads with O_DIRECT.
     monkeypatch.setattr("ansible.module_utils.slm_baseline.first_token.record.resident_ranges", lambda *asked: [])
-    recording = plan_of(seen(model), started_ns=2)
+    recording = plan_of(seen(model), [], started_ns=2)
     assert recording.plan.files == []
     assert [note for note in notes_of(recording) if "nothing to replay" in note]

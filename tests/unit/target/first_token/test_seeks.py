@@ -55,6 +55,6 @@ def test_each_read_of_a_real_file_is_timed(tmp_path: Path) -> None:
 def test_a_plan_says_what_its_disk_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen({str(tmp_path): Opened(str(tmp_path), True, "")})
     monkeypatch.setattr(record, "disk_seeks", lambda files: True)
-    assert record.plan_of(seen, started_ns=2).plan.facts["spinning"] == "1"
+    assert record.plan_of(seen, [], started_ns=2).plan.facts["spinning"] == "1"
     monkeypatch.setattr(record, "disk_seeks", lambda files: False)
-    assert record.plan_of(seen, started_ns=2).plan.facts["spinning"] == "0"
+    assert record.plan_of(seen, [], started_ns=2).plan.facts["spinning"] == "0"
