@@ -74,7 +74,7 @@ def _autocorrelated(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 @functools.cache
 def _stock_samples(example: str) -> Array:
-    """What a committed sweep's two stock arms scattered: logs of weights to first token, a row a dtype and kind."""
+    """How whole loads of a committed sweep's stock arms scattered: logs of weights to first token, a row a dtype and kind."""
     sweep = typed(Sweep, json.loads((EXAMPLES / example / "sweep.json").read_text(encoding="utf-8")))
     rows = []
     for dtype in sweep.protocol.dtypes:
@@ -82,7 +82,8 @@ def _stock_samples(example: str) -> Array:
             found = [
                 WEIGHTS.compared(WEIGHTS.value(each.sample))
                 for each in sweep.measurements
-                if each.is_valid and (each.dtype_asked, each.sample.kind) == (dtype, kind) and "stock" in each.arm
+                if (each.is_valid and each.is_full and "stock" in each.arm)
+                and (each.dtype_asked, each.sample.kind) == (dtype, kind)
             ]
             rows.append(np.array(found) - np.mean(found))
     return np.array(rows)
