@@ -74,7 +74,7 @@ def _autocorrelated(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 @functools.cache
 def _stock_samples(example: str) -> Array:
-    """How whole loads of a committed sweep's stock arms scattered: logs of weights to first token, a row a dtype and kind."""
+    """How whole loads of a committed sweep's stock arms scattered: logs of weights to first token, a row a group."""
     sweep = typed(Sweep, json.loads((EXAMPLES / example / "sweep.json").read_text(encoding="utf-8")))
     rows = []
     for dtype in sweep.protocol.dtypes:
