@@ -141,7 +141,8 @@ def speaking(locale: str) -> tuple[str, ...]:
     """Every session and every service in one locale, and drop-ins of others with text in two encodings."""
     return (
         f"echo LANG={locale} | tee /etc/default/locale /etc/locale.conf",
-        f"echo SetEnv LANG={locale} LC_ALL={locale} > /etc/ssh/sshd_config.d/locale.conf && systemctl reload ssh",
+        # A reload is over before the server listens again.
+        f"echo SetEnv LANG={locale} LC_ALL={locale} > /etc/ssh/sshd_config.d/locale.conf && systemctl restart ssh",
         "printf '# gr\\303\\266\\303\\237er \\342\\206\\222 gut\\nvm.swappiness = 60\\n' > /etc/sysctl.d/team.conf",
         "printf '# gr\\366\\337er\\nd /run/team 0755\\n' > /etc/tmpfiles.d/team.conf",
     )
