@@ -282,7 +282,8 @@ def inside(options: argparse.Namespace) -> None:
             host.become(hosts[0])
         for count in options.hosts:
             costs += measure(control, hosts[:count])
-            print(f"{count} hosts seen, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            # So that a run that is ended early has shown what it saw.
+            print(f"{table(costs)}\n{count} hosts seen, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     print(f"{len(os.sched_getaffinity(0))} processors for control node and hosts together, {FORKS} forks:\n")
     print(table(costs))
 
