@@ -22,29 +22,36 @@ def looked_into(host: Host, listed: Sequence[str]) -> list[str]:
     """Folders below the listed ones whose names are in memory; ask right after a cold start.
 
     It goes down into a folder only where that is in memory too, since a lookup passes through every folder above. What
-    is mounted below a folder is left out, as are folders beyond the bounds.
+    is mounted below a folder is left out, as are folders beyond the bounds. None are found where the kernel does not
+    count what a thread reads (CONFIG_TASK_IO_ACCOUNTING).
     """
     mounted = {entry.path for entry in read_mountinfo(host)}
     known = set(listed)
     found: list[str] = []
     waiting = list(reversed(listed))
     until = time.monotonic() + LONGEST_S
-    with open("/proc/thread-self/io", "rb", buffering=0) as counters:
+    try:
+        counters = os.open(host.path("/proc/thread-self/io"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
         for _ in range(MOST_FOLDERS):
             if not waiting or time.monotonic() > until:
                 break
             path = waiting.pop()
-            before = _read_bytes(counters.fileno())
+            before = _read_bytes(counters)
             try:
                 below = _subfolders(path)
             except OSError:
                 continue
             if path not in known:
-                if _read_bytes(counters.fileno()) != before:
+                if _read_bytes(counters) != before:
                     continue
                 known.add(path)
                 found.append(path)
             waiting += [folder for folder in below if folder not in known and folder not in mounted]
+    finally:
+        os.close(counters)
     return found
 
 

@@ -41,21 +41,19 @@ def record(host: Host, belongs: Callable[[int], bool | None], start: Callable[[]
     with watching(host, belongs) as seen:
         start()
     # At once, while nothing else has been read.
-    found = looked_into(host, [opened.path for opened in seen.opened.values() if opened.is_folder])
-    return plan_of(seen, found, started_ns)
+    return plan_of(seen, looked_into(host, seen.folders), started_ns)
 
 
-def plan_of(seen: Seen, looked_into: Sequence[str], started_ns: int) -> Recording:
+def plan_of(seen: Seen, below: Sequence[str], started_ns: int) -> Recording:
     """The plan of what was opened: each file with the ranges of it that are in memory now, in order of opening.
 
-    Folders that were listed come before those that were looked into.
+    Folders that were listed come before those `below` them that were looked into.
 
     What was written since the start is left out: a log is another file at each start, and would make every plan stale.
     """
     # Whoever lists a folder asks for its entries next: importlib compares the times of sources that it does not open,
     # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
-    folders = [opened.path for opened in seen.opened.values() if opened.is_folder]
-    folders += looked_into
+    folders = [*seen.folders, *below]
     files: list[PlanFile] = []
     unreadable: list[str] = []
     for opened in seen.opened.values():

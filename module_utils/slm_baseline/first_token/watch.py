@@ -80,6 +80,11 @@ class Seen:
     elsewhere: int = 0
     overflowed: bool = False
 
+    @property
+    def folders(self) -> list[str]:
+        """Folders that were listed, in order of their first opening."""
+        return [opened.path for opened in self.opened.values() if opened.is_folder]
+
 
 def watched_mounts(mounts: Sequence[MountEntry]) -> list[MountEntry]:
     """One mount of each file system that has a disk or a network below it."""

@@ -12,7 +12,7 @@ from ansible.module_utils.slm_baseline.host.files import Host
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """site/{listed/{warm/{deep},cold/{warm}},mounted,file}: what is called cold is read from disk when it is listed."""
+    """listed/{warm/deep,cold/warm,mounted,file}: what is called cold is read from disk when it is listed."""
     for path in ("listed/warm/deep", "listed/cold/warm", "listed/mounted"):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "listed/file").touch()
@@ -29,7 +29,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def host_with_mount_on(tree: Path, path: Path) -> Host:
     root = tree / "root"
-    (root / "proc/self").mkdir(parents=True)
+    for folder in ("proc/self", "proc/thread-self"):
+        (root / folder).mkdir(parents=True)
+    (root / "proc/thread-self/io").touch()
     (root / "proc/self/mountinfo").write_text(f"30 1 8:1 / {path} rw shared:1 - ext4 /dev/vdb rw\n")
     return Host(root)
 
@@ -55,7 +57,13 @@ def test_the_search_has_a_bound(tree: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert looked_into(host, [str(listed)]) == []
 
 
-def test_what_a_thread_has_read_is_a_number_that_grows(tmp_path: Path) -> None:
+def test_without_counters_of_what_a_thread_reads_nothing_is_found(tree: Path) -> None:
+    host = host_with_mount_on(tree, tree / "elsewhere")
+    host.path("/proc/thread-self/io").unlink()
+    assert looked_into(host, [str(tree / "listed")]) == []
+
+
+def test_listing_a_folder_in_memory_reads_nothing(tmp_path: Path) -> None:
     """The kernel's own file, on this machine: no listing of a folder in memory changes it."""
     list(tmp_path.iterdir())
     with open("/proc/thread-self/io", "rb", buffering=0) as counters:
