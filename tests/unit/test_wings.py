@@ -19,6 +19,7 @@ LAWS = {
         "first_token": {"host"},
         "measuring": {"host"},
         "sweep": {"host", "settings", "first_token", "measuring"},
+        "zipped": set(),
         "module": {"host"},
         "setter": {"host", "settings", "module"},
     },
