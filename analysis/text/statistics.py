@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from analysis.text.samples import Sample
 from analysis.text.typed import typed
@@ -107,6 +106,9 @@ def figure(values: Iterable[float | int | None]) -> Figure:
     present = [value for value in values if value is not None]
     if not present:
         return Figure()
+    # Who only reads figures, as an audit's page of the fleet does, does not wait a second for scipy.
+    from scipy import stats
+
     low, high = _interval(present)
     return Figure(
         median=float(np.median(present)),
@@ -121,6 +123,8 @@ def figure(values: Iterable[float | int | None]) -> Figure:
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     if len(values) < FEWEST_FOR_INTERVAL:
         return None, None
+    from scipy import stats
+
     result = stats.bootstrap(
         (np.asarray(values, dtype=float),),
         _median,

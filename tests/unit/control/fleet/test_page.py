@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from analysis.fleet.stored import read
 from analysis.text import units
 from analysis.text.schema import validate
 from tests import fleet_samples as samples
+from tests.conftest import REPOSITORY
 from tests.fleet_samples import HOSTILE, NOW
 
 
@@ -107,3 +110,16 @@ def test_a_packed_number_is_short() -> None:
 
 def test_the_page_depends_on_its_input_alone(whole: Fleet) -> None:
     assert render(whole, Links()) == render(whole, Links())
+
+
+def test_a_page_without_series_waits_for_no_library_of_statistics(tmp_path: Path) -> None:
+    code = (
+        "import sys; from datetime import UTC, datetime, timedelta; from pathlib import Path\n"
+        "from analysis.fleet.files import Folders, Terms, write\n"
+        "folders = Folders(*(Path(sys.argv[1], name) for name in ('results', 'reports', 'audit')))\n"
+        "write(folders, {'gpu-01': []}, Terms(timedelta(days=30), 5, 5), datetime.now(UTC))\n"
+        "print(sorted({'scipy', 'matplotlib'} & sys.modules.keys()))"
+    )
+    written = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (written.stdout, written.stderr) == ("[]\n", "")
+    assert (tmp_path / "reports" / "index.html").exists()
