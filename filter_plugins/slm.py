@@ -16,7 +16,6 @@ if _ROOT not in sys.path:
 FILTERS = {
     "slm_document": "analysis.baseline.document:result_document",
     "slm_report": "analysis.baseline.report:host_report",
-    "slm_rollback_page": "analysis.baseline.rollback:rollback_page",
     "slm_imports_svg": "analysis.baseline.figures:imports_svg",
     "slm_phases_svg": "analysis.baseline.figures:load_svg",
     "slm_json": "analysis.text.storage:as_json",

@@ -139,7 +139,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.first_token.places import PROGRAMS
-from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove, rows, rows_of, set_up
+from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove_all, rows, rows_of, set_up
 from ansible.module_utils.slm_baseline.first_token.target import parse_name, parse_target, recorded_targets
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root, warn
@@ -195,17 +195,13 @@ def main() -> None:
         names = [parse_name(given["name"])] if given["name"] else list(recorded_targets(host))
         names = [name for name in names if name in recorded_targets(host)]
         if module.check_mode or not names:
-            done = [remove(host, name, given["force"], dry_run=True) for name in names]
+            done = remove_all(host, names, given["force"], dry_run=True)
         else:
             with leased(module, host):
-                done = [remove(host, name, given["force"]) for name in names]
-        removed = [path for paths, _ in done for path in paths]
-        left = [path for _, paths in done for path in paths]
-        if left:
-            values = "; ".join(left)
-            warn(module, f"changed by others since, left: {values}. Next: remove by hand what is not wanted.")
-        diff = {"before": "".join(f"{path}: there\n" for path in removed), "after": ""}
-        return {"changed": bool(removed), "removed": removed, "left": left, "rows": rows(host), "diff": diff}
+                done = remove_all(host, names, given["force"])
+        warn(module, done.warning)
+        told = {"removed": done.removed, "left": done.left, "diff": {"before": done.diff, "after": ""}}
+        return {"changed": bool(done.removed), "rows": rows(host), **told}
 
     finish(module, work)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Read everything about a host's huge-page memory, and judge a wanted tuning against it. Changes nothing."""
+"""Read everything about a host's huge-page memory, and judge a wanted tuning against it. Changes no setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ description:
     persisted in which file, and the kernel command line, in one call.
   - Given a wanted tuning, compares each knob's wanted, runtime, persisted and boot values (C(rows)) and names other
     writers of the same knobs with file and line (C(competitors)).
-  - Never changes anything.
+  - Never changes a setting.
 author: slm-baseline maintainers
 extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
@@ -66,8 +66,12 @@ options:
     description: Whether other writers of the same knobs are only reported.
     type: bool
     default: false
+  release:
+    description: Whether this is the last task of O(run) on the host, which is released by it, as by M(run_lease).
+    type: bool
+    default: false
 attributes:
-  check_mode: {support: full, description: Reads only.}
+  check_mode: {support: full, description: Reads only; releases nothing.}
   diff_mode: {support: none, description: Changes nothing.}
 """
 
@@ -120,6 +124,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.first_token.places import TARGETS
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.given import Given
+from ansible.module_utils.slm_baseline.host.lease import release
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
 from ansible.module_utils.slm_baseline.settings.hugetlbfs import unreadable_mounts
 from ansible.module_utils.slm_baseline.settings.other_writers import Competitor
@@ -160,6 +165,7 @@ def main() -> None:
             "facts": {"type": "bool", "default": True},
             "first_token": {"type": "bool", "default": False},
             "tolerate_competitors": {"type": "bool", "default": False},
+            "release": {"type": "bool", "default": False},
             **SETTER_ARGUMENTS,
         },
         supports_check_mode=True,
@@ -188,6 +194,8 @@ def main() -> None:
             from ansible.module_utils.slm_baseline.settings.facts import gather
 
             result["memory"] = gather(host)
+        if given["release"] and given["run"] and not module.check_mode:
+            release(host, given["run"]["id"])
         return result
 
     finish(module, work)

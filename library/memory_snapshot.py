@@ -12,6 +12,7 @@ description:
   - C(restored) restores what the tuning set and nobody has changed since, verifies by reading back, moves the
     snapshot into an archive, and says so when there is nothing to restore. What others changed since then is left and
     listed. What cannot be restored is named and the snapshot is kept, so that it can be repeated.
+  - The modules that set something record what they need by themselves, before their first change.
 author: slm-baseline maintainers
 extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
@@ -22,6 +23,12 @@ options:
     default: present
   force:
     description: Whether C(restored) also puts the snapshot's values over what others changed since.
+    type: bool
+    default: false
+  first_token:
+    description: >-
+      Whether C(restored) first removes what shortens starts, as M(first_token) does with C(absent). A rollback is one
+      task on the host that way.
     type: bool
     default: false
   mounts:
@@ -67,6 +74,10 @@ left:
   type: list
   elements: dict
   sample: [{knob: thp.shmem_enabled, found: advise, before: never}]
+first_token:
+  description: What was removed of the first token's targets (C(removed)), and what others changed since (C(left)).
+  returned: when state is restored
+  type: dict
 archive:
   description: Where the snapshot of a complete restore was moved.
   returned: after a complete restore
@@ -78,9 +89,11 @@ problems:
   elements: dict
 """
 
-from typing import Any
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.first_token.places import TARGETS
 from ansible.module_utils.slm_baseline.host.clock import now
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
@@ -88,6 +101,9 @@ from ansible.module_utils.slm_baseline.setter import leased_and_undone
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 from ansible.module_utils.slm_baseline.settings.rollback import RollbackOutcome, roll_back
 from ansible.module_utils.slm_baseline.settings.snapshot import ensure, foresee
+
+if TYPE_CHECKING:
+    from ansible.module_utils.slm_baseline.first_token.setup import Removal
 
 
 def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
@@ -110,35 +126,47 @@ def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
-    if module.check_mode:
-        done = roll_back(host, dry_run=True, force=module.params["force"])
-    else:
-        with leased(module, host, last=True):
-            done = roll_back(host, force=module.params["force"])
+    dry_run, force = module.check_mode, module.params["force"]
+    with contextlib.nullcontext() if dry_run else leased(module, host, last=True):
+        removal = _remove_targets(host, force, dry_run) if module.params["first_token"] else None
+        done = roll_back(host, dry_run=dry_run, force=force)
+    warn(module, removal.warning if removal else None)
     warn(module, done.warning)
     if done.left:
         values = "; ".join(f"{entry['knob']} is {entry['found']}, was {entry['before']}" for entry in done.left)
         warn(module, f"changed by others since, left: {values}. Next: set by hand what is not wanted.")
-    result = _answer(done)
+    result = _answer(done, removal)
     if done.status == "incomplete":
         reasons = " / ".join(str(problem) for problem in done.problems)
         fail(module, f"rollback incomplete: {reasons}", **result)
     return result
 
 
-def _answer(done: RollbackOutcome) -> dict[str, Any]:
+def _remove_targets(host: Host, force: bool, dry_run: bool) -> Removal | None:
+    """Take away what shortens starts; None on a host without."""
+    names = host.names(TARGETS)
+    if not names:
+        return None
+    # A host compiles all that is imported, and most have no target.
+    from ansible.module_utils.slm_baseline.first_token.setup import remove_all
+
+    return remove_all(host, names, force, dry_run)
+
+
+def _answer(done: RollbackOutcome, removal: Removal | None) -> dict[str, Any]:
     def text(side: str) -> str:
         return "".join(f"{change['knob']}: {change[side]}\n" for change in done.changes)
 
     return {
-        "changed": bool(done.changes),
+        "changed": bool(done.changes or (removal and removal.removed)),
         "status": done.status,
         "before": done.before,
         "changes": done.changes,
         "left": done.left,
         "archive": done.archive,
         "problems": [problem.as_dict() for problem in done.problems],
-        "diff": {"before": text("before"), "after": text("after")},
+        "first_token": {"removed": removal.removed if removal else [], "left": removal.left if removal else []},
+        "diff": {"before": (removal.diff if removal else "") + text("before"), "after": text("after")},
     }
 
 
@@ -147,6 +175,7 @@ def main() -> None:
         {
             "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
             "force": {"type": "bool", "default": False},
+            "first_token": {"type": "bool", "default": False},
             "mounts": {"type": "raw"},
             **SETTER_ARGUMENTS,
         },

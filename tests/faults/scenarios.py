@@ -1,4 +1,4 @@
-"""The sequences that the matrix breaks: a first tuning, a changed one, and a rollback of both."""
+"""The sequences that the matrix breaks: a snapshot alone, a first tuning, a changed one, and a rollback of both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ PAGES = 8
 
 def _tuning(thp: dict[str, Any], pages: int, surplus: int, mounts: list[dict[str, Any]]) -> list[Step]:
     return [
-        Step("memory_snapshot", {"mounts": mounts}),
         Step("thp", thp),
         Step("hugepages", {"pools": [{"size": "2M", "count": pages}], "overcommit": {"2M": surplus}}),
         Step("hugetlbfs", {"mounts": mounts}),
@@ -36,12 +35,14 @@ CHANGED = _tuning(
         {"path": "/mnt/scratch", "page_size": "2M"},
     ],
 )
-# The mounts of CHANGED are given up.
-FEWER = [*CHANGED[:1], Step("hugetlbfs", {"mounts": []})]
+SNAPSHOT = Step("memory_snapshot", {"mounts": CHANGED[-1].arguments["mounts"]})
+NO_MOUNTS = Step("hugetlbfs", {"mounts": []})
 
 SCENARIOS = (
+    Scenario("snapshot", [], [SNAPSHOT], [SNAPSHOT]),
+    Scenario("longer snapshot", FIRST, [SNAPSHOT], [SNAPSHOT]),
     Scenario("first tuning", [], FIRST, FIRST),
     Scenario("changed tuning", FIRST, CHANGED, CHANGED),
-    Scenario("mounts given up", CHANGED, [Step("hugetlbfs", {"mounts": []})], FEWER[1:]),
+    Scenario("mounts given up", CHANGED, [NO_MOUNTS], [NO_MOUNTS]),
     Scenario("rollback", [*FIRST, *CHANGED], [ROLLBACK], FIRST),
 )

@@ -28,8 +28,9 @@ for it, once; and with EIO from then on to the end of the module, so that undoin
   every fault, and again after every run that converged.
 - Whatever fails says so in one typed error, never in a traceback.
 
-The sequences: a *first tuning* of a pristine host; a *changed tuning* of a tuned one (a knob given up, another added, a
-smaller pool, other mount options, one more mount); *mounts given up*; and the *rollback* itself.
+The sequences: a *snapshot* alone, and a *longer snapshot* of a tuned host; a *first tuning* of a pristine host; a
+*changed tuning* of a tuned one (a knob given up, another added, a smaller pool, other mount options, one more mount);
+*mounts given up*; and the *rollback* itself.
 """
 
 

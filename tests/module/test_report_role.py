@@ -45,7 +45,9 @@ def pieces(golden: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def play(folder: Path, host: str, variables: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def play(
+    folder: Path, host: str, variables: dict[str, Any], tasks_from: str = "main"
+) -> subprocess.CompletedProcess[str]:
     connection = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     (folder / "inventory.json").write_text(json.dumps({"gpu-hosts": {"hosts": {host: connection}}}))
     (folder / "vars.json").write_text(
@@ -54,7 +56,8 @@ def play(folder: Path, host: str, variables: dict[str, Any]) -> subprocess.Compl
         )
     )
     (folder / "play.yml").write_text(
-        "- hosts: gpu-hosts\n  gather_facts: false\n  roles: [report]\n  vars_files: [vars.json]\n"
+        "- hosts: gpu-hosts\n  gather_facts: false\n  vars_files: [vars.json]\n  tasks:\n"
+        f"    - ansible.builtin.import_role: {{name: report, tasks_from: {tasks_from}}}\n"
     )
     environment = {
         **os.environ,
@@ -137,3 +140,21 @@ def test_a_host_without_results_is_told_how_to_get_one(tmp_path: Path) -> None:
     assert outcome.returncode == 2
     assert "No result of node-a that can be used is stored in" in outcome.stdout + outcome.stderr
     assert "Traceback" not in outcome.stdout + outcome.stderr
+
+
+def test_a_rollback_has_its_page_and_one_that_had_nothing_to_do_has_none(tmp_path: Path) -> None:
+    restored = {"status": "restored", "changes": [{"knob": "thp.enabled", "before": "always", "after": "madvise"}]}
+    given = {"report_rollback": {**restored, "left": []}, "report_run": RUN}
+    page = tmp_path / f"reports/{folder_name(HOSTILE)}/rollback.md"
+    nothing = play(tmp_path, HOSTILE, {**given, "report_rollback": {"status": "nothing"}}, "rollback")
+    assert (nothing.returncode, page.exists()) == (0, False), nothing.stdout
+    written = play(tmp_path, HOSTILE, given, "rollback")
+    assert written.returncode == 0, written.stdout + written.stderr
+    assert "# Rollback of db\\|1 &lt;i&gt;x&lt;/i&gt;" in page.read_text()
+    assert "`thp.enabled` | `always` | `madvise`" in page.read_text()
+    page.unlink()
+    page.mkdir()
+    refused = play(tmp_path, HOSTILE, given, "rollback")
+    assert refused.returncode == 2
+    assert "the rollback's page cannot be written" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr

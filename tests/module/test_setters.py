@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline import module as modules
 from ansible.module_utils.slm_baseline import setter
+from ansible.module_utils.slm_baseline.first_token.files import MARK
+from ansible.module_utils.slm_baseline.first_token.places import TARGETS
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.lease import FOLDER as LEASE_FOLDER
 from ansible.module_utils.slm_baseline.host.lease import LEASE
@@ -381,6 +383,38 @@ def test_the_snapshot_is_recorded_once_and_restored_exactly(kernel: FakeKernel, 
     for check in (True, False):
         again = run("memory_snapshot", check=check, state="restored", run=RUN)
         assert (again["status"], again["changed"]) == ("nothing", False)
+
+
+def test_a_rollback_of_one_task_removes_what_shortens_starts_too(kernel: FakeKernel, run: Run) -> None:
+    before = tree(kernel)
+    drop_in = "/etc/systemd/system/vllm.service.d/slm-first-token.conf"
+    put(kernel.root, f"{TARGETS}/vllm/plan.jsonl", "cut short before its record was written")
+    put(kernel.root, drop_in, f"[Service]\nEnvironment=PYTHONPYCACHEPREFIX={TARGETS}/vllm/bytecode\n{MARK}\n")
+    run("thp", enabled="always", run=RUN)
+    assert run("memory_snapshot", check=True, state="restored", run=RUN)["first_token"] == {"removed": [], "left": []}
+    predicted = run("memory_snapshot", check=True, state="restored", first_token=True, run=RUN)
+    assert kernel.exists(f"{TARGETS}/vllm/plan.jsonl")
+    real = run("memory_snapshot", state="restored", first_token=True, run=RUN)
+    assert (predicted["first_token"], predicted["diff"]) == (real["first_token"], real["diff"])
+    assert (real["status"], real["first_token"]["left"]) == ("restored", [drop_in])
+    assert f"{TARGETS}/vllm: there\n" in real["diff"]["before"]
+    assert "thp.enabled: always\n" in real["diff"]["before"]
+    again = run("memory_snapshot", state="restored", first_token=True, run=RUN)
+    assert (again["status"], again["changed"]) == ("nothing", False)
+    kernel.path(drop_in).unlink()
+    kernel.path(drop_in).parent.rmdir()
+    ours = ("var/lib/slm-baseline/", "run/slm-baseline/")
+    assert {path: text for path, text in tree(kernel).items() if not path.startswith(ours)} == before
+
+
+def test_the_last_look_of_a_run_releases_its_host_and_only_its_own(kernel: FakeKernel, run: Run) -> None:
+    run("thp", enabled="always", run=RUN)
+    run("memory_info", run=RUN)
+    run("memory_info", release=True, run=OTHER_RUN)
+    run("memory_info", check=True, release=True, run=RUN)
+    assert kernel.exists(LEASE)
+    run("memory_info", release=True, run=RUN)
+    assert not kernel.exists(LEASE)
 
 
 @pytest.mark.parametrize("name", ["thp", "memory_snapshot"])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -256,6 +256,32 @@ def _link(host: Host, target: Target) -> None:
     os.makedirs(link.parent, mode=0o755, exist_ok=True)
     if not os.path.lexists(link):
         os.symlink(target.replay_unit, link)
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The paths that were removed, or would be, and those that others changed since and that are therefore left."""
+
+    removed: list[str]
+    left: list[str]
+
+    @property
+    def warning(self) -> str | None:
+        """What is for the user to do, where anything was left."""
+        if not self.left:
+            return None
+        return f"changed by others since, left: {'; '.join(self.left)}. Next: remove by hand what is not wanted."
+
+    @property
+    def diff(self) -> str:
+        """What was there before, a line a path."""
+        return "".join(f"{path}: there\n" for path in self.removed)
+
+
+def remove_all(host: Host, names: Iterable[str], force: bool = False, dry_run: bool = False) -> Removal:
+    """Remove what these targets have on the host, as `remove` does. OSError."""
+    done = [remove(host, name, force, dry_run) for name in names]
+    return Removal([path for paths, _ in done for path in paths], [path for _, paths in done for path in paths])
 
 
 def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) -> tuple[list[str], list[str]]:
