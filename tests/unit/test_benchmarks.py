@@ -13,7 +13,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.files import Host
 
-from benchmarks import agreement, fidelity, subject
+from benchmarks import agreement, fidelity, one_host, subject
 from benchmarks.first_token import CHANGES, Start, best_peer
 from benchmarks.subject import Benchmark, Effect
 
@@ -105,3 +105,29 @@ def test_the_best_peer_is_the_soonest_of_those_that_change_no_application() -> N
     starts = {arm: [Start(value, {}, {}) for value in (value, value + 1)] for arm, value in seconds.items()}
     assert best_peer(starts) == "vmtouch -t all beside"
     assert best_peer({"replay together": []}) is None
+
+
+def test_plays_of_one_host_are_told_in_pings_and_beside_their_goals() -> None:
+    cost = {"ping.yml": 5.0, "baseline.yml": 30.0, "audit.yml": 8.0, "rollback.yml": 9.0}
+    asked: list[str] = []
+
+    def run(*arguments: str, **_: object) -> float:
+        asked.append(arguments[0])
+        # The first tuning of a round is dear, the next one is not.
+        return (
+            10.0
+            if asked[-3:-1] == ["baseline.yml", "ping.yml"] and arguments[0] == "baseline.yml"
+            else cost[arguments[0]]
+        )
+
+    found = {row.name: row for row in one_host.rows(one_host.measure(run, "ping.yml", "/a", rounds=2))}
+    assert {name: row.pings for name, row in found.items()} == {
+        "ping": 1.0,
+        "first tuning": 6.0,
+        "tuning that changes nothing": 2.0,
+        "audit": 1.6,
+        "rollback": 1.8,
+    }
+    assert [name for name, row in found.items() if row.is_missed] == ["audit"]
+    assert str(found["audit"]).endswith("1.60x ping  goal 1.3x MISSED")
+    assert len(found["ping"].seconds) == 8
