@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.fleet import Fleet
+from tests.vm.fleet import SMALL_TUNING, Fleet
 from tests.vm.image import BOOKWORM, base_image
 from tests.vm.machine import Machine, Shape
 from tests.vm.tools import VmTestError
@@ -27,14 +27,6 @@ PING = """\
   tasks:
     - ansible.builtin.ping:
 """
-WANTED: dict[str, object] = {
-    "thp_enabled": "madvise",
-    "thp_defrag": "never",
-    "hugepages_pools": [{"size": "2M", "count": 32}],
-    "hugepages_margin": "100M",
-    "hugetlbfs_mounts": [{"path": "/mnt/huge", "page_size": "2M", "mode": "0770"}],
-    "slm_benchmark_model": "tiny",
-}
 GOALS = {"first tuning": 6.0, "tuning that changes nothing": 2.5, "audit": 1.3, "rollback": 2.0}
 """The most a play may cost, in pings."""
 
@@ -96,7 +88,7 @@ def main() -> int:
             machine = Machine("one", base_image(BOOKWORM), folder / "one", Shape(cpus=1))
         except VmTestError as error:
             sys.exit(f"one_host: {error}")
-        fleet = Fleet([machine], folder / "plays", WANTED)
+        fleet = Fleet([machine], folder / "plays", SMALL_TUNING)
         (folder / "ping.yml").write_text(PING, encoding="utf-8")
         try:
             machine.start()

@@ -114,11 +114,8 @@ def test_plays_of_one_host_are_told_in_pings_and_beside_their_goals() -> None:
     def run(*arguments: str, **_: object) -> float:
         asked.append(arguments[0])
         # The first tuning of a round is dear, the next one is not.
-        return (
-            10.0
-            if asked[-3:-1] == ["baseline.yml", "ping.yml"] and arguments[0] == "baseline.yml"
-            else cost[arguments[0]]
-        )
+        is_second = asked[-3:] == ["baseline.yml", "ping.yml", "baseline.yml"]
+        return 10.0 if is_second else cost[arguments[0]]
 
     found = {row.name: row for row in one_host.rows(one_host.measure(run, "ping.yml", "/a", rounds=2))}
     assert {name: row.pings for name, row in found.items()} == {

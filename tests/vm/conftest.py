@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.fleet import Fleet
+from tests.vm.fleet import SMALL_TUNING, Fleet
 from tests.vm.image import (
     BOOKWORM,
     BULLSEYE,
@@ -44,13 +44,7 @@ MACHINES: dict[str, tuple[Debian, Shape]] = {
 }
 ENGINE = Path(__file__).with_name("engine")
 TUNING: dict[str, object] = {
-    "thp_enabled": "madvise",
-    "thp_defrag": "never",
-    # Small enough for these machines, large enough to tell apart from none.
-    "hugepages_pools": [{"size": "2M", "count": 32}],
-    "hugepages_margin": "100M",
-    "hugetlbfs_mounts": [{"path": "/mnt/huge", "page_size": "2M", "mode": "0770"}],
-    "slm_benchmark_model": "tiny",
+    **SMALL_TUNING,
     "slm_benchmark_python": "/opt/slm-python/bin/python",
     "slm_benchmark_runs": 1,
 }

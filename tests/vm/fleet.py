@@ -23,6 +23,15 @@ from tests.vm.tools import Command, VmTestError
 GROUP = "gpu-hosts"
 HOST_STATE = Path(__file__).with_name("host_state.py")
 PLAY_TIMEOUT_S = 1200
+SMALL_TUNING: dict[str, object] = {
+    "thp_enabled": "madvise",
+    "thp_defrag": "never",
+    # Small enough for these machines, large enough to tell apart from none.
+    "hugepages_pools": [{"size": "2M", "count": 32}],
+    "hugepages_margin": "100M",
+    "hugetlbfs_mounts": [{"path": "/mnt/huge", "page_size": "2M", "mode": "0770"}],
+    "slm_benchmark_model": "tiny",
+}
 _RECAP = re.compile(r"^(?P<host>[\w.-]+)\s*:\s*(?P<counts>ok=\d+.*)$", re.MULTILINE)
 
 
