@@ -90,10 +90,11 @@ problems:
 """
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.first_token.places import TARGETS
+from ansible.module_utils.slm_baseline.first_token.removed import Removal
 from ansible.module_utils.slm_baseline.host.clock import now
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
@@ -101,9 +102,6 @@ from ansible.module_utils.slm_baseline.setter import leased_and_undone
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 from ansible.module_utils.slm_baseline.settings.rollback import RollbackOutcome, roll_back
 from ansible.module_utils.slm_baseline.settings.snapshot import ensure, foresee
-
-if TYPE_CHECKING:
-    from ansible.module_utils.slm_baseline.first_token.setup import Removal
 
 
 def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
@@ -128,9 +126,9 @@ def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
     dry_run, force = module.check_mode, module.params["force"]
     with contextlib.nullcontext() if dry_run else leased(module, host, last=True):
-        removal = _remove_targets(host, force, dry_run) if module.params["first_token"] else None
+        removal = _remove_targets(host, force, dry_run) if module.params["first_token"] else Removal()
         done = roll_back(host, dry_run=dry_run, force=force)
-    warn(module, removal.warning if removal else None)
+    warn(module, removal.warning)
     warn(module, done.warning)
     if done.left:
         values = "; ".join(f"{entry['knob']} is {entry['found']}, was {entry['before']}" for entry in done.left)
@@ -142,31 +140,31 @@ def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     return result
 
 
-def _remove_targets(host: Host, force: bool, dry_run: bool) -> Removal | None:
-    """Take away what shortens starts; None on a host without."""
+def _remove_targets(host: Host, force: bool, dry_run: bool) -> Removal:
+    """Take away what shortens starts."""
     names = host.names(TARGETS)
     if not names:
-        return None
+        return Removal()
     # A host compiles all that is imported, and most have no target.
     from ansible.module_utils.slm_baseline.first_token.setup import remove_all
 
     return remove_all(host, names, force, dry_run)
 
 
-def _answer(done: RollbackOutcome, removal: Removal | None) -> dict[str, Any]:
+def _answer(done: RollbackOutcome, removal: Removal) -> dict[str, Any]:
     def text(side: str) -> str:
         return "".join(f"{change['knob']}: {change[side]}\n" for change in done.changes)
 
     return {
-        "changed": bool(done.changes or (removal and removal.removed)),
+        "changed": bool(done.changes or removal.removed),
         "status": done.status,
         "before": done.before,
         "changes": done.changes,
         "left": done.left,
         "archive": done.archive,
         "problems": [problem.as_dict() for problem in done.problems],
-        "first_token": {"removed": removal.removed if removal else [], "left": removal.left if removal else []},
-        "diff": {"before": (removal.diff if removal else "") + text("before"), "after": text("after")},
+        "first_token": {"removed": removal.removed, "left": removal.left},
+        "diff": {"before": removal.diff + text("before"), "after": text("after")},
     }
 
 

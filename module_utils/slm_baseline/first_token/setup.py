@@ -22,6 +22,7 @@ from .files import COMPILER, MARK, STARTER, STARTER_TEXT, drop_in, mount_units, 
 from .places import HOME, PROGRAMS, TARGETS
 from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
 from .record import Recording, record
+from .removed import Removal
 from .start import identity_of, start_command
 from .target import SWEEP_PREFIX, Target, recorded_targets
 from .unit import Unit, end_replay, find_unit, put_back, start_unit, stop_unit
@@ -256,26 +257,6 @@ def _link(host: Host, target: Target) -> None:
     os.makedirs(link.parent, mode=0o755, exist_ok=True)
     if not os.path.lexists(link):
         os.symlink(target.replay_unit, link)
-
-
-@dataclass(frozen=True)
-class Removal:
-    """The paths that were removed, or would be, and those that others changed since and that are therefore left."""
-
-    removed: list[str]
-    left: list[str]
-
-    @property
-    def warning(self) -> str | None:
-        """What is for the user to do, where anything was left."""
-        if not self.left:
-            return None
-        return f"changed by others since, left: {'; '.join(self.left)}. Next: remove by hand what is not wanted."
-
-    @property
-    def diff(self) -> str:
-        """What was there before, a line a path."""
-        return "".join(f"{path}: there\n" for path in self.removed)
 
 
 def remove_all(host: Host, names: Iterable[str], force: bool = False, dry_run: bool = False) -> Removal:
