@@ -38,7 +38,8 @@ class ActionModule(ActionBase):
             write_files(folder, {PAGE: text})
         except OSError as error:
             raise AnsibleActionFail(
-                f"the rollback's page cannot be written to {folder}: {error.strerror} ({error.filename}). "
+                f"the host is restored, but the rollback's page cannot be written to {folder}: "
+                f"{error.strerror} ({error.filename}). "
                 "Next: make the folder writable, or name another one in report_reports_dir."
             ) from None
         return {"changed": True, "page": str(folder / PAGE)}
