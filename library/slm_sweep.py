@@ -70,6 +70,13 @@ options:
       - For O(state=planned).
     type: dict
     default: {}
+  share_bytecode:
+    description:
+      - Where modules that the loader imports lack bytecode, give all its starts, stock's too, one cache for them, so
+        that no sample pays for compiling. Not in a sweep of arms with C(first_token), nor with O(scope=app).
+      - For O(state=planned).
+    type: bool
+    default: true
   home:
     description: The measurement's folder on the host.
     type: path
@@ -128,7 +135,7 @@ EXAMPLES = r"""
 RETURN = r"""
 plan:
   description: What is measured and in which order (run_id, seed, arms, left_out, dtypes, stock, subject,
-    weights_pairs, no_template).
+    weights_pairs, no_template, bytecode).
   returned: state is planned or finished
   type: dict
 is_resumed:
@@ -195,6 +202,7 @@ SWEEP = {
     "margin": {"type": "raw", "default": "1G"},
     "max_share": {"type": "raw", "default": 0.5},
     "programs": {"type": "dict", "default": {}},
+    "share_bytecode": {"type": "bool", "default": True},
     "run": {**RUN_ARGUMENT, "required": True},
 }
 

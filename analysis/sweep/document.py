@@ -17,7 +17,7 @@ from analysis.text.typed import typed
 SCHEMA_VERSION = 2
 _OF_MEASUREMENT = ("arm", "dtype_asked", "attempt", "elapsed_s", "measurement")
 
-_OF_PLAN = ("seed", "dtypes", "weights_pairs", "no_template")
+_OF_PLAN = ("seed", "dtypes", "weights_pairs", "no_template", "bytecode")
 
 
 def sweep_document(

@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.sweep.metrics import CONTROL, KINDS, REFERENCE, TIMES, TOTALS, WEIGHTS, Metric
 from analysis.sweep.rule import FEWEST_PAIRS, Array, expected_half_width, is_settled, scatter_within_blocks
-from analysis.sweep.sweep import Arm, ArmLeftOut, Stopping
+from analysis.sweep.sweep import Arm, ArmLeftOut, SharedBytecode, Stopping
 from analysis.text import units
 from analysis.text.typed import typed
 
@@ -96,6 +96,7 @@ class Plan:
     left_out: tuple[ArmLeftOut, ...]
     weights_pairs: int = 0
     no_template: str = ""
+    bytecode: SharedBytecode | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def outlook(planned: Mapping[str, Any], stopping: Mapping[str, Any]) -> list[str
         )
     if plan.no_template:
         lines.append(f"Every load is a fresh process's: {plan.no_template}.")
+    if plan.bytecode:
+        lines.append(plan.bytecode.sentence())
     if start.restored:
         lines.append("An earlier sweep was cut short; the settings it had left behind are restored.")
     if start.is_resumed:

@@ -271,6 +271,8 @@ def _protocol(sweep: AnalysedSweep) -> Markdown:
         f"Student intervals of paired differences; {rule.comparisons} comparisons a metric, whose intervals hold "
         f"jointly with {units.percent(rule.confidence)}. At least {rule.fewest_pairs} pairs for any claim.",
     ]
+    if sweep.protocol.bytecode:
+        shown.append(sweep.protocol.bytecode.sentence())
     odd = [
         (counts["lukewarm"], "lukewarm: neither cold nor warm when verified"),
         (counts["failed"], "failed"),

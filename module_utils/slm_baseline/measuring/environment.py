@@ -37,7 +37,7 @@ _PROBE_TIMEOUT_S = 60.0
 _BUILD_TIMEOUT_S = 3600.0
 _FILES = ("requirements.txt", "slm_load.py", "build_model.py", "gpu_copy_rate.py")
 _OURS = (
-    *("venv", "scratch", *_FILES, *map(temporary_name, _FILES)),
+    *("venv", "scratch", "bytecode", *_FILES, *map(temporary_name, _FILES)),
     *(f"models/{shape}" for shape in EMBEDDED_MODEL_BYTES),
 )
 _SCRIPT = re.compile(r"[a-z][a-z0-9_]*\.py", re.ASCII)

@@ -28,7 +28,8 @@ class Plan:
     `stock` maps knob names to the host's own values, `subject` says what is measured and how (model, interpreter, cold
     scope, kernel); its content is opaque here. `weights_pairs` is how many pairs a template's children measure in each
     cell of a block of weights; where it is 0, `no_template` says why there is no such block. `drawn` says what each
-    block measures, by number, from before it begins on; a block of an older plan measures everything.
+    block measures, by number, from before it begins on; a block of an older plan measures everything. `bytecode` says
+    what cache all starts share (`SharedBytecode.share`), None where they share none.
     """
 
     run_id: str
@@ -43,6 +44,7 @@ class Plan:
     asked: list[dict[str, Any]] = field(default_factory=list)
     weights_pairs: int = 0
     no_template: str = ""
+    bytecode: dict[str, Any] | None = None
     drawn: dict[str, dict[str, Any]] = field(default_factory=dict)
     is_finished: bool = False
 
@@ -86,6 +88,8 @@ def _typed(plan: Plan) -> Plan:
             raise TypeError(f"{name} is no {kind.__name__}")
     if not all(isinstance(value, str) for value in (*plan.dtypes, *plan.stock.values())):
         raise TypeError("dtypes and stock values are text")
+    if plan.bytecode is not None and not isinstance(plan.bytecode["folder"], str):
+        raise TypeError("a cache has a folder")
     for arm in (*plan.asked, *plan.arms):
         Arm.from_dict(arm)
     for block in plan.drawn:

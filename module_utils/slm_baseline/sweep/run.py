@@ -10,6 +10,7 @@ from typing import Any
 from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.trees import remove_tree
 from ..measuring.canary import best_canary
 from ..measuring.model_files import expected_bytes
 from ..measuring.protocol import Subject
@@ -22,6 +23,7 @@ from ..settings.restore import undo_sweep
 from ..settings.snapshot import refuse_unfinished_sweep, take
 from .bench import Bench
 from .block import run_block
+from .bytecode import SharedBytecode, using
 from .design import (
     CONTROL,
     MEASUREMENTS,
@@ -47,7 +49,8 @@ class SweepRequest:
     """What the user asked for, checked for sense.
 
     `subject` says what is measured and how; a resumed sweep must have the same. `stored_dtype` is the one that the
-    model's weights have in their files. `recorder` starts the subject for arms of the first token.
+    model's weights have in their files. `recorder` starts the subject for arms of the first token;
+    `bytecode` is the cache that the starts may share, None where they are to stay as they are.
     """
 
     arms: list[Arm]
@@ -61,6 +64,7 @@ class SweepRequest:
     weights_pairs: int = 0
     is_new: bool = False
     recorder: Recorder | None = None
+    bytecode: SharedBytecode | None = None
 
 
 def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,9 +75,11 @@ def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     subject = make_subject(host, request)
     if given["state"] == "planned":
         asked = parse_sweep(given, subject.model.weight_bytes)
-        about = subject_record(host, request, subject)
+        about = {**subject_record(host, request, subject), "share_bytecode": given["share_bytecode"]}
         recorder = Recorder.of(subject, given["programs"])
         asked = replace(asked, subject=about, stored_dtype=subject.model.dtype, recorder=recorder)
+        if given["share_bytecode"]:
+            asked = replace(asked, bytecode=SharedBytecode(subject, f"{request.environment.home}/bytecode"))
         planned = plan_sweep(host, asked, lambda: why_no_template(subject, asked.dtypes))
         return {"changed": planned["restored"], **planned}
     if given["state"] == "block":
@@ -190,8 +196,12 @@ def plan_sweep(host: Host, request: SweepRequest, why_not: Callable[[], str] = l
         # What a host can do may change with its free memory: the arms chosen at the beginning stay.
         require_same(unfinished, asked=fresh.asked, dtypes=fresh.dtypes, stock=fresh.stock, subject=fresh.subject)
     starts = record_starts(host, request.arms, request.recorder)
-    chosen = unfinished or _with_template(_without_gain(fresh, starts), why_not)
-    if not unfinished:
+    if unfinished:
+        chosen = unfinished
+        if request.bytecode:
+            request.bytecode.require(host, chosen.bytecode)
+    else:
+        chosen = _with_template(_with_bytecode(_without_gain(fresh, starts), host, request.bytecode), why_not)
         save_plan(host, chosen)
     return {
         "plan": chosen.to_json(),
@@ -205,6 +215,17 @@ def _without_gain(plan: Plan, starts: Starts) -> Plan:
     """The plan without arms whose bytecode the host has already."""
     arms, left_out = without_gain([Arm.from_dict(arm) for arm in plan.arms], starts)
     return replace(plan, arms=[arm.as_dict() for arm in arms], left_out=[*plan.left_out, *left_out])
+
+
+def _with_bytecode(plan: Plan, host: Host, cache: SharedBytecode | None) -> Plan:
+    """The plan with a cache that all starts share, where that is asked for, saves time and blurs nothing.
+
+    Bytecode is itself an arm of the first token, and the cold scope `app` evicts libraries without it.
+    """
+    asks_imports = any(Arm.from_dict(arm).is_first_token for arm in plan.asked)
+    if cache is None or asks_imports or cache.subject.scope == "app":
+        return plan
+    return replace(plan, bytecode=cache.share(host))
 
 
 def _with_template(plan: Plan, why_not: Callable[[], str]) -> Plan:
@@ -281,6 +302,7 @@ def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
     current = _current(host)
     undo_sweep(host)
     require_same(current, stock=_stock(host, current.run_id))
+    subject = using(host, subject, current.bytecode)
     before = read_sweep_samples(host, current.run_id)
     number = _next_block(host, current)
     design = current.design(number)
@@ -322,6 +344,8 @@ def close_sweep(host: Host) -> bool:
     if current.is_finished:
         return False
     forget_starts(host)
+    if current.bytecode:
+        remove_tree(host.path(current.bytecode["folder"]))
     save_plan(host, replace(current, is_finished=True))
     return True
 

@@ -454,6 +454,14 @@ def test_the_report_says_which_measurement_a_figure_is_of() -> None:
     assert "Every sample is a fresh process: it cannot \\*fork\\*." in sweep_files(analysed(alone))["sweep.md"]
 
 
+def test_the_report_says_that_all_starts_shared_bytecode() -> None:
+    made = document(blocks=6)
+    assert "share a cache" not in sweep_files(analysed(made))["sweep.md"]
+    shared = {"folder": "/opt/slm-baseline/bytecode", "modules": 2301, "saving_s": 11.04}
+    told = sweep_files(analysed({**made, "protocol": {**made["protocol"], "bytecode": shared}}))["sweep.md"]
+    assert "2301 modules that the loader imports had no bytecode, which costs a start 11.0 s: all starts share" in told
+
+
 def test_an_arm_that_was_left_out_of_later_blocks_has_lost_no_pair() -> None:
     made = document(blocks=8)
     kept = [each for each in made["measurements"] if each["arm"] != "never" or each["sample"]["block"] <= 6]
@@ -490,6 +498,7 @@ def test_the_outlook_names_arms_and_what_is_left_out() -> None:
         "dtypes": ["auto"],
         "seed": 7,
         "left_out": [{"arm": "mthp-64k", "why": "no such knob."}],
+        "bytecode": {"folder": "/opt/slm-baseline/bytecode", "modules": 1735, "saving_s": 5.84},
     }
     planned = {
         "plan": plan,
@@ -498,6 +507,7 @@ def test_the_outlook_names_arms_and_what_is_left_out() -> None:
         "progress": {"done": 2, "spent_s": 0.0, "times": [], "cells": []},
     }
     told = " ".join(outlook(planned, {**PROTOCOL, "blocks": 3}))
+    assert "1735 modules that the loader imports had no bytecode, which costs a start 5.84 s" in told
     for words in ("stock-again", "seed 7", "cut short", "2 of whose blocks", "mthp-64k is left out", "fewer than 6"):
         assert words in told
 

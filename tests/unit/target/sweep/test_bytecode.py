@@ -1,0 +1,130 @@
+"""The cache that all starts of a sweep share: when it is made, who gets it, and that it goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.measuring.interpreter import Interpreter
+from ansible.module_utils.slm_baseline.measuring.loader_process import Loader
+from ansible.module_utils.slm_baseline.measuring.model_files import Model
+from ansible.module_utils.slm_baseline.measuring.protocol import Subject
+from ansible.module_utils.slm_baseline.measuring.sample import Trial
+from ansible.module_utils.slm_baseline.sweep import bytecode, run
+from ansible.module_utils.slm_baseline.sweep.bytecode import SharedBytecode, using
+from ansible.module_utils.slm_baseline.sweep.design import parse_arms
+
+from tests.fake_kernel import FakeKernel
+from tests.fakes import build_host
+from tests.unit.target.sweep.test_run import REQUEST, Loads
+
+FOLDER = "/opt/slm-baseline/bytecode"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeKernel:
+    kernel = FakeKernel(build_host(tmp_path))
+    kernel.path("/opt/slm-baseline").mkdir(parents=True)
+    return kernel
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Subject:
+    """A program that imports one module which has no bytecode, as a loader that cannot write beside it."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "imported_by_the_loader.py").write_text("answer = 42\n")
+    script = tmp_path / "slm_load.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(tmp_path / 'lib')!r})\nimport imported_by_the_loader\n")
+    loader = Loader(sys.executable, str(script), (), None, 30.0, scratch=str(tmp_path))
+    model = Model("tiny", "local", "/opt/model", None, (), "bfloat16", 1)
+    return Subject(loader, model, Interpreter((3, 11, 0), {}, (), (), sys.executable))
+
+
+def _lacks(monkeypatch: pytest.MonkeyPatch, saving_s: float | None) -> None:
+    """The host's imports as they were looked at; None where they could not be."""
+    found = {"missing": 20, "stale": 2, "unreadable": 1, "valid": 5, "saving_s": saving_s}
+    told = {"problem": "no"} if saving_s is None else {"bytecode": found}
+    monkeypatch.setattr(bytecode, "look_at_imports", lambda loader, files: told)
+
+
+def _environment(subject: Subject) -> dict[str, str]:
+    return dict(subject.loader_of(Trial(1, "cold")).env)
+
+
+def test_the_loader_itself_fills_a_cache_of_its_own_users(
+    host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lacks(monkeypatch, 11.0)
+    shared = SharedBytecode(subject, FOLDER).share(host)
+    assert shared == {"folder": FOLDER, "modules": 23, "saving_s": 11.0}
+    folder = host.path(FOLDER)
+    assert "imported_by_the_loader" in {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
+    assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
+    assert _environment(using(host, subject, shared)) == {"PYTHONPYCACHEPREFIX": str(folder)}
+
+
+@pytest.mark.parametrize("saving_s", [None, 0.0, 0.49])
+def test_where_little_is_to_be_saved_starts_stay_as_they_are(
+    host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch, saving_s: float | None
+) -> None:
+    _lacks(monkeypatch, saving_s)
+    left_over = host.path(f"{FOLDER}/of/an/earlier/sweep.pyc")
+    left_over.parent.mkdir(parents=True)
+    left_over.touch()
+    assert SharedBytecode(subject, FOLDER).share(host) is None
+    assert not host.exists(FOLDER)
+    assert using(host, subject, None) is subject
+
+
+@pytest.mark.parametrize(("scope", "arm"), [("app", {}), ("host", {"first_token": {"bytecode": True}})])
+def test_it_is_shared_only_where_it_blurs_nothing(
+    host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch, scope: str, arm: dict[str, Any]
+) -> None:
+    _lacks(monkeypatch, 11.0)
+    cache = SharedBytecode(replace(subject, scope=scope), FOLDER)
+    arms = [*REQUEST.arms, *(parse_arms([{"name": "stock"}, {"name": "stock-again"}, {"name": "a", **arm}])[2:])]
+    plan = run.plan_sweep(host, replace(REQUEST, arms=arms if arm else REQUEST.arms, bytecode=cache))["plan"]
+    assert plan["bytecode"] is None
+
+
+def test_every_sample_of_a_sweep_uses_the_cache_and_its_end_removes_it(
+    host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lacks(monkeypatch, 11.0)
+    loads, seen = Loads(monkeypatch), []
+    measure = loads.measure
+
+    def measured(host: Host, subject: Subject, *rest: Any) -> Any:
+        seen.append(_environment(subject).get("PYTHONPYCACHEPREFIX"))
+        return measure(host, subject, *rest)
+
+    monkeypatch.setattr("ansible.module_utils.slm_baseline.sweep.bench.measure_sample", measured)
+    asked = replace(REQUEST, bytecode=SharedBytecode(subject, FOLDER))
+    assert run.plan_sweep(host, asked)["plan"]["bytecode"]["modules"] == 23
+    run.measure_next_block(host, subject)
+    assert seen == [str(host.path(FOLDER))] * 6
+    run.close_sweep(host)
+    assert not host.exists(FOLDER)
+
+
+def test_a_sweep_whose_cache_was_purged_measures_nothing_until_it_is_filled_again(
+    host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lacks(monkeypatch, 11.0)
+    Loads(monkeypatch)
+    asked = replace(REQUEST, bytecode=SharedBytecode(subject, FOLDER))
+    run.plan_sweep(host, asked)
+    for path in sorted(host.path(FOLDER).rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    host.path(FOLDER).rmdir()
+    with pytest.raises(SettingError, match="sweep_share_bytecode"):
+        run.measure_next_block(host, subject)
+    assert run.plan_sweep(host, asked)["is_resumed"]
+    assert list(host.path(FOLDER).rglob("*.pyc"))
+    assert run.measure_next_block(host, subject)["block"] == 1
