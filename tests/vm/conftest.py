@@ -13,6 +13,7 @@ import pytest
 
 from tests.vm.fleet import SMALL_TUNING, Fleet
 from tests.vm.image import (
+    ARM64,
     BOOKWORM,
     BULLSEYE,
     CACHE,
@@ -37,6 +38,7 @@ MACHINES: dict[str, tuple[Debian, Shape]] = {
     "two": (BOOKWORM, Shape(cpus=2, numa_nodes=2)),
     "bullseye": (BULLSEYE, Shape(cpus=1)),
     "trixie": (TRIXIE, Shape(memory_mib=2560, cpus=1)),
+    "arm64": (ARM64, Shape(cpus=1)),
     # Its server has the same packages as the loader of `one`.
     "engine": (BOOKWORM, Shape(memory_mib=3072, cpus=2)),
     "hardened": (HARDENED, Shape(cpus=1)),

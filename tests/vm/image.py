@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import inspect
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,16 +19,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.vm import foreign
+from tests.vm.emulator import EMULATORS
+from tests.vm.foreign import second_stage
 from tests.vm.tools import Command, VmTestError, as_root, require_programs, run, search_path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = REPOSITORY / ".cache" / "vm"
 OPERATOR = "deploy"
 
-PACKAGES = (
-    *("systemd-sysv", "udev", "libpam-systemd", "openssh-server", "python3", "linux-image-cloud-amd64"),
-    *("procps", "iproute2", "kmod", "sudo", "tuned"),
-)
+PACKAGES = ("systemd-sysv", "udev", "libpam-systemd", "openssh-server", "python3", "procps", "iproute2", "kmod", "sudo")
 DISK_SIZE = "3G"
 
 # Present before debootstrap runs, so that the kernel package builds a small initrd the first time.
@@ -56,6 +57,7 @@ MASKED_UNITS = (
     "fstrim.timer",
     "getty@tty1.service",
     "serial-getty@ttyS0.service",
+    "serial-getty@ttyAMA0.service",
     "systemd-logind.service",
     "systemd-pstore.service",
 )
@@ -72,12 +74,29 @@ class Debian:
     python: str
     measures: bool = True
     extra_packages: tuple[str, ...] = ()
+    architecture: str = "amd64"
+    other_packages: tuple[str, ...] = ("linux-image-cloud-amd64", "tuned")
+
+    @property
+    def name(self) -> str:
+        """What its image is called."""
+        words = [self.suite, "hardened" if self.extra_packages else "", self.architecture.replace("amd64", "")]
+        return "-".join(filter(None, words))
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        return (*PACKAGES, *self.other_packages, *self.extra_packages)
 
 
 # The loader's environment needs Python 3.11.
 BULLSEYE = Debian("bullseye", "3.9", measures=False)
 BOOKWORM = Debian("bookworm", "3.11")
 TRIXIE = Debian("trixie", "3.13")
+# Pages of 16 KiB: no size of a page, huge or not, is what it is on the others. Its processor is emulated, so it has
+# little to configure.
+ARM64 = replace(
+    TRIXIE, measures=False, architecture="arm64", other_packages=("linux-image-arm64-16k", "busybox-static", "dbus")
+)
 # Host hardening that the plain images do without: both security modules, with a policy, and generated locales.
 HARDENED = replace(
     BOOKWORM,
@@ -91,6 +110,7 @@ class BaseImage:
     """What a machine boots from: a raw root disk, its kernel and initrd, and the key that may log in."""
 
     folder: Path
+    architecture: str = "amd64"
 
     @property
     def disk(self) -> Path:
@@ -117,11 +137,12 @@ def base_image(debian: Debian = BOOKWORM) -> BaseImage:
         _build_base(debian, folder, log)
 
     recipe = "\n".join(
-        [inspect.getsource(_build_base), inspect.getsource(_configure), repr(debian), repr(PACKAGES), DISK_SIZE]
+        [*(inspect.getsource(part) for part in (_build_base, _put_files, _commands)), repr(debian), repr(PACKAGES)]
     )
-    recipe += repr((OPERATOR, FILES_BEFORE, FILES_AFTER, FSTAB, FSTAB_MEASURING, MASKED_UNITS))
-    name = f"{debian.suite}-hardened" if debian.extra_packages else debian.suite
-    return BaseImage(_cached(name, recipe, build))
+    recipe += repr((DISK_SIZE, OPERATOR, FILES_BEFORE, FILES_AFTER, FSTAB, FSTAB_MEASURING, MASKED_UNITS))
+    if debian.architecture != "amd64":
+        recipe += inspect.getsource(foreign)
+    return BaseImage(_cached(debian.name, recipe, build), debian.architecture)
 
 
 def python_disk(requirements: Path, debian: Debian = BOOKWORM) -> Path:
@@ -178,46 +199,63 @@ def locked(path: Path) -> Iterator[None]:
 
 def _build_base(debian: Debian, folder: Path, log: Path) -> None:
     root = folder.parent / "root"
+    disk = folder / "disk.img"
     sudo = as_root()
     for name, text in FILES_BEFORE.items():
         _write(root / name, text)
     try:
-        packages = ",".join(PACKAGES + debian.extra_packages)
-        what: Command = ["--variant=minbase", f"--include={packages}", debian.suite]
-        run([*sudo, "debootstrap", *what, root, debian_mirror()], log)
-        _configure(debian, root, folder, sudo, log)
-        run([*sudo, "mke2fs", "-q", "-t", "ext4", "-d", root, "-m", "0", folder / "disk.img", DISK_SIZE], log)
-        for kind, name in (("vmlinuz-*", "vmlinuz"), ("initrd.img-*", "initrd.img")):
-            (source,) = (root / "boot").glob(kind)
-            run([*sudo, "cp", source, folder / name], log)
+        what: Command = ["--variant=minbase", f"--include={','.join(debian.packages)}", debian.suite]
+        if debian.architecture == "amd64":
+            run([*sudo, "debootstrap", *what, root, debian_mirror()], log)
+            _put_files(debian, root, folder, sudo, log)
+            for command in _commands(debian):
+                run([*sudo, "chroot", root, *command], log)
+            run([*sudo, "mke2fs", "-q", "-t", "ext4", "-d", root, "-m", "0", disk, DISK_SIZE], log)
+        else:
+            there = ["--foreign", f"--arch={debian.architecture}"]
+            run([*sudo, "debootstrap", *there, *what, root, debian_mirror()], log)
+            _put_files(debian, root, folder, sudo, log)
+            commands = [shlex.join(command) for command in _commands(debian)]
+            second_stage(EMULATORS[debian.architecture], root, commands, (disk, DISK_SIZE), log)
         run([*sudo, "chown", "-R", f"{os.getuid()}:{os.getgid()}", folder], log)
+        for name in ("vmlinuz", "initrd.img"):
+            run(["debugfs", "-R", f"dump /boot/{name} {folder / name}", disk], log)
     finally:
         subprocess.run([*sudo, "rm", "-rf", "--one-file-system", str(root)], check=True)
 
 
-def _configure(debian: Debian, root: Path, folder: Path, sudo: list[str], log: Path) -> None:
-    """Make a bare Debian tree the machine that the tests want: key, operator, network, quiet boot."""
+def _put_files(debian: Debian, root: Path, folder: Path, sudo: list[str], log: Path) -> None:
+    """What makes a bare Debian tree the machine that the tests want, as far as files do: key, network, quiet boot."""
     key = folder / "id_ed25519"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "slm-baseline-tests", "-f", key], log)
-    chroot: Command = [*sudo, "chroot", root]
-    # No password, yet not locked: without PAM sshd turns locked accounts away.
-    run([*chroot, "useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", OPERATOR], log)
-    for home, owner in (("root", "root"), (f"home/{OPERATOR}", OPERATOR)):
-        run([*chroot, "install", "-d", "-m", "700", "-o", owner, "-g", owner, f"/{home}/.ssh"], log)
-        run([*sudo, "cp", key.with_suffix(".pub"), root / home / ".ssh/authorized_keys"], log)
-        run([*chroot, "chown", f"{owner}:{owner}", f"/{home}/.ssh/authorized_keys"], log)
+    run([*sudo, "cp", key.with_suffix(".pub"), root / "authorized_keys"], log)
     with tempfile.TemporaryDirectory() as staging:
         fstab = FSTAB + FSTAB_MEASURING if debian.measures else FSTAB
         for name, text in {**FILES_AFTER, "etc/fstab": fstab}.items():
             _write(Path(staging) / name, text)
             run([*sudo, "install", "-D", "-m", "644", Path(staging) / name, root / name], log)
-    run([*sudo, "mkdir", root / "opt/slm-python"], log)
-    run([*sudo, "rm", "-rf", root / "var/cache/apt", root / "var/lib/apt/lists", root / "usr/share/doc"], log)
-    # An empty machine id would make every first boot run systemd's presets over the units.
-    run([*chroot, "systemd-machine-id-setup"], log)
-    run([*chroot, "systemctl", "mask", *MASKED_UNITS], log)
-    run([*chroot, "systemctl", "disable", "tuned.service", "remote-fs.target"], log)
-    run([*chroot, "systemctl", "enable", "systemd-networkd.service"], log)
+    run([*sudo, "mkdir", "-p", root / "opt/slm-python"], log)
+
+
+def _commands(debian: Debian) -> list[list[str]]:
+    """What the tree's own programs do to that end, in order: operator, machine id, units."""
+    disabled = ["remote-fs.target", *(["tuned.service"] if "tuned" in debian.packages else [])]
+    commands = [["useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", OPERATOR]]
+    for home, owner in (("/root", "root"), (f"/home/{OPERATOR}", OPERATOR)):
+        whose = ["-o", owner, "-g", owner]
+        commands.append(["install", "-d", "-m", "700", *whose, f"{home}/.ssh"])
+        commands.append(["install", "-m", "600", *whose, "/authorized_keys", f"{home}/.ssh/authorized_keys"])
+    return [
+        *commands,
+        ["rm", "-rf", "/authorized_keys", "/var/cache/apt", "/var/lib/apt/lists", "/usr/share/doc"],
+        # An empty machine id would make every first boot run systemd's presets over the units.
+        ["systemd-machine-id-setup"],
+        ["systemctl", "mask", *MASKED_UNITS],
+        ["systemctl", "disable", *disabled],
+        ["systemctl", "enable", "systemd-networkd.service"],
+        # Under names without a version, to be taken from the disk.
+        ["sh", "-c", "cp /boot/vmlinuz-* /boot/vmlinuz; cp /boot/initrd.img-* /boot/initrd.img"],
+    ]
 
 
 def _build_python_disk(requirements: Path, version: str, base: BaseImage, folder: Path, log: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.vm.emulator import EMULATORS
 from tests.vm.image import OPERATOR, BaseImage
 from tests.vm.monitor import Monitor
 from tests.vm.tools import VmTestError, run, search_path
@@ -76,7 +77,7 @@ class Machine:
         """Switch the power on and return at once; from a snapshot the machine goes on where it was taken."""
         ours, theirs = socket.socketpair()
         # PDEATHSIG ends QEMU when this process dies in whatever way; it is why no thread may start a machine.
-        command = ["setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", *self._arguments(theirs.fileno())]
+        command = ["setpriv", "--pdeathsig", "KILL", *self._arguments(theirs.fileno())]
         if snapshot:
             command += ["-loadvm", snapshot]
         with theirs, (self.folder / "qemu.log").open("ab") as log:
@@ -250,9 +251,9 @@ class Machine:
 
     def _arguments(self, monitor_fd: int) -> list[str]:
         shape = self.shape
-        kernel = f"root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet {shape.kernel_arguments}"
-        words = ["-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35", "-m", f"{shape.memory_mib}M"]
-        words += ["-accel", "kvm", "-cpu", "host"] if USE_KVM else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        emulator = EMULATORS[self.image.architecture]
+        kernel = f"root=/dev/vda rw console={emulator.console} net.ifnames=0 quiet {shape.kernel_arguments}"
+        words = [*emulator.words(USE_KVM and self.image.architecture == "amd64"), "-m", f"{shape.memory_mib}M"]
         words += ["-kernel", f"{self.image.kernel}", "-initrd", f"{self.image.initrd}", "-append", kernel]
         words += ["-serial", f"file:{self.console}"]
         words += ["-chardev", f"socket,id=monitor,fd={monitor_fd}", "-mon", "chardev=monitor,mode=control"]

@@ -13,7 +13,8 @@ END = "<!-- The support table ends. -->"
 Cell = tuple[str, str]
 """A row and a column."""
 
-SYSTEMS = ("Debian 11", "Debian 12", "Debian 13")
+ARM64 = "Debian 13, arm64, pages of 16 KiB"
+SYSTEMS = ("Debian 11", "Debian 12", "Debian 13", ARM64)
 VERSIONS = "kernel, Python, systemd"
 TUNED = "tuned; a second run changes nothing"
 AUDITED = "audit clean; a drift named"

@@ -17,7 +17,7 @@ from tests.vm.support import Cell
 from tests.vm.test_measurement import measure_tiny_model
 
 TUNE = ("baseline.yml", "--tags", "tune")
-MACHINE_OF = {"Debian 11": "bullseye", "Debian 12": "one", "Debian 13": "trixie"}
+MACHINE_OF = {"Debian 11": "bullseye", "Debian 12": "one", "Debian 13": "trixie", support.ARM64: "arm64"}
 EVERY_SYSTEM = [
     pytest.param(system, marks=pytest.mark.xdist_group(name), id=name) for system, name in MACHINE_OF.items()
 ]

@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Program -> the Debian package that brings it.
+PROGRAMS_OF_FOREIGN = {
+    "qemu-system-aarch64": "qemu-system-arm",
+    "dpkg-deb": "dpkg",
+    "depmod": "kmod",
+    "modprobe": "kmod",
+    "cpio": "cpio",
+}
+"""What a machine of another architecture needs besides."""
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
@@ -31,16 +39,16 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
-def missing_programs() -> list[str]:
-    """Names of the needed programs that are not installed, in the order of `PROGRAMS`."""
-    return [name for name in PROGRAMS if shutil.which(name, path=search_path()) is None]
+def missing_programs(wanted: Mapping[str, str] = PROGRAMS) -> list[str]:
+    """Names of the needed programs that are not installed, in the order in which they are wanted."""
+    return [name for name in wanted if shutil.which(name, path=search_path()) is None]
 
 
-def require_programs() -> None:
+def require_programs(wanted: Mapping[str, str] = PROGRAMS) -> None:
     """Raise VmTestError naming every missing program and the one line that installs them all."""
-    missing = missing_programs()
+    missing = missing_programs(wanted)
     if missing:
-        packages = " ".join(sorted({PROGRAMS[name] for name in missing}))
+        packages = " ".join(sorted({wanted[name] for name in missing}))
         raise VmTestError(
             f"missing: {', '.join(missing)}. Next: apt-get install --no-install-recommends {packages}",
         )
