@@ -45,10 +45,10 @@ class SharedBytecode:
             return None
         modules = lacking["missing"] + lacking["stale"] + lacking["unreadable"]
         shared = {"folder": self.folder, "modules": modules, "saving_s": round(lacking["saving_s"], 3)}
-        self.require(host, shared)
+        self.ensure(host, shared)
         return shared
 
-    def require(self, host: Host, shared: Mapping[str, Any] | None) -> None:
+    def ensure(self, host: Host, shared: Mapping[str, Any] | None) -> None:
         """Have the cache that the sweep was planned with: a purge may have taken it since."""
         if not shared or host.exists(self.folder):
             return

@@ -199,7 +199,7 @@ def plan_sweep(host: Host, request: SweepRequest, why_not: Callable[[], str] = l
     if unfinished:
         chosen = unfinished
         if request.bytecode:
-            request.bytecode.require(host, chosen.bytecode)
+            request.bytecode.ensure(host, chosen.bytecode)
     else:
         chosen = _with_template(_with_bytecode(_without_gain(fresh, starts), host, request.bytecode), why_not)
         save_plan(host, chosen)
