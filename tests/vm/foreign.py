@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.vm.emulator import Emulator
-from tests.vm.tools import PROGRAMS_OF_FOREIGN, Command, VmTestError, as_root, require_programs, run
+from tests.vm.tools import PROGRAMS_OF_FOREIGN, Command, VmTestError, as_root, require_programs, run, search_path
 
 MODULES = ("virtio_blk", "ext4")
 TIMEOUT_S = 3600
@@ -119,6 +119,7 @@ def _modules(unpacked: Path, version: str) -> list[Path]:
     found: dict[Path, None] = {}
     for name in MODULES:
         command = ["modprobe", "-d", str(unpacked), "-S", version, "--show-depends", name]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        env = {**os.environ, "PATH": search_path()}
+        told = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
         found.update({Path(line.split()[1]): None for line in told.splitlines() if line.startswith("insmod ")})
     return list(found)

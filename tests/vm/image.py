@@ -21,7 +21,6 @@ from pathlib import Path
 
 from tests.vm import foreign
 from tests.vm.emulator import EMULATORS
-from tests.vm.foreign import second_stage
 from tests.vm.tools import Command, VmTestError, as_root, require_programs, run, search_path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -204,19 +203,18 @@ def _build_base(debian: Debian, folder: Path, log: Path) -> None:
     for name, text in FILES_BEFORE.items():
         _write(root / name, text)
     try:
+        is_foreign = debian.architecture != "amd64"
+        there = ["--foreign", f"--arch={debian.architecture}"] if is_foreign else []
         what: Command = ["--variant=minbase", f"--include={','.join(debian.packages)}", debian.suite]
-        if debian.architecture == "amd64":
-            run([*sudo, "debootstrap", *what, root, debian_mirror()], log)
-            _put_files(debian, root, folder, sudo, log)
+        run([*sudo, "debootstrap", *there, *what, root, debian_mirror()], log)
+        _put_files(debian, root, folder, sudo, log)
+        if not is_foreign:
             for command in _commands(debian):
                 run([*sudo, "chroot", root, *command], log)
             run([*sudo, "mke2fs", "-q", "-t", "ext4", "-d", root, "-m", "0", disk, DISK_SIZE], log)
         else:
-            there = ["--foreign", f"--arch={debian.architecture}"]
-            run([*sudo, "debootstrap", *there, *what, root, debian_mirror()], log)
-            _put_files(debian, root, folder, sudo, log)
             commands = [shlex.join(command) for command in _commands(debian)]
-            second_stage(EMULATORS[debian.architecture], root, commands, (disk, DISK_SIZE), log)
+            foreign.second_stage(EMULATORS[debian.architecture], root, commands, (disk, DISK_SIZE), log)
         run([*sudo, "chown", "-R", f"{os.getuid()}:{os.getgid()}", folder], log)
         for name in ("vmlinuz", "initrd.img"):
             run(["debugfs", "-R", f"dump /boot/{name} {folder / name}", disk], log)
@@ -240,6 +238,7 @@ def _put_files(debian: Debian, root: Path, folder: Path, sudo: list[str], log: P
 def _commands(debian: Debian) -> list[list[str]]:
     """What the tree's own programs do to that end, in order: operator, machine id, units."""
     disabled = ["remote-fs.target", *(["tuned.service"] if "tuned" in debian.packages else [])]
+    # No password, yet not locked: without PAM sshd turns locked accounts away.
     commands = [["useradd", "--create-home", "--shell", "/bin/bash", "--password", "*", OPERATOR]]
     for home, owner in (("/root", "root"), (f"/home/{OPERATOR}", OPERATOR)):
         whose = ["-o", owner, "-g", owner]
@@ -254,7 +253,7 @@ def _commands(debian: Debian) -> list[list[str]]:
         ["systemctl", "disable", *disabled],
         ["systemctl", "enable", "systemd-networkd.service"],
         # Under names without a version, to be taken from the disk.
-        ["sh", "-c", "cp /boot/vmlinuz-* /boot/vmlinuz; cp /boot/initrd.img-* /boot/initrd.img"],
+        ["sh", "-c", "cp /boot/vmlinuz-* /boot/vmlinuz && cp /boot/initrd.img-* /boot/initrd.img"],
     ]
 
 

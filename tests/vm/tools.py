@@ -9,14 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Program -> the Debian package that brings it.
-PROGRAMS_OF_FOREIGN = {
-    "qemu-system-aarch64": "qemu-system-arm",
-    "dpkg-deb": "dpkg",
-    "depmod": "kmod",
-    "modprobe": "kmod",
-    "cpio": "cpio",
-}
-"""What a machine of another architecture needs besides."""
 PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
@@ -26,6 +18,14 @@ PROGRAMS = {
     "ssh-keygen": "openssh-client",
     "setpriv": "util-linux",
 }
+PROGRAMS_OF_FOREIGN = {
+    "qemu-system-aarch64": "qemu-system-arm",
+    "dpkg-deb": "dpkg",
+    "depmod": "kmod",
+    "modprobe": "kmod",
+    "cpio": "cpio",
+}
+"""What a machine of another architecture needs besides."""
 
 Command = Sequence[str | Path]
 
