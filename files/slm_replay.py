@@ -38,9 +38,13 @@ MIB = 1 << 20
 CHUNK_BYTES = 4 * MIB
 SMALL_BYTES = MIB // 4
 """A file with no more than this to read is asked for at once, and waited for when others have been asked for."""
-WORKERS = 8
-ASKED_AHEAD = 16
-"""Small files that a worker has asked for and not yet waited for: together as many as a disk's queue holds."""
+FOLDER_READERS = 4
+"""A folder and an inode are waited for where they are asked for, so several readers ask."""
+LARGE_READERS = 2
+"""Readers of large files, beside those of folders and of small ones. More of any kind bring nothing sooner and cost CPU
+that a start beside them lacks: eight of each cost 1.6 times as much on two CPUs."""
+ASKED_AHEAD = 128
+"""Small files asked for and not yet waited for, by one reader: as many as a disk's queue holds."""
 INODES_A_BLOCK = 16
 """Reading one inode brings its neighbours: 16 of 256 bytes in a block (ext4, which counts from 1), more elsewhere."""
 STREAMS = 4
@@ -128,7 +132,7 @@ def read_plan(path: str) -> Plan:
 
 
 class Tally:
-    """What was done, by all workers: appending to a list is one step under the interpreter's lock."""
+    """What was done, by all readers: appending to a list is one step under the interpreter's lock."""
 
     def __init__(self) -> None:
         self.first_request_ns = 0
@@ -191,19 +195,18 @@ class Replay:
         self.plan = plan
         self.tally = Tally()
         # A spinning disk gives the most to one reader: a second makes it seek.
-        spinning = plan.facts.get("spinning") == "1"
-        self.workers = 1 if spinning else WORKERS
-        self.streams = 1 if spinning else STREAMS
+        self.spinning = plan.facts.get("spinning") == "1"
+        self.streams = 1 if self.spinning else STREAMS
         self.medium_folios = pages_are_taken_back()
         self.inode_blocks: dict[int, set[int]] = {}
         self.null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
-    def together(self, workers: int, work: Callable[[Iterator[Item]], None], items: Sequence[Item]) -> None:
-        """`work(turns)` by several threads, each taking items from the same turns; returns when the last has ended."""
+    def begin(self, readers: int, work: Callable[[Iterator[Item]], None], items: Sequence[Item]) -> Callable[[], None]:
+        """`work(turns)` by several threads, each taking items from the same turns; the answer waits for all of them."""
         turns = iter(items)
-        running = [_thread.allocate_lock() for _ in range(min(workers, len(items)))]
+        running = [_thread.allocate_lock() for _ in range(min(readers, len(items)))]
 
-        def worker(lock: object) -> None:
+        def reader(lock: object) -> None:
             try:
                 work(turns)
             except OSError as error:
@@ -213,9 +216,13 @@ class Replay:
 
         for lock in running:
             lock.acquire()
-            _thread.start_new_thread(worker, (lock,))
-        for lock in running:
-            lock.acquire()
+            _thread.start_new_thread(reader, (lock,))
+
+        def wait() -> None:
+            for lock in running:
+                lock.acquire()
+
+        return wait
 
     def folders(self, turns: Iterator[str]) -> None:
         """Read folders: their blocks hold every name, and the answer for each that does not exist; then the inodes.
@@ -237,9 +244,9 @@ class Replay:
                 self.tally.unread.append(path)
 
     def files(self, turns: Iterator[Entry]) -> None:
-        """Read what a start reads of files of the imports; all of it is in memory when the last worker returns.
+        """Read what a start reads of files of the imports; all of it is in memory when the last reader returns.
 
-        Taking a turn is one call of a C iterator: no two workers get the same.
+        Taking a turn is one call of a C iterator: no two readers get the same.
         """
         asked: list[tuple[int, Entry]] = []
         try:
@@ -299,7 +306,7 @@ class Replay:
             if deep or self.streams == 1:
                 stream(iter(chunks))
             else:
-                self.together(self.streams, stream, chunks)
+                self.begin(self.streams, stream, chunks)()
         except OSError:
             self.tally.unread.append(entry.path)
         finally:
@@ -317,15 +324,26 @@ class Replay:
         finally:
             os.close(opening)
 
+    def read_imports(self, imports: Sequence[Entry]) -> None:
+        """Read all folders, and these files.
+
+        Large files need no inode that a folder would bring, so they do not wait for it; small ones come after the
+        folders, when their inodes are in memory. A disk that has to seek gets one reader, in the order of the start.
+        """
+        large = [] if self.spinning else [entry for entry in imports if entry.bytes > SMALL_BYTES]
+        others = imports if self.spinning else [entry for entry in imports if entry.bytes <= SMALL_BYTES]
+        wait_for_large = self.begin(LARGE_READERS, self.files, large)
+        self.begin(1 if self.spinning else FOLDER_READERS, self.folders, self.plan.folders)()
+        self.begin(1, self.files, others)()
+        wait_for_large()
+
     def run(self) -> str:
         """The whole replay; one line that says what it did."""
         plan, tally = self.plan, self.tally
         wanted = sum(entry.bytes for entry in [*plan.imports, *plan.weights])
         spare = int(available_bytes() * SPARE_SHARE)
-        self.together(self.workers, self.folders, plan.folders)
         imports_bytes = sum(entry.bytes for entry in plan.imports)
-        if imports_bytes <= spare:
-            self.together(self.workers, self.files, plan.imports)
+        self.read_imports(plan.imports if imports_bytes <= spare else [])
         imports_ns = time.monotonic_ns()
         before_weights_bytes = read_from_disk_bytes()
         if wanted <= spare:
