@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, changed_files, to_text
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.mincore import resident_ranges
 
 from files import slm_replay
 from tests.conftest import REPOSITORY
@@ -64,6 +65,24 @@ def test_it_reads_the_ranges_of_small_and_large_files_and_names_with_odd_bytes(t
     # What it read of imports is not among it; a file system in memory reads nothing.
     assert int(said["weights_read_bytes"]) <= 7 << 20
     assert float(said["ended_s"]) >= float(said["imports_s"]) >= float(said["first_request_s"]) > 0
+
+
+def test_it_reads_what_the_start_reads_and_nothing_behind_it(tmp_path: Path) -> None:
+    library = tmp_path / "lib.so"
+    size = 40 << 20
+    library.write_bytes(bytes(size))
+    descriptor = os.open(library, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if resident_ranges(descriptor, size):
+            pytest.skip("this file system keeps its files in memory")
+        pages = size // os.sysconf("SC_PAGESIZE")
+        ranges = ((0, 1500), (pages // 2, 70), (pages - 200, 200))
+        told(run(stored(tmp_path, [planned(library, ranges=ranges)])))
+        assert tuple(resident_ranges(descriptor, size)) == ranges
+    finally:
+        os.close(descriptor)
 
 
 def test_a_file_that_is_another_by_now_is_left_alone(tmp_path: Path) -> None:
