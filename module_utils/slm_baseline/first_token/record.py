@@ -25,11 +25,14 @@ _ELF = b"\x7fELF"
 
 @dataclass(frozen=True)
 class Recording:
-    """A plan, and what is to be known of it: what was seen and what could not be."""
+    """A plan, and what is to be known of it: what was seen, and how many opened files the start itself wrote.
+
+    These are in no plan, whether they are at their path or, as a file that is written under another name first, not.
+    """
 
     plan: Plan
     seen: Seen
-    unreadable: list[str]
+    written: int
 
 
 def record(host: Host, belongs: Callable[[int], bool | None], start: Callable[[], None]) -> Recording:
@@ -55,17 +58,20 @@ def plan_of(seen: Seen, below: Sequence[str], started_ns: int) -> Recording:
     # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
     folders = [*seen.folders, *below]
     files: list[PlanFile] = []
-    unreadable: list[str] = []
+    written = 0
     for opened in seen.opened.values():
         if not opened.is_folder:
             try:
                 file = _plan_file(opened)
             except OSError:
-                unreadable.append(opened.path)
-            else:
-                files += [file] if file and file.mtime_ns < started_ns else []
+                written += 1
+                continue
+            if file and file.mtime_ns < started_ns:
+                files.append(file)
+            elif file:
+                written += 1
     facts = {"page_bytes": str(mmap.PAGESIZE), "spinning": str(int(disk_seeks(files)))}
-    return Recording(Plan(facts, folders, files), seen, unreadable)
+    return Recording(Plan(facts, folders, files), seen, written)
 
 
 def _plan_file(opened: Opened) -> PlanFile | None:

@@ -30,6 +30,8 @@ from .watch import in_tree, in_unit
 
 LEAST_COMPILE_S = 0.2
 """CPU seconds of compiling at every start below which a bytecode cache is not worth its files."""
+WRITTEN_TELLS = 10
+"""A start that wrote more files than this (bytecode, compiled kernels) is none of those that follow: they read them."""
 UNATTRIBUTED_TELLS = 10
 """More than one opened file in so many without a process to ask is told."""
 _OUT_OF_REACH = (
@@ -145,6 +147,12 @@ def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], unit: Uni
                 outcome.notes.append("bytecode: nothing to gain; the modules that it imports are compiled already.")
             if not outcome.bytecode:
                 _remove_bytecode(host, target)
+        if outcome.starts == 1 and recording.written > WRITTEN_TELLS:
+            outcome.notes.append(
+                f"plan: the first start wrote {recording.written} files, so one that reads them is recorded, too."
+            )
+            recording = _recorded(host, target, unit, {})
+            outcome.starts = 2
         has_bytecode = outcome.bytecode is not None
         outcome.plan = recording.plan
         outcome.notes += notes_of(recording)

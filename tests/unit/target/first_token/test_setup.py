@@ -10,13 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.slm_baseline.first_token import setup
 from ansible.module_utils.slm_baseline.first_token.files import wanted_files
 from ansible.module_utils.slm_baseline.first_token.places import HOME
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
-from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove, rows
+from ansible.module_utils.slm_baseline.first_token.record import Recording
+from ansible.module_utils.slm_baseline.first_token.setup import WRITTEN_TELLS, difference, is_set_up, remove, rows
 from ansible.module_utils.slm_baseline.first_token.target import Target
+from ansible.module_utils.slm_baseline.first_token.watch import Seen
 from ansible.module_utils.slm_baseline.host.files import Host
 
+FACTS = {"page_bytes": "4096", "spinning": "0"}
 TARGET = Target("vllm", unit="vllm.service", ready="port", ready_at="8000")
 
 
@@ -55,6 +59,26 @@ def test_a_target_that_is_set_up_is_clean_and_another_is_not_it(host: Host) -> N
     assert is_set_up(host, TARGET)
     assert not is_set_up(host, Target("vllm", unit="vllm.service", ready="port", ready_at="8001"))
     assert not is_set_up(host, Target("other", unit="vllm.service"))
+
+
+@pytest.mark.parametrize(("written", "starts"), [(WRITTEN_TELLS, 1), (WRITTEN_TELLS + 1, 2)])
+def test_a_start_that_wrote_what_later_ones_read_is_recorded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, starts: int
+) -> None:
+    plans = iter([Plan(FACTS, [f"/start{number}"]) for number in (1, 2)])
+    counts = iter([written, written])
+    monkeypatch.setattr(setup, "drop_host_caches", lambda _: None)
+    monkeypatch.setattr(setup, "record", lambda *_: Recording(next(plans), Seen(), next(counts)))
+    monkeypatch.setattr(setup, "require_trusted", lambda *_: None)
+    monkeypatch.setattr(setup, "reload_units", lambda _: None)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/mountinfo").write_text("")
+    target = Target("app", command=("/bin/true",), user="nobody", bytecode=False)
+    outcome = setup.set_up(Host(tmp_path), target, {})
+    assert outcome.starts == starts
+    assert outcome.plan
+    assert outcome.plan.folders == [f"/start{starts}"]
+    assert any("one that reads them is recorded" in note for note in outcome.notes) == (starts == 2)
 
 
 def test_an_upgrade_makes_the_plan_stale_and_names_the_file(host: Host) -> None:
