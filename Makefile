@@ -10,7 +10,7 @@ LINTED := analysis action_plugins benchmarks callback_plugins collection doc_fra
 TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins collection doc_fragment_plugins benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm vm-images test-vm-all test-faults test-hostile test-bad-input test-sweep test-scale test-browser collection test-collection bench bench-agreement bench-template bench-one-host bench-fleet bench-first-token fuzz lock clean
+.PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm vm-images test-vm-all test-faults test-hostile test-bad-input test-sweep test-scale test-browser collection test-collection bench bench-agreement bench-template bench-one-host bench-fleet bench-first-token bench-engine fuzz lock clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,9 @@ bench-template: .venv/dev ## whether a template's child loads the weights as a f
 
 bench-first-token: .venv/dev ## how much sooner the first token comes, beside vmtouch and cat (root; Debian: vmtouch)
 	$(BIN)/python -m benchmarks.first_token $(ARGS)
+
+bench-engine: .venv/dev ## how much sooner a recorded serving engine answers (root; ARGS: target, request)
+	$(BIN)/python -m benchmarks.engine $(ARGS)
 
 bench-one-host: .venv/dev ## what tuning, audit and rollback cost on one virtual machine, beside a ping
 	$(BIN)/python -m benchmarks.one_host $(ARGS)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
+from ansible.module_utils.slm_baseline.first_token.start import answers
+from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.files import Host
 
-from benchmarks import agreement, fidelity, one_host, subject
+from benchmarks import agreement, engine, fidelity, one_host, subject
 from benchmarks.first_token import CHANGES, Start, best_peer
 from benchmarks.subject import Benchmark, Effect
 
@@ -128,3 +132,49 @@ def test_plays_of_one_host_are_told_in_pings_and_beside_their_goals() -> None:
     assert [name for name, row in found.items() if row.is_missed] == ["audit"]
     assert str(found["audit"]).endswith("1.60x ping  goal 1.3x MISSED")
     assert len(found["ping"].seconds) == 8
+
+
+SERVER = """
+import http.server, subprocess, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def do_POST(self):
+        self.do_GET()
+        open(sys.argv[2], "wb").write(self.rfile.read(int(self.headers["Content-Length"])))
+
+subprocess.Popen(["sleep", "600"], start_new_session=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_an_engine_is_asked_once_it_is_ready_and_all_of_it_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    asked = tmp_path / "asked"
+    command = (sys.executable, "-c", SERVER, str(port), str(asked))
+    target = Target("app", command=command, user="app", ready="port", ready_at=str(port), timeout_s=60)
+    monkeypatch.setattr(engine, "identity_of", lambda *_: {})
+    before = set(psutil.Process().children(recursive=True))
+    start = engine.Engine(target, f"http://127.0.0.1:{port}/v1/completions", b'{"prompt": "Hello"}').start()
+    assert 0 < start.ready_s <= start.token_s
+    assert asked.read_bytes() == b'{"prompt": "Hello"}'
+    assert not answers(target)
+    assert set(psutil.Process().children(recursive=True)) <= before
+
+
+def test_an_engine_that_is_no_target_or_an_arm_that_is_none_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    target = Target("app", command=("/bin/app",), user="app", ready="port", ready_at="1")
+    monkeypatch.setattr(engine, "recorded_targets", lambda _: {"app": target})
+    for name, arms, said in (("other", "", "other is no target"), ("app", "warm, luke", "no such arm: warm, luke")):
+        monkeypatch.setattr(sys, "argv", ["engine", name, "--url", "http://x", "--body", "{}", "--arms", arms])
+        with pytest.raises(SystemExit, match=said):
+            engine.main()

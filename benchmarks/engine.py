@@ -1,0 +1,149 @@
+"""How much sooner does a serving engine give its first token? A target of first_token.yml, with and without its replay.
+
+    python -m benchmarks.engine NAME --url http://127.0.0.1:8000/v1/completions \\
+        --body '{"model": "m", "prompt": "Hello", "max_tokens": 1}'
+
+NAME is a target with a command and a rule by which it is ready. Each start is the engine's own command, as the target's
+user, on a host with nothing in the page cache (cold) or right after another start (warm). The clock runs from the first
+thing done for the start to the answer of the first request, which is sent as soon as the engine is ready. The arms of a
+block run in an order that is drawn; a block holds each arm once. Needs root, and the target recorded on this host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[1]
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+
+from ansible.module_utils.slm_baseline.first_token.files import PYTHON, REPLAYER, STARTER  # noqa: E402  found through the path above
+from ansible.module_utils.slm_baseline.first_token.start import identity_of, wait_for_answer  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.target import Target, recorded_targets  # noqa: E402
+from ansible.module_utils.slm_baseline.host.caches import drop_host_caches  # noqa: E402
+from ansible.module_utils.slm_baseline.host.descendants import adopting  # noqa: E402
+from ansible.module_utils.slm_baseline.host.errors import SettingError  # noqa: E402
+from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
+
+ARMS = ("cold, as found", "replay together", "replay ahead", "warm, as found", "warm, bytecode")
+REQUEST_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start, in seconds: until the engine was ready, and until it had answered the first request."""
+
+    ready_s: float
+    token_s: float
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The target, and the request whose answer is the first token."""
+
+    target: Target
+    url: str
+    body: bytes
+
+    def start(self, prefix: Sequence[str] = (), bytecode: bool = False) -> Start:
+        """Start the engine, ask once, and end all that it has started. SettingError where it does not get ready."""
+        target = self.target
+        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **dict(target.environment)}
+        if bytecode and Host(Path("/")).exists(f"{target.folder}/bytecode"):
+            environment["PYTHONPYCACHEPREFIX"] = target.pycache
+        with adopting():
+            began = time.monotonic()
+            process = subprocess.Popen(
+                [*prefix, *target.command],
+                cwd="/",
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                **identity_of(target, target.user),
+            )
+            wait_for_answer(target, began + target.timeout_s, lambda: process.poll() is None)
+            ready_s = time.monotonic() - began
+            request = urllib.request.Request(self.url, self.body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as answer:
+                answer.read()
+            return Start(ready_s, time.monotonic() - began)
+
+    def run(self, arm: str) -> Start:
+        """One start of this arm."""
+        with_ours = not arm.endswith("as found")
+        if arm.startswith("warm"):
+            self.start(bytecode=with_ours)
+            return self.start(bytecode=with_ours)
+        drop_host_caches(Host(Path("/")))
+        if arm == "replay together":
+            return self.start([STARTER, self.target.name, "--"])
+        if arm == "replay ahead":
+            subprocess.run([PYTHON, "-IS", REPLAYER, self.target.plan], stdout=subprocess.DEVNULL, check=True)
+        return self.start(bytecode=with_ours)
+
+
+def report(starts: Mapping[str, Sequence[Start]]) -> None:
+    """Print the arms, soonest first, and how much sooner each is than the first of ARMS, paired within blocks."""
+    found = starts.get(ARMS[0], ())
+    print(f"\n{'start':20} {'ready':>8} {'token':>8} {'lowest':>8} {'highest':>8} {'sooner':>8}")
+    for arm, ours in sorted(starts.items(), key=lambda item: statistics.median(start.token_s for start in item[1])):
+        tokens = [start.token_s for start in ours]
+        ready_s = statistics.median(start.ready_s for start in ours)
+        pairs = [one.token_s / other.token_s for one, other in zip(found, ours, strict=False)]
+        gain = f"{statistics.median(pairs):.2f}x" if pairs else "-"
+        print(
+            f"{arm:20} {ready_s:8.2f} {statistics.median(tokens):8.2f} {min(tokens):8.2f} {max(tokens):8.2f} {gain:>8}"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="the target, as in first_token_targets")
+    parser.add_argument("--url", required=True, help="where the first request goes")
+    parser.add_argument("--body", required=True, help="the request, JSON")
+    parser.add_argument("--blocks", default=6, type=int)
+    parser.add_argument("--arms", default=";".join(ARMS), help="names, separated by `;`")
+    parser.add_argument("--out", type=Path, help="where the figures go as JSON")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("engine: dropping the page cache needs root. Next: run it as root.")
+    target = recorded_targets(Host(Path("/"))).get(arguments.name)
+    if target is None or not target.command or target.ready == "exit":
+        sys.exit(f"engine: {arguments.name} is no target with a command and a port or URL. Next: first_token.yml.")
+    arms = [arm for arm in arguments.arms.split(";") if arm]
+    if odd := [arm for arm in arms if arm not in ARMS]:
+        sys.exit(f"engine: no such arm: {odd[0]}. Next: choose of {'; '.join(ARMS)}.")
+    engine = Engine(target, arguments.url, arguments.body.encode())
+    starts: dict[str, list[Start]] = {}
+    try:
+        for block in range(arguments.blocks):
+            random.shuffle(arms)
+            for arm in arms:
+                start = engine.run(arm)
+                starts.setdefault(arm, []).append(start)
+                print(f"block {block + 1} {arm}: {start.token_s:.2f} s", flush=True)
+                if arguments.out:
+                    seconds = {name: [[one.ready_s, one.token_s] for one in found] for name, found in starts.items()}
+                    arguments.out.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
+    except (SettingError, OSError) as error:
+        sys.exit(f"engine: {error}")
+    report(starts)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
