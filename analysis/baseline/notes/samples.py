@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 
 from analysis.baseline.result import Result
 from analysis.text import statistics, units
@@ -10,6 +12,7 @@ from analysis.text.markdown import md
 
 WIDE_INTERVAL_SHARE = 0.10
 FEWEST_FOR_CONFIDENCE = 6
+_FIRST_FIGURE = re.compile(r"(\d+(?:\.\d+)?)")
 
 
 def excluded_samples(result: Result) -> str | None:
@@ -29,9 +32,22 @@ def noisy_host(result: Result) -> str | None:
     noisy = [sample for sample in result.samples if sample.is_noisy]
     if not noisy:
         return None
-    reasons = Counter(reason for sample in noisy for reason in (sample.noise.reasons if sample.noise else ()))
-    parts = "; ".join(f"{md(reason)} ({times} of {len(result.samples)})" for reason, times in reasons.most_common())
+    reasons = _worst_of_each(reason for sample in noisy for reason in (sample.noise.reasons if sample.noise else ()))
+    parts = "; ".join(f"{md(reason)} ({times} of {len(result.samples)})" for reason, times in reasons)
     return f"Noisy samples, {len(noisy)} of {len(result.samples)}: {parts}. Trust their figures less."
+
+
+def _worst_of_each(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """Reasons that differ in their first figure alone as one, with the largest, and how many they were; most first."""
+    figures: dict[tuple[str, str], list[str]] = {}
+    for reason in reasons:
+        before, figure, after = (*_FIRST_FIGURE.split(reason, maxsplit=1), "", "")[:3]
+        figures.setdefault((before, after), []).append(figure)
+    worst = []
+    for (before, after), found in sorted(figures.items(), key=lambda item: -len(item[1])):
+        largest = max(found, key=lambda figure: float(figure or 0))
+        worst.append((f"{before}{'up to ' if len(set(found)) > 1 else ''}{largest}{after}", len(found)))
+    return worst
 
 
 def few_samples(result: Result) -> str | None:

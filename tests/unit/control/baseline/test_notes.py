@@ -142,6 +142,16 @@ def test_readings_of_memory_that_disagree_are_not_called_a_busy_host(cpu: dict[s
     )
 
 
+def test_one_cause_of_noise_is_said_once_with_its_worst_figure(cpu: dict[str, Any]) -> None:
+    for sample, ratio in zip(cpu["samples"], ("1.2", "10.4", "9.8"), strict=False):
+        sample["noise"] |= {"noisy": True, "reasons": [f"computing took {ratio} times its best", "no figure"]}
+    cpu["samples"][3]["noise"] |= {"noisy": True, "reasons": ["the hypervisor took 7% of the CPUs"]}
+    assert rules_samples.noisy_host(as_result(cpu)) == (
+        "Noisy samples, 4 of 6: computing took up to 10.4 times its best (3 of 6); no figure (3 of 6); "
+        "the hypervisor took 7% of the CPUs (1 of 6). Trust their figures less."
+    )
+
+
 def test_few_samples_end_at_six(cpu: dict[str, Any], gpu: dict[str, Any]) -> None:
     said = rules_samples.few_samples(as_result(cpu))
     assert said
