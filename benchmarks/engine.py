@@ -30,10 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
 from ansible.module_utils.slm_baseline.first_token.files import PYTHON, REPLAYER, STARTER  # noqa: E402  found through the path above
-from ansible.module_utils.slm_baseline.first_token.start import identity_of, wait_for_answer  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.start import ready_command  # noqa: E402
 from ansible.module_utils.slm_baseline.first_token.target import Target, recorded_targets  # noqa: E402
 from ansible.module_utils.slm_baseline.host.caches import drop_host_caches  # noqa: E402
-from ansible.module_utils.slm_baseline.host.descendants import adopting  # noqa: E402
 from ansible.module_utils.slm_baseline.host.errors import SettingError  # noqa: E402
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
 
@@ -60,22 +59,9 @@ class Engine:
     def start(self, prefix: Sequence[str] = (), bytecode: bool = False) -> Start:
         """Start the engine, ask once, and end all that it has started. SettingError where it does not get ready."""
         target = self.target
-        environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **dict(target.environment)}
-        if bytecode and Host(Path("/")).exists(f"{target.folder}/bytecode"):
-            environment["PYTHONPYCACHEPREFIX"] = target.pycache
-        with adopting():
-            began = time.monotonic()
-            process = subprocess.Popen(
-                [*prefix, *target.command],
-                cwd="/",
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                **identity_of(target, target.user),
-            )
-            wait_for_answer(target, began + target.timeout_s, lambda: process.poll() is None)
+        has_cache = bytecode and Host(Path("/")).exists(f"{target.folder}/bytecode")
+        began = time.monotonic()
+        with ready_command(target, {"PYTHONPYCACHEPREFIX": target.pycache} if has_cache else {}, prefix):
             ready_s = time.monotonic() - began
             request = urllib.request.Request(self.url, self.body, {"Content-Type": "application/json"})
             with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as answer:

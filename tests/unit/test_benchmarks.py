@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ansible.module_utils.slm_baseline.first_token.start import answers
+from ansible.module_utils.slm_baseline.first_token import start as start_module
 from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.files import Host
@@ -159,12 +159,12 @@ def test_an_engine_is_asked_once_it_is_ready_and_all_of_it_is_ended(
     asked = tmp_path / "asked"
     command = (sys.executable, "-c", SERVER, str(port), str(asked))
     target = Target("app", command=command, user="app", ready="port", ready_at=str(port), timeout_s=60)
-    monkeypatch.setattr(engine, "identity_of", lambda *_: {})
+    monkeypatch.setattr(start_module, "identity_of", lambda *_: {})
     before = set(psutil.Process().children(recursive=True))
     start = engine.Engine(target, f"http://127.0.0.1:{port}/v1/completions", b'{"prompt": "Hello"}').start()
     assert 0 < start.ready_s <= start.token_s
     assert asked.read_bytes() == b'{"prompt": "Hello"}'
-    assert not answers(target)
+    assert not start_module.answers(target)
     assert set(psutil.Process().children(recursive=True)) <= before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import http.client
 import os
@@ -11,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from ..host.descendants import adopting
@@ -55,17 +56,35 @@ def identity_of(target: Target, user: str, group: str = "", is_dynamic: bool = F
 
 def start_command(target: Target, environment: Mapping[str, str]) -> None:
     """Run the target's command until it is ready; nothing of it is left running. SettingError."""
+    with ready_command(target, environment):
+        pass
+
+
+@contextlib.contextmanager
+def ready_command(target: Target, environment: Mapping[str, str], prefix: Sequence[str] = ()) -> Iterator[None]:
+    """The block begins when the target's command is ready, and all of it is ended with the block. SettingError.
+
+    `prefix` is a program with its arguments that runs the command.
+    """
     deadline = time.monotonic() + target.timeout_s
     # A server forks workers into sessions of their own: they stay part of the recorded tree, and end with it.
     with tempfile.TemporaryFile() as errors, adopting():
-        _run_command(target, environment, deadline, errors)
+        process = _spawned([*prefix, *target.command], target, environment, errors)
+        try:
+            _wait_until_ready(target, process, deadline, errors)
+            yield
+        finally:
+            process.kill()
+            process.wait()
 
 
-def _run_command(target: Target, environment: Mapping[str, str], deadline: float, errors: IO[bytes]) -> None:
+def _spawned(
+    command: Sequence[str], target: Target, environment: Mapping[str, str], errors: IO[bytes]
+) -> subprocess.Popen[bytes]:
     """`errors` takes what the command writes to stderr: a pipe that nobody reads would stop it."""
     try:
-        process = subprocess.Popen(
-            target.command,
+        return subprocess.Popen(
+            command,
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **dict(target.environment), **environment},
             stdin=subprocess.DEVNULL,
@@ -76,21 +95,20 @@ def _run_command(target: Target, environment: Mapping[str, str], deadline: float
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise not_ready(target, str(error)) from error
+
+
+def _wait_until_ready(target: Target, process: subprocess.Popen[bytes], deadline: float, errors: IO[bytes]) -> None:
+    if target.ready != "exit":
+        wait_for_answer(target, deadline, lambda: process.poll() is None)
+        return
     try:
-        if target.ready == "exit":
-            try:
-                process.wait(target.timeout_s)
-            except subprocess.TimeoutExpired:
-                raise not_ready(target, f"still running after {target.timeout_s:g} s") from None
-            if process.returncode:
-                errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
-                last = (errors.read().decode("utf-8", "replace").strip().splitlines() or ["no word"])[-1][:300]
-                raise not_ready(target, f"exit status {process.returncode}: {last}")
-        else:
-            wait_for_answer(target, deadline, lambda: process.poll() is None)
-    finally:
-        process.kill()
-        process.wait()
+        process.wait(target.timeout_s)
+    except subprocess.TimeoutExpired:
+        raise not_ready(target, f"still running after {target.timeout_s:g} s") from None
+    if process.returncode:
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
+        last = (errors.read().decode("utf-8", "replace").strip().splitlines() or ["no word"])[-1][:300]
+        raise not_ready(target, f"exit status {process.returncode}: {last}")
 
 
 def wait_for_answer(target: Target, deadline: float, lives: Callable[[], bool]) -> None:
