@@ -12,6 +12,7 @@ block run in an order that is drawn; a block holds each arm once. Needs root, an
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import random
@@ -63,9 +64,18 @@ class Engine:
         began = time.monotonic()
         with ready_command(target, {"PYTHONPYCACHEPREFIX": target.pycache} if has_cache else {}, prefix):
             ready_s = time.monotonic() - began
-            request = urllib.request.Request(self.url, self.body, {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as answer:
-                answer.read()
+            try:
+                request = urllib.request.Request(self.url, self.body, {"Content-Type": "application/json"})
+                with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as answer:
+                    answer.read()
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                raise SettingError(
+                    "--url",
+                    f"an answer from {self.url}",
+                    str(error),
+                    "The first token is the answer to this request.",
+                    f"start {target.name} by hand and send the request with curl.",
+                ) from error
             return Start(ready_s, time.monotonic() - began)
 
     def run(self, arm: str) -> Start:

@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.slm_baseline.first_token import start as start_module
 from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.host import lease
+from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 
 from benchmarks import agreement, engine, fidelity, one_host, subject
@@ -165,6 +166,8 @@ def test_an_engine_is_asked_once_it_is_ready_and_all_of_it_is_ended(
     assert 0 < start.ready_s <= start.token_s
     assert asked.read_bytes() == b'{"prompt": "Hello"}'
     assert not start_module.answers(target)
+    with pytest.raises(SettingError, match="ftp://nowhere"):
+        engine.Engine(target, "ftp://nowhere", b"{}").start()
     assert set(psutil.Process().children(recursive=True)) <= before
 
 
