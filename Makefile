@@ -20,12 +20,12 @@ $(BIN)/python:
 	  { echo "slm-baseline: wanted Python 3.11 or later; found $$($(PYTHON) -V). Next: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 
-.venv/control: requirements/control.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements/control.txt
+.venv/control: packaging/requirements/control.txt | $(BIN)/python
+	$(BIN)/pip install --quiet --require-hashes --requirement packaging/requirements/control.txt
 	@touch $@
 
-.venv/dev: requirements/dev.txt .venv/control
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.txt
+.venv/dev: packaging/requirements/dev.txt .venv/control
+	$(BIN)/pip install --quiet --require-hashes --requirement packaging/requirements/dev.txt
 	@touch $@
 
 baseline: .venv/control ## tune, verify, measure and report on gpu-hosts (as shipped: this machine)
@@ -67,25 +67,25 @@ unit: .venv/dev
 	$(BIN)/pytest tests/unit tests/module -n logical --maxprocesses 8
 
 test-vm: .venv/dev ## real virtual machines: reboots, drift, faults, power loss (plain emulation will do; see docs/testing.md)
-	$(BIN)/pytest tests/vm -m "not slow_vm" -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest tests/live/vm -m "not slow_vm" -n 2 --dist loadgroup $(ARGS)
 
 vm-images: .venv/dev ## the disk images of test-vm, ahead of it; it makes them otherwise
 	$(BIN)/python -m tests.vm.image
 
 test-vm-all: .venv/dev ## the same on every supported system and under every condition of the README's table (an hour and more)
-	$(BIN)/pytest tests/vm -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest tests/live/vm -n 2 --dist loadgroup $(ARGS)
 
 test-faults: .venv/dev ## kill and fail every changing system call of the setters (root; private mount namespace)
-	$(BIN)/pytest tests/faults $(ARGS)
+	$(BIN)/pytest tests/live/faults $(ARGS)
 
 test-hostile: .venv/dev ## what a hostile user of the host can do while the modules and plays run (root; private namespaces)
-	$(BIN)/pytest tests/hostile $(ARGS)
+	$(BIN)/pytest tests/live/hostile $(ARGS)
 
 test-bad-input: .venv/dev ## bad input against this machine's real kernel (root; leaves it as it was)
-	$(BIN)/pytest tests/bad_input
+	$(BIN)/pytest tests/live/bad_input
 
 test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (root; two minutes)
-	$(BIN)/pytest tests/sweep
+	$(BIN)/pytest tests/live/sweep
 
 test-scale: .venv/dev ## audit and no-change tuning of 100, 300 and 1,000 hosts beside a ping (root; Debian: openssh-server)
 	$(BIN)/python -m benchmarks.scale $(ARGS)
@@ -94,7 +94,7 @@ test-browser: .venv/dev ## the page in a real Chromium, metrics in a real Promet
 	$(BIN)/pytest tests/browser tests/monitoring
 
 collection: .venv/control ## build the collection slm.baseline from these files: build/slm-baseline-VERSION.tar.gz
-	$(BIN)/python collection/build.py
+	$(BIN)/python packaging/collection/build.py
 
 # A repository of its own: in a checkout, ansible-test skips every file, since git ignores build/.
 test-collection: .venv/dev collection ## Ansible's own checks of the built collection (downloads what ansible-test needs)
@@ -123,7 +123,7 @@ bench-fleet: .venv/dev ## the page of a thousand hosts: size, build, first paint
 	$(BIN)/python -m benchmarks.fleet_page $(ARGS)
 
 fuzz: .venv/dev ## a coverage-guided minute over every parser
-	$(BIN)/pip install --quiet --requirement requirements/fuzz.txt
+	$(BIN)/pip install --quiet --requirement packaging/requirements/fuzz.txt
 	$(BIN)/python tests/fuzz/fuzz_parsers.py $(ARGS)
 
 lock: ## renew the locked requirements from their .in files (needs uv)

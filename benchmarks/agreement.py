@@ -16,8 +16,8 @@ import statistics
 import subprocess
 import sys
 
+from ansible.module_utils.slm_baseline.host.accounts import run_as
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.loader_process import run_as
 from ansible.module_utils.slm_baseline.measuring.protocol import WANTED, Subject
 
 from benchmarks.subject import Benchmark, Effect, load_real_s, loaders_environment, observed, prepare, until_loaded

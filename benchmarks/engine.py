@@ -30,9 +30,9 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
-from ansible.module_utils.slm_baseline.first_token.files import PYTHON, REPLAYER, STARTER  # noqa: E402  found through the path above
-from ansible.module_utils.slm_baseline.first_token.start import ready_command  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.start import ready_command  # noqa: E402
 from ansible.module_utils.slm_baseline.first_token.target import Target, recorded_targets  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.unit_files import PYTHON, REPLAYER, STARTER  # noqa: E402  found through the path above
 from ansible.module_utils.slm_baseline.host.caches import drop_host_caches  # noqa: E402
 from ansible.module_utils.slm_baseline.host.errors import SettingError  # noqa: E402
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402

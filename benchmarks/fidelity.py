@@ -19,8 +19,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from ansible.module_utils.slm_baseline.host.accounts import run_as
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.loader_process import run_as
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
 
 from benchmarks.subject import Benchmark, Effect, load_real_s, loaders_environment, observed, prepare, until_loaded

@@ -37,8 +37,8 @@ ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
 from ansible.module_utils.slm_baseline.first_token.bytecode import Filled, fill, sources_of  # noqa: E402  found through the path above
 from ansible.module_utils.slm_baseline.first_token.plan import to_text  # noqa: E402
-from ansible.module_utils.slm_baseline.first_token.record import Recording, record  # noqa: E402
-from ansible.module_utils.slm_baseline.first_token.watch import in_tree  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import in_tree  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording, record  # noqa: E402
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
 
 from benchmarks.peers import PEERS  # noqa: E402

@@ -25,7 +25,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 from analysis.fleet.files import Folders, Terms, write
-from tests import fleet_samples as samples
+from tests.support import fleet_samples as samples
 
 QUERIES = ["gpu", "gpu-0", "gpu-07", "h100", "qwen", "6.12", "nothing of the kind", "rack-1", "drift", ""]
 

@@ -1,6 +1,6 @@
 """What plays cost on one host over ssh: a first tuning, one that changes nothing, audit and rollback, beside a ping.
 
-The host is a virtual machine of the tests (tests/vm), of one processor, so that a task is dear and easily seen. Pings
+The host is a virtual machine of the tests (tests/live/vm), of one processor, so that a task is dear and easily seen. Pings
 with `become` stand around the plays; the ratios are to their median. Prints seconds and ratios with their goals, and
 ends with 1 where a goal is missed. Needs what `make test-vm` needs, and nothing else running.
 """
@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm.fleet import SMALL_TUNING, Fleet
-from tests.vm.image import BOOKWORM, base_image
-from tests.vm.machine import Machine, Shape
-from tests.vm.tools import VmTestError
+from tests.live.vm.fleet import SMALL_TUNING, Fleet
+from tests.live.vm.image import BOOKWORM, base_image
+from tests.live.vm.machine import Machine, Shape
+from tests.live.vm.tools import VmTestError
 
 PING = """\
 - hosts: gpu-hosts

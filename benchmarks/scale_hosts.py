@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.fakes import build_host, put
+from tests.support.fakes import build_host, put
 
 STAGE = Path("/run/slm-scale")
 """On a tmpfs over /run that only this mount namespace sees."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring import page_cache
-from ansible.module_utils.slm_baseline.measuring.loader_process import Observation, clean_environment, observe
+from ansible.module_utils.slm_baseline.measuring.loader.process import Observation, clean_environment, observe
+from ansible.module_utils.slm_baseline.measuring.probes import page_cache
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
 from ansible.module_utils.slm_baseline.measuring.run import make_subject, parse_request
 
-from analysis.text import statistics
+from analysis import statistics
 
 Compare = Callable[[Host, Subject, int, random.Random], int]
 """Measures so many pairs in an order drawn from the generator; the exit status."""

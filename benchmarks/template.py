@@ -14,9 +14,9 @@ import sys
 from dataclasses import dataclass, replace
 
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.loader_process import Observation, observe
+from ansible.module_utils.slm_baseline.measuring.loader.process import Observation, observe
+from ansible.module_utils.slm_baseline.measuring.loader.template import Template, TemplateFailed, template
 from ansible.module_utils.slm_baseline.measuring.protocol import WANTED, Subject, prepare_weights
-from ansible.module_utils.slm_baseline.measuring.template import Template, TemplateFailed, template
 
 from benchmarks.subject import Benchmark, Effect
 

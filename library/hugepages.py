@@ -100,7 +100,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish
 from ansible.module_utils.slm_baseline.setter import apply_wanted
-from ansible.module_utils.slm_baseline.settings.guard import Guard
+from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import Overcommit
 from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
 

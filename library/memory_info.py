@@ -9,7 +9,7 @@ short_description: Read a host's huge-page memory and judge a wanted tuning agai
 description:
   - Gathers THP knobs, pools by size and node, hugetlbfs mounts, who uses pool pages, meminfo, NUMA nodes, what is
     persisted in which file, and the kernel command line, in one call.
-  - Given a wanted tuning, compares each knob's wanted, runtime, persisted and boot values (C(rows)) and names other
+  - Option a wanted tuning, compares each knob's wanted, runtime, persisted and boot values (C(rows)) and names other
     writers of the same knobs with file and line (C(competitors)).
   - Never changes a setting.
 author: slm-baseline maintainers
@@ -123,25 +123,25 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.first_token.places import TARGETS
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.given import Given
 from ansible.module_utils.slm_baseline.host.lease import release
+from ansible.module_utils.slm_baseline.host.validate import Option
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
-from ansible.module_utils.slm_baseline.settings.hugetlbfs import unreadable_mounts
-from ansible.module_utils.slm_baseline.settings.other_writers import Competitor
-from ansible.module_utils.slm_baseline.settings.registry import Wanted, parse_wanted, values_of
-from ansible.module_utils.slm_baseline.settings.survey import competitors_of, judge
+from ansible.module_utils.slm_baseline.settings.audit.conflicts import Conflict
+from ansible.module_utils.slm_baseline.settings.audit.survey import competitors_of, judge
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import unreadable_mounts
+from ansible.module_utils.slm_baseline.settings.kinds.registry import Wanted, parse_wanted, values_of
 
 
-def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, competitors: Sequence[Competitor]) -> bool:
+def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, competitors: Sequence[Conflict]) -> bool:
     """Whether anything is to be done; SettingError where it cannot or must not be."""
-    from ansible.module_utils.slm_baseline.settings.guard import Guard
-    from ansible.module_utils.slm_baseline.settings.preflight import guarded, preflight
+    from ansible.module_utils.slm_baseline.settings.apply.preflight import guarded, preflight
+    from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
 
-    Given("hugepages_compact", given["compact"]).boolean()
+    Option("hugepages_compact", given["compact"]).boolean()
     guard = Guard.parse(given["margin"], given["max_share"])
     if preflight(host, wanted, ()):
         # The model must fit beside what grows: where nothing does, nobody need look for it.
-        from ansible.module_utils.slm_baseline.measuring.model_files import ModelPlace, expected_bytes
+        from ansible.module_utils.slm_baseline.measuring.model.files import ModelPlace, expected_bytes
 
         place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
         guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, place))
@@ -191,7 +191,7 @@ def main() -> None:
             judged["rows"] += rows(host)
         result = {"changed": False, "desired": values_of(wanted), "pending": pending, **judged}
         if given["facts"]:
-            from ansible.module_utils.slm_baseline.settings.facts import gather
+            from ansible.module_utils.slm_baseline.settings.audit.facts import gather
 
             result["memory"] = gather(host)
         if given["release"] and given["run"] and not module.check_mode:

@@ -100,8 +100,8 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
 from ansible.module_utils.slm_baseline.setter import leased_and_undone
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
-from ansible.module_utils.slm_baseline.settings.rollback import RollbackOutcome, roll_back
-from ansible.module_utils.slm_baseline.settings.snapshot import ensure, foresee
+from ansible.module_utils.slm_baseline.settings.rollback.rollback import RollbackOutcome, roll_back
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import ensure, predict
 
 
 def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
     wanted = [Mounts.parse(host, module.params["mounts"])]
     if module.check_mode:
         undone: list[dict[str, str]] = []
-        snapshot, is_new = foresee(host, wanted, now(), "check")
+        snapshot, is_new = predict(host, wanted, now(), "check")
     else:
         with leased_and_undone(module, host) as (run_id, undone):
             snapshot, is_new = ensure(host, wanted, now(), run_id)

@@ -80,7 +80,7 @@ msg:
   type: str
   sample: "block 2 of 3: cold 8.31 s, warm 4.02 s, about 14 s left"
 samples:
-  description: The block's samples, as C(schemas/result.schema.json) describes them.
+  description: The block's samples, as C(plugins/schemas/result.schema.json) describes them.
   returned: success, not in check mode
   type: list
   elements: dict
@@ -103,7 +103,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.loader_process import ControllerGone
+from ansible.module_utils.slm_baseline.measuring.loader.process import ControllerGone
 from ansible.module_utils.slm_baseline.measuring.run import (
     SettingsWatch,
     measure_block,
@@ -113,7 +113,7 @@ from ansible.module_utils.slm_baseline.measuring.run import (
 )
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish
 from ansible.module_utils.slm_baseline.setter import leased_and_undone
-from ansible.module_utils.slm_baseline.settings.in_force import changed_settings, settings_in_force
+from ansible.module_utils.slm_baseline.settings.kinds.effective_values import changed_settings, effective_settings
 
 _ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["measured", "checked"], "default": "measured"},
@@ -135,7 +135,7 @@ _ARGUMENTS: dict[str, Any] = {
     **SETTER_ARGUMENTS,
 }
 
-WATCH = SettingsWatch(settings_in_force, changed_settings)
+WATCH = SettingsWatch(effective_settings, changed_settings)
 
 
 def main() -> None:

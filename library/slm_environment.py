@@ -83,8 +83,9 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.host.accounts import find_account
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.environment import (
+from ansible.module_utils.slm_baseline.measuring.install.environment import (
     build,
     changed_scripts,
     install_scripts,
@@ -93,8 +94,7 @@ from ansible.module_utils.slm_baseline.measuring.environment import (
     parse_environment,
     remove_parts,
 )
-from ansible.module_utils.slm_baseline.measuring.home import require_home
-from ansible.module_utils.slm_baseline.measuring.loader_process import find_account
+from ansible.module_utils.slm_baseline.measuring.install.install_dir import require_home
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 
 _ARGUMENTS: dict[str, Any] = {

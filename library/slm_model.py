@@ -42,11 +42,11 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.host.accounts import find_account
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.environment import Environment
-from ansible.module_utils.slm_baseline.measuring.loader_process import find_account
-from ansible.module_utils.slm_baseline.measuring.model_build import build_model
-from ansible.module_utils.slm_baseline.measuring.model_files import EMBEDDED_MODEL_BYTES
+from ansible.module_utils.slm_baseline.measuring.install.environment import Environment
+from ansible.module_utils.slm_baseline.measuring.install.model_build import build_model
+from ansible.module_utils.slm_baseline.measuring.model.files import EMBEDDED_MODEL_BYTES
 from ansible.module_utils.slm_baseline.measuring.run import find_model, parse_model
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 

@@ -19,7 +19,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "files")]
 
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402 - needs the path above
 
-from tests.fakes import build_host  # noqa: E402 - needs the path above
+from tests.support.fakes import build_host  # noqa: E402 - needs the path above
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 from analysis.fleet.files import Folders, Terms, write
-from tests import fleet_samples as samples
+from tests.support import fleet_samples as samples
 
 CHROMIUM = shutil.which("chromium")
 AXE = Path(__file__).parent / "vendor/axe.min.js"

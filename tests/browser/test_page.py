@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.text import units
-from tests import fleet_samples as samples
+from analysis.render import units
 from tests.browser.conftest import Open, Watched, page_of
-from tests.fleet_samples import HOSTILE
+from tests.support import fleet_samples as samples
+from tests.support.fleet_samples import HOSTILE
 
 VIEWS = [
     "#/",
@@ -268,7 +268,7 @@ def test_numbers_are_printed_as_the_reports_print_them(open_page: Open, fleet_pa
     ]
     values += [601.5, 1023.6, 1024, 999_500, 1e6, 3250341888, 1.5e9, 2**40, 0.5, 1.995, 2.5, 0.0625, 37.5]
     page = open_page(fleet_page).page
-    source = (Path(__file__).parents[2] / "analysis/fleet/page/units.js").read_text(encoding="utf-8")
+    source = (Path(__file__).parents[2] / "plugins/analysis/fleet/page/units.js").read_text(encoding="utf-8")
     printed = page.evaluate(
         "([source, values]) => {const units = (0, eval)(`(() => {${source}; return units})()`);"
         "return values.map((v) => ['seconds', 'size', 'rate', 'count', 'ratio', 'percent'].map((n) => units[n](v)))}",

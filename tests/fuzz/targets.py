@@ -17,36 +17,24 @@ from typing import Any
 from ansible.module_utils.slm_baseline.host import lease, meminfo, mountinfo, processes, sizes
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring import (
-    gpu,
-    host_facts,
-    loader_events,
-    noise,
-    process_memory,
-    safetensors_header,
-    store,
-)
-from ansible.module_utils.slm_baseline.settings import (
-    drift,
-    dropins,
-    files,
-    hugetlb,
-    hugetlbfs,
-    knobs,
-    registry,
-    restore,
-    snapshot,
-    units,
-)
-from ansible.module_utils.slm_baseline.settings import other_writers as competitors
-from ansible.module_utils.slm_baseline.settings.kinds import mounts, pools, thp
+from ansible.module_utils.slm_baseline.measuring import store
+from ansible.module_utils.slm_baseline.measuring.loader import events as loader_events
+from ansible.module_utils.slm_baseline.measuring.model import safetensors
+from ansible.module_utils.slm_baseline.measuring.probes import gpu, host_facts, noise, process_memory
+from ansible.module_utils.slm_baseline.settings.audit import conflicts as competitors
+from ansible.module_utils.slm_baseline.settings.audit import drift
+from ansible.module_utils.slm_baseline.settings.boot import mount_units, tmpfiles
+from ansible.module_utils.slm_baseline.settings.kernel import hugetlb, hugetlbfs, knobs
+from ansible.module_utils.slm_baseline.settings.kinds import mounts, pools, registry, thp
+from ansible.module_utils.slm_baseline.settings.rollback import restore, snapshot
+from ansible.module_utils.slm_baseline.settings.state import files
 from ansible.module_utils.slm_baseline.sweep import design, plan
 from ansible.module_utils.slm_baseline.sweep import sample as sweep_sample
 
 from analysis.audit import fleet as audit
-from analysis.text import schema
-from analysis.text.errors import DocumentError
-from tests.fakes import MEMINFO, MOUNTINFO, build_host
+from analysis.documents import schema
+from analysis.documents.errors import DocumentError
+from tests.support.fakes import MEMINFO, MOUNTINFO, build_host
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "tests/golden"
@@ -113,7 +101,7 @@ def _scan(path: str, *more: tuple[str, str]) -> Callable[[str], object]:
         for other, content in more:
             _with_file(other, content)
         try:
-            found = competitors.find_competitors(host, registry.values_of(wanted), DEFAULT_PAGE)
+            found = competitors.find_conflicts(host, registry.values_of(wanted), DEFAULT_PAGE)
             json.dumps([writer.as_dict() for writer in found])
             return drift.drift_rows(host, wanted, found)
         finally:
@@ -169,12 +157,12 @@ def _events(text: str) -> object:
 
 def _safetensors(text: str) -> object:
     """A file whose header is the text, with four bytes of tensors behind it."""
-    return safetensors_header.parse_header(_bytes(text), 8 + len(_bytes(text)) + 4, "model.safetensors")
+    return safetensors.parse_header(_bytes(text), 8 + len(_bytes(text)) + 4, "model.safetensors")
 
 
 def _safetensors_length(text: str) -> object:
     data = _bytes(text)
-    return safetensors_header.header_length(data[:8], len(data), "model.safetensors")
+    return safetensors.header_length(data[:8], len(data), "model.safetensors")
 
 
 def _plan(text: str) -> object:
@@ -267,8 +255,8 @@ _SNAPSHOT = snapshot.Snapshot(
     files={thp.THP_DROPIN: None, pools.POOLS_DROPIN: files.FileState(0o644, 0, 0, b"text")},
     missing_folders=["/mnt/huge"],
 )
-_TMPFILES = dropins.tmpfiles_text({_THP_PATH: "madvise", "/proc/sys/vm/nr_hugepages": "8"})
-_UNIT = units.unit_text(hugetlbfs.MountSpec("/mnt/huge", DEFAULT_PAGE, 8 << 20, 0o770, 1000, 1000))
+_TMPFILES = tmpfiles.tmpfiles_text({_THP_PATH: "madvise", "/proc/sys/vm/nr_hugepages": "8"})
+_UNIT = mount_units.unit_text(hugetlbfs.MountSpec("/mnt/huge", DEFAULT_PAGE, 8 << 20, 0o770, 1000, 1000))
 _LEASE = json.dumps({"run_id": "r", "controller": {"id": "b", "pid": 1, "started": 1.5}, "boot_id": "x", "expires": 1})
 _COUNTERS = {"minor_faults": 2, "major_faults": 1, "cpu_user_s": 0.5, "cpu_system_s": 0.1}
 _EVENTS = "".join(
@@ -348,8 +336,8 @@ TARGETS = (
         ("rw,relatime,mode=770,pagesize=2M,size=67108864", "uid=1000,gid=1000,pagesize=1024M"),
     ),
     Target("meminfo", meminfo.parse_meminfo, (MEMINFO,)),
-    Target("tmpfiles.d", lambda text: dropins.parse_tmpfiles("/etc/tmpfiles.d/a.conf", text), (_TMPFILES,)),
-    Target("mount unit", lambda text: units.parse_unit(text, DEFAULT_PAGE), (_UNIT,)),
+    Target("tmpfiles.d", lambda text: tmpfiles.parse_tmpfiles("/etc/tmpfiles.d/a.conf", text), (_TMPFILES,)),
+    Target("mount unit", lambda text: mount_units.parse_unit(text, DEFAULT_PAGE), (_UNIT,)),
     Target(
         "kernel command line",
         lambda text: registry.boot_values(text, DEFAULT_PAGE),

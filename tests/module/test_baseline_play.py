@@ -13,7 +13,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 
 from tests.conftest import REPOSITORY
-from tests.fakes import put
+from tests.support.fakes import put
 
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
 OVERCOMMIT = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages"

@@ -57,7 +57,7 @@ class Elsewhere:
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Elsewhere:
     folder = tmp_path_factory.mktemp("elsewhere")
     place = Elsewhere(folder)
-    built = place.run(sys.executable, ROOT / "collection/build.py", folder / "build")
+    built = place.run(sys.executable, ROOT / "packaging/collection/build.py", folder / "build")
     assert built.returncode == 0, built.stderr
     (artifact,) = (folder / "build").glob("slm-baseline-*.tar.gz")
     installed = place.run("ansible-galaxy", "collection", "install", "--offline", artifact)

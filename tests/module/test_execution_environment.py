@@ -29,7 +29,7 @@ def test_the_build_context_is_made(tmp_path: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    control = (ROOT / "requirements/control.in").read_text()
+    control = (ROOT / "packaging/requirements/control.in").read_text()
     assert (tmp_path / "_build/requirements.txt").read_text() == control
     # The image runs the ansible-core that the project is tested with.
     assert CORE.findall((tmp_path / "Containerfile").read_text()) == CORE.findall(control)

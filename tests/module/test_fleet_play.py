@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests import fleet_samples as samples
+from tests.support import fleet_samples as samples
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

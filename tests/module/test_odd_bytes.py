@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import printable
-from ansible.module_utils.slm_baseline.settings.snapshot import ensure
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import ensure
 
 from tests.conftest import REPOSITORY
-from tests.fakes import put
+from tests.support.fakes import put
 
 ANSIBLE = Path(sys.executable).with_name("ansible")
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB"

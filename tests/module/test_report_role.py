@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from analysis.text.storage import folder_name
+from analysis.documents.storage import folder_name
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOLDEN = REPOSITORY / "tests/golden/results"

@@ -19,22 +19,29 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline import module as modules
 from ansible.module_utils.slm_baseline import setter
-from ansible.module_utils.slm_baseline.first_token.files import MARK
 from ansible.module_utils.slm_baseline.first_token.places import TARGETS
+from ansible.module_utils.slm_baseline.first_token.unit_files import MARK
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.lease import FOLDER as LEASE_FOLDER
 from ansible.module_utils.slm_baseline.host.lease import LEASE
-from ansible.module_utils.slm_baseline.settings import rollback
-from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, thp_knobs
-from ansible.module_utils.slm_baseline.settings.snapshot import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR, save, take
-from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text
+from ansible.module_utils.slm_baseline.settings.rollback import rollback
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import (
+    ARCHIVE,
+    SNAPSHOT,
+    STATE,
+    SWEEP_PRIOR,
+    save,
+    take,
+)
 from ansible.module_utils.testing import patch_module_args
 
-from lookup_plugins.slm_run import describe
-from tests.fake_kernel import FakeKernel
-from tests.fakes import MOUNTINFO, put
+from lookup.slm_run import describe
+from tests.support.fake_kernel import FakeKernel
+from tests.support.fakes import MOUNTINFO, put
 
 LIBRARY = Path(__file__).parents[2] / "library"
 MIB2 = 2 << 20

@@ -11,7 +11,7 @@ from typing import Any
 
 from analysis.sweep.document import analysed
 from analysis.sweep.report import PICTURES
-from tests.sweep_samples import document
+from tests.support.sweep_samples import document
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

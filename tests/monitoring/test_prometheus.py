@@ -19,9 +19,9 @@ import pytest
 
 from analysis.audit.files import audit_files
 from analysis.audit.fleet import audit
+from analysis.documents.storage import write_files
 from analysis.fleet.files import Folders, Terms, write
-from analysis.text.storage import write_files
-from tests import fleet_samples as samples
+from tests.support import fleet_samples as samples
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MONITORING = REPOSITORY / "monitoring"

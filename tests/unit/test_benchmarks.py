@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from ansible.module_utils.slm_baseline.first_token import start as start_module
+from ansible.module_utils.slm_baseline.first_token.recorder import start as start_module
 from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.errors import SettingError

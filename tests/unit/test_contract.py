@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.processes import pool_users
-from ansible.module_utils.slm_baseline.measuring.gpu import GpuFacts, GpuProcess, GpuUse, gpu_use, parse_nvidia_smi
-from ansible.module_utils.slm_baseline.measuring.loader_events import Events, LoaderGpu, Mark, Phase, phases
-from ansible.module_utils.slm_baseline.measuring.noise import Noise
-from ansible.module_utils.slm_baseline.measuring.replay import ReplayRecord
+from ansible.module_utils.slm_baseline.measuring.loader.events import Events, LoaderGpu, Mark, Phase, phases
+from ansible.module_utils.slm_baseline.measuring.loader.replay import ReplayRecord
+from ansible.module_utils.slm_baseline.measuring.probes.gpu import (
+    GpuFacts,
+    GpuProcess,
+    GpuUse,
+    gpu_use,
+    parse_nvidia_smi,
+)
+from ansible.module_utils.slm_baseline.measuring.probes.noise import Noise
 from ansible.module_utils.slm_baseline.measuring.sample import (
     CeilingRecord,
     CeilingTrial,
@@ -23,14 +29,14 @@ from ansible.module_utils.slm_baseline.measuring.sample import (
     failed_sample,
     to_document,
 )
-from ansible.module_utils.slm_baseline.settings.drift import Row
-from ansible.module_utils.slm_baseline.settings.hugetlb import Pool
-from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.audit.drift import Row
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import Pool
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.sweep.sample import Position, SweepSample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.text.schema import validate
+from analysis.documents.schema import validate
 from tests.conftest import REPOSITORY
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

@@ -1,8 +1,8 @@
-"""The README's support table is what `tests/vm/support.py` writes, and has a cell for each thing that is looked at."""
+"""The README's support table is what `tests/live/vm/support.py` writes, and has a cell for each thing that is looked at."""
 
 from __future__ import annotations
 
-from tests.vm import support
+from tests.live.vm import support
 
 
 def test_a_table_that_is_read_again_has_the_same_cells() -> None:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from ansible import constants
 
-from lookup_plugins.slm_run import alive, controller_id, describe, identity, main_pid, parse_stat
+from lookup.slm_run import alive, controller_id, describe, identity, main_pid, parse_stat
 
 STAT = "{pid} ({name}) S 1 77 77 0 -1 {flags} 9 0 0 0 1 2 3 4 20 0 1 0 {start} 900 5 18446744073709551615\n"
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ansible.module_utils.slm_baseline.measuring.safetensors_header import header_length, parse_header
+from ansible.module_utils.slm_baseline.measuring.model.safetensors import header_length, parse_header
 
 from files import build_model
 from files.build_model import BuildError, Shard, Tensor

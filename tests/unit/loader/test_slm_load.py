@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from files import slm_load
-from tests.fake_packages import write_packages
+from tests.support.fake_packages import write_packages
 
 SCRIPT = Path(slm_load.__file__)
 PHASES = ["interpreter", "import_torch", "import_transformers", "device_ready", "tokenizer", "weights", "first_token"]

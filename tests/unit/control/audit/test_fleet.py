@@ -20,7 +20,7 @@ from analysis.audit.fleet import Audit, audit, group, hosts_of
 from analysis.audit.junit import junit
 from analysis.audit.prometheus import fleet_metrics, host_metrics
 from analysis.audit.summary import markdown
-from analysis.text.storage import write_files
+from analysis.documents.storage import write_files
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "audit"
 ROW = {

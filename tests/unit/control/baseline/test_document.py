@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis import statistics
 from analysis.baseline.document import check_result, result_document
-from analysis.text import statistics
-from analysis.text.errors import DocumentError
-from analysis.text.samples import Sample
-from analysis.text.storage import as_json, folder_name
-from analysis.text.typed import typed
+from analysis.documents.decode import typed
+from analysis.documents.errors import DocumentError
+from analysis.documents.samples import Sample
+from analysis.documents.storage import as_json, folder_name
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden/results"
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))

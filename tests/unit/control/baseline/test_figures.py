@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from analysis import statistics
 from analysis.baseline.figures import load_svg
-from analysis.text import statistics
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden/results"
 

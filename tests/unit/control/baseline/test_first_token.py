@@ -18,9 +18,9 @@ from analysis.baseline.imports import Bytecode, Imports
 from analysis.baseline.notes import time as rules_time
 from analysis.baseline.report import host_report
 from analysis.baseline.result import Result, read_result
-from analysis.text.samples import Noise, Phase, Sample
-from analysis.text.statistics import summarise
-from analysis.text.typed import typed
+from analysis.documents.decode import typed
+from analysis.documents.samples import Noise, Phase, Sample
+from analysis.statistics import summarise
 
 GOLDEN = Path(__file__).resolve().parents[3] / "golden/results"
 GB = 10**9

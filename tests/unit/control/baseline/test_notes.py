@@ -18,9 +18,9 @@ from analysis.baseline.notes import time as rules_time
 from analysis.baseline.notes import tuning as rules_tuning
 from analysis.baseline.notes.collect import RULES, notes
 from analysis.baseline.result import Result
-from analysis.text.samples import Sample
-from analysis.text.statistics import figure, summarise
-from analysis.text.typed import typed
+from analysis.documents.decode import typed
+from analysis.documents.samples import Sample
+from analysis.statistics import figure, summarise
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 GOLDEN = REPOSITORY / "tests/golden/results"

@@ -18,10 +18,10 @@ import pytest
 
 from analysis.baseline.figures import imports_svg, load_svg
 from analysis.baseline.report import host_report
-from analysis.text.errors import DocumentError
-from analysis.text.samples import Sample
-from analysis.text.statistics import summarise
-from analysis.text.typed import typed
+from analysis.documents.decode import typed
+from analysis.documents.errors import DocumentError
+from analysis.documents.samples import Sample
+from analysis.statistics import summarise
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 GOLDEN = REPOSITORY / "tests/golden/results"
@@ -37,7 +37,7 @@ def load(name: str) -> dict[str, Any]:
 
 def render(document: dict[str, Any]) -> str:
     """As ansible.builtin.template renders it: blocks trimmed, the last newline kept."""
-    spec = importlib.util.spec_from_file_location("slm", REPOSITORY / "filter_plugins/slm.py")
+    spec = importlib.util.spec_from_file_location("slm", REPOSITORY / "plugins/filter/slm.py")
     assert spec
     assert spec.loader
     plugin = importlib.util.module_from_spec(spec)

@@ -11,8 +11,8 @@ import pytest
 
 from analysis.fleet.fleet import Fleet, fleet
 from analysis.fleet.stored import prune, read
-from tests import fleet_samples as samples
-from tests.fleet_samples import NOW
+from tests.support import fleet_samples as samples
+from tests.support.fleet_samples import NOW
 
 STALE = timedelta(days=30)
 

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from analysis.documents.schema import validate
 from analysis.fleet.fleet import Fleet, fleet
 from analysis.fleet.page import Links, _packed, block, data, render
 from analysis.fleet.stored import read
-from analysis.text import units
-from analysis.text.schema import validate
-from tests import fleet_samples as samples
+from analysis.render import units
 from tests.conftest import REPOSITORY
-from tests.fleet_samples import HOSTILE, NOW
+from tests.support import fleet_samples as samples
+from tests.support.fleet_samples import HOSTILE, NOW
 
 
 @pytest.fixture(scope="module")

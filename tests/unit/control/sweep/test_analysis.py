@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from analysis.documents.decode import typed
+from analysis.documents.errors import DocumentError
 from analysis.sweep.advice import group_vars
 from analysis.sweep.comparison import analyse
 from analysis.sweep.document import analysed, measurements
@@ -23,9 +25,7 @@ from analysis.sweep.metrics import METRICS, TIMES, canary
 from analysis.sweep.progress import next_block, outlook, progress_line, stop_reason
 from analysis.sweep.report import PICTURES, sweep_files, sweep_report
 from analysis.sweep.sweep import AnalysedSweep, Sweep
-from analysis.text.errors import DocumentError
-from analysis.text.typed import typed
-from tests.sweep_samples import ARMS, document
+from tests.support.sweep_samples import ARMS, document
 
 EXAMPLES = Path(__file__).resolve().parents[4] / "docs/examples"
 TIME_NAMES = {metric.name for metric in TIMES}

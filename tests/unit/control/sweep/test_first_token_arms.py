@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from analysis.documents.decode import typed
 from analysis.sweep.advice import first_token_vars
 from analysis.sweep.comparison import analyse
 from analysis.sweep.document import analysed
 from analysis.sweep.no_harm import harm_words
 from analysis.sweep.report import sweep_report
 from analysis.sweep.sweep import AnalysedSweep, StartAid, Sweep
-from analysis.text.typed import typed
-from tests.sweep_samples import ARMS, document
+from tests.support.sweep_samples import ARMS, document
 
 REPLAYS = {"bytecode": (True, "none"), "replay-together": (False, "together"), "replay-ahead": (False, "ahead")}
 STARTS: list[dict[str, Any]] = [

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from analysis.documents.decode import typed
 from analysis.sweep.metrics import WEIGHTS
 from analysis.sweep.rule import (
     FEWEST_PAIRS,
@@ -26,7 +27,6 @@ from analysis.sweep.rule import (
     without_canary,
 )
 from analysis.sweep.sweep import Sweep
-from analysis.text.typed import typed
 
 SWEEPS = 500
 STRATA = 4  # two dtypes, cold and warm

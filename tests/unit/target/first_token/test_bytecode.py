@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.first_token import bytecode
 from ansible.module_utils.slm_baseline.first_token.bytecode import fill, frames, make_cache, source_of, sources_of
-from ansible.module_utils.slm_baseline.first_token.watch import Opened
+from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Opened
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 
 from tests.conftest import REPOSITORY

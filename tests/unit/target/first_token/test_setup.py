@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token import setup
-from ansible.module_utils.slm_baseline.first_token.files import wanted_files
 from ansible.module_utils.slm_baseline.first_token.places import HOME
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
-from ansible.module_utils.slm_baseline.first_token.record import Recording
+from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Seen
+from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording
 from ansible.module_utils.slm_baseline.first_token.setup import WRITTEN_TELLS, difference, is_set_up, remove, rows
 from ansible.module_utils.slm_baseline.first_token.target import Target
-from ansible.module_utils.slm_baseline.first_token.watch import Seen
+from ansible.module_utils.slm_baseline.first_token.unit_files import wanted_files
 from ansible.module_utils.slm_baseline.host.files import Host
 
 FACTS = {"page_bytes": "4096", "spinning": "0"}

@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.files import MARK, mount_units, wanted_files
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile
 from ansible.module_utils.slm_baseline.first_token.target import Target, parse_target
+from ansible.module_utils.slm_baseline.first_token.unit_files import MARK, mount_units, wanted_files
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.mountinfo import MountEntry
 

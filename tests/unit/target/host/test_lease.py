@@ -21,7 +21,7 @@ from ansible.module_utils.slm_baseline.host.lease import LEASE, LOCK, held, rele
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fakes import put
+from tests.support.fakes import put
 
 
 def run(name: str, pid: int = 1, controller: str = "c1", alive: list[list[float]] | None = None) -> dict[str, Any]:

@@ -8,12 +8,12 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.meminfo import parse_meminfo, read_meminfo
-from ansible.module_utils.slm_baseline.settings.guard import Guard, check_guard
-from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard, check_guard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes import put
+from tests.support.fakes import put
 
 MIB, GIB = 1 << 20, 1 << 30
 GOLDEN = """\

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring import run
-from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling
-from ansible.module_utils.slm_baseline.measuring.interpreter import PACKAGES, Interpreter
-from ansible.module_utils.slm_baseline.measuring.loader_process import Loader
-from ansible.module_utils.slm_baseline.measuring.model_files import Model, ModelFile
+from ansible.module_utils.slm_baseline.measuring.install.interpreter import PACKAGES, Interpreter
+from ansible.module_utils.slm_baseline.measuring.loader.process import Loader
+from ansible.module_utils.slm_baseline.measuring.model.files import Model, ModelFile
+from ansible.module_utils.slm_baseline.measuring.probes.disk_bandwidth import Ceiling
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
 from ansible.module_utils.slm_baseline.measuring.run import SettingsWatch
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
-from ansible.module_utils.slm_baseline.settings.in_force import changed_settings
+from ansible.module_utils.slm_baseline.settings.kinds.effective_values import changed_settings
 
-from tests.fakes import put
+from tests.support.fakes import put
 
 
 class Measured:

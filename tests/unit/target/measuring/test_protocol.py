@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring import page_cache, protocol
-from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling, Way, WayTried
-from ansible.module_utils.slm_baseline.measuring.interpreter import Interpreter
-from ansible.module_utils.slm_baseline.measuring.loader_events import LoaderMemory
-from ansible.module_utils.slm_baseline.measuring.loader_process import Loader
-from ansible.module_utils.slm_baseline.measuring.model_files import Model, ModelFile
-from ansible.module_utils.slm_baseline.measuring.page_cache import Residency
-from ansible.module_utils.slm_baseline.measuring.process_memory import MemoryReading
+from ansible.module_utils.slm_baseline.measuring import protocol
+from ansible.module_utils.slm_baseline.measuring.install.interpreter import Interpreter
+from ansible.module_utils.slm_baseline.measuring.loader.events import LoaderMemory
+from ansible.module_utils.slm_baseline.measuring.loader.process import Loader
+from ansible.module_utils.slm_baseline.measuring.loader.replay import Replay, ReplayRecord, replay_record, replaying
+from ansible.module_utils.slm_baseline.measuring.model.files import Model, ModelFile
+from ansible.module_utils.slm_baseline.measuring.probes import page_cache
+from ansible.module_utils.slm_baseline.measuring.probes.disk_bandwidth import Ceiling, ReadMethod, WayTried
+from ansible.module_utils.slm_baseline.measuring.probes.page_cache import Residency
+from ansible.module_utils.slm_baseline.measuring.probes.process_memory import MemoryReading
 from ansible.module_utils.slm_baseline.measuring.protocol import (
     Evidence,
     Progress,
@@ -32,12 +34,11 @@ from ansible.module_utils.slm_baseline.measuring.protocol import (
     memory_disagreement,
     verdict_of,
 )
-from ansible.module_utils.slm_baseline.measuring.replay import Replay, ReplayRecord, replay_record, replaying
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample, to_document
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.text.schema import validate
+from analysis.documents.schema import validate
 from tests.conftest import REPOSITORY
 
 FAKE = REPOSITORY / "tests" / "fake_loader.py"
@@ -309,7 +310,7 @@ def test_a_block_tells_its_times_and_what_is_left(monkeypatch: pytest.MonkeyPatc
 
 
 def ceiling(rate: float | None) -> Ceiling:
-    return Ceiling((WayTried(Way("direct", 4, 1 << 20), rate, 1, None if rate else "Invalid argument"),))
+    return Ceiling((WayTried(ReadMethod("direct", 4, 1 << 20), rate, 1, None if rate else "Invalid argument"),))
 
 
 def test_an_unknown_ceiling_is_empty_and_not_zero() -> None:

@@ -15,10 +15,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.module_utils.slm_baseline.host.accounts import Account
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring import environment, interpreter, run
-from ansible.module_utils.slm_baseline.measuring.environment import (
+from ansible.module_utils.slm_baseline.measuring import run
+from ansible.module_utils.slm_baseline.measuring.install import environment, interpreter
+from ansible.module_utils.slm_baseline.measuring.install.environment import (
     Environment,
     absolute_path,
     changed_scripts,
@@ -29,24 +31,24 @@ from ansible.module_utils.slm_baseline.measuring.environment import (
     is_built,
     remove_parts,
 )
-from ansible.module_utils.slm_baseline.measuring.home import make_home
-from ansible.module_utils.slm_baseline.measuring.interpreter import (
+from ansible.module_utils.slm_baseline.measuring.install.install_dir import make_home
+from ansible.module_utils.slm_baseline.measuring.install.interpreter import (
     PACKAGES,
     Interpreter,
     is_too_old,
     probe,
     require_packages,
 )
-from ansible.module_utils.slm_baseline.measuring.loader_process import Account, Loader
-from ansible.module_utils.slm_baseline.measuring.model_build import build_model
-from ansible.module_utils.slm_baseline.measuring.model_files import Model
+from ansible.module_utils.slm_baseline.measuring.install.model_build import build_model
+from ansible.module_utils.slm_baseline.measuring.loader.process import Loader
+from ansible.module_utils.slm_baseline.measuring.model.files import Model
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
 from ansible.module_utils.slm_baseline.measuring.run import parse_block, parse_request, require_measurable
 from ansible.module_utils.slm_baseline.measuring.sample import CeilingRecord, Shared
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.text.schema import validate
+from analysis.documents.schema import validate
 
 NOBODY = Account("nobody", 65534, 65534)
 PARAMS: dict[str, Any] = {

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
-from ansible.module_utils.slm_baseline.settings.changes import apply_all
-from ansible.module_utils.slm_baseline.settings.facts import gather
-from ansible.module_utils.slm_baseline.settings.guard import Guard
-from ansible.module_utils.slm_baseline.settings.preflight import guarded
-from ansible.module_utils.slm_baseline.settings.registry import boot_values, knob_of, parse_wanted
-from ansible.module_utils.slm_baseline.settings.survey import judge
+from ansible.module_utils.slm_baseline.settings.apply.preflight import guarded
+from ansible.module_utils.slm_baseline.settings.audit.facts import gather
+from ansible.module_utils.slm_baseline.settings.audit.survey import judge
+from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
+from ansible.module_utils.slm_baseline.settings.kinds.registry import boot_values, knob_of, parse_wanted
+from ansible.module_utils.slm_baseline.settings.state.changes import apply_all
 
 from tests.conftest import REPOSITORY
-from tests.fake_kernel import FakeKernel
-from tests.fakes import put
+from tests.support.fake_kernel import FakeKernel
+from tests.support.fakes import put
 
 MIB512, GIB = 512 << 20, 1 << 30
 

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.measuring.loader.template import Template, TemplateFailed
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
-from ansible.module_utils.slm_baseline.measuring.template import Template, TemplateFailed
-from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
-from ansible.module_utils.slm_baseline.settings.snapshot import SWEEP_PRIOR, load, save, take
-from ansible.module_utils.slm_baseline.sweep import bench as bench_module
-from ansible.module_utils.slm_baseline.sweep.bench import Bench
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import SWEEP_PRIOR, load, save, take
+from ansible.module_utils.slm_baseline.sweep import block_runner as bench_module
 from ansible.module_utils.slm_baseline.sweep.block import run_block
+from ansible.module_utils.slm_baseline.sweep.block_runner import BlockRunner
 from ansible.module_utils.slm_baseline.sweep.design import Arm, BlockDesign, Cell
 
-from tests.fake_kernel import FakeKernel
-from tests.fakes import build_host
+from tests.support.fake_kernel import FakeKernel
+from tests.support.fakes import build_host
 
 ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
 ARMS = [Arm("stock"), Arm("always", thp={"thp.enabled": "always"}, env={"A": "1"})]
@@ -33,7 +33,7 @@ def host(tmp_path: Path) -> FakeKernel:
     return FakeKernel(build_host(tmp_path))
 
 
-class Loads(Bench):
+class Loads(BlockRunner):
     """A bench whose loader remembers what was set when each sample ran, and may fail or be told to stop."""
 
     def __init__(self, host: FakeKernel, fail_at: int | None = None, error: BaseException | None = None) -> None:

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.interpreter import Interpreter
-from ansible.module_utils.slm_baseline.measuring.loader_process import Loader
-from ansible.module_utils.slm_baseline.measuring.model_files import Model
+from ansible.module_utils.slm_baseline.measuring.install.interpreter import Interpreter
+from ansible.module_utils.slm_baseline.measuring.loader.process import Loader
+from ansible.module_utils.slm_baseline.measuring.model.files import Model
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
 from ansible.module_utils.slm_baseline.measuring.sample import Trial
 from ansible.module_utils.slm_baseline.sweep import bytecode, run
 from ansible.module_utils.slm_baseline.sweep.bytecode import SharedBytecode, using
 from ansible.module_utils.slm_baseline.sweep.design import parse_arms
 
-from tests.fake_kernel import FakeKernel
-from tests.fakes import build_host
+from tests.support.fake_kernel import FakeKernel
+from tests.support.fakes import build_host
 from tests.unit.target.sweep.test_run import REQUEST, Loads
 
 FOLDER = "/opt/slm-baseline/bytecode"
@@ -50,7 +50,7 @@ def _lacks(monkeypatch: pytest.MonkeyPatch, saving_s: float | None) -> None:
     """The host's imports as they were looked at; None where they could not be."""
     found = {"missing": 20, "stale": 2, "unreadable": 1, "valid": 5, "saving_s": saving_s}
     told = {"problem": "no"} if saving_s is None else {"bytecode": found}
-    monkeypatch.setattr(bytecode, "look_at_imports", lambda loader, files: told)
+    monkeypatch.setattr(bytecode, "profile_imports", lambda loader, files: told)
 
 
 def _environment(subject: Subject) -> dict[str, str]:
@@ -104,7 +104,7 @@ def test_every_sample_of_a_sweep_uses_the_cache_and_its_end_removes_it(
         seen.append(_environment(subject).get("PYTHONPYCACHEPREFIX"))
         return measure(host, subject, *rest)
 
-    monkeypatch.setattr("ansible.module_utils.slm_baseline.sweep.bench.measure_sample", measured)
+    monkeypatch.setattr("ansible.module_utils.slm_baseline.sweep.block_runner.measure_sample", measured)
     asked = replace(REQUEST, bytecode=SharedBytecode(subject, FOLDER))
     assert run.plan_sweep(host, asked)["plan"]["bytecode"]["modules"] == 23
     run.measure_next_block(host, subject)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.guard import Guard
+from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
 from ansible.module_utils.slm_baseline.sweep.design import (
     Arm,
     Cell,
     cells,
-    fitting,
+    feasible_arms,
     glibc_version,
     order,
     parse_arms,
@@ -128,12 +128,12 @@ def test_what_the_host_cannot_do_is_left_out_and_named(host: Host) -> None:
             {"name": "tunable", "env": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}},
         ]
     )
-    possible, left_out = fitting(host, arms, Guard(1 * GIB, 0.5), glibc="2.31")
+    possible, left_out = feasible_arms(host, arms, Guard(1 * GIB, 0.5), glibc="2.31")
     assert [arm.name for arm in possible] == ["stock", "stock-again", "always"]
     assert [each["arm"] for each in left_out] == ["sometimes", "mthp-128k", "giant", "greedy", "tunable"]
     assert "128kB" in left_out[1]["why"]
     assert "glibc 2.31" in left_out[4]["why"]
-    assert "tunable" in [arm.name for arm in fitting(host, arms, Guard(1 * GIB, 0.5), glibc="2.36")[0]]
+    assert "tunable" in [arm.name for arm in feasible_arms(host, arms, Guard(1 * GIB, 0.5), glibc="2.36")[0]]
 
 
 def test_an_arm_that_would_be_stock_under_another_name_is_left_out(host: Host) -> None:
@@ -147,7 +147,7 @@ def test_an_arm_that_would_be_stock_under_another_name_is_left_out(host: Host) -
             {"name": "never", "thp": {"enabled": "never"}},
         ]
     )
-    possible, left_out = fitting(host, arms, Guard(1 * GIB, 0.5))
+    possible, left_out = feasible_arms(host, arms, Guard(1 * GIB, 0.5))
     assert [arm.name for arm in possible] == ["stock", "stock-again", "madvise+torch", "pool", "never"]
     assert [each["arm"] for each in left_out] == ["madvise", "no-pool"]
     assert left_out[0]["why"] == "This host has its settings already: it is stock."

@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.canary import Canary, CanaryReading
-from ansible.module_utils.slm_baseline.measuring.disk_ceiling import Ceiling
-from ansible.module_utils.slm_baseline.measuring.loader_events import LoaderReport
-from ansible.module_utils.slm_baseline.measuring.noise import Noise
+from ansible.module_utils.slm_baseline.measuring.loader.events import LoaderReport
+from ansible.module_utils.slm_baseline.measuring.probes.canary import Canary, CanaryReading
+from ansible.module_utils.slm_baseline.measuring.probes.disk_bandwidth import Ceiling
+from ansible.module_utils.slm_baseline.measuring.probes.noise import Noise
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
 from ansible.module_utils.slm_baseline.measuring.store import shared_of
-from ansible.module_utils.slm_baseline.settings.guard import Guard
-from ansible.module_utils.slm_baseline.sweep import bench, run
+from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
+from ansible.module_utils.slm_baseline.sweep import block_runner, run
 from ansible.module_utils.slm_baseline.sweep.design import Arm, order, parse_arms
 from ansible.module_utils.slm_baseline.sweep.plan import PLAN, load_plan
 from ansible.module_utils.slm_baseline.sweep.run import SweepRequest, parse_seed, parse_sweep
 
-from tests.fake_kernel import FakeKernel
-from tests.fakes import build_host
+from tests.support.fake_kernel import FakeKernel
+from tests.support.fakes import build_host
 
 ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
 REQUEST = SweepRequest(
@@ -52,8 +52,8 @@ class Loads:
         self.fail_at: int | None = None
         self.arms: list[str | None] = []
         self.bests: list[CanaryReading | None] = []
-        monkeypatch.setattr(bench, "measure_sample", self.measure)
-        monkeypatch.setattr(bench, "ceiling_passes", lambda subject, passes: [Ceiling(())] * passes)
+        monkeypatch.setattr(block_runner, "measure_sample", self.measure)
+        monkeypatch.setattr(block_runner, "ceiling_passes", lambda subject, passes: [Ceiling(())] * passes)
 
     def measure(
         self, host: Host, subject: Any, trial: Trial, ceiling: Ceiling, best: CanaryReading | None, template: object
@@ -126,17 +126,17 @@ def test_an_interrupted_block_is_measured_again_in_the_same_order(host: FakeKern
 def test_what_a_block_measures_is_kept_before_it_begins_and_outlives_an_interruption(
     host: FakeKernel, loads: Loads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "template", lambda loader: contextlib.nullcontext(object()))
+    monkeypatch.setattr(block_runner, "template", lambda loader: contextlib.nullcontext(object()))
     subject = SimpleNamespace(loader_of=lambda trial: None)
     run.plan_sweep(host, replace(REQUEST, weights_pairs=2))
     loads.block(host)
     stocks = [["stock", "auto"], ["stock-again", "auto"]]
-    run.draw_block(host, "weights", stocks)
+    run.choose_cells(host, "weights", stocks)
     loads.arms.clear()
     loads.fail_at = 3
     with pytest.raises(KeyboardInterrupt):
         run.measure_next_block(host, subject)  # type: ignore[arg-type]  # nothing is loaded
-    run.draw_block(host, "full", None)
+    run.choose_cells(host, "full", None)
     loads.fail_at = None
     loads.arms.clear()
     told = run.measure_next_block(host, subject)  # type: ignore[arg-type]  # nothing is loaded
@@ -161,7 +161,7 @@ def test_a_block_without_both_stocks_or_of_another_plan_is_refused(
 ) -> None:
     run.plan_sweep(host, REQUEST)
     with pytest.raises(SettingError, match="both stocks"):
-        run.draw_block(host, measurement, cells)
+        run.choose_cells(host, measurement, cells)
 
 
 def test_a_host_that_can_have_no_template_measures_whole_loads_and_says_why(host: FakeKernel) -> None:

@@ -16,10 +16,9 @@ from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingErr
 from ansible.module_utils.slm_baseline.host.files import Host, missing_folders
 from ansible.module_utils.slm_baseline.host.mountinfo import parse_mountinfo
 from ansible.module_utils.slm_baseline.host.processes import holders
-from ansible.module_utils.slm_baseline.settings import hugetlbfs as subject
-from ansible.module_utils.slm_baseline.settings.changes import apply_all
-from ansible.module_utils.slm_baseline.settings.hugetlb import default_page_bytes
-from ansible.module_utils.slm_baseline.settings.hugetlbfs import (
+from ansible.module_utils.slm_baseline.settings.kernel import hugetlbfs as subject
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import default_page_bytes
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import (
     ChangeMount,
     MountSpec,
     found_mount,
@@ -27,12 +26,13 @@ from ansible.module_utils.slm_baseline.settings.hugetlbfs import (
     parse_options,
 )
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts, check_mounts, parse_mounts
-from ansible.module_utils.slm_baseline.settings.registry import runtime_values
+from ansible.module_utils.slm_baseline.settings.kinds.registry import runtime_values
+from ansible.module_utils.slm_baseline.settings.state.changes import apply_all
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY
-from tests.fakes import MOUNTINFO, put
+from tests.support.fakes import MOUNTINFO, put
 
 MIB2, GIB = 2 << 20, 1 << 30
 GOLDEN = r"""22 27 0:21 / /proc rw,relatime - proc proc rw

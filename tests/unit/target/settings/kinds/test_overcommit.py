@@ -9,18 +9,18 @@ import time
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.carry_out import carry_out
-from ansible.module_utils.slm_baseline.settings.drift import drift_rows
+from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
+from ansible.module_utils.slm_baseline.settings.audit.conflicts import find_conflicts
+from ansible.module_utils.slm_baseline.settings.audit.drift import drift_rows
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import OVERCOMMIT_DROPIN, Overcommit, parse_overcommit
-from ansible.module_utils.slm_baseline.settings.other_writers import find_competitors
-from ansible.module_utils.slm_baseline.settings.rollback import roll_back
-from ansible.module_utils.slm_baseline.settings.snapshot import SNAPSHOT, load, recorded_of
+from ansible.module_utils.slm_baseline.settings.rollback.rollback import roll_back
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import SNAPSHOT, load, recorded_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPOSITORY
-from tests.fake_kernel import FakeKernel
-from tests.fakes import put
+from tests.support.fake_kernel import FakeKernel
+from tests.support.fakes import put
 
 MIB2, GIB = 2 << 20, 1 << 30
 FILE = "/sys/kernel/mm/hugepages/hugepages-{}kB/nr_overcommit_hugepages"
@@ -81,7 +81,7 @@ def test_its_row_tells_drift_and_where_it_is_kept(kernel: FakeKernel) -> None:
 
 def test_the_sysctl_of_the_default_size_competes(kernel: FakeKernel) -> None:
     put(kernel.root, "/etc/sysctl.d/9.conf", "vm.nr_overcommit_hugepages = 1\nvm.nr_hugepages = 5\n")
-    writers = find_competitors(kernel, {KNOB: "512"}, MIB2)
+    writers = find_conflicts(kernel, {KNOB: "512"}, MIB2)
     assert [str(writer) for writer in writers] == [f"sysctl sets {KNOB} to 1 at /etc/sysctl.d/9.conf:1"]
 
 

@@ -8,19 +8,19 @@ import time
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.changes import Change, apply_all
-from ansible.module_utils.slm_baseline.settings.hugetlb import PoolSpec
-from ansible.module_utils.slm_baseline.settings.hugetlbfs import MountSpec
+from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.kind import Kind
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
+from ansible.module_utils.slm_baseline.settings.kinds.registry import parse_wanted, values_of
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, Thp, thp_knobs
-from ansible.module_utils.slm_baseline.settings.registry import parse_wanted, values_of
-from ansible.module_utils.slm_baseline.settings.snapshot import ensure, load
-from ansible.module_utils.slm_baseline.settings.units import unit_path, unit_text
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import ensure, load
+from ansible.module_utils.slm_baseline.settings.state.changes import Change, apply_all
 
-from tests.fake_kernel import FakeKernel, add_node
-from tests.fakes import MOUNTINFO, put
+from tests.support.fake_kernel import FakeKernel, add_node
+from tests.support.fakes import MOUNTINFO, put
 
 MIB2, GIB = 2 << 20, 1 << 30
 NODE = "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages"

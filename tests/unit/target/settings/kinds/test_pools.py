@@ -9,8 +9,7 @@ import time
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.changes import apply_all
-from ansible.module_utils.slm_baseline.settings.hugetlb import (
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import (
     HUGEPAGES,
     PoolSpec,
     parse_pool_name,
@@ -26,11 +25,12 @@ from ansible.module_utils.slm_baseline.settings.kinds.pools import (
     plan_pools,
     restore_spread,
 )
+from ansible.module_utils.slm_baseline.settings.state.changes import apply_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fake_kernel import FakeKernel, add_node
-from tests.fakes import put
+from tests.support.fake_kernel import FakeKernel, add_node
+from tests.support.fakes import put
 
 MIB2, GIB = 2 << 20, 1 << 30
 

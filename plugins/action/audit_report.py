@@ -1,0 +1,67 @@
+"""Writes the fleet's audit on the control node, from what every host of the play registered."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.plugins.action import ActionBase
+
+# Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+
+class ActionModule(ActionBase):
+    """`audit_report: {answer: VARIABLE, started_at: INSTANT, folder: PATH}`; returns `summary`, a list of lines, and
+    `verdicts`, each host's `status` and `message`, for audit_verdict.
+
+    An action rather than a module, because it reads every host's variables; one task rather than a loop of copies,
+    because there is a file for each of a thousand hosts. It writes in check mode too: the report is the point.
+    """
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        from analysis.audit.files import audit_files
+        from analysis.audit.fleet import audit
+        from analysis.documents.names import well_formed
+        from analysis.documents.storage import write_files
+
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        arguments = self._task.args
+        folder = Path(arguments["folder"])
+        names = [str(name) for name in variables["ansible_play_hosts_all"]]
+        hosts = variables["hostvars"]
+        # What was registered is data and is taken as it is; a setting may be a template, of one host without a value.
+        answers = {name: hosts.raw_get(name).get(arguments["answer"]) for name in names}
+        tolerance = {name: _tolerance(hosts[name]) for name in names}
+        finished_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        fleet = audit(answers, str(arguments["started_at"]), finished_at, tolerance)
+        try:
+            write_files(folder, audit_files(fleet))
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"the audit cannot be written to {folder}: {error.strerror} ({error.filename}). "
+                "Next: make the folder writable, or name another one in audit_reports_dir."
+            ) from None
+        judged = {name: fleet.hosts[well_formed(name)] for name in names}
+        verdicts = {name: {"status": host.status, "message": str(host)} for name, host in judged.items()}
+        return {"changed": False, "folder": str(folder), "summary": fleet.summary(), "verdicts": verdicts}
+
+
+def _tolerance(variables: Any) -> object:
+    """The host's `tuning_tolerate_competitors`, whatever it is; `Unresolved` where it has no value."""
+    from analysis.audit.answer import Unresolved
+
+    try:
+        return variables.get("tuning_tolerate_competitors", False)
+    except AnsibleError as error:
+        return Unresolved(str(error))

@@ -1,0 +1,188 @@
+"""One host's part in the audit: what its `memory_info` answered, judged.
+
+A host is the authority on its own knobs and judges each row; here its rows become a status. Answers come from machines
+that may be broken or hostile, so their form is checked, never assumed.
+
+Imports little: every host's verdict is a process of its own on the control node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from analysis.documents.names import well_formed
+from analysis.render.markdown import plain
+
+_PROBLEM_LIMIT = 2000
+_BOOLEANS = {
+    **dict.fromkeys(("y", "yes", "on", "1", "true", "t"), True),
+    **dict.fromkeys(("n", "no", "off", "0", "false", "f"), False),
+}
+"""What Ansible takes for a boolean where it is text."""
+
+
+class AnswerError(Exception):
+    """An answer of a host that does not have the form that memory_info documents."""
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """A host's variable that has no value: `why` is Ansible's reason."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One knob compared on its host; the fields are those of docs/architecture.md."""
+
+    knob: str
+    desired: str | None
+    runtime: str | None
+    persisted: str | None
+    boot: str | None
+    source: str | None
+    verdict: str
+    detail: str | None
+
+    @property
+    def drifted(self) -> bool:
+        return self.verdict == "drift"
+
+    def __str__(self) -> str:
+        return self.detail or f"{self.knob} is {self.runtime}, should be {self.desired}"
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Another writer on the host that wants another value of a knob of ours."""
+
+    path: str
+    line: int
+    knob: str
+    value: str | None
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclass(frozen=True)
+class HostAudit:
+    """One host: `status` is one of STATUSES; `problem` says why there are no rows, and is None where there are.
+
+    A competing writer is drift that some boot brings, unless the user tolerates it.
+    """
+
+    status: str
+    problem: str | None = None
+    rows: tuple[Row, ...] = ()
+    competitors: tuple[Conflict, ...] = ()
+    tolerated: bool = False
+
+    @property
+    def drift(self) -> list[Row | Conflict]:
+        """What keeps the host from being clean."""
+        return [*(row for row in self.rows if row.drifted), *(() if self.tolerated else self.competitors)]
+
+    def __str__(self) -> str:
+        """One line: the status in a plain sentence."""
+        return plain(self.problem or "; ".join(map(str, self.drift)) or "clean")
+
+
+def judge_host(answer: object, tolerate_competitors: object = False) -> HostAudit:
+    """The status of one host from what its task registered: the module's result, a failure, or no connection.
+
+    `tolerate_competitors` is the host's variable as it stands, which may be no boolean: then the host is an error.
+    """
+    if not isinstance(answer, Mapping):
+        return HostAudit("error", "memory_info gave no answer")
+    if answer.get("unreachable"):
+        return HostAudit("unreachable", _problem(answer))
+    if answer.get("failed"):
+        return HostAudit("error", _problem(answer))
+    tolerated = _boolean(tolerate_competitors)
+    if tolerated is None:
+        return HostAudit("error", _not_boolean(tolerate_competitors))
+    try:
+        rows = tuple(_row(row) for row in _objects(answer, "rows"))
+        competitors = tuple(_competitor(writer) for writer in _objects(answer, "competitors"))
+    except AnswerError as error:
+        return HostAudit("error", f"memory_info's answer does not have the documented form: {error}")
+    if not rows:
+        return HostAudit("error", "no setting is wanted of this host, so nothing was compared")
+    host = HostAudit("clean", None, rows, competitors, tolerated)
+    return replace(host, status="drift") if host.drift else host
+
+
+def _boolean(value: object) -> bool | None:
+    """True or false as Ansible would read it; None for anything else."""
+    if isinstance(value, (bool, int, float)):
+        return bool(value) if value in (0, 1) else None
+    return _BOOLEANS.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def _not_boolean(value: object) -> str:
+    found = f"no value ({value.why})" if isinstance(value, Unresolved) else repr(value)
+    return well_formed(
+        f"tuning_tolerate_competitors: wanted true or false; found {found}. "
+        "It decides whether a competing writer is drift. Next: correct it in the inventory."
+    )
+
+
+def _problem(answer: Mapping[str, object]) -> str:
+    problem = well_formed(answer.get("msg") or "no reason given").strip()
+    return problem if len(problem) <= _PROBLEM_LIMIT else f"{problem[:_PROBLEM_LIMIT]}..."
+
+
+def _objects(answer: Mapping[str, object], key: str) -> list[Mapping[str, object]]:
+    items = answer.get(key)
+    if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+        raise AnswerError(f"{key} is not a list of objects")
+    return items
+
+
+def _row(item: Mapping[str, object]) -> Row:
+    row = Row(
+        knob=_required(item, "knob"),
+        desired=_optional(item, "desired"),
+        runtime=_optional(item, "runtime"),
+        persisted=_optional(item, "persisted"),
+        boot=_optional(item, "boot"),
+        source=_optional(item, "source"),
+        verdict=_required(item, "verdict"),
+        detail=_optional(item, "detail"),
+    )
+    if row.verdict not in ("clean", "drift"):
+        raise AnswerError(f"the verdict on {row.knob} is {row.verdict!r}")
+    return row
+
+
+def _competitor(item: Mapping[str, object]) -> Conflict:
+    line = item.get("line")
+    if not isinstance(line, int) or isinstance(line, bool) or line < 1:
+        raise AnswerError(f"a competitor's line is {line!r}")
+    return Conflict(
+        path=_required(item, "path"),
+        line=int(line),
+        knob=_required(item, "knob"),
+        value=_optional(item, "value"),
+        kind=_required(item, "kind"),
+        detail=_required(item, "detail"),
+    )
+
+
+def _required(item: Mapping[str, object], key: str) -> str:
+    text = _optional(item, key)
+    if not text:
+        raise AnswerError(f"{key} is missing")
+    return text
+
+
+def _optional(item: Mapping[str, object], key: str) -> str | None:
+    value = item.get(key)
+    if value is not None and not isinstance(value, str):
+        raise AnswerError(f"{key} is {value!r}, not text")
+    return None if value is None else well_formed(value)

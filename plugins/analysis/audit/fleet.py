@@ -1,0 +1,110 @@
+"""The fleet audit: every host's part put together as one document and a summary."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from analysis.audit.answer import HostAudit, judge_host
+from analysis.documents.names import natural, well_formed
+from analysis.documents.schema import validate
+from analysis.render.markdown import plain
+from analysis.render.units import counted
+
+SCHEMA_VERSION = 1
+STATUSES = ("clean", "drift", "unreachable", "error")
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A fleet at one time; hosts in natural order (`gpu-2` before `gpu-10`)."""
+
+    run_id: str
+    started_at: str
+    finished_at: str
+    hosts: dict[str, HostAudit]
+
+    def totals(self) -> dict[str, int]:
+        """Hosts in all and by status, and how many rows drifted and writers compete."""
+        by_status = Counter(host.status for host in self.hosts.values())
+        return {
+            "hosts": len(self.hosts),
+            **{status: by_status[status] for status in STATUSES},
+            "drifted_rows": sum(row.drifted for host in self.hosts.values() for row in host.rows),
+            "competitors": sum(len(host.competitors) for host in self.hosts.values()),
+        }
+
+    def document(self) -> dict[str, Any]:
+        """The document that plugins/schemas/audit.schema.json describes; DocumentError where it would break it."""
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": self.run_id,
+            "kind": "audit",
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "totals": self.totals(),
+            "hosts": {
+                name: {
+                    "status": host.status,
+                    "problem": host.problem,
+                    "rows": [asdict(row) for row in host.rows],
+                    "competitors": [asdict(writer) for writer in host.competitors],
+                }
+                for name, host in self.hosts.items()
+            },
+        }
+        validate(document, "audit")
+        return document
+
+    def summary(self) -> list[str]:
+        """The audit in a few lines of plain text: totals, then each finding with its hosts, the commonest first."""
+        totals = self.totals()
+        lines = [
+            f"{counted(totals['hosts'], 'host')}: {', '.join(f'{totals[status]} {status}' for status in STATUSES)}"
+        ]
+        findings = group((str(found), name) for name, host in self.hosts.items() for found in host.drift)
+        lines += [f"{hosts_of(names)}: {plain(found)}" for found, names in findings.items()]
+        # Why a host is unreachable names its address, so that no two hosts would ever say the same.
+        silent = group(
+            ("unreachable" if host.status == "unreachable" else f"error: {host.problem}", name)
+            for name, host in self.hosts.items()
+            if host.problem
+        )
+        return lines + [f"{hosts_of(names)}: {plain(problem)}" for problem, names in silent.items()]
+
+
+def audit(
+    answers: Mapping[str, object], started_at: str, finished_at: str, tolerance: Mapping[str, object] | None = None
+) -> Audit:
+    """The audit of a fleet from `memory_info`'s registered answers by host name; instants as `2026-03-14T09:20:00Z`.
+
+    `tolerance` has each host's `tuning_tolerate_competitors` as it stands. Where it is true, competing writers are
+    reported and are no drift; where it is no boolean, the host is an error.
+    """
+    names = sorted(answers, key=natural)
+    return Audit(
+        run_id=re.sub(r"[-:]", "", started_at),
+        started_at=started_at,
+        finished_at=finished_at,
+        hosts={well_formed(name): judge_host(answers[name], (tolerance or {}).get(name, False)) for name in names},
+    )
+
+
+def group(pairs: Iterable[tuple[Key, str]]) -> dict[Key, list[str]]:
+    """Hosts by what they share, the largest group first; a host stands once in a group, in the order given."""
+    groups: dict[Key, dict[str, None]] = {}
+    for key, host in pairs:
+        groups.setdefault(key, {})[host] = None
+    return {key: list(hosts) for key, hosts in sorted(groups.items(), key=lambda item: -len(item[1]))}
+
+
+def hosts_of(names: list[str], limit: int = 5) -> str:
+    """`3 hosts (a, b, c)`, the list cut at `limit` names: audit.json has them all."""
+    shown = ", ".join(plain(name) for name in names[:limit])
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"{counted(len(names), 'host')} ({shown}{more})"

@@ -1,0 +1,46 @@
+"""The audit as Markdown: identical findings of many hosts are one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.audit.fleet import Audit, group, hosts_of
+from analysis.render.markdown import Markdown, bullets, code, md, table
+
+
+def markdown(audit: Audit) -> str:
+    """The page: totals and findings, then tables of what drifted, who competes and which hosts gave no answer."""
+    hosts = audit.hosts.items()
+    drifted = group((row, name) for name, host in hosts for row in host.rows if row.drifted)
+    competing = group((writer, name) for name, host in hosts for writer in host.competitors)
+    sections = [
+        Markdown("# Tuning audit"),
+        Markdown(f"Run {code(audit.run_id)}, {md(audit.started_at)} to {md(audit.finished_at)}."),
+        bullets(audit.summary()),
+        *_section(
+            "Drift",
+            ["Hosts", "Knob", "Desired", "Runtime", "Persisted", "Boot", "Source", "Finding"],
+            [
+                [hosts_of(names), code(row.knob), row.desired, row.runtime, row.persisted, row.boot, row.source, row]
+                for row, names in drifted.items()
+            ],
+        ),
+        *_section(
+            "Competing writers",
+            ["Hosts", "Knob", "Value", "Set by", "Where"],
+            [
+                [hosts_of(names), code(writer.knob), writer.value, writer.kind, f"{writer.path}:{writer.line}"]
+                for writer, names in competing.items()
+            ],
+        ),
+        *_section(
+            "Hosts without an answer",
+            ["Host", "Status", "Problem"],
+            [[name, host.status, host.problem] for name, host in hosts if host.problem],
+        ),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _section(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[Markdown]:
+    return [Markdown(f"## {title}"), table(header, rows)] if rows else []

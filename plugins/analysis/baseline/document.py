@@ -1,0 +1,84 @@
+"""The result document of one baseline run on one host: put together, checked, written as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from analysis import statistics
+from analysis.baseline.floor import explain
+from analysis.baseline.imports import Imports
+from analysis.documents import schema
+from analysis.documents.decode import typed
+from analysis.documents.samples import Sample
+from analysis.documents.storage import as_json
+
+SCHEMA_VERSION = 1
+
+
+def result_document(
+    benchmark: Mapping[str, Any],
+    *,
+    name: str,
+    run: Mapping[str, str],
+    memory: Mapping[str, Any],
+    before: Mapping[str, str],
+) -> dict[str, Any]:
+    """The document of docs/architecture.md from what a run registered; DocumentError where it breaks its schema.
+
+    `benchmark` is what the last block of `slm_benchmark` returned under that name (host, model, software, protocol,
+    ceiling, imports, samples), `name` the inventory name, `run` has run_id, started_at and finished_at, `memory` is
+    what `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's values, empty
+    where there is none.
+    """
+    # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is refused.
+    samples = json.loads(as_json(benchmark["samples"]))
+    schema.validate(samples, "result", part="/properties/samples")
+    imports = json.loads(as_json(benchmark.get("imports")))
+    schema.validate(imports, "result", part="/properties/imports")
+    measured = [typed(Sample, sample) for sample in samples]
+    result = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run["run_id"],
+        "kind": "baseline",
+        "started_at": run["started_at"],
+        "finished_at": run["finished_at"],
+        "host": {"name": name, **benchmark["host"]},
+        "model": benchmark["model"],
+        "software": benchmark["software"],
+        "protocol": benchmark["protocol"],
+        "tuning": _tuning(memory, before),
+        "ceiling": benchmark["ceiling"],
+        "imports": imports,
+        "samples": samples,
+        "summary": statistics.summarise(measured).to_json(),
+        "first_token": asdict(explain(measured, typed(Imports, imports))),
+    }
+    plain: dict[str, Any] = json.loads(as_json(result))
+    check_result(plain)
+    return plain
+
+
+def check_result(document: object) -> None:
+    """Raise one readable DocumentError where the document breaks plugins/schemas/result.schema.json."""
+    schema.validate(document, "result")
+
+
+def _tuning(memory: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, Any]:
+    facts = memory["memory"]
+    notes = [writer["detail"] for writer in memory["competitors"]]
+    if facts.get("unfinished_sweep"):
+        notes.append("a sweep on this host did not finish restoring its settings: run the rollback or the sweep again")
+    return {
+        "before": before,
+        "desired": memory["desired"],
+        "runtime": facts["values"],
+        "persisted": {knob: kept["value"] for knob, kept in facts["persisted"].items()},
+        "rows": memory["rows"],
+        "pools": facts["pools"],
+        "pool_users": facts["pool_users"],
+        "mounts": facts["mounts"],
+        "notes": notes,
+    }

@@ -1,0 +1,118 @@
+"""What the report says of the first token: how much sooner it could come, by what, and where its imports go."""
+
+from __future__ import annotations
+
+import shlex
+
+from analysis.baseline.floor import FirstToken
+from analysis.baseline.imports import Bytecode
+from analysis.baseline.result import Result
+from analysis.render import phases, units
+from analysis.render.markdown import Markdown, code, md, plain, table
+
+
+def headline(result: Result) -> str:
+    """One line: how much sooner, by which remedy, down to what; or that there is no gap; or why it cannot be said."""
+    found = result.first_token
+    if found.problem:
+        return f"How much sooner a first token could come cannot be said: {md(found.problem)}."
+    if not found.has_gap:
+        return (
+            f"**First token comes about as soon as this host allows:** {units.seconds(found.now_s)} cold, with a floor "
+            f"of {units.seconds(found.floor_s)} ({_limit(found)}). Bytecode and replay have little left to save."
+        )
+    # Quoted for the shell: an inventory name may hold anything that a shell would take for a command.
+    command = f"ansible-playbook first_token.yml -l {shlex.quote(plain(result.host.name))}"
+    at_most = "" if found.bytecode_s is not None else "at most "
+    return (
+        f"**First token could come {units.ratio(found.ratio)} sooner on this host: {_remedies(found)}; the floor is "
+        f"{at_most}{units.seconds(found.floor_s)} ({_limit(found)}).** Next: {code(command)}."
+    )
+
+
+def _remedies(found: FirstToken) -> str:
+    """`bytecode -6.10 s, replay up to -4.90 s`: what is worth a word, in the order in which it is done."""
+    parts = [("bytecode -", found.bytecode_s), ("replay up to -", found.replay_s)]
+    least = 0.01 * (found.now_s or 0.0)
+    told = [f"{name}{units.seconds(saved)}" for name, saved in parts if saved and saved >= least]
+    return ", ".join(told if found.bytecode_s is not None else ["bytecode unknown", *told])
+
+
+def _limit(found: FirstToken) -> str:
+    if found.limit == "disk":
+        return f"the disk: {units.size(found.read_bytes)} at {units.rate(found.disk_bytes_per_s)}"
+    return f"CPU, mostly {'imports' if found.limit == 'imports' else md(phases.label(found.limit or ''))}"
+
+
+def section(result: Result) -> Markdown:
+    """The figures behind the headline, and the imports."""
+    return Markdown("\n\n".join(filter(None, [_figures(result.first_token), _imports(result)])))
+
+
+def _figures(found: FirstToken) -> str:
+    if found.problem:
+        return f"The floor cannot be had: {md(found.problem)}."
+    interval = (
+        f" [{units.ratio(found.ratio_low)}, {units.ratio(found.ratio_high)}]" if found.ratio_low is not None else ""
+    )
+    gap = (found.now_s or 0.0) - (found.floor_s or 0.0)
+    shares = [
+        (found.bytecode_s, "Bytecode for every module would save, at least"),
+        (found.replay_s, "Reading everything before it is needed would save, at most"),
+    ]
+    rows = [
+        ["First token now, cold", Markdown(units.seconds(found.now_s))],
+        ["The floor", Markdown(f"{units.seconds(found.floor_s)} ({_limit(found)})")],
+        ["Now over the floor", Markdown(f"{units.ratio(found.ratio)}{interval}, {_blocks(found.blocks)}")],
+        *(
+            [words, Markdown("unknown" if saved is None else f"{units.seconds(saved)}{_share(saved, gap)}")]
+            for saved, words in shares
+        ),
+        ["Everything in memory and bytecode there", Markdown(units.seconds(found.warm_s))],
+        ["Read from the disk, cold", Markdown(units.size(found.read_bytes))],
+        ["What the disk gives", Markdown(units.rate(found.disk_bytes_per_s))],
+    ]
+    return table(["", "Median"], rows)
+
+
+def _share(saved: float, gap: float) -> str:
+    return f", {units.percent(min(1.0, saved / gap))} of the gap" if gap > 0 else ""
+
+
+def _blocks(count: int) -> str:
+    return f"{count} quiet block{'' if count == 1 else 's'}"
+
+
+def _imports(result: Result) -> str:
+    imports = result.imports
+    if imports is None:
+        return ""
+    if imports.problem or imports.bytecode is None:
+        return f"The imports could not be looked at: {md(imports.problem)}"
+    bytecode = imports.bytecode
+    sources = bytecode.valid + bytecode.lacking
+    lines = [
+        "![Seconds in each package's own modules during one warm start](imports.svg)",
+        f"One more warm start, with the interpreter's import timing: {units.count(imports.modules)} modules in "
+        f"{units.seconds(imports.seconds)}. Of {units.count(sources)} with a source, {units.count(bytecode.valid)} "
+        "have bytecode that the loader's user can read and that fits"
+        + (f"; {_lacking(bytecode)}." if bytecode.lacking else "."),
+    ]
+    if imports.not_required:
+        rows = [
+            [
+                md(each.distribution),
+                md(each.importer or "a function, at run time"),
+                Markdown(units.seconds(each.seconds)),
+            ]
+            for each in imports.not_required
+        ]
+        lines.append(table(["Imported, though nothing requires it", "By", "Costs"], rows, numbers=(2,)))
+    return "\n\n".join(lines)
+
+
+def _lacking(bytecode: Bytecode) -> str:
+    kinds = {"missing": bytecode.missing, "stale": bytecode.stale, "unreadable": bytecode.unreadable}
+    named = ", ".join(f"{units.count(count)} {name}" for name, count in kinds.items() if count)
+    partly = "" if bytecode.compiled >= bytecode.lacking else f" (for {units.count(bytecode.compiled)} of them)"
+    return f"{named}: compiling these takes each start {units.seconds(bytecode.saving_s)} more than reading it{partly}"

@@ -1,0 +1,172 @@
+"""How soon a first token could come on a host: what the disk and the work that stays allow, and what would get there.
+
+B is what a cold run reads up to its first token, D what the disk gives, W the time to first token with everything in
+memory and bytecode there. Nothing comes sooner than F = max(B / D, W). Sharper, by phase k, since work on what is read
+last cannot begin before it is read:
+
+    F* = max(W, max over k of (sum of B up to k) / D + (sum of warm times after k))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from analysis import statistics
+from analysis.baseline.imports import Imports
+from analysis.documents.samples import Sample
+
+IMPORT_PHASES = ("import_torch", "import_transformers")
+LAST_PHASE = "first_token"
+GAP_RATIO = 1.1
+"""Below this nothing is promised: the goal of replaying ahead is 1.05, and medians of few blocks move by as much."""
+DISK_OVER_WORK = 1.02
+"""The floor is the disk's where it is this much above what a warm run needs."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One phase: bytes read cold, and seconds warm."""
+
+    name: str
+    read_bytes: int
+    warm_s: float
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """What stands between a host and its floor. `problem` says why it cannot be told; all else is None then.
+
+    `now_s` is the cold time to first token as the host is, `ratio` that over the floor; `ratio_low` and `ratio_high`
+    are its interval, None below three blocks. `bytecode_s` is what bytecode would save at least (None where the imports
+    could not be looked at), `replay_s` what reading everything in time would save at most. `limit` is what the floor
+    is made of: `disk`, or the phase in which a warm run spends most, imports taken together as `imports`.
+    """
+
+    problem: str | None
+    blocks: int = 0
+    now_s: float | None = None
+    warm_s: float | None = None
+    read_bytes: float | None = None
+    disk_bytes_per_s: float | None = None
+    simple_floor_s: float | None = None
+    floor_s: float | None = None
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+    bytecode_s: float | None = None
+    replay_s: float | None = None
+    limit: str | None = None
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether a first token could come sooner, beyond noise."""
+        if self.ratio is None or self.ratio < GAP_RATIO:
+            return False
+        return self.ratio_low is None or self.ratio_low > 1
+
+
+def simple_floor_s(steps: Sequence[Step], bytes_per_s: float) -> float:
+    """F: the longer of reading everything and of doing everything, in seconds."""
+    return max(sum(step.read_bytes for step in steps) / bytes_per_s, sum(step.warm_s for step in steps))
+
+
+def floor_s(steps: Sequence[Step], bytes_per_s: float) -> float:
+    """F*: as F, but what is read last still has its work before it, in seconds; never less than F."""
+    left_s = sum(step.warm_s for step in steps)
+    floor, read_bytes = left_s, 0
+    for step in steps:
+        read_bytes += step.read_bytes
+        left_s -= step.warm_s
+        floor = max(floor, read_bytes / bytes_per_s + left_s)
+    return max(floor, simple_floor_s(steps, bytes_per_s))
+
+
+def with_bytecode(steps: Sequence[Step], saving_s: float) -> list[Step]:
+    """The steps of a host that compiles nothing: the saving comes off the imports, in proportion to their time."""
+    spent = sum(step.warm_s for step in steps if step.name in IMPORT_PHASES)
+    left = max(0.0, 1 - saving_s / spent) if spent else 1.0
+    return [
+        Step(step.name, step.read_bytes, step.warm_s * left) if step.name in IMPORT_PHASES else step for step in steps
+    ]
+
+
+def explain(samples: Iterable[Sample], imports: Imports | None) -> FirstToken:
+    """What a run's quiet blocks, each one valid cold and warm sample, say of its first token: medians over blocks."""
+    pairs = _pairs(samples)
+    if not pairs:
+        return FirstToken("no block has both a valid cold and a valid warm sample")
+    quiet = [(cold, warm) for cold, warm in pairs if not cold.is_noisy and not warm.is_noisy]
+    if not quiet:
+        return FirstToken("the host was busy with other work in every block")
+    saving_s = imports.bytecode.saving_s if imports and imports.bytecode else None
+    known = [(cold, _steps(cold, warm, saving_s or 0.0), _disk(cold)) for cold, warm in quiet]
+    whole = [(cold, steps, rate) for cold, steps, rate in known if steps and rate and cold.time_to_first_token_s]
+    if not whole:
+        lacking = "the disk's ceiling is unknown" if all(steps for _, steps, _ in known) else None
+        return FirstToken(lacking or "the kernel does not tell what each phase read")
+    floors = [floor_s(steps, rate) for _, steps, rate in whole]
+    ratios = statistics.figure(
+        (cold.time_to_first_token_s or 0.0) / floor for (cold, _, _), floor in zip(whole, floors, strict=True)
+    )
+    now, floor = _median(cold.time_to_first_token_s for cold, _, _ in whole), _median(floors)
+    gap = max(0.0, now - floor)
+    bytecode_s = None if saving_s is None else min(saving_s, gap)
+    works = [sum(step.warm_s for step in steps) for _, steps, _ in whole]
+    return FirstToken(
+        problem=None,
+        blocks=len(whole),
+        now_s=now,
+        warm_s=_median(works),
+        read_bytes=_median(sum(step.read_bytes for step in steps) for _, steps, _ in whole),
+        disk_bytes_per_s=_median(rate for _, _, rate in whole),
+        simple_floor_s=_median(simple_floor_s(steps, rate) for _, steps, rate in whole),
+        floor_s=floor,
+        ratio=ratios.median,
+        ratio_low=ratios.ci_low,
+        ratio_high=ratios.ci_high,
+        bytecode_s=bytecode_s,
+        replay_s=gap - (bytecode_s or 0.0),
+        limit="disk" if floor > DISK_OVER_WORK * _median(works) else _longest([steps for _, steps, _ in whole]),
+    )
+
+
+def _pairs(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
+    """The valid cold and warm sample of each block that has both."""
+    blocks: dict[int, dict[str, Sample]] = {}
+    for sample in samples:
+        if sample.kind in statistics.MEASURED_KINDS:
+            blocks.setdefault(sample.block, {})[sample.kind] = sample
+    return [(block["cold"], block["warm"]) for block in blocks.values() if len(block) == 2]
+
+
+def _steps(cold: Sample, warm: Sample, saving_s: float) -> list[Step]:
+    """The phases up to the first token; none where bytes or seconds of any are unknown."""
+    steps = []
+    for phase in cold.phases:
+        warm_s = warm.phase_seconds(phase.name)
+        if phase.read_bytes is None or warm_s is None:
+            return []
+        steps.append(Step(phase.name, phase.read_bytes, warm_s))
+        if phase.name == LAST_PHASE:
+            return with_bytecode(steps, saving_s)
+    return []
+
+
+def _disk(cold: Sample) -> float | None:
+    """The disk's rate beside this sample, at least what it reached: older results could measure less."""
+    rate = cold.ceiling_bytes_per_s
+    return rate * max(1.0, cold.ceiling_share or 0.0) if rate else None
+
+
+def _longest(runs: Sequence[Sequence[Step]]) -> str:
+    """Where a warm run spends most: the name of a phase, or `imports`."""
+    seconds: dict[str, float] = {}
+    for step in (step for steps in runs for step in steps):
+        name = "imports" if step.name in IMPORT_PHASES else step.name
+        seconds[name] = seconds.get(name, 0.0) + step.warm_s
+    return max(seconds, key=lambda name: seconds[name])
+
+
+def _median(values: Iterable[float | int | None]) -> float:
+    return statistics.figure(values).median or 0.0

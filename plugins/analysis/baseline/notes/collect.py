@@ -1,0 +1,57 @@
+"""Notes in plain words, each drawn from a result's figures by one stated rule.
+
+A rule takes a result document and returns a sentence or two, or None where it does not apply. Its docstring states its
+threshold; docs/report.md lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from analysis.baseline.notes import device as rules_device
+from analysis.baseline.notes import memory as rules_memory
+from analysis.baseline.notes import samples as rules_samples
+from analysis.baseline.notes import time as rules_time
+from analysis.baseline.notes import tuning as rules_tuning
+from analysis.baseline.result import Result
+from analysis.render.markdown import Markdown
+
+NoteRule = Callable[[Result], str | None]
+
+RULES: tuple[NoteRule, ...] = (
+    rules_device.gpu_unseen,
+    rules_device.weights_off_gpu,
+    rules_tuning.not_as_asked,
+    rules_tuning.waits_for_systemd,
+    rules_tuning.host_notes,
+    rules_tuning.side_effects,
+    rules_samples.excluded_samples,
+    rules_samples.noisy_host,
+    rules_samples.few_samples,
+    rules_samples.wide_interval,
+    rules_time.cold_is_warm,
+    rules_time.weights_read_late,
+    rules_time.imports_dominate,
+    rules_time.no_bytecode,
+    rules_time.not_required,
+    rules_time.imports_unknown,
+    rules_memory.weights_file_backed,
+    rules_memory.weights_cast,
+    rules_memory.madvise_alone,
+    rules_memory.thp_backed,
+    rules_memory.file_pmd,
+    rules_tuning.idle_pool,
+    rules_memory.pool_unused_by_load,
+    rules_samples.guest_cold,
+    rules_time.disk_share,
+    rules_time.gpu_limits,
+    rules_time.gpu_state,
+    rules_time.one_time_work,
+    rules_samples.free_page_reporting,
+    rules_samples.no_psi,
+)
+
+
+def notes(result: Result, rules: Iterable[NoteRule] = RULES) -> list[Markdown]:
+    """What the rules have to say about a result, the most consequential first."""
+    return [Markdown(note) for rule in rules if (note := rule(result))]

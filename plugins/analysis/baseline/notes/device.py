@@ -1,0 +1,38 @@
+"""Rules for notes about where the weights were: the figures of a GPU host need not be a GPU's."""
+
+from __future__ import annotations
+
+from analysis.baseline.result import Result
+from analysis.documents.samples import NOT_A_GPU
+from analysis.render.markdown import md
+
+
+def gpu_unseen(result: Result) -> str | None:
+    """The host has GPUs, and torch saw none of them in a valid sample."""
+    host, samples = result.host, result.valid
+    unseen = [sample for sample in samples if sample.on_cpu and not sample.gpu]
+    if not host.gpus or not unseen:
+        return None
+    which = "" if len(unseen) == len(samples) else f" in {len(unseen)} of {len(samples)} valid samples"
+    found = "a GPU" if len(host.gpus) == 1 else f"{len(host.gpus)} GPUs"
+    torch, driver, cuda = (md(text) for text in (result.software.get("torch"), host.gpu_driver, host.cuda))
+    return (
+        f"These are figures of the CPU{which}: the host has {found} and torch saw none. Look at the driver and at "
+        f"torch's build first (driver {driver} for CUDA {cuda}, torch {torch}): a CPU build sees no GPU, and one for "
+        f"a newer CUDA may not. Then see whether {md(result.protocol.user)}, who runs the loader, may open "
+        "`/dev/nvidia*`. In the loader's Python, as that user, `import torch; torch.cuda.init()` says what is wrong."
+    )
+
+
+def weights_off_gpu(result: Result) -> str | None:
+    """Torch saw a GPU and left weights on the CPU or the disk in a valid sample."""
+    samples = [sample for sample in result.valid if sample.gpu or not sample.on_cpu]
+    spilled = [sample for sample in samples if NOT_A_GPU.intersection(sample.devices)]
+    if not spilled:
+        return None
+    places = "; ".join(dict.fromkeys(md(", ".join(sample.devices)) for sample in spilled))
+    return (
+        f"Not all weights went to the GPU in {len(spilled)} of {len(result.valid)} valid samples; they were on "
+        f"{places}. What stays outside is copied in for every token, so the figures are neither a GPU's nor a CPU's. "
+        "See what else holds the GPU's memory, or measure a smaller model."
+    )

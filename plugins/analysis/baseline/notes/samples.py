@@ -1,0 +1,110 @@
+"""Rules for notes about how far the samples can be trusted."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from analysis import statistics
+from analysis.baseline.result import Result
+from analysis.render import units
+from analysis.render.markdown import md
+
+WIDE_INTERVAL_SHARE = 0.10
+FEWEST_FOR_CONFIDENCE = 6
+_FIRST_FIGURE = re.compile(r"(\d+(?:\.\d+)?)")
+
+
+def excluded_samples(result: Result) -> str | None:
+    """Any lukewarm or failed sample."""
+    left_out = [sample for sample in result.samples if sample.kind not in statistics.MEASURED_KINDS]
+    if not left_out:
+        return None
+    reasons = Counter((sample.kind, sample.wanted, sample.reason) for sample in left_out)
+    parts = "; ".join(
+        f"{times} {kind} instead of {wanted} ({md(reason)})" for (kind, wanted, reason), times in reasons.items()
+    )
+    return f"{len(left_out)} of {len(result.samples)} samples are in no figure: {parts}."
+
+
+def noisy_host(result: Result) -> str | None:
+    """Any sample marked noisy: by other work on the host or its GPUs, or by readings of its memory that disagree."""
+    noisy = [sample for sample in result.samples if sample.is_noisy]
+    if not noisy:
+        return None
+    reasons = _worst_of_each(reason for sample in noisy for reason in (sample.noise.reasons if sample.noise else ()))
+    parts = "; ".join(f"{md(reason)} ({times} of {len(result.samples)})" for reason, times in reasons)
+    return f"Noisy samples, {len(noisy)} of {len(result.samples)}: {parts}. Trust their figures less."
+
+
+def _worst_of_each(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """Reasons that differ in their first figure alone as one, with the largest, and how many they were; most first."""
+    figures: dict[tuple[str, str], list[str]] = {}
+    for reason in reasons:
+        before, figure, after = (*_FIRST_FIGURE.split(reason, maxsplit=1), "", "")[:3]
+        figures.setdefault((before, after), []).append(figure)
+    worst = []
+    for (before, after), found in sorted(figures.items(), key=lambda item: -len(item[1])):
+        largest = max(found, key=lambda figure: float(figure or 0))
+        worst.append((f"{before}{'up to ' if len(set(found)) > 1 else ''}{largest}{after}", len(found)))
+    return worst
+
+
+def few_samples(result: Result) -> str | None:
+    """Fewer than six valid cold or warm samples: below that no interval can cover the median 95 times in 100."""
+    fewest = min(result.summary.counts[kind] for kind in statistics.MEASURED_KINDS)
+    if fewest >= FEWEST_FOR_CONFIDENCE:
+        return None
+    if fewest < statistics.FEWEST_FOR_INTERVAL:
+        return (
+            f"There are only {fewest} valid samples of a kind, so no interval is given. Set `slm_benchmark_runs` to "
+            f"{FEWEST_FOR_CONFIDENCE} or more before you decide anything from the figures."
+        )
+    return (
+        f"With {fewest} samples an interval spans all that was seen, and covers the true median at most "
+        f"{units.percent(statistics.best_coverage(fewest))} of the time. "
+        f"`slm_benchmark_runs: {FEWEST_FOR_CONFIDENCE}` is the least that allows 95 %."
+    )
+
+
+def wide_interval(result: Result) -> str | None:
+    """An interval of a cold or warm load wider than 10 % of its median."""
+    wide = []
+    for kind in statistics.MEASURED_KINDS:
+        figure = result.summary.figure(f"{kind}_load_real_s")
+        if figure.ci_low is not None and figure.ci_high is not None and figure.median:
+            width = (figure.ci_high - figure.ci_low) / figure.median
+            if width > WIDE_INTERVAL_SHARE:
+                wide.append(f"the {kind} load's spans {units.percent(width)} of its median")
+    if not wide:
+        return None
+    return f"Wide interval: {' and '.join(wide)}. A smaller effect than that cannot be seen here: run more blocks."
+
+
+def guest_cold(result: Result) -> str | None:
+    """The ceiling measurement saw a layer below this host cache the files."""
+    if not (result.ceiling and result.ceiling.guest_cold):
+        return None
+    return (
+        "The disk answered a second read of the same bytes faster than the first: a layer below this host caches. "
+        "Cold here means cold for the guest only, and the disk ceiling is that cache's."
+    )
+
+
+def no_psi(result: Result) -> str | None:
+    """The kernel offers no pressure stall information."""
+    if result.host.psi is not False:
+        return None
+    return "Pressure stall information is off in this kernel, so stalls by other work went unseen."
+
+
+def free_page_reporting(result: Result) -> str | None:
+    """The host is a guest that gives freed memory back to its hypervisor as it goes."""
+    if not result.host.free_page_reporting:
+        return None
+    return (
+        "This guest gives freed memory back to its hypervisor (free page reporting), so most loads pay for the first "
+        "touch of their memory in the hypervisor too, huge page or not: CPU system time and the phases that fill "
+        "memory are longer than where the guest keeps what it has, as it keeps a reserved pool."
+    )

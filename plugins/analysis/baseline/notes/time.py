@@ -1,0 +1,207 @@
+"""Rules for notes about what a load waits for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from analysis import statistics
+from analysis.baseline.result import Result, share_of
+from analysis.render import units
+from analysis.render.markdown import md
+
+IMPORTS_SHARE = 0.25
+COSTLIEST = 3
+WORTH_SHARE = 0.02
+"""Of the warm time to first token: less is no advice."""
+LATE_READ_SHARE = 0.5
+ONE_TIME_FACTOR = 3
+LIMIT_SHARE = 0.8
+BOTH_SHARE = 0.5
+WAIT_SHARE = 0.25
+
+
+def cold_is_warm(result: Result) -> str | None:
+    """The interval of the ratio of cold to warm loads, paired within blocks, holds 1."""
+    if not result.same_load:
+        return None
+    return "Cold and warm loads do not differ beyond noise: reading the files is not what this load waits for."
+
+
+def weights_read_late(result: Result) -> str | None:
+    """On a CPU, at least half of the model's bytes are read after the load is over, by the first forward pass."""
+    shares = [
+        phase.read_bytes / sample.model_bytes
+        for sample in result.valid
+        if sample.kind == "cold"
+        and sample.on_cpu
+        and sample.model_bytes
+        and (phase := sample.phase("first_token"))
+        and phase.read_bytes is not None
+    ]
+    share = statistics.figure(shares).median
+    if share is None or share < LATE_READ_SHARE:
+        return None
+    return (
+        f"A cold load does not read the model: {units.percent(min(share, 1.0))} of its bytes come from the disk during "
+        "the first token, because the weights are mapped and read on first touch. Compare the time to first "
+        "token, not the load."
+    )
+
+
+def imports_dominate(result: Result) -> str | None:
+    """Importing torch and transformers takes at least 25 % of the cold load."""
+    load = result.summary.median("cold_load_real_s")
+    imports = [result.summary.median(f"cold_phase_{name}_s") for name in ("import_torch", "import_transformers")]
+    spent = sum(seconds for seconds in imports if seconds is not None)
+    if not load or spent / load < IMPORTS_SHARE:
+        return None
+    return (
+        f"Imports are {units.percent(spent / load)} of the cold load: {units.seconds(spent)} of {units.seconds(load)}. "
+        f"That part is Python reading and linking libraries, not the model.{_costliest(result)}"
+    )
+
+
+def _costliest(result: Result) -> str:
+    """Which packages a warm start spends most of its imports in; "" where that was not measured."""
+    packages = result.imports.packages[:COSTLIEST] if result.imports else ()
+    named = ", ".join(f"{md(package.name)} {units.seconds(package.seconds)}" for package in packages)
+    return f" Warm, most of it is {named}." if named else ""
+
+
+def imports_unknown(result: Result) -> str | None:
+    """The imports could not be looked at."""
+    if result.imports is None or not result.imports.problem:
+        return None
+    return f"The imports could not be looked at, so nothing is known of bytecode: {md(result.imports.problem)}"
+
+
+def no_bytecode(result: Result) -> str | None:
+    """Compiling modules that have no bytecode costs a start at least 2 % of the warm time to first token."""
+    bytecode = result.imports.bytecode if result.imports else None
+    token = result.summary.median("warm_time_to_first_token_s")
+    if bytecode is None or not token or bytecode.saving_s < WORTH_SHARE * token:
+        return None
+    at_least = "" if bytecode.compiled >= bytecode.lacking else "more than "
+    return (
+        f"{units.count(bytecode.lacking)} of {units.count(bytecode.valid + bytecode.lacking)} imported modules have no "
+        "bytecode that the loader's user can read, so Python compiles them anew at every start, cold or warm: "
+        f"{at_least}{units.seconds(bytecode.saving_s)}. Their installer did not compile them (uv does so with "
+        "`UV_COMPILE_BYTECODE=1`), and a service's user may rarely write beside them. `first_token.yml` keeps their "
+        "bytecode in a folder of its own."
+    )
+
+
+def not_required(result: Result) -> str | None:
+    """What is imported and nothing requires costs a start at least 2 % of the warm time to first token."""
+    token = result.summary.median("warm_time_to_first_token_s")
+    found = result.imports.not_required if result.imports else ()
+    worth = [each for each in found if token and each.seconds >= WORTH_SHARE * token]
+    if not worth:
+        return None
+    named = "; ".join(
+        f"{md(each.importer or 'a function')} imports {md(each.distribution)}, {units.seconds(each.seconds)}, because "
+        "it is there"
+        for each in worth
+    )
+    return (
+        f"{named}. Nothing that the loader needs requires {'it' if len(worth) == 1 else 'these'}: an environment "
+        "without starts that much sooner."
+    )
+
+
+def disk_share(result: Result) -> str | None:
+    """On a CPU, the disk between tokenizer and first token: the limit from 80 % of its ceiling, one of two from 50 %.
+
+    One of two also where a warm load needs at most half of that time, whatever the rate: the rest is reading.
+    """
+    reached = result.summary.median("cold_ceiling_share")
+    if reached is None or not all(sample.on_cpu for sample in result.valid):
+        return None
+    share = min(1.0, reached)
+    longer = _longer(result, "weights", "first_token")
+    return (
+        f"Between tokenizer and first token a cold run reads at {units.percent(share)} of the disk's ceiling"
+        f"{longer.words if longer else ''}: {_verdict('disk', share, longer)}."
+    )
+
+
+def gpu_limits(result: Result) -> str | None:
+    """On a GPU, the weights phase beside the lower of two limits, the disk and host-to-device copies: as `disk_share`.
+
+    Warm, copies are the only limit.
+    """
+    parts = [limit for kind in statistics.MEASURED_KINDS if (limit := _gpu_limit(result, kind))]
+    return f"In the weights phase alone, {'; '.join(parts)}." if parts else None
+
+
+def _gpu_limit(result: Result, kind: str) -> str | None:
+    rate = result.weights_rate(kind)
+    limits = {"copies": result.host_to_device("pageable")}
+    if kind == "cold":
+        limits["disk"] = result.disk_ceiling
+    known = {name: limit for name, limit in limits.items() if limit}
+    if rate is None or not known:
+        return None
+    name = min(known, key=lambda limit: known[limit])
+    share = share_of(rate, known[name])
+    longer = _longer(result, "weights") if kind == "cold" else None
+    return (
+        f"the {kind} weights arrive at {units.rate(rate)}, {units.percent(share)} of what {_LIMITS[name]} can do"
+        f"{longer.words if longer else ''}: {_verdict(name, share, longer)}"
+    )
+
+
+_LIMITS = {"disk": "the disk", "copies": "host-to-device copies from pageable memory"}
+
+
+class _Longer(NamedTuple):
+    """How much of a cold stretch a warm load does without, and the seconds in words."""
+
+    share: float
+    words: str
+
+
+def _longer(result: Result, *names: str) -> _Longer | None:
+    """A cold load's phases of these names beside a warm one's; None where either was not measured."""
+    seconds = [
+        [result.summary.median(f"{kind}_phase_{name}_s") for name in names] for kind in statistics.MEASURED_KINDS
+    ]
+    cold, warm = (sum(each for each in phase if each is not None) for phase in seconds)
+    if not cold or any(each is None for phase in seconds for each in phase):
+        return None
+    return _Longer(1 - warm / cold, f", in {units.seconds(cold)} against {units.seconds(warm)} warm")
+
+
+def _verdict(limit: str, share: float, longer: _Longer | None) -> str:
+    """What a load waits for, from the share of a limit that it reaches and from what it does without when warm.
+
+    A loader that reads, then works, then reads keeps a disk half busy and still spends much of its time waiting for it.
+    """
+    if share >= LIMIT_SHARE:
+        return "that is the limit"
+    if longer and longer.share >= WAIT_SHARE:
+        return "disk and loader both count"
+    return f"{limit} and loader both count" if share >= BOTH_SHARE else "the loader itself is the limit"
+
+
+def gpu_state(result: Result) -> str | None:
+    """A GPU without persistence mode, below its link width, or with processes of others on it."""
+    parts = []
+    for gpu in result.host.gpus:
+        name = f"GPU {gpu.index}"
+        if gpu.persistence_mode is False:
+            parts.append(f"{name} has persistence mode off, so a first context may pay for starting the driver")
+        if gpu.pcie_width and gpu.pcie_width_max and gpu.pcie_width < gpu.pcie_width_max:
+            parts.append(f"{name} runs on {gpu.pcie_width} of {gpu.pcie_width_max} PCIe lanes")
+    return f"{'; '.join(parts)}." if parts else None
+
+
+def one_time_work(result: Result) -> str | None:
+    """The warm first token takes at least three times as long as the second."""
+    first, second = result.summary.median("warm_phase_first_token_s"), result.summary.median("warm_second_token_s")
+    if not first or not second or first < ONE_TIME_FACTOR * second:
+        return None
+    return (
+        f"Even warm, the first token takes {units.ratio(first / second)} the second ({units.seconds(first)} against "
+        f"{units.seconds(second)}): one-time work, such as loading kernels and touching the weights for the first time."
+    )

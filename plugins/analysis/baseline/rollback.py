@@ -1,0 +1,44 @@
+"""The page of one host's rollback: what was restored, and what others changed since and is therefore left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from analysis.render.markdown import Markdown, code, md, table
+
+
+def rollback_page(
+    answer: Mapping[str, Any], host: str, run_id: str, first_token: Mapping[str, Any] | None = None
+) -> str:
+    """Markdown from what memory_snapshot returned for `state: restored`, and first_token for `state: absent`.
+
+    Every value is text of unknown origin.
+    """
+    starts = first_token or {}
+    removed, kept = starts.get("removed") or (), starts.get("left") or ()
+    changes = [
+        *(answer.get("changes") or ()),
+        *({"knob": path, "before": "there", "after": "absent"} for path in removed),
+    ]
+    left = [*(answer.get("left") or ()), *({"knob": path, "found": "changed", "before": "absent"} for path in kept)]
+    status = "restored" if removed and answer.get("status") in (None, "nothing") else answer.get("status")
+    parts = [
+        f"# Rollback of {md(host)}",
+        f"Run {code(run_id)}: {md(status)}.",
+        _section("Restored", ("setting", "was", "is"), changes, ("knob", "before", "after")),
+        _section(
+            "Changed by others since, left",
+            ("setting", "is", "was before the tuning"),
+            left,
+            ("knob", "found", "before"),
+        ),
+    ]
+    if left:
+        parts.append("Set by hand what is not wanted; `-e rollback_force=true` restores the recorded values there too.")
+    return "\n\n".join([*parts, ""])
+
+
+def _section(title: str, header: Sequence[str], rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Markdown:
+    body = table(header, [[code(row.get(name)) for name in names] for row in rows]) if rows else Markdown("Nothing.")
+    return Markdown(f"## {title}\n\n{body}")

@@ -1,0 +1,365 @@
+"""The tables of the per-host report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from analysis import statistics
+from analysis.baseline.result import PoolUser, Result, SettingRow, share_of
+from analysis.documents.samples import Phase
+from analysis.documents.subject import COLD_SCOPES, Ceiling, CeilingTrial, Disk, Gpu
+from analysis.render import phases, units
+from analysis.render.markdown import Markdown, code, fenced, md, table
+
+_KINDS = statistics.MEASURED_KINDS
+_ON = {True: "on", False: "off", None: "unknown"}
+
+
+def model_line(result: Result) -> Markdown:
+    """What was loaded."""
+    loaded = result.model
+    files = loaded.files
+    count = len(files) if isinstance(files, list) else files
+    parameters = None if loaded.parameters is None else f"{loaded.parameters / 1e9:.2f} billion parameters"
+    facts = [
+        f"{code(loaded.id)} ({loaded.source})",
+        None if loaded.revision is None else f"revision {code(loaded.revision)}",
+        parameters,
+        f"{units.size(loaded.bytes)} of weights" + (f" in {count} file{'s' if count != 1 else ''}" if count else ""),
+        None if loaded.dtype is None else f"stored as {md(loaded.dtype)}",
+        None if loaded.path is None else f"in {code(loaded.path)}",
+        _loaded(result),
+    ]
+    return Markdown(", ".join(fact for fact in facts if fact) + ".")
+
+
+def _loaded(result: Result) -> str | None:
+    """On which devices and in which dtype the valid samples held it: one pair, or all where samples differ."""
+    pairs = dict.fromkeys((", ".join(sample.devices), sample.dtype) for sample in result.valid)
+    parts = [f"on {md(where)} as {md(dtype)}" for where, dtype in pairs if where]
+    return f"loaded {'; '.join(parts)}" if parts else None
+
+
+def settings(result: Result) -> Markdown:
+    """Every setting that was asked for: before, now, verified, kept."""
+    tuning = result.tuning
+    before = tuning.before
+    rows = [
+        [
+            code(row.knob),
+            _value(before.get(row.knob) if before else "no snapshot"),
+            _value(row.runtime),
+            _value(row.desired),
+            Markdown("yes") if row.runtime == row.desired else Markdown("**no**"),
+            _kept(row, result.host.systemd),
+        ]
+        for row in tuning.rows
+    ]
+    return (
+        table(["Setting", "Before", "Now", "Asked for", "Verified", "Kept over a reboot"], rows) if rows else _NOTHING
+    )
+
+
+_NOTHING = Markdown("Nothing was asked for.")
+
+
+def _value(value: str | None) -> Markdown:
+    return md("absent" if value is None else value)
+
+
+def _kept(row: SettingRow, systemd: bool | None) -> Markdown:
+    if row.persisted != row.desired:
+        return Markdown("**no**") if row.persisted is None else Markdown(f"**no**: {md(row.persisted)}")
+    source = f", {code(row.source)}" if row.source else ""
+    return Markdown(f"waits for systemd{source}" if systemd is False else f"yes{source}")
+
+
+def times(result: Result) -> Markdown:
+    """Load, first and second token, cold and warm, with intervals."""
+    metrics = {
+        "Load: start of the process to weights loaded": "load_real_s",
+        "Time to first token: start of the process to first token": "time_to_first_token_s",
+        "Second token alone": "second_token_s",
+    }
+    summary = result.summary
+    rows = [
+        [name, *(Markdown(units.interval(summary.figure(f"{kind}_{metric}"), units.seconds)) for kind in _KINDS)]
+        for name, metric in metrics.items()
+    ]
+    return table(["", "Cold", "Warm"], rows)
+
+
+def phases_table(result: Result) -> Markdown:
+    """Seconds of every phase, and what a cold one reads."""
+    rows = [
+        [
+            phases.label(name),
+            *(Markdown(units.seconds(result.summary.median(f"{kind}_phase_{name}_s"))) for kind in _KINDS),
+            Markdown(units.size(_cold_median(result, name, lambda phase: phase.read_bytes))),
+            Markdown(units.count(_cold_median(result, name, lambda phase: phase.minor_faults))),
+        ]
+        for name in result.summary.phases
+    ]
+    header = ["Phase", "Cold", "Warm", "Read, cold", "Minor faults, cold"]
+    return table(header, rows, numbers=range(1, 5)) if rows else Markdown("No valid sample got through a phase.")
+
+
+def _cold_median(result: Result, name: str, counter: Callable[[Phase], int | None]) -> float | None:
+    found = (sample.phase(name) for sample in result.samples if sample.kind == "cold")
+    return statistics.figure(counter(phase) for phase in found if phase).median
+
+
+def memory(result: Result) -> Markdown:
+    """What the process holds, and what backs it."""
+    sizes: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
+        "RSS, resident": ("rss_bytes", units.size),
+        "VSZ, virtual": ("vsz_bytes", units.size),
+        "PSS, shared pages divided among their users": ("pss_bytes", units.size),
+        "USS, this process alone": ("uss_bytes", units.size),
+        "Backed by: anonymous memory": ("anon_bytes", units.size),
+        "of it THP-backed (AnonHugePages)": ("anon_huge_bytes", units.size),
+        "Backed by: files, PMD-mapped": ("file_pmd_bytes", units.size),
+        "Backed by: shared memory, PMD-mapped": ("shmem_pmd_bytes", units.size),
+        "Backed by: reserved pools (hugetlb)": ("hugetlb_bytes", units.size),
+        "Minor page faults": ("minor_faults", units.count),
+        "Major page faults": ("major_faults", units.count),
+        "Read from storage": ("read_bytes", units.size),
+    }
+    rows = [
+        [name, *(Markdown(unit(result.summary.median(f"{kind}_{metric}"))) for kind in _KINDS)]
+        for name, (metric, unit) in sizes.items()
+    ]
+    return table(["", "Cold", "Warm"], rows, numbers=(1, 2))
+
+
+def disk(result: Result) -> Markdown:
+    """The disk's ceiling and how much of it a cold load reached."""
+    ceiling = result.ceiling
+    if not ceiling or not ceiling.bytes_per_s:
+        return Markdown("The disk's ceiling was not measured.")
+    figure = statistics.figure(ceiling.bytes_per_s)
+    share = statistics.figure(_capped(value) for value in result.summary.figure("cold_ceiling_share").values)
+    flag = " **A layer below this host caches (guest-cold): this is not the disk alone.**" if ceiling.guest_cold else ""
+    return Markdown(
+        f"{_way_read(ceiling)}: {units.interval(figure, units.rate)}.{flag} "
+        "Share of it that a cold run reached between tokenizer and first token: "
+        f"{units.interval(share, units.percent)}.{_tried(ceiling.trials)}"
+    )
+
+
+def _capped(share: float | None) -> float | None:
+    """A share of the ceiling as older results have it, which measured the ceiling in one way and could pass it."""
+    return None if share is None else min(1.0, share)
+
+
+def _way_read(ceiling: Ceiling) -> str:
+    if ceiling.trials:
+        return "The same files read from a cold page cache in several ways, the best of each pass"
+    streams = f" in {ceiling.streams} streams" if ceiling.streams else ""
+    return f"The same files read directly (O_DIRECT){streams}"
+
+
+def _tried(trials: Iterable[CeilingTrial]) -> str:
+    """A table of the ways tried, the fastest first; "" for a result from before more than one was."""
+    ways: dict[tuple[str, int, int], list[CeilingTrial]] = {}
+    for trial in trials:
+        ways.setdefault((trial.how, trial.streams, trial.chunk_bytes), []).append(trial)
+    medians = {way: statistics.figure(trial.bytes_per_s for trial in tried).median for way, tried in ways.items()}
+    rows = [
+        [
+            _HOW[way[0]],
+            way[1],
+            Markdown(units.size(way[2])),
+            Markdown(units.rate(medians[way])),
+            "; ".join(dict.fromkeys(trial.reason for trial in ways[way] if trial.reason)),
+        ]
+        for way in sorted(ways, key=lambda way: medians[way] or 0.0, reverse=True)
+    ]
+    header = ["Read by", "Streams", "At a time", "Median", "Why no rate"]
+    return f"\n\n{table(header, rows, numbers=(1, 2, 3))}" if rows else ""
+
+
+_HOW = {
+    "direct": "direct reads (O_DIRECT)",
+    "buffered": "buffered reads",
+    "populate": "mappings, populated (MADV_POPULATE_READ)",
+}
+
+
+def pools(result: Result) -> Markdown:
+    """Pools with what they cost, who uses them, and the mounts that offer them."""
+    tuning = result.tuning
+    held = [pool for pool in tuning.pools if pool.total or pool.knob in tuning.desired]
+    if not held:
+        return Markdown("No pool holds a page, so pools cost nothing.")
+    rows = [
+        [
+            code(pool.knob),
+            *(Markdown(units.count(pages)) for pages in (pool.total, pool.free)),
+            # The kernel counts reserved pages for a size as a whole only.
+            Markdown("-" if pool.reserved is None else units.count(pool.reserved)),
+            Markdown(units.count(pool.surplus)),
+            Markdown(units.size(pool.total * pool.size_bytes)),
+            Markdown(units.size(pool.idle_bytes)),
+        ]
+        for pool in held
+    ]
+    header = ["Pool", "Pages", "Free", "Reserved", "Surplus", "Takes", "Idle: nobody else can use it"]
+    parts = [table(header, rows, numbers=range(1, 7)), _users(tuning.pool_users)]
+    if tuning.mounts:
+        mounts = [[code(mount.path), md(mount.options), mount.stacked] for mount in tuning.mounts]
+        parts.append(table(["hugetlbfs mount", "Options", "Mounts on this path"], mounts, numbers=(2,)))
+    return Markdown("\n\n".join(parts))
+
+
+def _users(users: Iterable[PoolUser]) -> Markdown:
+    rows = [[code(user.name), user.pid, Markdown(units.size(user.bytes))] for user in users]
+    return table(["Used by", "Process", "Maps"], rows, numbers=(1, 2)) if rows else Markdown("No process uses a pool.")
+
+
+def gpus(result: Result) -> Markdown:
+    """Devices, what the load does to their memory, and how fast they can be fed; "" without a GPU."""
+    host = result.host
+    if not host.gpus:
+        return Markdown("")
+    driver = f"Driver {md(host.gpu_driver)}, CUDA {md(host.cuda)}, torch {md(result.software.get('torch'))}."
+    header = ["GPU", "Name", "Memory", "PCIe link", "Persistence mode", "Others on it at the end"]
+    rows = [
+        [
+            gpu.index,
+            gpu.name,
+            Markdown(units.size(gpu.memory_bytes)),
+            _link(gpu),
+            _ON[gpu.persistence_mode],
+            _foreign(gpu),
+        ]
+        for gpu in host.gpus
+    ]
+    return Markdown("\n\n".join(filter(None, [driver, table(header, rows), _gpu_use(result), _feeding(result)])))
+
+
+def _link(gpu: Gpu) -> str:
+    if not gpu.pcie_generation or not gpu.pcie_width:
+        return "unknown"
+    now = f"generation {gpu.pcie_generation}, {gpu.pcie_width} lanes"
+    most = (gpu.pcie_generation_max, gpu.pcie_width_max)
+    if None in most or most == (gpu.pcie_generation, gpu.pcie_width):
+        return now
+    return f"{now} (up to generation {most[0]}, {most[1]} lanes)"
+
+
+def _foreign(device: Gpu) -> Markdown:
+    names = [
+        f"{p.get('name')} (pid {p.get('pid')})" if isinstance(p, Mapping) else str(p) for p in device.foreign_processes
+    ]
+    return Markdown(", ".join(md(name) for name in names) or "none")
+
+
+def _gpu_use(result: Result) -> Markdown:
+    """Medians by kind and device."""
+    fields = ("memory_before_bytes", "memory_after_bytes", "allocated_bytes", "peak_bytes")
+    rows = []
+    for kind in _KINDS:
+        uses = [use for sample in result.samples if sample.kind == kind for use in sample.gpu or []]
+        for index in sorted({use.index for use in uses}):
+            mine = [use for use in uses if use.index == index]
+            figures = (statistics.figure(getattr(use, field) for use in mine).median for field in fields)
+            rows.append([kind, index, *(Markdown(units.size(value)) for value in figures)])
+    header = ["Load", "GPU", "In use before", "With the model held", "torch holds", "torch's peak"]
+    return table(header, rows, numbers=range(1, 6)) if rows else Markdown("")
+
+
+def _feeding(result: Result) -> Markdown:
+    """Copy rates by device, and the share of them that the weights reach."""
+    copies = result.copy_rates
+    if not copies:
+        return Markdown("Host-to-device rates were not measured.")
+    rows = [[copy.index, *(Markdown(units.rate(copy.rate(way))) for way in ("pinned", "pageable"))] for copy in copies]
+    reached = []
+    for kind in _KINDS:
+        rate = result.weights_rate(kind)
+        shares = [
+            f"{units.percent(share_of(rate, limit))} of {way} copies"
+            for way in ("pinned", "pageable")
+            if rate and (limit := result.host_to_device(way))
+        ]
+        if rate and shares:
+            reached.append(f"{kind} weights arrive at {units.rate(rate)}: {', '.join(shares)}")
+    text = f"In the weights phase the {'; the '.join(reached)}." if reached else ""
+    limits = table(["GPU", "Host to device, pinned", "Host to device, pageable"], rows, numbers=range(3))
+    return Markdown("\n\n".join(filter(None, [limits, text])))
+
+
+def noise(result: Result) -> Markdown:
+    """How many samples are noisy; the notes have the reasons."""
+    recorded = [sample.noise for sample in result.samples if sample.noise]
+    if not recorded:
+        return Markdown("Noise was not recorded.")
+    noisy = sum(item.noisy for item in recorded)
+    count = f"Noisy samples: {noisy} of {len(recorded)}, for the reasons in the notes above."
+    found = count if noisy else "No sample met other work that could disturb it."
+    psi = " Pressure stall information (PSI) is unavailable on this kernel." if result.host.psi is False else ""
+    return Markdown(f"{found}{psi}")
+
+
+def samples(result: Result) -> Markdown:
+    """Every sample, the excluded ones too."""
+    rows = [
+        [
+            sample.block,
+            sample.wanted,
+            sample.kind if sample.kind == sample.wanted else Markdown(f"**{sample.kind}**"),
+            Markdown(units.seconds(sample.load_real_s)),
+            Markdown(units.seconds(sample.time_to_first_token_s)),
+            Markdown(units.percent(sample.resident_before)),
+            Markdown(units.size(sample.read_bytes)),
+            Markdown(units.percent(_capped(sample.ceiling_share))) if sample.wanted == "cold" else Markdown(""),
+            "noisy" if sample.is_noisy else "",
+            sample.reason or "",
+        ]
+        for sample in result.samples
+    ]
+    header = ["Block", "Wanted", "Kind", "Load", "First token", "Resident before", "Read", "Of disk ceiling", "Noise"]
+    return table([*header, "Reason"], rows, numbers=(0, 3, 4, 5, 6, 7))
+
+
+def failures(result: Result) -> Markdown:
+    """What failed loaders wrote to stderr; "" where none did."""
+    parts = [
+        f"Block {sample.block}, {sample.wanted}, failed with:\n\n{fenced(sample.stderr_tail)}"
+        for sample in result.samples
+        if sample.kind == "failed" and sample.stderr_tail
+    ]
+    return Markdown("\n\n".join(parts))
+
+
+def setup(result: Result) -> Markdown:
+    """Host, software and protocol: what has to be the same for another result to compare."""
+    host, protocol = result.host, result.protocol
+    nodes = f"{host.numa_nodes} NUMA node{'' if host.numa_nodes == 1 else 's'}"
+    disk_facts, files = host.disk, host.filesystem
+    rows = {
+        "Kernel": f"{host.kernel} ({host.arch})",
+        "Distribution": host.distribution,
+        "CPU": f"{host.cpu_model or 'unknown model'}, {host.cpus} CPUs, {nodes}",
+        "Memory": Markdown(units.size(host.memory_bytes)),
+        "Disk": _disk_facts(disk_facts),
+        "Filesystem": f"{files.type} on {files.mount_point}" if files else "unknown",
+        "Software": ", ".join(f"{name} {version}" for name, version in result.software.items() if version),
+        "Cold means": COLD_SCOPES[protocol.cold_scope],
+        "Blocks": f"{protocol.blocks}, each one cold and one warm load",
+        "Loader runs as": protocol.user,
+        "dtype asked for": protocol.dtype,
+        "Loader, SHA-256": code(protocol.loader_sha256) if protocol.loader_sha256 else None,
+    }
+    return table(["", ""], [[name, md(value, limit=400)] for name, value in rows.items()])
+
+
+def _disk_facts(facts: Disk | None) -> str:
+    if not facts:
+        return "unknown"
+    # The kernel's word, not ours: it calls many a virtual disk rotating.
+    turns = "rotating" if facts.rotational else "not rotating"
+    kind = "of unknown kind" if facts.rotational is None else f"reported by the kernel as {turns}"
+    ahead = "" if facts.read_ahead_bytes is None else f", read-ahead {units.size(facts.read_ahead_bytes)}"
+    return f"{facts.device}, {facts.model or 'unknown model'}, {kind}{ahead}"

@@ -1,0 +1,1 @@
+"""Documents: read, checked by schema, stored, and their errors. Imports no other room."""

@@ -1,0 +1,146 @@
+"""The fleet as one value: hosts with their history, and what stands out among them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from analysis.documents.names import natural
+from analysis.fleet import outliers as likeness
+from analysis.fleet.change_points import Change, changes
+from analysis.fleet.consensus import Consensus, consensus
+from analysis.fleet.outliers import Difference, Odd
+from analysis.fleet.run import Document, Run, Setting
+from analysis.fleet.stored import AuditPart, LeftOut, Stored
+
+HOST_STATUSES = ("clean", "drift", "unreachable", "error", "unknown")
+MEASURED = ("measured", "stale", "failed", "never")
+
+
+@dataclass(frozen=True)
+class Host:
+    """One host: its runs and other documents oldest first, `older` runs passed over, and its part in the last audit."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    runs: tuple[Run, ...] = ()
+    documents: tuple[Document, ...] = ()
+    older: int = 0
+    audit: AuditPart | None = None
+    in_inventory: bool = True
+
+    @property
+    def latest(self) -> Run | None:
+        """The newest run; it may have failed."""
+        return self.runs[-1] if self.runs else None
+
+    @property
+    def audited(self) -> bool:
+        """Whether the audit is newer than the newest run, so that it tells the host's state."""
+        return self.audit is not None and (self.latest is None or self.audit.at >= self.latest.started_at)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """Settings as last seen, by the audit or by a run; empty where nobody could look."""
+        if self.audited and self.audit and self.audit.settings:
+            return self.audit.settings
+        return self.latest.settings if self.latest else ()
+
+    @property
+    def status(self) -> str:
+        """One of HOST_STATUSES: the audit's verdict where it is newer, else that of the newest run's settings."""
+        if self.audited and self.audit:
+            return self.audit.status
+        if not self.settings:
+            return "unknown"
+        return "drift" if any(row.verdict != "clean" for row in self.settings) else "clean"
+
+    def measured(self, now: datetime, stale_after: timedelta) -> str:
+        """One of MEASURED: `failed` where the newest run has no valid sample."""
+        if self.latest is None:
+            return "never"
+        if not self.latest.times:
+            return "failed"
+        return "stale" if now - self.latest.started_at > stale_after else "measured"
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An odd host: the metrics it is odd in, the largest first, and how it differs from its like.
+
+    `phase` is the cold or warm (`phase_kind`) phase that makes most of the difference: name, seconds, the like hosts'
+    median.
+    """
+
+    host: str
+    odd: tuple[Odd, ...]
+    differs: tuple[Difference, ...]
+    phase_kind: str
+    phase: tuple[str, float, float] | None
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Everything the page says. Hosts in natural order; `left_out` names the files that could not be read."""
+
+    at: datetime
+    stale_after: timedelta
+    hosts: tuple[Host, ...]
+    settings: tuple[Consensus, ...]
+    outliers: tuple[Outlier, ...]
+    changes: tuple[Change, ...]
+    left_out: tuple[LeftOut, ...] = field(default=())
+
+    def overview(self) -> dict[str, int]:
+        """Hosts in all, by status and by what was measured of them."""
+        statuses = Counter(host.status for host in self.hosts)
+        measured = Counter(host.measured(self.at, self.stale_after) for host in self.hosts)
+        return {
+            "hosts": len(self.hosts),
+            **{status: statuses[status] for status in HOST_STATUSES},
+            **{state: measured[state] for state in MEASURED},
+        }
+
+
+def fleet(stored: Stored, inventory: Mapping[str, Sequence[str]], at: datetime, stale_after: timedelta) -> Fleet:
+    """The fleet from what is stored and from an inventory: host name -> its groups. Hosts of either are in it."""
+    names = sorted({*inventory, *stored.runs, *stored.documents, *stored.audit}, key=natural)
+    hosts = tuple(_host(name, stored, inventory) for name in names)
+    return Fleet(
+        at=at,
+        stale_after=stale_after,
+        hosts=hosts,
+        settings=tuple(consensus({host.name: host.settings for host in hosts})),
+        outliers=tuple(_outliers(hosts)),
+        changes=tuple(changes([host.runs for host in hosts])),
+        left_out=tuple(stored.left_out),
+    )
+
+
+def _host(name: str, stored: Stored, inventory: Mapping[str, Sequence[str]]) -> Host:
+    runs = {run.run_id: run for run in stored.runs.get(name, ())}
+    return Host(
+        name=name,
+        groups=tuple(inventory.get(name, ())),
+        runs=tuple(sorted(runs.values(), key=lambda run: (run.started_at, run.run_id))),
+        documents=tuple(sorted(stored.documents.get(name, ()), key=lambda each: each.started_at)),
+        older=stored.older.get(name, 0),
+        audit=stored.audit.get(name),
+        in_inventory=name in inventory,
+    )
+
+
+def _outliers(hosts: Sequence[Host]) -> list[Outlier]:
+    latest = [host.latest for host in hosts if host.latest and host.latest.times]
+    found = []
+    for group in likeness.groups(latest):
+        odd, counted = likeness.odd_ones(group), likeness.common(group)
+        runs = {run.host: run for run in group}
+        for host in dict.fromkeys(each.host for each in odd):
+            own = tuple(each for each in odd if each.host == host)
+            kind = "warm" if own[0].metric.startswith("warm") else "cold"
+            differs = tuple(likeness.differences(runs[host], counted, len(group)))
+            found.append(Outlier(host, own, differs, kind, likeness.slowest_phase(runs[host], group, kind)))
+    return sorted(found, key=lambda outlier: -abs(outlier.odd[0].share))

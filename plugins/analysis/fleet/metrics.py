@@ -1,0 +1,92 @@
+"""The figures of every host's latest run as one textfile, for the same collector that reads the audit's.
+
+One file for all hosts, since it is always made from all that is stored: a host whose results are gone leaves it.
+"""
+
+from __future__ import annotations
+
+from analysis.fleet.fleet import Fleet
+from analysis.fleet.outliers import groups
+from analysis.fleet.run import COMPARED_METRICS, COUNTS, KINDS, Run
+from analysis.render.prometheus import family
+
+FILE = "_baseline.prom"
+"""Begins with an underscore, as no host's textfile does."""
+_TIMES = {
+    "time_to_first_token_s": ("time_to_first_token_seconds", "Process start to first token, median of the latest run."),
+    "load_real_s": ("load_seconds", "Process start to weights loaded, median of the latest run."),
+}
+
+
+def metrics(fleet: Fleet) -> str:
+    """The textfile; "" for a fleet that was never measured."""
+    latest = [host.latest for host in fleet.hosts if host.latest]
+    return "".join(
+        [
+            *(_times(metric, name, text, latest) for metric, (name, text) in _TIMES.items()),
+            family(
+                "slm_baseline_disk_bytes_per_second",
+                "What the disk gives, measured beside the latest run.",
+                [(_host(run), run.disk_bytes_per_s) for run in latest if run.disk_bytes_per_s is not None],
+            ),
+            family(
+                "slm_baseline_memory_bytes",
+                "Resident set while the model is held, median of the latest run.",
+                [({**_host(run), **_model(run)}, run.memory_bytes) for run in latest if run.memory_bytes is not None],
+            ),
+            family(
+                "slm_baseline_samples",
+                "Samples of the latest run by what they turned out to be.",
+                [
+                    ({**_host(run), "kind": kind}, count)
+                    for run in latest
+                    for kind, count in zip(COUNTS, run.counts, strict=True)
+                ],
+            ),
+            family(
+                "slm_baseline_run_timestamp_seconds",
+                "When the latest run began, in Unix time.",
+                [(_host(run), int(run.started_at.timestamp())) for run in latest],
+            ),
+            _likeness(fleet, latest),
+            family(
+                "slm_baseline_change_ratio",
+                "After over before, where a host has become slower or faster beyond noise.",
+                [({"host": change.host, "metric": change.metric}, round(change.ratio, 4)) for change in fleet.changes],
+            ),
+        ]
+    )
+
+
+def _times(metric: str, name: str, text: str, latest: list[Run]) -> str:
+    samples = [
+        ({**_host(run), **_model(run), "kind": kind}, value)
+        for run in latest
+        for kind in KINDS
+        if (value := run.figure(f"{kind}_{metric}")) is not None
+    ]
+    return family(f"slm_baseline_{name}", text, samples)
+
+
+def _likeness(fleet: Fleet, latest: list[Run]) -> str:
+    """A sample for every host that has like ones: 0 where it is no outlier, so that an alert ends."""
+    compared = [run for group in groups([run for run in latest if run.times]) for run in group]
+    odd = {(each.host, odd.metric): odd.share for each in fleet.outliers for odd in each.odd}
+    return family(
+        "slm_baseline_outlier_share",
+        "How far a host is off the median of its like, where it is an outlier; 0 where it is none.",
+        [
+            ({**_host(run), "metric": metric}, round(odd.get((run.host, metric), 0.0), 4))
+            for run in compared
+            for metric in COMPARED_METRICS
+            if run.figure(metric) is not None
+        ],
+    )
+
+
+def _host(run: Run) -> dict[str, str]:
+    return {"host": run.host}
+
+
+def _model(run: Run) -> dict[str, str]:
+    return {"model": run.environment.model or ""}

@@ -1,0 +1,239 @@
+"""The page: the fleet as one JSON block in one HTML file that asks nobody for anything.
+
+Values are rounded no further than what the reports would print of them, names are stored once, and nothing of a host
+is ever markup: the block is escaped for HTML, and the script only ever sets text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import jinja2
+
+from analysis.documents.schema import validate
+from analysis.documents.storage import folder_name
+from analysis.fleet.change_points import Change
+from analysis.fleet.consensus import Consensus
+from analysis.fleet.fleet import Fleet, Host, Outlier
+from analysis.fleet.run import COUNTS, FACTS, KINDS, TIME_METRICS, Environment, Estimate, Run, Setting
+from analysis.render import phases, units
+
+SCHEMA_VERSION = 1
+_FOLDER = Path(__file__).parent / "page"
+_SCRIPTS = ("units.js", "data.js", "dom.js", "charts.js", "table.js", "views.js", "main.js")
+# What would end a script element, or begin a comment in one (https://html.spec.whatwg.org/#script-content-restrictions),
+# and the two line ends that JSON allows and old JavaScript does not.
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+_Value = TypeVar("_Value", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where other files lie, relative to the page: the folder of results, and which hosts' folders have each report."""
+
+    results: str = "../results"
+    reports: Collection[str] = ()
+    sweeps: Collection[str] = ()
+
+
+def render(fleet: Fleet, links: Links) -> str:
+    """The whole HTML file; DocumentError where its data would break plugins/schemas/fleet.schema.json."""
+    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
+    code = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    script = f'"use strict";\n(() => {{\n{code}}})();\n'
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    found = data(fleet, links)
+    # All rows of runs come from one function; to check every one would take longer than to make the page.
+    validate({**found, "hosts": [{**host, "runs": host["runs"][-1:]} for host in found["hosts"]]}, "fleet")
+    return environment.get_template("index.html.j2").render(
+        style=style, script=script, style_hash=_hash(style), script_hash=_hash(script), data=block(found)
+    )
+
+
+def block(document: object) -> str:
+    """JSON that can stand in an HTML script element whatever its texts say."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def _hash(text: str) -> str:
+    """What allows exactly this inline text (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+@dataclass
+class _Table(Generic[_Value]):
+    """Distinct values, each stored once and referred to by its index."""
+
+    rows: dict[_Value, int] = field(default_factory=dict)
+
+    def index(self, value: _Value) -> int:
+        return self.rows.setdefault(value, len(self.rows))
+
+
+@dataclass
+class _Tables:
+    environments: _Table[Environment] = field(default_factory=_Table)
+    settings: _Table[tuple[Setting, ...]] = field(default_factory=_Table)
+    groups: _Table[str] = field(default_factory=_Table)
+    phases: _Table[str] = field(default_factory=_Table)
+
+
+def data(fleet: Fleet, links: Links) -> dict[str, Any]:
+    """The JSON block; plugins/schemas/fleet.schema.json describes it."""
+    tables = _Tables()
+    indices = {host.name: index for index, host in enumerate(fleet.hosts)}
+    hosts = [_host(host, fleet, links, tables) for host in fleet.hosts]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "at_s": int(fleet.at.timestamp()),
+        "stale_after_s": int(fleet.stale_after.total_seconds()),
+        "results": links.results,
+        "overview": fleet.overview(),
+        "hosts": hosts,
+        "consensus": [_consensus(each, indices) for each in fleet.settings],
+        "outliers": [_outlier(each, indices) for each in fleet.outliers],
+        "changes": [_change(each, indices) for each in fleet.changes],
+        "left_out": [[each.file, each.why] for each in fleet.left_out],
+        "facts": list(FACTS),
+        "times": list(TIME_METRICS),
+        "counts": list(COUNTS),
+        "phases": [[name, phases.label(name)] for name in tables.phases.rows],
+        "groups": list(tables.groups.rows),
+        "environments": [[getattr(each, fact) for fact in FACTS] for each in tables.environments.rows],
+        "settings": [[_setting(row) for row in rows] for rows in tables.settings.rows],
+    }
+
+
+def _host(host: Host, fleet: Fleet, links: Links, tables: _Tables) -> dict[str, Any]:
+    folder = folder_name(host.name)
+    audit = host.audit
+    return {
+        "name": host.name,
+        "folder": folder,
+        "groups": [tables.groups.index(name) for name in host.groups],
+        "in_inventory": host.in_inventory,
+        "status": host.status,
+        "measured": host.measured(fleet.at, fleet.stale_after),
+        "settings": tables.settings.index(host.settings),
+        "audit": None
+        if audit is None
+        else {
+            "status": audit.status,
+            "at_s": int(audit.at.timestamp()),
+            "problem": audit.problem,
+            "competitors": list(audit.competitors),
+        },
+        "report": folder in links.reports,
+        "sweep": folder in links.sweeps,
+        "older": host.older,
+        "runs": [_run(run, folder, tables) for run in host.runs],
+        "documents": [
+            [each.kind, each.run_id, each.file, int(each.started_at.timestamp()), each.words] for each in host.documents
+        ],
+    }
+
+
+def _run(run: Run, folder: str, tables: _Tables) -> list[Any]:
+    """One run as a row: a fleet has tens of thousands, and names of fields would be most of the page."""
+    row: list[Any] = [
+        run.run_id,
+        int(run.started_at.timestamp()),
+        tables.environments.index(run.environment),
+        tables.settings.index(run.settings),
+        [_estimate(run.times.get(metric)) for metric in TIME_METRICS],
+        _packed(run.memory_bytes, units.size, 4),
+        _packed(run.disk_bytes_per_s, units.rate, 4),
+        list(run.counts),
+        [_phases(run, kind, tables) for kind in KINDS],
+    ]
+    usual = f"{folder}/{run.run_id}.json"
+    return row if run.file == usual and not run.reason else [*row, run.reason, None if run.file == usual else run.file]
+
+
+def _estimate(estimate: Estimate | None) -> list[Any] | None:
+    if estimate is None:
+        return None
+    middle = _packed(estimate.median, units.seconds, 5)
+    if estimate.low is None or estimate.high is None:
+        return [middle, estimate.n]
+    return [middle, estimate.n, _packed(estimate.low, units.seconds, 3), _packed(estimate.high, units.seconds, 3)]
+
+
+def _phases(run: Run, kind: str, tables: _Tables) -> list[float | None]:
+    """Seconds by the index of the phase's name."""
+    found = {tables.phases.index(name): seconds for name, seconds in run.phases[kind].items()}
+    return [_packed(found.get(index), units.seconds, 3) for index in range(max(found, default=-1) + 1)]
+
+
+def _packed(value: float | None, unit: Callable[[float | None], str], digits: int) -> float | None:
+    """The shortest number, of at least so many significant digits, that prints as the value itself does."""
+    if value is None:
+        return None
+    printed = unit(value)
+    for more in range(digits, 17):
+        short = float(f"{value:.{more}g}")
+        if unit(short) == printed:
+            return int(short) if short.is_integer() else short
+    return value
+
+
+def _setting(row: Setting) -> list[str | None]:
+    return [row.knob, row.desired, row.runtime, row.persisted, row.verdict, row.detail or None]
+
+
+def _consensus(found: Consensus, indices: dict[str, int]) -> dict[str, Any]:
+    return {
+        "knob": found.knob,
+        "majority": found.majority,
+        "values": [
+            # Of a majority nobody wants the list.
+            [value, len(names), [] if found.majority and not order else [indices[name] for name in names]]
+            for order, (value, names) in enumerate(found.values)
+        ],
+    }
+
+
+def _outlier(found: Outlier, indices: dict[str, int]) -> dict[str, Any]:
+    return {
+        "host": indices[found.host],
+        "odd": [
+            [
+                odd.metric,
+                odd.value,
+                odd.median,
+                odd.hosts,
+                round(odd.share, 4),
+                None if math.isinf(odd.deviations) else round(odd.deviations, 1),
+            ]
+            for odd in found.odd
+        ],
+        "differs": [[each.fact, each.here, each.usual, each.count, each.hosts] for each in found.differs],
+        "phase": None
+        if found.phase is None
+        else [found.phase_kind, phases.label(found.phase[0]), found.phase[1], found.phase[2]],
+    }
+
+
+def _change(found: Change, indices: dict[str, int]) -> dict[str, Any]:
+    return {
+        "host": indices[found.host],
+        "metric": found.metric,
+        "ratio": round(found.ratio, 4),
+        "low": round(found.low, 4),
+        "high": round(found.high, 4),
+        "since": found.since,
+        "since_s": int(found.since_at.timestamp()),
+        "before": found.before,
+        "after": found.after,
+        "differs": list(found.differs),
+    }

@@ -1,0 +1,51 @@
+"""Filters of slm-baseline: a name in a template, a function in `analysis`. All logic is there, none is here."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+FILTERS = {
+    "slm_document": "analysis.baseline.document:result_document",
+    "slm_report": "analysis.baseline.report:host_report",
+    "slm_imports_svg": "analysis.baseline.figures:imports_svg",
+    "slm_phases_svg": "analysis.baseline.figures:load_svg",
+    "slm_json": "analysis.documents.storage:as_json",
+    "slm_folder": "analysis.documents.storage:folder_name",
+    "slm_sweep_outlook": "analysis.sweep.progress:outlook",
+    "slm_sweep_line": "analysis.sweep.progress:progress_line",
+    "slm_sweep_next": "analysis.sweep.progress:next_block",
+    "slm_sweep_stop": "analysis.sweep.progress:stop_reason",
+    "slm_sweep_document": "analysis.sweep.document:sweep_document",
+    "slm_sweep_analysed": "analysis.sweep.document:analysed",
+    "slm_sweep_files": "analysis.sweep.report:sweep_files",
+}
+
+
+def _lazy(target: str) -> Callable[..., Any]:
+    """The function at `module:function`, imported when first called.
+
+    Ansible loads every filter file in each forked worker; scipy and matplotlib would cost every task a second.
+    """
+    module, _, function = target.partition(":")
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(module), function)(*args, **kwargs)
+
+    return call
+
+
+class FilterModule:
+    """What Ansible looks for in this file."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Filter names mapped to callables; every one is pure: data in, data or text out."""
+        return {name: _lazy(target) for name, target in FILTERS.items()}

@@ -1,0 +1,1 @@
+"""Recording a start: what its processes open, and what of it lies in memory at readiness."""

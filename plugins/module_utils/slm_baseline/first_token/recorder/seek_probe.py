@@ -1,0 +1,55 @@
+"""Whether the disk below a plan has to seek: such a disk gives the most to one reader, and a second makes it slower.
+
+The kernel's own word is no help: a virtual disk calls itself rotational whatever lies below it
+(/sys/block/*/queue/rotational is 1 for virtio), so random reads are timed instead.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+from ..plan import PlanFile
+
+READS = 15
+SEEK_S = 0.003
+"""A spinning disk needs 4 to 12 ms for a random read: half a turn and a seek. Flash, also behind a network, needs less
+than 2 ms."""
+LEAST_BYTES = 32 << 20
+"""In a smaller file all reads lie on neighbouring tracks."""
+
+
+def random_reads_s(file: PlanFile) -> list[float]:
+    """Seconds of each of some reads of a page past the page cache; OSError where the file system has no O_DIRECT."""
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_DIRECT)
+    try:
+        # An anonymous mapping is aligned to pages, as O_DIRECT wants its buffers.
+        with mmap.mmap(-1, mmap.PAGESIZE) as buffer:
+            times = []
+            for _ in range(READS):
+                offset = random.randrange(file.size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+                began = time.monotonic()
+                os.preadv(descriptor, [buffer], offset)
+                times.append(time.monotonic() - began)
+            return times
+    finally:
+        os.close(descriptor)
+
+
+def disk_seeks(files: Sequence[PlanFile], read_s: Callable[[PlanFile], list[float]] = random_reads_s) -> bool:
+    """Whether reads at random places of the largest file take as long as a seek; False where that cannot be told.
+
+    `read_s` times the reads of one file, in seconds.
+    """
+    largest = max(files, key=lambda file: file.size_bytes, default=None)
+    if largest is None or largest.size_bytes < LEAST_BYTES:
+        return False
+    try:
+        times = read_s(largest)
+    except OSError:
+        return False
+    return statistics.median(times) > SEEK_S

@@ -1,0 +1,93 @@
+"""Ending every process that a piece of work has started, those that left its process group and its parent as well."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
+_PATIENCE_S = 20.0
+"""How long killed processes may take: one that gives back a large model's memory takes seconds."""
+_PROC = Path("/proc")
+
+
+class ProcessTree:
+    """What this process has started since a moment, and what of it lost its parent and came to us."""
+
+    def __init__(self) -> None:
+        self._before = set(_children_of(_parents(), os.getpid()))
+
+    def exclude(self, pid: int) -> None:
+        """This child is none of the work's: whoever started it ends it."""
+        self._before.add(pid)
+
+    def children(self) -> list[int]:
+        """Our own children among them: what we have started, and what came to us."""
+        return [pid for pid in _children_of(_parents(), os.getpid()) if pid not in self._before]
+
+    def end(self, patience_s: float = _PATIENCE_S) -> bool:
+        """Kill them all and reap those that are ours; False where some are left when the patience is over."""
+        deadline = time.monotonic() + patience_s
+        while left := self._living():
+            # Killed anew in each round: what has forked meanwhile is in the next one.
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def _living(self) -> list[int]:
+        parents = _parents()
+        found: list[int] = []
+        ahead = [pid for pid in _children_of(parents, os.getpid()) if pid not in self._before]
+        while ahead:
+            pid = ahead.pop()
+            found.append(pid)
+            ahead += _children_of(parents, pid)
+        return found
+
+
+@contextlib.contextmanager
+def subreaper() -> Iterator[ProcessTree]:
+    """Within the block, orphans of what it starts come to us (prctl(2), PR_SET_CHILD_SUBREAPER); all are ended with it.
+
+    For one thread that starts processes, as our modules are: every child started meanwhile is the block's.
+    """
+    libc = ctypes.CDLL(None)
+    was = ctypes.c_int()
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(was), 0, 0, 0)
+    family = ProcessTree()
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield family
+    finally:
+        family.end()
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, was.value, 0, 0, 0)
+
+
+def parse_parent(stat: str) -> int:
+    """The parent's id in /proc/PID/stat; the name before it is in parentheses and may hold anything (proc(5))."""
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def _parents() -> dict[int, int]:
+    """The parent of every process."""
+    parents = {}
+    for name in os.listdir(_PROC):
+        if name.isdecimal():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                parents[int(name)] = parse_parent((_PROC / name / "stat").read_text(errors="replace"))
+    return parents
+
+
+def _children_of(parents: dict[int, int], parent: int) -> list[int]:
+    return [pid for pid, its_parent in parents.items() if its_parent == parent]

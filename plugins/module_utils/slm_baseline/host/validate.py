@@ -1,0 +1,108 @@
+"""A value as a user gave it: each form that a setting can have, checked in one way."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .errors import SettingError
+from .sizes import is_number, parse_size
+
+
+@dataclass(frozen=True)
+class Option:
+    """One value, and the variable or knob that an error names. Its methods return the value or raise SettingError."""
+
+    knob: str
+    value: object
+
+    def error(
+        self, wanted: str, found: str | None = None, *, why: str, next_step: str = "correct the value."
+    ) -> SettingError:
+        """The error that this value is; `found` is the value itself where it is not given."""
+        return SettingError(self.knob, wanted, repr(self.value) if found is None else found, why, next_step)
+
+    def integer(self, most: int, *, why: str = "Anything else would be rounded or refused by the kernel.") -> int:
+        """A whole number from 0; text of digits counts, since Ansible templates to text. Booleans do not."""
+        value = self.value
+        if isinstance(value, str) and is_number(value):
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
+            return value
+        raise self.error(f"a whole number from 0 to {most}", why=why, next_step="correct the number.")
+
+    def size(self) -> int:
+        """Bytes of a size such as 2M."""
+        return parse_size(self.value, self.knob)
+
+    def fraction(self, of: str, *, why: str) -> float:
+        """A fraction above 0 and up to 1, as a number or text. NaN is none."""
+        share = math.nan
+        if isinstance(self.value, (int, float, str)) and not isinstance(self.value, bool):
+            with contextlib.suppress(ValueError, OverflowError):
+                share = float(self.value)
+        if not 0 < share <= 1:
+            next_step = f"give a fraction, such as 0.5 for half of the {of}."
+            raise self.error(f"a share of {of} above 0 and up to 1", why=why, next_step=next_step)
+        return share
+
+    def boolean(self) -> bool:
+        """True or false, in any of the words that Ansible takes for it."""
+        text = str(self.value).strip().lower()
+        if text in ("y", "yes", "on", "1", "true", "t"):
+            return True
+        if text in ("n", "no", "off", "0", "false", "f"):
+            return False
+        raise self.error("true or false", why="It is switched on or off.")
+
+    def text(self) -> str:
+        """Printable text without blanks at its ends."""
+        value = self.value
+        if isinstance(value, str) and value.strip() == value and value and value.isprintable():
+            return value
+        yaml = "YAML turns some unquoted words (on, off, yes, no) into booleans."
+        why = yaml if isinstance(value, bool) else "It is not a word."
+        raise self.error("a word", why=why, next_step=f"put the value of {self.knob} in quotes.")
+
+    def named(self, names: Sequence[str] | None = None) -> dict[str, object]:
+        """A mapping, perhaps with these keys alone; None is an empty one."""
+        if self.value is None:
+            return {}
+        if not isinstance(self.value, Mapping):
+            next_step = f"write {self.knob} as key: value lines."
+            raise self.error("a mapping", why="It holds named settings.", next_step=next_step)
+        unknown = sorted(set(map(str, self.value)) - set(self.value if names is None else names))
+        if names is not None and unknown:
+            raise self.error(
+                f"only {', '.join(names)}",
+                ", ".join(unknown) or repr(unknown),
+                why=f"There is no such {self.knob} setting.",
+                next_step="correct the name.",
+            )
+        return {str(name): value for name, value in self.value.items()}
+
+    def entries(self, required: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, object]]:
+        """A list of mappings that have all of the required keys, and perhaps optional ones; None is an empty list."""
+        form = f"{{{', '.join(required)}}}"
+        if self.value is None:
+            return []
+        if not isinstance(self.value, Sequence) or isinstance(self.value, str):
+            raise self.error(f"a list of {form}", why="Each entry is one mapping.", next_step="write a YAML list.")
+        return [Option(self.knob, item)._entry(form, required, optional) for item in self.value]
+
+    def _entry(self, form: str, required: Sequence[str], optional: Sequence[str]) -> dict[str, object]:
+        both = " and ".join(required)
+        if not isinstance(self.value, Mapping):
+            raise self.error(form, why="An entry is a mapping.", next_step=f"give it {both}.")
+        names = [str(name) for name in self.value]
+        unknown = sorted(set(names) - {*required, *optional})
+        if unknown or not set(required) <= set(names):
+            raise self.error(
+                both + (f", and optionally {', '.join(optional)}" if optional else ""),
+                ", ".join(names) or (repr(names) if names else "nothing"),
+                why=f"Unknown: {', '.join(unknown)}." if unknown else f"An entry needs {both}.",
+                next_step="correct the entry.",
+            )
+        return {str(name): value for name, value in self.value.items()}

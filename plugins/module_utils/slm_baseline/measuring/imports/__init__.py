@@ -1,0 +1,1 @@
+"""What importing costs before a model is read."""

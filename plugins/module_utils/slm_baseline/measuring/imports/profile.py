@@ -1,0 +1,228 @@
+"""Where the time of a start goes before a model is read: one more warm run, with the interpreter's own import timing.
+
+It is never a sample: the timing slows it a little. Then one process of the same user looks for each module's bytecode,
+and compiles in memory what has none: that is what every start pays again where nobody could keep the result.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...host.accounts import Account, run_as
+from ...host.errors import SettingError
+from ..install.interpreter import PACKAGES
+from ..loader.process import Loader, clean_environment, observe, plain_text
+from ..probes import page_cache
+from .importtime import Imported, as_distributions, by_package, not_required, parse_import_times
+
+TOP_PACKAGES = 10
+STDERR_BYTES = 16 << 20
+"""Far more than any start prints: 4,000 imports are 400 KiB."""
+COMPILE_LIMIT_S = 60.0
+_PROBE_TIMEOUT_S = 180.0
+_MOST_READ_BYTES = 8 << 20
+"""A run that read more than this from disk was not warm, and its imports' seconds are the disk's too."""
+
+_PROBE = r"""
+import importlib.machinery, importlib.util, json, marshal, sys, time
+from importlib import metadata
+
+asked = json.load(sys.stdin)
+sys.path[0] = asked["folder"]
+specs = {}
+
+def find(name):
+    # As the import system does it, but without importing what lies above.
+    if name not in specs:
+        above, _, _ = name.rpartition(".")
+        try:
+            parent = find(above) if above else None
+            path = list(parent.submodule_search_locations or ()) if above else None
+            specs[name] = importlib.machinery.PathFinder.find_spec(name, path)
+        except Exception:
+            specs[name] = None
+    return specs[name]
+
+def state(origin):
+    try:
+        with open(importlib.util.cache_from_source(origin), "rb") as file:
+            head = file.read(16)
+        if len(head) < 16 or head[:4] != importlib.util.MAGIC_NUMBER:
+            return "stale"
+        flags = int.from_bytes(head[4:8], "little")
+        loader = importlib.machinery.SourceFileLoader("", origin)
+        if flags & 1:
+            source = loader.get_data(origin)
+            is_valid = not flags & 2 or head[8:] == importlib.util.source_hash(source)
+        else:
+            stats = loader.path_stats(origin)
+            wanted = [int(stats["mtime"]) & 0xFFFFFFFF, stats["size"] & 0xFFFFFFFF]
+            is_valid = [int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:], "little")] == wanted
+        return "valid" if is_valid else "stale"
+    except FileNotFoundError:
+        return "missing"
+    except OSError:
+        return "unreadable"
+
+states, lacking = {}, []
+for name in asked["names"]:
+    spec = find(name)
+    origin = getattr(spec, "origin", None)
+    if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+        if isinstance(getattr(spec, "loader", None), importlib.machinery.SourcelessFileLoader):
+            states["valid"] = states.get("valid", 0) + 1
+        continue
+    found = state(origin)
+    states[found] = states.get(found, 0) + 1
+    if found != "valid":
+        lacking.append(origin)
+
+compiled, compile_s, load_s = 0, 0.0, 0.0
+for origin in lacking:
+    if compile_s > asked["limit_s"]:
+        break
+    try:
+        begun = time.process_time()
+        with open(origin, "rb") as file:
+            code = compile(file.read(), origin, "exec", dont_inherit=True)
+        done = time.process_time()
+        data = marshal.dumps(code)
+        again = time.process_time()
+        marshal.loads(data)
+        compile_s += done - begun
+        load_s += time.process_time() - again
+        compiled += 1
+    except (OSError, SyntaxError, ValueError):
+        pass
+
+packages = {}
+for package, names in metadata.packages_distributions().items():
+    for name in names:
+        packages.setdefault(name, set()).add(package)
+distributions = {}
+for each in metadata.distributions():
+    name = each.metadata["Name"]
+    if name:
+        requires = [" ".join(text.split()) for text in each.requires or ()]
+        distributions[name] = {"requires": requires, "packages": sorted(packages.get(name, ()))}
+print(json.dumps({
+    "states": states, "lacking": len(lacking), "compiled": compiled, "compile_s": compile_s, "load_s": load_s,
+    "standard": sorted(sys.stdlib_module_names), "distributions": distributions,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Bytecode:
+    """How many imported modules have bytecode that the loader's user may read and that fits its source, and the cost.
+
+    `compile_s` is the CPU time of compiling `compiled` of those that have none; `load_s` what reading their bytecode
+    would take instead, so the difference is what each start could save.
+    """
+
+    valid: int
+    missing: int
+    stale: int
+    unreadable: int
+    compiled: int
+    compile_s: float
+    load_s: float
+
+    @property
+    def saving_s(self) -> float:
+        """What each start would save if all modules had bytecode, at least."""
+        return max(0.0, self.compile_s - self.load_s)
+
+
+class NoAnswer(Exception):
+    """The imports could not be looked at; the message says why, for the report."""
+
+
+def profile_imports(loader: Loader, files: Sequence[page_cache.PathLike]) -> dict[str, Any]:
+    """The `imports` of the result document; where it fails in any way, `problem` says why and the run goes on.
+
+    `loader` is the one that makes samples, with its model; `files` are the model's. ControllerGone passes through.
+    """
+    try:
+        imports, read_bytes = _timed_imports(loader, files)
+        answer = _ask(loader, [each.name for each in imports])
+        return {"problem": None, "read_bytes": read_bytes, **describe(imports, answer)}
+    except (NoAnswer, SettingError, OSError) as error:
+        return {"problem": str(error)}
+
+
+def describe(imports: Sequence[Imported], answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What the document says of these imports, from the answer of the process that looked for their bytecode."""
+    try:
+        states = answer["states"]
+        bytecode = Bytecode(
+            valid=int(states.get("valid", 0)),
+            missing=int(states.get("missing", 0)),
+            stale=int(states.get("stale", 0)),
+            unreadable=int(states.get("unreadable", 0)),
+            compiled=int(answer["compiled"]),
+            compile_s=float(answer["compile_s"]),
+            load_s=float(answer["load_s"]),
+        )
+        if not all(0 <= figure < math.inf for figure in vars(bytecode).values()):
+            raise ValueError(str(bytecode))
+        standard = frozenset(map(str, answer["standard"]))
+        distributions = as_distributions(answer["distributions"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NoAnswer(f"the process that looked for bytecode gave an odd answer: {error!r}") from error
+    packages = by_package(imports, standard)
+    extras = not_required(imports, distributions, PACKAGES)
+    return {
+        "seconds": sum(each.self_s for each in imports),
+        "modules": len(imports),
+        "packages": [vars(each) for each in packages[:TOP_PACKAGES]],
+        "bytecode": {**vars(bytecode), "saving_s": bytecode.saving_s},
+        "not_required": [vars(each) for each in extras[:TOP_PACKAGES]],
+    }
+
+
+def _timed_imports(
+    loader: Loader, files: Sequence[page_cache.PathLike], tries: int = 2
+) -> tuple[list[Imported], int | None]:
+    """The imports of one warm run, and what it read from disk all the same; a second run where the first was cold."""
+    timed = replace(loader, env=(*loader.env, ("PYTHONPROFILEIMPORTTIME", "1")), stderr_bytes=STDERR_BYTES)
+    for left in reversed(range(tries)):
+        page_cache.warm(files)
+        run = observe(timed, lambda pid: None)
+        if run.problem:
+            raise NoAnswer(f"the loader with import timing failed: {run.problem}")
+        read_bytes = run.events.marks["first_token"].read_bytes
+        if not left or read_bytes is None or read_bytes <= _MOST_READ_BYTES:
+            break
+    return parse_import_times(run.stderr_tail), read_bytes
+
+
+def _ask(loader: Loader, names: Sequence[str]) -> Mapping[str, Any]:
+    """What the loader's interpreter, as the loader's user, says of these modules' bytecode and of what is installed."""
+    account: Account | None = loader.account
+    asked = {"names": list(names), "folder": loader.script.rpartition("/")[0], "limit_s": COMPILE_LIMIT_S}
+    try:
+        answer = subprocess.run(
+            [loader.python, "-c", _PROBE],
+            input=json.dumps(asked).encode(),
+            capture_output=True,
+            cwd="/",
+            env=clean_environment(loader, "/nonexistent"),
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+            **run_as(account),
+        )
+        if answer.returncode:
+            last = plain_text(answer.stderr[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
+            raise NoAnswer(f"looking for bytecode failed: {last[0]}")
+        said = json.loads(answer.stdout)
+    except (subprocess.SubprocessError, ValueError, RecursionError) as error:
+        raise NoAnswer(f"looking for bytecode failed: {error}") from error
+    if not isinstance(said, dict):
+        raise NoAnswer("the process that looked for bytecode gave no answer")
+    return said

@@ -1,0 +1,1 @@
+"""What a measurement needs on a host: a folder, an interpreter with its packages, a model that is built there."""

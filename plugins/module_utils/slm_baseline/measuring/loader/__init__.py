@@ -1,0 +1,1 @@
+"""One loader run: its process, its events, the template that forks loaders, and what replays beside it."""

@@ -1,0 +1,362 @@
+"""One loader run as a fresh, unprivileged process, watched from outside through pipes and /proc.
+
+The observer sleeps in poll(2) while the loader works; what it reads in /proc it reads while the loader is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from ...host.accounts import Account, run_as
+from ...host.errors import SettingError
+from ...host.rmtree import remove_tree
+from ...host.subreaper import ProcessTree, subreaper
+from .events import Events, ProtocolError
+
+_PR_SET_PDEATHSIG = 1
+_TAIL_BYTES = 4096
+_READ_BYTES = 1 << 16
+_WATCH_MS = 1000
+"""How often the observer wakes without cause, to see a loader that died while a child of its holds the pipes."""
+_DYING_S = 2.0
+"""How long a killed loader may take to give its memory back: gone from /proc by then, it has not ended for wait4."""
+_ENDING_S = 60.0
+"""How long a killed loader may take to end: one in the middle of a read from a slow disk ends after the read."""
+_DRAIN_BYTES, _DRAIN_S = 4 << 20, 5.0
+"""Once every writer is gone, little is left in the pipes: an unprivileged user's holds 1 MiB at most (pipe(7))."""
+_REMOVAL_S = 60.0
+_SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How to run the loader. `account` None keeps the current user, as in tests; `env` is added to the clean one.
+
+    `scratch` is the folder in which each run gets a home of its own; the system's temporary folder where it is empty.
+    `stderr_bytes` is how much of the end of its stderr is kept.
+    """
+
+    python: str
+    script: str
+    arguments: tuple[str, ...]
+    account: Account | None
+    timeout_s: float
+    env: tuple[tuple[str, str], ...] = ()
+    scratch: str = ""
+    stderr_bytes: int = _TAIL_BYTES
+
+
+@dataclass(frozen=True)
+class Usage:
+    """wait4(2) of the one child: CPU seconds of its whole life."""
+
+    cpu_user_s: float
+    cpu_system_s: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one loader run did. `problem` is None for a run that kept the protocol and ended well."""
+
+    events: Events
+    problem: str | None
+    exit_code: int | None
+    signal: str | None
+    stderr_tail: str
+    usage: Usage
+
+
+class Unreadable(Exception):
+    """The loader lives, and what it holds cannot be read; the message says why."""
+
+
+class ControllerGone(Exception):
+    """Nobody reads our output any more: the run was interrupted, so nothing more is measured."""
+
+
+def observe(loader: Loader, on_held: Callable[[int], None], beside: Callable[[], int] | None = None) -> Observation:
+    """Run the loader once. `on_held(pid)` is called while it holds the model after its first token.
+
+    `beside` starts another process at the same instant, on the loader's clock, and gives its id; it is the caller's.
+
+    A loader that crashes, hangs, is killed or writes rubbish gives an Observation with a `problem`, and so does one of
+    which `on_held` cannot read what it wants (OSError, SettingError). Raises SettingError where it cannot be started at
+    all and ControllerGone when nobody waits for the answer. No process is left behind.
+    """
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(private_home(loader))
+        family = stack.enter_context(subreaper())
+        pipes = Pipes.open(stack)
+        events_fd, hold_fd, error_fd = pipes.given
+        spawn_ns = time.monotonic_ns()
+        if beside:
+            family.exclude(beside())
+        arguments = ("--events-fd", str(events_fd), "--hold-fd", str(hold_fd))
+        process = start(loader, home, arguments, (events_fd, hold_fd), error_fd)
+        try:
+            return watch_one(loader, process.pid, Events(spawn_ns), pipes, on_held, family)
+        finally:
+            # Waited for already, which it cannot know.
+            process.returncode = 0
+
+
+@dataclass(frozen=True)
+class Pipes:
+    """The pipes between the observer and one loader: events and stderr come in, a byte on `hold` lets it go on."""
+
+    events: tuple[FileIO, FileIO]
+    hold: tuple[FileIO, FileIO]
+    error: tuple[FileIO, FileIO]
+
+    @staticmethod
+    def open(stack: contextlib.ExitStack) -> Pipes:
+        """New ones, closed with the stack."""
+        return Pipes(_pipe(stack), _pipe(stack), _pipe(stack))
+
+    @property
+    def given(self) -> tuple[int, int, int]:
+        """The loader's ends: events, hold, stderr."""
+        return self.events[1].fileno(), self.hold[0].fileno(), self.error[1].fileno()
+
+    def close_given(self) -> None:
+        """Once the loader has its ends, ours would hide that it closes them."""
+        for end in (self.events[1], self.hold[0], self.error[1]):
+            end.close()
+
+
+def start(
+    loader: Loader, home: str, arguments: tuple[str, ...], descriptors: tuple[int, ...], error_fd: int
+) -> subprocess.Popen[bytes]:
+    """The loader as a process of its user, tied to our life; SettingError where it cannot be started."""
+    try:
+        return subprocess.Popen(
+            [loader.python, loader.script, *loader.arguments, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=error_fd,
+            cwd="/",
+            env=clean_environment(loader, home),
+            pass_fds=descriptors,
+            start_new_session=True,
+            preexec_fn=_tie_to(os.getpid()),
+            **run_as(loader.account),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SettingError(
+            "slm_benchmark_python",
+            "an interpreter that the loader's user can run",
+            loader.python,
+            f"Starting it failed: {error}.",
+            "check the path and its permissions for the user slm_benchmark_user.",
+        ) from error
+
+
+def watch_one(
+    loader: Loader, pid: int, events: Events, pipes: Pipes, on_held: Callable[[int], None], family: ProcessTree
+) -> Observation:
+    """Watch a loader that runs until it ends, and end what is left of it and of its `family`."""
+    pipes.close_given()
+    watch = _Watch(
+        pid, events, pipes.events[0].fileno(), pipes.hold[1].fileno(), pipes.error[0].fileno(), on_held, loader
+    )
+    try:
+        problem = watch.run(events.spawn_ns + int(loader.timeout_s * 1e9), loader.timeout_s)
+    finally:
+        ended = end(pid)
+        # Before the pipes are drained: whoever is left could fill them for ever.
+        is_alone = family.end()
+    problem = problem or watch.drain()
+    if ended is None or not is_alone:
+        return _observation(watch, f"processes of it are left {_ENDING_S:g} s after SIGKILL", ended)
+    return _observation(watch, problem, ended)
+
+
+def clean_environment(loader: Loader, home: str) -> dict[str, str]:
+    """The loader's whole environment: nothing of ours, so that nothing of ours can change a figure."""
+    environment = {
+        "PATH": _SEARCH_PATH,
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        "TOKENIZERS_PARALLELISM": "false",
+        # The driver's numbering, which nvidia-smi shows, in place of CUDA's, which puts the fastest device first.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        # A model is loaded from its files; nothing may wait for a network.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+    }
+    return {**environment, **dict(loader.env)}
+
+
+@dataclass
+class _Watch:
+    """The poll loop over one loader's pipes."""
+
+    pid: int
+    events: Events
+    events_fd: int
+    hold_fd: int
+    error_fd: int
+    on_held: Callable[[int], None]
+    loader: Loader
+    tail: bytes = b""
+
+    def run(self, deadline_ns: int, timeout_s: float) -> str | None:
+        """Until the loader ends, breaks the protocol (the answer says how) or the deadline passes."""
+        poll = select.poll()
+        os.set_blocking(self.hold_fd, False)
+        for descriptor in (self.events_fd, self.error_fd):
+            os.set_blocking(descriptor, False)
+            poll.register(descriptor, select.POLLIN)
+        # No events asked for: poll reports a hung-up reader of our own output all the same.
+        poll.register(1, 0)
+        open_pipes = {self.events_fd, self.error_fd}
+        while True:
+            left_ms = (deadline_ns - time.monotonic_ns()) // 1_000_000
+            if left_ms <= 0:
+                return f"still running after {timeout_s:g} s; last event: {self._last_event()}"
+            # With both pipes closed the process is about to be gone, so the wait is short.
+            for descriptor, flags in poll.poll(min(left_ms, _WATCH_MS if open_pipes else 10)):
+                if descriptor == 1 and flags & (select.POLLERR | select.POLLHUP):
+                    raise ControllerGone
+                if descriptor in open_pipes:
+                    try:
+                        still_open = self._read(descriptor)
+                    except (ProtocolError, Unreadable) as error:
+                        return str(error)
+                    if not still_open:
+                        poll.unregister(descriptor)
+                        open_pipes.discard(descriptor)
+            if _has_ended(self.pid):
+                return None
+
+    def drain(self) -> str | None:
+        """Take what is still in the pipes of a loader that has ended; what is wrong with it, if anything."""
+        problem = None
+        deadline, left = time.monotonic() + _DRAIN_S, _DRAIN_BYTES
+        for descriptor in (self.events_fd, self.error_fd):
+            try:
+                while self._read(descriptor):
+                    left -= _READ_BYTES
+                    if left < 0 or time.monotonic() > deadline:
+                        problem = problem or "its pipes are still being filled after its end"
+                        break
+            except (ProtocolError, Unreadable) as error:
+                problem = str(error)
+        return problem
+
+    def _read(self, descriptor: int) -> bool:
+        """Take what a pipe has; False at its end, or for now where a stray child keeps it open."""
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        if descriptor == self.error_fd:
+            self.tail = (self.tail + data)[-self.loader.stderr_bytes :]
+        elif "held" in self.events.feed(data):
+            self._look()
+            # Full only where the loader filled it itself, by way of /proc/self/fd.
+            with contextlib.suppress(BrokenPipeError, BlockingIOError):
+                os.write(self.hold_fd, b"g")
+        return bool(data)
+
+    def _look(self) -> None:
+        """Read what the loader holds. One that has been killed meanwhile has nothing left; its exit status tells."""
+        try:
+            self.on_held(self.pid)
+        except (OSError, SettingError) as error:
+            deadline = time.monotonic() + _DYING_S
+            while not _has_ended(self.pid):
+                if time.monotonic() > deadline:
+                    raise Unreadable(f"what holds the model cannot be read: {error}") from error
+                time.sleep(0.01)
+
+    def _last_event(self) -> str:
+        return next(reversed(self.events.marks), "none")
+
+
+def _observation(watch: _Watch, problem: str | None, ended: tuple[int, Usage] | None) -> Observation:
+    """What was seen; `ended` is None for a loader that could not be ended."""
+    status, usage = ended or (int(signal.SIGKILL), Usage(0.0, 0.0))
+    name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
+    exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+    if problem is None:
+        if name:
+            problem = f"killed by {name}"
+        elif exit_code:
+            problem = f"ended with exit code {exit_code}"
+        elif missing := watch.events.missing():
+            problem = f"ended well but never reported {', '.join(missing)}"
+    return Observation(watch.events, problem, exit_code, name, plain_text(watch.tail), usage)
+
+
+def plain_text(tail: bytes) -> str:
+    """The end of a process's stderr as plain text: control characters other than line ends and tabs are dropped."""
+    text = tail.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def end(pid: int) -> tuple[int, Usage] | None:
+    """Kill what is left of a loader's process group, reap the loader; its wait status and own usage.
+
+    None where it is still there when the patience is over, as in an uninterruptible read of a dead network disk.
+    Reaped last: until then its group id cannot belong to anybody else. RUSAGE_CHILDREN would be a maximum over all
+    children so far (getrusage(2)), so the one child is waited for.
+    """
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _ENDING_S
+    while True:
+        found, status, usage = os.wait4(pid, os.WNOHANG)
+        if found:
+            return status, Usage(usage.ru_utime, usage.ru_stime)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.002)
+
+
+def _tie_to(parent: int) -> Callable[[], None]:
+    """For the child, after it changed its user (which clears the tie): die with us (prctl(2), PR_SET_PDEATHSIG)."""
+    libc = ctypes.CDLL(None)
+
+    def tie() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return tie
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
+    """A pipe's reading and writing end; both are closed with the stack, if not before."""
+    read, write = os.pipe()
+    return stack.enter_context(FileIO(read, "rb")), stack.enter_context(FileIO(write, "wb"))
+
+
+@contextlib.contextmanager
+def private_home(loader: Loader) -> Iterator[str]:
+    """An empty home of this run's own, removed afterwards."""
+    home = tempfile.mkdtemp(prefix="home-", dir=loader.scratch or None)
+    try:
+        if loader.account is not None:
+            os.chown(home, loader.account.uid, loader.account.gid)
+        yield home
+    finally:
+        # What could not be removed goes with the scratch of the next run, or is told there.
+        with contextlib.suppress(OSError):
+            remove_tree(Path(home), _REMOVAL_S)

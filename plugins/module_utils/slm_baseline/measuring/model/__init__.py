@@ -1,0 +1,1 @@
+"""Which files a model consists of, and what their headers say."""

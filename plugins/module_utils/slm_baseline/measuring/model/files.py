@@ -1,0 +1,402 @@
+"""Which files a model consists of: an embedded shape, a local folder or a snapshot of the hub's cache.
+
+Finds and checks them without torch, so that a wrong or damaged model is told before anything on the host changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...host.errors import SettingError
+from ...host.files import Host, open_plain
+from .safetensors import PREFIX_BYTES, Header, header_length, parse_header
+
+MODEL_KNOB = "slm_benchmark_model"
+REVISION_KNOB = "slm_benchmark_model_revision"
+
+# What files/build_model.py writes per shape, bytes of all files but the manifest. The builder's own plan must agree.
+EMBEDDED_MODEL_BYTES = {
+    "qwen2.5-0.5b": 994_164_693,
+    "qwen2.5-1.5b": 3_093_537_481,
+    "phi-3-mini": 7_643_941_984,
+    "tiny": 523_270,
+}
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_ADAPTER = "adapter_config.json"
+_CONFIGS = ("config.json", "generation_config.json", _INDEX)
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_TOKENIZER_EXTRAS = (
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
+    *("chat_template.jinja", "chat_template.json"),
+)
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_MAX_JSON_BYTES = 16 << 20
+_MAX_HEADERS_BYTES = 64 << 20
+"""Of all shards together: parsed, a header takes ten times its size in memory."""
+_HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
+_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+READ, PASS = 0o4, 0o1
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One file: its name in the model's folder, its real path with links resolved, its size and what it is for.
+
+    `kind` is `weights`, `tokenizer` or `config`.
+    """
+
+    name: str
+    path: str
+    size_bytes: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model whose files are all there. `source` is `embedded`, `local` or `hub`; `revision` the commit of a hub id.
+
+    `dtype` is the one that most elements have, in torch's spelling; `parameters` counts stored elements, so a head
+    tied to the embedding counts once.
+    """
+
+    id: str
+    source: str
+    path: str
+    revision: str | None
+    files: tuple[ModelFile, ...]
+    dtype: str
+    parameters: int
+
+    @property
+    def weight_files(self) -> tuple[ModelFile, ...]:
+        return tuple(file for file in self.files if file.kind == "weights")
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.weight_files)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The `model` of a result document: `bytes` and `files` are those of the weights."""
+        return {
+            "id": self.id,
+            "source": self.source,
+            "revision": self.revision,
+            "path": self.path,
+            "bytes": self.weight_bytes,
+            "files": [file.name for file in self.weight_files],
+            "dtype": self.dtype,
+            "parameters": self.parameters,
+        }
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """Which model, and where on the host to look for it; names as the user gave them, not yet checked.
+
+    `model` is an embedded shape, whose folder lies in `home`, an absolute path of a local folder, or
+    `organisation/name`, a snapshot in the hub's cache under `hf_home`; `revision` is empty for main. Nothing is ever
+    fetched: `offline` only words the error.
+    """
+
+    home: str
+    model: str
+    revision: str
+    hf_home: str
+    offline: bool
+
+    @property
+    def embedded_path(self) -> str:
+        """Where an embedded model lies, or will."""
+        return f"{self.home}/models/{self.model}"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The user who will load the model: its name, user id and all its group ids."""
+
+    name: str
+    uid: int
+    gids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Located:
+    """Where a model should be, and what to do when it is not."""
+
+    id: str
+    source: str
+    path: str
+    revision: str | None
+    next_step: str
+
+    def error(self, wanted: str, found: str, why: str) -> SettingError:
+        return SettingError(MODEL_KNOB, wanted, found, why, self.next_step)
+
+
+def expected_bytes(host: Host, wanted: ModelPlace) -> int:
+    """About what a model's weights take in memory, before anything about them is checked; 0 where it is not known."""
+    if wanted.model in EMBEDDED_MODEL_BYTES:
+        return EMBEDDED_MODEL_BYTES[wanted.model]
+    try:
+        folder = _locate(host, wanted).path
+    except SettingError:
+        return 0
+    weights = [host.path(f"{folder}/{name}") for name in host.names(folder) if name.endswith(".safetensors")]
+    return sum(path.stat().st_size for path in weights if path.is_file())
+
+
+def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) -> Model:
+    """The model that `slm_benchmark_model` names, every file found and checked.
+
+    `reader`, when given, must be able to read every file by owner, group and mode. Raises SettingError for a name of no
+    known form, and for files that are missing, damaged, cut short, unreadable or pickled.
+    """
+    place = _locate(host, wanted)
+    names = _folder_names(host, place)
+    config = _read_json(host, place, "config.json") if "config.json" in names else None
+    if config is None:
+        raise place.error("a folder with config.json", _some(names), f"{place.path} is not a transformers model.")
+    _require_own_weights(place, names, config)
+    shards, indexed = _weight_names(host, place, names)
+    tokenizers = [name for name in _TOKENIZERS if name in names]
+    if not tokenizers:
+        raise place.error("a tokenizer (" + ", ".join(_TOKENIZERS) + ")", "none", f"{place.path} cannot read a prompt.")
+
+    tokenizers += [name for name in _TOKENIZER_EXTRAS if name in names]
+    kinds = {name: "config" for name in _CONFIGS if name in names}
+    kinds.update(dict.fromkeys(tokenizers, "tokenizer"))
+    kinds.update(dict.fromkeys(shards, "weights"))
+    files = tuple(_file(host, place, name, kind, reader) for name, kind in kinds.items())
+    headers = _read_headers(host, place, [file for file in files if file.kind == "weights"])
+    for tensor, shard in indexed.items():
+        if tensor not in headers[shard].elements:
+            raise place.error(f"tensor {tensor!r} in {shard}, as {_INDEX} says", "it is not there", _DAMAGED)
+    dtype, parameters = _totals(list(headers.values()))
+    if not parameters:
+        raise place.error("weights", "shards without a tensor", _DAMAGED)
+    return Model(place.id, place.source, place.path, place.revision, files, dtype, parameters)
+
+
+def _require_own_weights(place: _Located, names: list[str], config: dict[str, Any]) -> None:
+    """SettingError for a model that makes transformers load other files than those that are checked here."""
+    why = "transformers would load other weights than those that are checked and measured."
+    if "transformers_weights" in config:
+        raise place.error("a config.json without transformers_weights", repr(config["transformers_weights"])[:80], why)
+    # Where peft is installed, the base model that it names is loaded in place of this folder's.
+    if _ADAPTER in names:
+        raise place.error(f"a model without {_ADAPTER}", f"an adapter in {place.path}", why)
+
+
+_DAMAGED = "The model's files do not belong together."
+
+
+def _locate(host: Host, wanted: ModelPlace) -> _Located:
+    model, revision = wanted.model, wanted.revision
+    if not isinstance(model, str) or not model.isprintable():
+        raise _unknown_model(model)
+    is_hub = _HUB_ID.fullmatch(model) is not None and ".." not in model and "--" not in model
+    if revision not in ("", "main") and not is_hub:
+        raise SettingError(
+            REVISION_KNOB,
+            "no revision",
+            repr(revision),
+            f"Only a hub id has revisions, and {model!r} is none.",
+            f"remove {REVISION_KNOB}.",
+        )
+    if model in EMBEDDED_MODEL_BYTES:
+        path = wanted.embedded_path
+        build = f"python build_model.py --shape {model} --output {shlex.quote(path)} --verify"
+        return _Located(model, "embedded", path, None, f"build it again: {build}")
+    if model.startswith("/"):
+        return _Located(model, "local", model, None, f"correct {MODEL_KNOB}, or put a whole safetensors model there.")
+    if is_hub:
+        return _locate_snapshot(host, wanted)
+    raise _unknown_model(model)
+
+
+def _locate_snapshot(host: Host, wanted: ModelPlace) -> _Located:
+    """The cached snapshot of a hub id.
+
+    Layout: huggingface_hub's guide "manage-cache"; refs name commits, snapshots link to blobs.
+    """
+    model, revision, hf_home = wanted.model, wanted.revision or "main", wanted.hf_home
+    if not isinstance(revision, str) or not _REVISION.fullmatch(revision) or ".." in revision:
+        raise SettingError(
+            REVISION_KNOB,
+            "a branch, a tag or a commit",
+            repr(revision),
+            "A revision has letters, digits, dots, dashes and slashes.",
+            f"correct {REVISION_KNOB}.",
+        )
+    cache = f"{hf_home.rstrip('/')}/hub/models--{model.replace('/', '--')}"
+    fetch = f"HF_HOME={shlex.quote(hf_home)} hf download {model} --revision {revision}"
+    next_step = f"where the hub can be reached, run: {fetch}"
+    why = "The host is offline." if wanted.offline else "A measured load must not wait for a download."
+    if not host.path(cache).is_dir():
+        raise SettingError(MODEL_KNOB, f"{model} in the hub cache", f"no {cache}", why, next_step)
+    commit = revision if _COMMIT.fullmatch(revision) else (host.read_or_none(f"{cache}/refs/{revision}") or "").strip()
+    path = f"{cache}/snapshots/{commit}"
+    if not _COMMIT.fullmatch(commit) or not host.path(path).is_dir():
+        looked_at = path if _COMMIT.fullmatch(commit) else f"{cache}/refs/{revision}"
+        raise SettingError(REVISION_KNOB, f"revision {revision} of {model}", f"no {looked_at}", why, next_step)
+    return _Located(model, "hub", path, commit, next_step)
+
+
+def _unknown_model(model: object) -> SettingError:
+    return SettingError(
+        MODEL_KNOB,
+        "an embedded shape, an absolute path or organisation/name",
+        repr(model),
+        "Embedded shapes are " + ", ".join(EMBEDDED_MODEL_BYTES) + ".",
+        f"correct {MODEL_KNOB}.",
+    )
+
+
+def _folder_names(host: Host, place: _Located) -> list[str]:
+    """The names in the model's folder, as far as they can be spelled."""
+    try:
+        names = sorted(os.listdir(host.path(place.path)))
+    except OSError as error:
+        raise place.error("a folder with a model", f"{place.path}: {error.strerror}", "It cannot be listed.") from error
+    if not names:
+        raise place.error("a folder with a model", "an empty folder", f"{place.path} holds nothing.")
+    return names
+
+
+def _weight_names(host: Host, place: _Located, names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The weight files, and for a sharded model each tensor's shard. A single file goes first, as in transformers."""
+    if _SINGLE in names:
+        return [_SINGLE], {}
+    if _INDEX not in names:
+        pickles = [name for name in names if name.endswith(_PICKLES)]
+        if pickles:
+            why = "Pickled weights can run code when they are loaded, so only safetensors are."
+            raise place.error("safetensors weights", _some(pickles), why)
+        raise place.error(f"{_SINGLE} or {_INDEX}", _some(names), f"{place.path} holds no weights.")
+    weight_map = _read_json(host, place, _INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise place.error(f"a weight_map in {_INDEX}", "none", _DAMAGED)
+    for shard in weight_map.values():
+        if not isinstance(shard, str) or "/" in shard or not shard.isprintable() or not shard.endswith(".safetensors"):
+            raise place.error(f"names of .safetensors files in {_INDEX}", repr(shard), "A shard lies beside its index.")
+    shards = sorted(set(weight_map.values()))
+    missing = [shard for shard in shards if shard not in names]
+    if missing:
+        raise place.error("every shard that the index names", f"no {_some(missing)}", f"{place.path} is incomplete.")
+    return shards, weight_map
+
+
+def _read_json(host: Host, place: _Located, name: str) -> dict[str, Any]:
+    path = host.path(f"{place.path}/{name}")
+    try:
+        with open(open_plain(path), "rb") as stream:
+            text = stream.read(_MAX_JSON_BYTES + 1)
+        if len(text) > _MAX_JSON_BYTES:
+            raise place.error(f"a JSON file {name}", "something else", f"{place.path}/{name} cannot be a model's.")
+        document = json.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise place.error(f"a readable {name}", str(error.strerror), f"{place.path}/{name} cannot be read.") from error
+    except (ValueError, RecursionError) as error:
+        raise place.error(f"JSON in {name}", "something else", f"{place.path}/{name} is damaged.") from error
+    if not isinstance(document, dict):
+        raise place.error(f"a JSON object in {name}", type(document).__name__, f"{place.path}/{name} is damaged.")
+    return document
+
+
+def _file(host: Host, place: _Located, name: str, kind: str, reader: Reader | None) -> ModelFile:
+    """One file with its links resolved: eviction and residency need the file that the kernel caches."""
+    real = Path(os.path.realpath(host.path(f"{place.path}/{name}")))
+    try:
+        status = os.stat(real)
+    except OSError as error:
+        raise place.error(f"file {name}", str(error.strerror), f"{place.path}/{name} leads to {real}.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise place.error(f"file {name}", "something else", f"{place.path}/{name} leads to {real}.")
+    if reader is not None:
+        closed = barrier(host.path(f"{place.path}/{name}"), reader)
+        if closed:
+            raise SettingError(
+                MODEL_KNOB,
+                f"files that user {reader.name} can read",
+                f"{closed} is closed to them",
+                "The loader runs unprivileged.",
+                f"open {closed} to {reader.name}, or move the model.",
+            )
+    root = os.path.realpath(host.root)
+    inside = os.path.relpath(real, root) if os.path.commonpath((root, real)) == root else None
+    return ModelFile(name, f"/{inside}" if inside else str(real), status.st_size, kind)
+
+
+def barrier(path: Path, reader: Reader, needed: int = READ) -> Path | None:
+    """The first thing on the way to an existing path, links followed, that keeps this user out; None for an open way.
+
+    Judged by owner, group and mode: folders must let the user pass, and what the path leads to must allow `needed`.
+    """
+    if reader.uid == 0:
+        return None
+    for component, wanted in (*((folder, PASS) for folder in _passed(path)), (path, needed)):
+        status = os.stat(component)
+        shift = 6 if status.st_uid == reader.uid else 3 if status.st_gid in reader.gids else 0
+        if not (status.st_mode >> shift) & wanted:
+            return component
+    return None
+
+
+def _passed(path: Path) -> Iterator[Path]:
+    """Every folder that is passed on the way to an absolute path, those on the way of its links among them."""
+    at = Path(path.anchor)
+    for part in path.parts[1:]:
+        yield at
+        if (at / part).is_symlink():
+            yield from _passed(at / os.readlink(at / part))
+            at = Path(os.path.realpath(at / part))
+        else:
+            at /= part
+
+
+def _read_headers(host: Host, place: _Located, files: list[ModelFile]) -> dict[str, Header]:
+    """The headers by file name, within bounds: an author of models must not cost root its memory."""
+    headers, left = {}, _MAX_HEADERS_BYTES
+    for file in files:
+        headers[file.name], length = _read_header(host, place, file)
+        left -= length
+        if left < 0:
+            found = f"more than {_MAX_HEADERS_BYTES >> 20} MiB of headers"
+            raise place.error("headers of a model's size", found, "No model has that many tensors.")
+    return headers
+
+
+def _read_header(host: Host, place: _Located, file: ModelFile) -> tuple[Header, int]:
+    source = f"{place.path}/{file.name}"
+    try:
+        with open(open_plain(host.path(source)), "rb") as stream:
+            length = header_length(stream.read(PREFIX_BYTES), file.size_bytes, source)
+            return parse_header(stream.read(length), file.size_bytes, source), length
+    except OSError as error:
+        raise place.error(f"a readable {file.name}", str(error.strerror), f"{source} cannot be read.") from error
+
+
+def _totals(headers: list[Header]) -> tuple[str, int]:
+    """The most frequent dtype by elements, and all elements."""
+    by_dtype: dict[str, int] = {}
+    for header in headers:
+        for dtype, count in header.elements_by_dtype.items():
+            by_dtype[dtype] = by_dtype.get(dtype, 0) + count
+    return max(by_dtype, key=lambda dtype: by_dtype[dtype], default=""), sum(by_dtype.values())
+
+
+def _some(names: list[str]) -> str:
+    """A few names for an error."""
+    shown = ", ".join(repr(name) for name in names[:3])
+    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

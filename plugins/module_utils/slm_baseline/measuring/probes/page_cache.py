@@ -1,0 +1,163 @@
+"""The page cache as a stated condition: how much of a set of files is resident, evicted, or read in.
+
+Only root may ask: an unprivileged mincore(2) claims that everything is resident, and an unprivileged cachestat(2) says
+EPERM (mm/mincore.c and mm/filemap.c, `can_do_mincore`, `can_do_cachestat`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from ...host.caches import drop_host_caches as drop_host_caches
+from ...host.errors import SettingError
+from ...host.mincore import page_vectors
+
+_CACHESTAT = 451
+"""cachestat(2) has no wrapper in libc; since Linux 6.5 it has this number on every architecture but alpha and mips."""
+PathLike = Union[str, "os.PathLike[str]"]
+_READ_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Residency:
+    """How much of some files is in the page cache, and which system call said so (`cachestat` or `mincore`)."""
+
+    file_bytes: int
+    resident_bytes: int
+    by: str
+
+    @property
+    def share(self) -> float:
+        """Fraction 0..1; files without a byte count as resident."""
+        return self.resident_bytes / self.file_bytes if self.file_bytes else 1.0
+
+
+class CachestatUnavailable(Exception):
+    """This kernel, or the sandbox around us, has no cachestat(2) for this file."""
+
+
+def residency(paths: Iterable[PathLike]) -> Residency:
+    """Residency of whole files; SettingError where this user would be told lies.
+
+    A file that has gone since it was listed counts for nothing. Opening follows symbolic links, so a hub snapshot's
+    links count as the blobs they lead to.
+    """
+    if os.geteuid() != 0:
+        raise SettingError(
+            "page cache",
+            "a verified state of the page cache",
+            f"user id {os.geteuid()}",
+            "The kernel shows page cache residency to root alone.",
+            "run with become: true.",
+        )
+    return measured_residency(list(paths), resident_by_cachestat, resident_by_mincore)
+
+
+def measured_residency(
+    files: Sequence[PathLike], cachestat: Callable[[int, int], int], mincore: Callable[[int, int], int]
+) -> Residency:
+    """Residency by cachestat, or by mincore for all files where cachestat is unavailable for any.
+
+    Both take a descriptor and the file's size in bytes and return resident bytes.
+    """
+    for name, verifier in (("cachestat", cachestat), ("mincore", mincore)):
+        total = resident = 0
+        try:
+            for path in files:
+                descriptor = _open(path)
+                if descriptor is None:
+                    continue
+                try:
+                    size = os.fstat(descriptor).st_size
+                    total += size
+                    # The last page is counted whole, so clip.
+                    resident += min(size, verifier(descriptor, size)) if size else 0
+                finally:
+                    os.close(descriptor)
+        except CachestatUnavailable:
+            continue
+        return Residency(total, resident, name)
+    raise AssertionError("mincore never raises CachestatUnavailable")
+
+
+class _CachestatRange(ctypes.Structure):
+    _fields_ = (("off", ctypes.c_uint64), ("len", ctypes.c_uint64))
+
+
+class _Cachestat(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in ("nr_cache", "nr_dirty", "nr_writeback", "nr_evicted", "nr_recently_evicted")
+    )
+
+
+def resident_by_cachestat(descriptor: int, size: int) -> int:
+    """Resident bytes by cachestat(2) (mm/filemap.c, Linux 6.5); CachestatUnavailable where it cannot be asked."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    window, counts = _CachestatRange(0, size), _Cachestat()
+    if libc.syscall(
+        ctypes.c_long(_CACHESTAT),
+        ctypes.c_int(descriptor),
+        ctypes.byref(window),
+        ctypes.byref(counts),
+        ctypes.c_uint(0),
+    ):
+        number = ctypes.get_errno()
+        # EPERM comes from seccomp filters that do not know the call, EOPNOTSUPP from hugetlbfs.
+        if number in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+            raise CachestatUnavailable(os.strerror(number))
+        raise OSError(number, os.strerror(number))
+    return int(counts.nr_cache) * mmap.PAGESIZE
+
+
+def resident_by_mincore(descriptor: int, size: int) -> int:
+    """Resident bytes by mincore(2)."""
+    return sum(vector.count(1) for vector in page_vectors(descriptor, size)) * mmap.PAGESIZE
+
+
+def evict(paths: Iterable[PathLike]) -> None:
+    """Drop the files' clean pages. Pages that a live process maps stay: fadvise(2) cannot evict these."""
+    for path in paths:
+        descriptor = _open(path)
+        if descriptor is None:
+            continue
+        try:
+            # Dirty pages cannot be dropped, so they are written first.
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def warm(paths: Iterable[PathLike]) -> int:
+    """Read the files through, front to back; bytes read."""
+    buffer = bytearray(_READ_BYTES)
+    total = 0
+    for path in paths:
+        descriptor = _open(path)
+        if descriptor is None:
+            continue
+        with open(descriptor, "rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                total += count
+    return total
+
+
+def _open(path: PathLike) -> int | None:
+    """A regular file for reading; None for one that has gone since it was listed, as in a package being upgraded."""
+    try:
+        # Non-blocking, since a pipe put in its place would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,387 @@
+"""What a user asked to be measured: checked before any change on the host, made into a subject, run block by block."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..host.accounts import Account, find_account
+from ..host.errors import SettingError
+from ..host.files import Host
+from ..host.trust import acting_as
+from .imports.profile import profile_imports
+from .install.environment import (
+    Environment,
+    absolute_path,
+    find_base_python,
+    fresh_scratch,
+    is_built,
+    parse_environment,
+)
+from .install.install_dir import require_home
+from .install.interpreter import PACKAGES, Interpreter, require_packages
+from .loader.process import Loader
+from .model.files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, resolve_model
+from .probes.canary import best_canary
+from .probes.copy_bandwidth import SCRIPT, measure_copy_rates
+from .probes.gpu import DRIVER_VERSION, read_gpus
+from .probes.host_facts import host_facts
+from .protocol import SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling_record, measure_sample
+from .sample import CeilingRecord, Sample, Shared, Trial, to_document
+from .store import Block, append_sample, close_block, finished_blocks, samples_path
+
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+LOADER = "slm_load.py"
+_SPARE_BYTES = 512 << 20
+_ENVIRONMENT_BYTES = 3 << 30
+_CUDA_ENVIRONMENT_BYTES = 12 << 30
+"""A CUDA build of torch brings its libraries as packages, and pip unpacks beside what it downloaded."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure and how, checked for sense; nothing about the host is known yet."""
+
+    environment: Environment
+    place: ModelPlace
+    dtype: str
+    scope: str
+    blocks: int
+    timeout_s: float
+    user: str
+
+
+def parse_request(params: Mapping[str, Any]) -> Request:
+    """A module's parameters as a request; SettingError names the variable of the role that holds a bad one."""
+    return Request(
+        environment=parse_environment(params),
+        place=parse_model(params),
+        dtype=_choice("slm_benchmark_dtype", params["dtype"], _DTYPES),
+        scope=_choice("slm_benchmark_cold_scope", params["scope"], SCOPES),
+        blocks=int(_number("slm_benchmark_runs", params["blocks"], 1, 10_000, whole=True)),
+        timeout_s=_number("slm_benchmark_timeout_s", params["timeout_s"], 1, 86_400),
+        user=str(params["user"] or ""),
+    )
+
+
+def parse_model(params: Mapping[str, Any]) -> ModelPlace:
+    """A module's parameters as the place of a model."""
+    home = absolute_path("slm_benchmark_home", params["home"])
+    hf_home = params["hf_home"]
+    return ModelPlace(
+        home=home,
+        model=str(params["model"] or ""),
+        revision=str(params["revision"] or ""),
+        hf_home=absolute_path("slm_benchmark_hf_home", hf_home) if hf_home else f"{home}/huggingface",
+        offline=bool(params["offline"]),
+    )
+
+
+def parse_block(value: object, blocks: int) -> int:
+    """The number of a block of a run, from 1."""
+    return int(_number("block", value, 1, blocks, whole=True))
+
+
+def require_measurable(host: Host, request: Request) -> dict[str, Any]:
+    """Everything that would stop the measurement, told before anything on the host changes; reads only.
+
+    Raises the first SettingError: no root, an unknown or privileged user, a home that is somebody else's or that the
+    user cannot reach, an interpreter that lacks packages or that the user cannot run, a model that is missing, damaged
+    or unreadable, too little room for what is yet to be made.
+    """
+    _require_root(host)
+    account = find_account(request.user)
+    needed = 0
+    environment = request.environment
+    require_home(host, environment.home)
+    if is_built(host, environment):
+        _require_way(host, environment, account)
+        require_packages(environment.interpreter, account)
+    else:
+        find_base_python(host, environment, account)
+        needed += _CUDA_ENVIRONMENT_BYTES if host.exists(DRIVER_VERSION) else _ENVIRONMENT_BYTES
+    if request.place.model in EMBEDDED_MODEL_BYTES:
+        embedded = request.place.embedded_path
+        needed += max(0, EMBEDDED_MODEL_BYTES[request.place.model] - _size_of(host, embedded))
+    else:
+        find_model(host, request.place, account)
+    if needed:
+        _require_room(host, request, needed)
+    return {"interpreter": environment.interpreter, "to_make_bytes": needed}
+
+
+def find_model(host: Host, place: ModelPlace, account: Account) -> Model:
+    """The model, every file there and readable by the loader's user, with whose rights it is read.
+
+    It may be anybody's, and a link in it may lead anywhere: root would follow it to files that this user may not see.
+    """
+    with acting_as(account.uid, account.gid):
+        return resolve_model(host, place, _reader(account))
+
+
+def _reader(account: Account) -> Reader:
+    """That user as the loader has it, without groups of its own."""
+    return Reader(account.name, account.uid, (account.gid,))
+
+
+def make_subject(host: Host, request: Request) -> Subject:
+    """What a sample needs, looked up and checked on the host as it is now."""
+    account = find_account(request.user)
+    environment = request.environment
+    interpreter = require_packages(environment.interpreter, account)
+    loader = Loader(
+        python=environment.interpreter,
+        script=str(host.path(f"{environment.home}/{LOADER}")),
+        arguments=(),
+        account=account,
+        timeout_s=request.timeout_s,
+        scratch=fresh_scratch(host, environment),
+    )
+    return Subject(loader, find_model(host, request.place, account), interpreter, request.scope)
+
+
+@dataclass(frozen=True)
+class SettingsWatch:
+    """How a measurement sees the host's settings, which this wing knows nothing of.
+
+    `read` gives their values by flat name, `changed` says in words how two such readings differ, nothing where equal.
+    """
+
+    read: Callable[[Host], dict[str, str]]
+    changed: Callable[[Mapping[str, str], Mapping[str, str]], str]
+
+
+def measure_block(host: Host, request: Request, run_id: str, number: int, watch: SettingsWatch) -> dict[str, Any]:
+    """Measure one block, cold then warm, unless this run has finished it already; its samples and its line.
+
+    Finished is what was measured of the same subject, under the same settings, for the same request: one process may
+    tune and measure twice. The settings are those that the first block began with, and a sample under others has
+    failed. Every sample is on the host's disk before the next one starts. The result of the last block has
+    `benchmark`: the whole run as the result document wants it.
+    """
+    _require_root(host)
+    samples_path(run_id)
+    done = finished_blocks(host, run_id)
+    progress = Progress(number, request.blocks)
+    subject = make_subject(host, request)
+    identity = _identity(host, request, subject)
+    first = done[1].shared if number > 1 and 1 in done else Shared()
+    settings = first.settings or {}
+    if not first.fingerprint or first.fingerprint != _fingerprint(identity, settings):
+        settings = watch.read(host)
+    fingerprint = _fingerprint(identity, settings)
+    done = {each: block for each, block in done.items() if block.shared.fingerprint == fingerprint}
+    is_new = number not in done
+    if is_new:
+        about = Shared(settings=settings, fingerprint=fingerprint)
+        earlier = [sample for block in done.values() for sample in block.samples]
+        done[number] = _measure(host, _Work(request, subject, run_id, watch), number, about, earlier)
+    block = done[number]
+    line = progress.line(block.samples) if is_new else f"block {number} of {request.blocks}: measured before"
+    samples = [sample.to_json() for sample in block.samples]
+    result: dict[str, Any] = {"changed": is_new, "msg": line, "samples": samples}
+    if number == request.blocks:
+        blocks = [done[each] for each in sorted(done) if each <= request.blocks]
+        result["benchmark"] = whole_run(host, request, subject, blocks)
+        loader = subject.loader_of(Trial(number, "warm", dtype=request.dtype))
+        result["benchmark"]["imports"] = profile_imports(loader, subject.files)
+    return result
+
+
+def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
+    """What is measured and how: what must stay the same for samples to be of one kind."""
+    return {
+        "model": subject.model.as_dict(),
+        "python": request.environment.interpreter,
+        "packages": subject.interpreter.packages,
+        "scope": subject.scope,
+        "timeout_s": subject.loader.timeout_s,
+        "user": request.user,
+        # A reboot in between may have brought others.
+        "kernel": platform.release(),
+        "gpu_driver": (host.read_or_none(DRIVER_VERSION) or "").partition("\n")[0],
+        "loader_sha256": loader_sha256(host, request),
+    }
+
+
+def _identity(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
+    """The subject and the request; a model that was written anew is another one."""
+    written = {file.name: os.stat(host.path(file.path)).st_mtime_ns for file in subject.model.files}
+    return {**subject_record(host, request, subject), "dtype": request.dtype, "written": written}
+
+
+def _fingerprint(identity: Mapping[str, Any], settings: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([identity, settings], sort_keys=True).encode()).hexdigest()
+
+
+def whole_run(host: Host, request: Request, subject: Subject, blocks: Sequence[Block]) -> dict[str, Any]:
+    """What the result document takes from the measurement: host, model, software, protocol, ceiling, samples."""
+    shared = [block.shared for block in blocks]
+    return {
+        **run_facts(host, request, subject, shared),
+        "samples": [sample.to_json() for block in blocks for sample in block.samples],
+    }
+
+
+def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[Shared]) -> dict[str, Any]:
+    """What a document says of a run beside its samples: host, model, software, protocol, ceiling.
+
+    `shared` is in the order of blocks. A sweep that died between a block's last sample and its closing line has one
+    less: the ceiling is unknown where no line tells it.
+    """
+    ceilings = [each.ceiling for each in shared if each.ceiling]
+    first = ceilings[0] if ceilings else CeilingRecord((), None, None)
+    software = next((each.software for each in shared if each.software), None)
+    gpus = read_gpus(host)
+    return {
+        "host": {
+            **host_facts(host, subject.model.path),
+            "gpus": [gpu.as_dict() for gpu in gpus.gpus],
+            "gpu_driver": gpus.driver,
+            "cuda": gpus.cuda,
+        },
+        "model": subject.model.as_dict(),
+        "software": software or package_versions(subject.interpreter),
+        "protocol": {
+            "blocks": request.blocks,
+            "cold_scope": request.scope,
+            "timeout_s": request.timeout_s,
+            "user": request.user,
+            "dtype": request.dtype,
+            "loader_sha256": loader_sha256(host, request),
+        },
+        "ceiling": {
+            "bytes_per_s": [rate for each in ceilings for rate in each.bytes_per_s],
+            "streams": first.streams,
+            "trials": [to_document(trial) for each in ceilings for trial in each.trials],
+            "guest_cold": first.guest_cold,
+            "host_to_device": measure_copy_rates(subject.loader, f"{request.environment.home}/{SCRIPT}")
+            if gpus.gpus
+            else [],
+        },
+    }
+
+
+def loader_sha256(host: Host, request: Request) -> str:
+    """Which loader it is that measures."""
+    return hashlib.sha256(host.path(f"{request.environment.home}/{LOADER}").read_bytes()).hexdigest()
+
+
+def package_versions(interpreter: Interpreter) -> dict[str, Any]:
+    """Versions by package metadata, for a run of which no loader came far enough to say."""
+    return {
+        "python": ".".join(map(str, interpreter.version)),
+        **{name: interpreter.packages[name] for name in PACKAGES},
+    }
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is the same for every block of a run."""
+
+    request: Request
+    subject: Subject
+    run_id: str
+    watch: SettingsWatch
+
+
+def _measure(host: Host, work: _Work, number: int, about: Shared, earlier: Sequence[Sample]) -> Block:
+    """Measure one block; `earlier` are the run's samples so far."""
+    # A second pass, in the first block alone, shows whether a layer below this host caches.
+    passes = ceiling_passes(work.subject, 2 if number == 1 else 1)
+    samples: list[Sample] = []
+    software = None
+    wanted_settings = about.settings or {}
+    for order, wanted in enumerate(WANTED):
+        before = work.watch.changed(wanted_settings, work.watch.read(host))
+        trial = Trial(number, wanted, order, work.request.dtype)
+        best = best_canary(each.canary for each in (*earlier, *samples))
+        sample, report = measure_sample(host, work.subject, trial, passes[0], best)
+        changed = before or work.watch.changed(wanted_settings, work.watch.read(host))
+        if changed:
+            sample = replace(sample, kind="failed", reason=f"another writer changed {changed} meanwhile")
+        append_sample(host, work.run_id, sample)
+        samples.append(sample)
+        software = report.software if report else software
+    shared = replace(about, ceiling=ceiling_record(passes), software=software)
+    close_block(host, work.run_id, number, shared)
+    return Block(number, tuple(samples), shared)
+
+
+def _require_root(host: Host) -> None:
+    if host.is_live and os.geteuid() != 0:
+        raise SettingError(
+            "slm_benchmark",
+            "root",
+            f"user id {os.geteuid()}",
+            "Only root may drop caches and read their true state; the loader itself runs unprivileged.",
+            "connect as root, or give become a way to it (--become, --ask-become-pass).",
+        )
+
+
+def _require_way(host: Host, environment: Environment, account: Account) -> None:
+    """The loader's user gets into `home`, as far as it exists: the script lies there, and each run's own home."""
+    folder = host.path(environment.home)
+    while not folder.exists():
+        folder = folder.parent
+    closed = barrier(folder, _reader(account), PASS)
+    if closed:
+        raise SettingError(
+            "slm_benchmark_home",
+            f"a folder that {account.name} can reach",
+            environment.home,
+            f"{closed} is closed to {account.name}, and the loader runs as {account.name}.",
+            f"open {closed} to {account.name}, or choose another folder, such as /opt/slm-baseline.",
+        )
+
+
+def _require_room(host: Host, request: Request, needed: int) -> None:
+    folder = host.path(request.environment.home)
+    while not folder.is_dir():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed + _SPARE_BYTES:
+        raise SettingError(
+            "slm_benchmark_home",
+            f"{(needed + _SPARE_BYTES) / 2**30:.1f} GiB free for {request.environment.home}",
+            f"{free / 2**30:.1f} GiB",
+            "The environment and the model need this room.",
+            "make room, or set slm_benchmark_home to a folder on another disk.",
+        )
+
+
+def _size_of(host: Host, folder: str) -> int:
+    return sum(host.path(f"{folder}/{name}").lstat().st_size for name in host.names(folder))
+
+
+def _choice(knob: str, value: object, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise SettingError(
+            knob, " or ".join(choices), repr(value), "No other value is supported.", f"set {knob} to one of them."
+        )
+    return str(value)
+
+
+def _number(knob: str, value: object, least: float, most: float, whole: bool = False) -> float:
+    """A number from YAML or from `-e name=3`, which gives text."""
+    kind = "a whole number" if whole else "a number"
+    try:
+        number = float(str(value)) if not whole else int(str(value))
+    except ValueError:
+        number = math.nan
+    if isinstance(value, bool) or not least <= number <= most:
+        raise SettingError(
+            knob,
+            f"{kind} from {least:g} to {most:g}",
+            repr(value),
+            "Other values are not supported.",
+            f"correct {knob}.",
+        )
+    return number

@@ -1,0 +1,54 @@
+"""What a module that sets something does: plan, snapshot, apply, or predict.
+
+Apart from module.py, because a host compiles at every task whatever the task's module imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .host.clock import now
+from .host.files import Host
+from .host.systemd import UNITS, reload_units
+from .module import leased, require_root, warn
+from .settings.apply.transaction import carry_out
+from .settings.kinds.registry import Wanted
+from .settings.rollback.restore import undo_sweep
+from .settings.rollback.snapshot import load, predict, recorded_of, refuse_unfinished_sweep
+from .settings.state.changes import Change, outcome
+
+
+@contextlib.contextmanager
+def leased_and_undone(module: AnsibleModule, host: Host) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """Work under the lease, once what an interrupted sweep left set is undone; the run's id, and what that changed."""
+    with leased(module, host) as run_id:
+        yield run_id, undo_sweep(host)
+
+
+def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
+    """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
+    require_root(host, what)
+
+    def plan() -> list[Change]:
+        prior = load(host)
+        return [change for kind in wanted for change in kind.plan(host, recorded_of(prior, kind.key))]
+
+    if module.check_mode:
+        refuse_unfinished_sweep(host)
+        changes = plan()
+        if changes:
+            predict(host, wanted, now(), "check")
+        return outcome(changes)
+    with leased_and_undone(module, host) as (run_id, undone):
+        changes = plan()
+        pending = carry_out(host, wanted, changes, now(), run_id)
+        if pending:
+            warn(module, f"every change took, but is not recorded as settled: {pending}")
+        if any(change.name.startswith(UNITS) for change in changes):
+            warn(module, reload_units(host))
+    told = outcome(changes, verified=True, undone=undone)
+    return {**told, "changed": bool(changes or undone)}

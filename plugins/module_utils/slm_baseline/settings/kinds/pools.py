@@ -1,0 +1,466 @@
+"""Pools: reserved huge pages, by size and, where asked, by NUMA node.
+
+A write to nr_hugepages can be granted in part and still return success, so the only answer that counts is the count
+read back (Documentation/admin-guide/mm/hugetlbpage.rst).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...host.errors import NeedsReboot, SettingError, os_problem
+from ...host.files import Host
+from ...host.processes import holders, pool_users
+from ...host.sizes import format_size, is_number, size_or
+from ...host.validate import Option
+from ..boot.tmpfiles import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
+from ..kernel.hugetlb import (
+    HUGEPAGES,
+    NODES,
+    PoolSpec,
+    default_page_bytes,
+    parse_pool_name,
+    pool_folder,
+    pool_name,
+    pool_nodes,
+    pool_sizes,
+    pool_spread,
+    read_pool,
+    read_pools,
+)
+from ..kernel.hugetlbfs import hugetlbfs_mounts
+from ..kernel.knobs import check_writable
+from ..state.changes import Change
+from ..state.json_fields import decimal, whole
+from ..state.ownership import Ours
+from .kind import PriorState, Reading
+
+if TYPE_CHECKING:  # an audit has no guard, and would compile it on every host
+    from .memory_guard import Guard
+
+COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
+POOLS_DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"
+ATTEMPTS = 3
+"""Writes tried before a short pool is a failure: freeing is asynchronous, so the second one often gets the rest."""
+
+_MAX_COUNT = 2**31 - 1
+_SYSCTLS = ("/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy")
+_FILE = re.compile(
+    rf"(?:{HUGEPAGES}|{NODES}/node(?P<node>[0-9]+)/hugepages)/hugepages-(?P<size>[0-9]+)kB/nr_hugepages", re.ASCII
+)
+_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """A pool's persistent pages, as a whole and by node."""
+
+    size_bytes: int
+    persistent: int
+    nodes: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return pool_name(self.size_bytes)
+
+    def values(self) -> dict[str, str]:
+        nodes = {pool_name(self.size_bytes, node): str(count) for node, count in self.nodes.items()}
+        return {self.name: str(self.persistent), **nodes}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"persistent": self.persistent, "nodes": dict(self.nodes)}
+
+    def now(self, host: Host) -> PoolState | None:
+        return pool_state(host, self.size_bytes) if host.exists(pool_folder(self.size_bytes)) else None
+
+    def rollback_target(self, found: PoolState, ours: Ours) -> PoolState | None:
+        """Node by node, where the nodes are the same ones; else as a whole. A boot may have found fewer pages."""
+
+        def is_ours(node: int | None, count: int) -> bool:
+            name = pool_name(self.size_bytes, node)
+            set_by_us = ours.values.get(name, "")
+            is_short = ours.rebooted(Pools.key) and is_number(set_by_us) and count < int(set_by_us)
+            return is_short or ours.has(Pools.key, name, str(count))
+
+        if found == self or is_ours(None, found.persistent):
+            return self
+        if not found.nodes or set(found.nodes) != set(self.nodes):
+            return None
+        nodes = {node: self.nodes[node] if is_ours(node, count) else count for node, count in found.nodes.items()}
+        return None if nodes == found.nodes else PoolState(self.size_bytes, sum(nodes.values()), nodes)
+
+    def change(self, host: Host) -> ReturnPages | None:
+        """A size that the kernel no longer has (another processor, another base page) has no pages to restore."""
+        found = self.now(host)
+        if found is None:
+            return None
+        change = ReturnPages(found, self)
+        if found.persistent != self.persistent or spread_goal(found.nodes, self.nodes) not in (None, found.nodes):
+            return change
+        change.verify(host)
+        return None
+
+
+def pool_state(host: Host, size_bytes: int) -> PoolState:
+    """A pool's state now; SettingError where the kernel has no pool of that size."""
+    try:
+        return PoolState(size_bytes, read_pool(host, size_bytes).persistent, pool_spread(host, size_bytes))
+    except OSError as error:
+        raise os_problem(pool_name(size_bytes), "a pool of this size", error) from error
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The wanted pools, and how far they may go.
+
+    `guard` keeps them from starving the host. `compact` allows one memory compaction where pages are short; drop_caches
+    is never used.
+    """
+
+    pools: Sequence[PoolSpec] = ()
+    guard: Guard | None = None
+    compact: bool = False
+    key: ClassVar[str] = "pools"
+
+    @classmethod
+    def parse(cls, host: Host, given: object) -> Pools:
+        return cls(parse_pools(given))
+
+    @classmethod
+    def recorded(cls, key: str, value: Any) -> PoolState:
+        nodes = {decimal(node): whole(count) for node, count in value["nodes"].items()}
+        return PoolState(decimal(key), whole(value["persistent"]), nodes)
+
+    @classmethod
+    def knob_of(cls, target: str, default_page_bytes: int) -> str | None:
+        if target in _SYSCTLS:
+            return pool_name(default_page_bytes)
+        match = _FILE.fullmatch(target)
+        if not match:
+            return None
+        return pool_name(int(match["size"]) * 1024, int(match["node"]) if match["node"] else None)
+
+    @classmethod
+    def boot_values(cls, words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
+        """`hugepages=` counts pages of the `hugepagesz=` before it, else of the default; `1:4,2:8` counts by node."""
+        values = {}
+        size = default_page_bytes
+        for key, value in words:
+            if key == "default_hugepagesz":
+                size = size_or(value, size)
+        for key, value in words:
+            if key == "hugepagesz":
+                size = size_or(value, size)
+            elif key == "hugepages":
+                for item in value.split(","):
+                    node, colon, count = item.rpartition(":")
+                    values[pool_name(size, int(node) if colon and _DIGITS.fullmatch(node) else None)] = count
+        return values
+
+    @classmethod
+    def persisted(cls, host: Host, lines: Sequence[Line]) -> dict[str, tuple[str, str]]:
+        default = default_page_bytes(host)
+        return set_at_boot(lines, lambda target: cls.knob_of(target, default))
+
+    @classmethod
+    def facts(cls, host: Host) -> dict[str, Any]:
+        pools = read_pools(host)
+        in_use = any(pool.total > pool.free for pool in pools)
+        return {"pools": [pool.as_dict() for pool in pools], "pool_users": pool_users(host) if in_use else []}
+
+    def values(self) -> dict[str, str]:
+        return {pool.name: str(pool.count) for pool in self.pools}
+
+    def check(self, host: Host, prior: Mapping[str, PoolState]) -> None:
+        check_pools(host, self.pools)
+        if self.guard:
+            self.guard.check(host, self.pools, self._given_up(host, prior))
+
+    def plan(self, host: Host, prior: Mapping[str, PoolState]) -> list[Change]:
+        """Pools first, then their drop-in."""
+        self.check(host, prior)
+        text = tmpfiles_text(
+            {f"{pool_folder(pool.size_bytes, pool.node)}/nr_hugepages": str(pool.count) for pool in self.pools}
+        )
+        pools = [*self.pools, *self._given_up(host, prior)]
+        return [*plan_pools(host, pools, self.compact), *plan_file(host, POOLS_DROPIN, text)]
+
+    def _given_up(self, host: Host, prior: Mapping[str, PoolState]) -> list[PoolSpec]:
+        """Pools of our drop-in that are no longer wanted, with their prior counts.
+
+        A size that is wanted as a whole covers its nodes; one wanted by node gives the other nodes their pages back.
+        Pages return to the nodes they were on, where these are known, and the host has them yet.
+        """
+        default = default_page_bytes(host)
+        kept = {(pool.size_bytes, pool.node) for pool in self.pools}
+        before = {name: int(count) for state in prior.values() for name, count in state.values().items()}
+        dropped: dict[tuple[int, int | None], PoolSpec] = {}
+        for name in set_by(host, POOLS_DROPIN, lambda target: self.knob_of(target, default)):
+            if name in self.values() or name not in before:
+                continue
+            pool = parse_pool_name(name, before[name])
+            if not host.exists(pool_folder(pool.size_bytes, pool.node)):
+                continue
+            pools = [pool]
+            goal = spread_goal(pool_spread(host, pool.size_bytes), prior[str(pool.size_bytes)].nodes)
+            if pool.node is None and goal is not None:
+                pools = [PoolSpec(pool.size_bytes, pages, node) for node, pages in goal.items()]
+            for one in pools:
+                if not kept & {(one.size_bytes, None), (one.size_bytes, one.node)}:
+                    dropped[one.size_bytes, one.node] = one
+        return list(dropped.values())
+
+    def read(self, host: Host) -> dict[str, Reading]:
+        return {pool.name: str(pool.persistent) for pool in read_pools(host)}
+
+    def capture(self, host: Host, known: Container[str] = ()) -> dict[str, PriorState]:
+        return {str(size): pool_state(host, size) for size in pool_sizes(host) if str(size) not in known}
+
+    def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
+        return [POOLS_DROPIN], []
+
+
+def parse_pools(settings: object) -> list[PoolSpec]:
+    """The wanted pools of the user's list of `{size, count, node}`; SettingError for anything odd in it.
+
+    Two entries contradict when they set one pool twice, or set one size both as a whole and by node.
+    """
+    pools = []
+    for entry in Option("hugepages_pools", settings).entries(("size", "count"), ("node",)):
+        size_bytes = Option("hugepages_pools.size", entry["size"]).size()
+        knob = f"hugepages.{format_size(size_bytes)}"
+        node = None if entry.get("node") is None else Option(f"{knob} node", entry["node"]).integer(_MAX_COUNT)
+        pools.append(PoolSpec(size_bytes, Option(f"{knob} count", entry["count"]).integer(_MAX_COUNT), node))
+    for index, pool in enumerate(pools):
+        for other in pools[:index]:
+            if pool.size_bytes == other.size_bytes and (pool.node == other.node or None in (pool.node, other.node)):
+                raise SettingError(
+                    pool.name,
+                    f"{pool.count} pages",
+                    f"{other.count} pages for {other.name} in the same list",
+                    "Both entries set the same pages.",
+                    "keep one entry a pool: either one for the whole host, or one for each node.",
+                )
+    return pools
+
+
+def check_pools(host: Host, wanted: Sequence[PoolSpec]) -> None:
+    """Raise SettingError, before anything is written, for a page size or node that this host lacks."""
+    if wanted:
+        check_writable(host, HUGEPAGES)
+    sizes, nodes = pool_sizes(host), pool_nodes(host)
+    for spec in wanted:
+        if not sizes:
+            raise SettingError(
+                spec.name,
+                f"{spec.count} pages",
+                f"no pools under {HUGEPAGES}",
+                "This kernel was built without hugetlb, or /sys is not mounted.",
+                "set hugepages_pools: [] for this host.",
+            )
+        if spec.size_bytes not in sizes:
+            raise SettingError(
+                spec.name,
+                f"pages of {format_size(spec.size_bytes)}",
+                f"a kernel with {', '.join(map(format_size, sizes))}",
+                "The processor or kernel has no pages of that size.",
+                "choose one of these sizes.",
+            )
+        if spec.node is not None and spec.node not in nodes:
+            raise SettingError(
+                spec.name,
+                f"node {spec.node}",
+                f"nodes {', '.join(map(str, nodes)) or 'none'}",
+                "There is no such NUMA node with pools.",
+                "choose one of these nodes, or leave node out.",
+            )
+
+
+@dataclass(frozen=True)
+class SetPool:
+    """Set one pool's persistent pages.
+
+    `prior` is where the pages of its size were before, so that undoing restores that and not only how many there were;
+    `surplus` is how many pages were beyond them then. `compact` allows one memory compaction between attempts.
+    """
+
+    spec: PoolSpec
+    prior: PoolState
+    surplus: int = 0
+    compact: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def before(self) -> str:
+        return str(self.prior.persistent if self.spec.node is None else self.prior.nodes[self.spec.node])
+
+    @property
+    def after(self) -> str:
+        return str(self.spec.count)
+
+    @property
+    def growth_bytes(self) -> int:
+        return (self.spec.count - int(self.before)) * self.spec.size_bytes
+
+    def apply(self, host: Host) -> None:
+        got = 0
+        for attempt in range(ATTEMPTS):
+            self._write(host)
+            got = read_pool(host, self.spec.size_bytes, self.spec.node).persistent
+            if got == self.spec.count:
+                return
+            if attempt == 0 and self.compact:
+                host.write_kernel(COMPACT_MEMORY, "1")
+            time.sleep(0.1 * attempt)
+        raise self._short(got)
+
+    def reverse(self) -> ReturnPages:
+        return ReturnPages(PoolState(self.spec.size_bytes, self.spec.count), self.prior, self.surplus)
+
+    def _write(self, host: Host) -> None:
+        try:
+            host.write_kernel(f"{pool_folder(self.spec.size_bytes, self.spec.node)}/nr_hugepages", str(self.spec.count))
+        except OSError as error:
+            raise os_problem(self.name, f"{self.spec.count} pages", error) from error
+
+    def _short(self, got: int) -> SettingError:
+        short = SettingError(
+            self.name,
+            f"{self.spec.count} pages of {format_size(self.spec.size_bytes)}",
+            f"{got} pages after {ATTEMPTS} attempts (asked {self.spec.count}, got {got})",
+            f"The kernel could not find enough contiguous memory, so the pool returns to {self.before} pages.",
+            "ask for fewer, set hugepages_compact: true, or reboot and run this first.",
+        )
+        return NeedsReboot(short, boot_arguments(self.spec)) if self.spec.size_bytes >= 1 << 30 else short
+
+
+def boot_arguments(spec: PoolSpec) -> str:
+    """The kernel command line that reserves this pool at boot."""
+    count = str(spec.count) if spec.node is None else f"{spec.node}:{spec.count}"
+    return f"hugepagesz={format_size(spec.size_bytes)} hugepages={count}"
+
+
+def plan_pools(host: Host, wanted: Sequence[PoolSpec], compact: bool = False) -> list[SetPool]:
+    """The pools that differ from what is wanted, those that shrink first."""
+    changes = []
+    for spec in wanted:
+        pool = read_pool(host, spec.size_bytes, spec.node)
+        if pool.persistent != spec.count:
+            surplus = read_pool(host, spec.size_bytes).surplus
+            changes.append(SetPool(spec, pool_state(host, spec.size_bytes), surplus, compact))
+    return sorted(changes, key=lambda change: change.growth_bytes)
+
+
+@dataclass(frozen=True)
+class ReturnPages:
+    """Give a size its recorded pages back, node by node where nodes are known.
+
+    `surplus` is how many pages beyond these may stay; what the host's own overcommit allows is its business besides.
+    """
+
+    found: PoolState
+    goal: PoolState
+    surplus: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.goal.name
+
+    @property
+    def before(self) -> str:
+        return str(self.found.persistent)
+
+    @property
+    def after(self) -> str:
+        return str(self.goal.persistent)
+
+    def apply(self, host: Host) -> None:
+        try:
+            restore_spread(host, self.goal.size_bytes, self.goal.nodes, self.goal.persistent)
+        except OSError as error:
+            raise os_problem(self.name, f"{self.goal.persistent} pages", error) from error
+        self.verify(host)
+
+    def reverse(self) -> ReturnPages:
+        return ReturnPages(self.goal, self.found, self.surplus)
+
+    def verify(self, host: Host) -> None:
+        """SettingError where pages are missing, on the wrong node, or still held beyond the recorded ones."""
+        size = self.goal.size_bytes
+        pool, spread = read_pool(host, size), pool_spread(host, size)
+        nodes = spread_goal(spread, self.goal.nodes) or {}
+        pages = {pool_name(size, node): (asked, spread[node]) for node, asked in nodes.items()}
+        pages[self.name] = (self.goal.persistent, pool.persistent)
+        left = max(0, pool.surplus - max(self.surplus, pool.overcommit or 0))
+        if any(got < asked for asked, got in pages.values()):
+            raise self._short(pages)
+        if left or any(got > asked for asked, got in pages.values()):
+            raise self._held(host, pool.persistent, left)
+
+    def _held(self, host: Host, persistent: int, surplus: int) -> SettingError:
+        users = [f"{user['name']} (pid {user['pid']})" for user in pool_users(host)] + [
+            f"files on {mount.path}"
+            for mount in hugetlbfs_mounts(host)
+            if host.names(mount.path) or holders(host, mount.path, most=1)
+        ]
+        return SettingError(
+            self.name,
+            f"{self.goal.persistent} pages",
+            f"{persistent} pages and {surplus} surplus pages still in use",
+            f"Held by {', '.join(users) or 'a user that cannot be seen from here'}; freed when it releases them.",
+            "stop it or remove its files, then run the rollback again: the snapshot is kept until then.",
+        )
+
+    def _short(self, pages: Mapping[str, tuple[int, int]]) -> SettingError:
+        """Too few pages came; `pages` has what was asked and got of the pool and of its nodes."""
+        asked, got = pages[self.name]
+        nodes = [
+            f"{node} has {got} of {asked}" for node, (asked, got) in pages.items() if node != self.name and got != asked
+        ]
+        return SettingError(
+            self.name,
+            f"{asked} pages",
+            f"{got} pages" + (f" ({', '.join(nodes)})" if nodes else ""),
+            f"The kernel could not find enough contiguous memory for the rest in {ATTEMPTS} attempts.",
+            "free memory, or reboot, then run the rollback again: the snapshot is kept until then.",
+        )
+
+
+def restore_spread(host: Host, size_bytes: int, spread: Mapping[int, int], persistent: int) -> None:
+    """Restore the old pages of a size, node by node where nodes are known; writes only what differs.
+
+    As often as `SetPool` tries, and for the same reason. Whether the pages came is for the caller to read.
+    """
+    for attempt in range(ATTEMPTS):
+        nodes = pool_spread(host, size_bytes)
+        goal = spread_goal(nodes, spread)
+        wanted: dict[int | None, int] = {}
+        if goal is None:
+            if read_pool(host, size_bytes).persistent != persistent:
+                wanted[None] = persistent
+        else:
+            # What shrinks goes first, so that the pages are there for what grows.
+            order = sorted(goal, key=lambda node: goal[node] - nodes[node])
+            wanted |= {node: goal[node] for node in order if goal[node] != nodes[node]}
+        if not wanted:
+            return
+        for node, count in wanted.items():
+            host.write_kernel(f"{pool_folder(size_bytes, node)}/nr_hugepages", str(count))
+        time.sleep(0.1 * attempt)
+
+
+def spread_goal(nodes: Mapping[int, int], spread: Mapping[int, int]) -> dict[int, int] | None:
+    """What each of the nodes of now must have for an earlier spread to be back; None where that cannot be had.
+
+    Nodes may be unknown, or have gone since; one that has come since had no pages.
+    """
+    if not spread or not set(spread) <= set(nodes):
+        return None
+    return {node: spread.get(node, 0) for node in nodes}

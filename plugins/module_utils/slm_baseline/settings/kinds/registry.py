@@ -1,0 +1,66 @@
+"""The kinds of settings, in the order in which the kernel wants them, and what all of them together say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...host.errors import SettingError
+from ...host.files import Host
+from ..boot.tmpfiles import tmpfiles_lines
+from .kind import Kind, Reading
+from .mounts import Mounts
+from .overcommit import Overcommit
+from .pools import Pools
+from .thp import Thp
+
+KINDS: tuple[type[Kind], ...] = (Thp, Pools, Overcommit, Mounts)
+"""THP goes first, since switching it on moves vm.min_free_kbytes; mounts come last, since they need a pool's pages.
+
+Restoring goes the other way round.
+"""
+
+Wanted = Sequence[Kind]
+"""A user's whole tuning, or that of one role: at most one of each kind."""
+
+
+def parse_wanted(host: Host, given: Mapping[str, object]) -> list[Kind]:
+    """Every kind of setting from the user's variables by key; the first bad one raises SettingError."""
+    return [kind.parse(host, given.get(kind.key)) for kind in KINDS]
+
+
+def every_kind(wanted: Wanted) -> list[Kind]:
+    """What is wanted of each kind, in order; nothing of those that `wanted` leaves out."""
+    return [next((one for one in wanted if type(one) is kind), kind()) for kind in KINDS]
+
+
+def values_of(wanted: Wanted) -> dict[str, str]:
+    """The wanted values as text, by flat knob name."""
+    return {name: value for kind in wanted for name, value in kind.values().items()}
+
+
+def knob_of(target: str, default_page_bytes: int) -> str | None:
+    """The flat knob name of a kernel file's path, or None for a file that no kind sets."""
+    return next((name for kind in KINDS for name in [kind.knob_of(target, default_page_bytes)] if name), None)
+
+
+def boot_values(text: str, default_page_bytes: int) -> dict[str, str]:
+    """Knobs that a kernel command line sets; Documentation/admin-guide/kernel-parameters.txt."""
+    parts = [word.partition("=") for word in text.split()]
+    words = [(name, value) for name, _, value in parts]
+    return {knob: value for kind in KINDS for knob, value in kind.boot_values(words, default_page_bytes).items()}
+
+
+def persisted_values(host: Host) -> dict[str, tuple[str, str]]:
+    """What the next boot will set: knob -> (value, `path:line`)."""
+    lines = tmpfiles_lines(host)
+    return {knob: kept for kind in KINDS for knob, kept in kind.persisted(host, lines).items()}
+
+
+def read_values(host: Host, wanted: Wanted = ()) -> dict[str, Reading]:
+    """Every value that the host has now, and on each wanted knob perhaps why it cannot be read."""
+    return {knob: value for kind in every_kind(wanted) for knob, value in kind.read(host).items()}
+
+
+def runtime_values(host: Host) -> dict[str, str]:
+    """Every value that the host has now and that can be read."""
+    return {knob: value for knob, value in read_values(host).items() if not isinstance(value, SettingError)}

@@ -1,0 +1,1 @@
+"""States of files and values: changes between them, who owns them, how they are stored."""

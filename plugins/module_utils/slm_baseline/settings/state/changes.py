@@ -1,0 +1,86 @@
+"""Changes: apply, read back, reverse. A list of them is applied whole or, as far as the kernel allows, not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ...host.errors import SettingError, os_problem
+from ...host.files import Host
+
+
+class Change(Protocol):
+    """One step from a known state to another; `before` and `after` are text for people and for --diff.
+
+    It is the only way in which anything on a host is set: undoing is applying the reverse, restoring a host is applying
+    what leads from the state found to the one recorded.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def before(self) -> str: ...
+    @property
+    def after(self) -> str: ...
+    def apply(self, host: Host) -> None:
+        """Bring about `after`, whatever is there now, and prove it by reading back; OSError or SettingError."""
+
+    def reverse(self) -> Change:
+        """The change that leads back to `before`."""
+
+
+def apply_all(host: Host, changes: Sequence[Change]) -> None:
+    """Apply in order. When one fails, undo it and those before it, last first, then raise its SettingError."""
+    done: list[Change] = []
+    for change in changes:
+        done.append(change)
+        try:
+            change.apply(host)
+        except (OSError, SettingError) as error:
+            failure = error if isinstance(error, SettingError) else os_problem(change.name, change.after, error)
+            left = _undo_all(host, done)
+            if left:
+                failure = SettingError(
+                    failure.knob,
+                    failure.wanted,
+                    failure.found,
+                    f"{failure.why} Undoing it failed too: {'; '.join(left)}.",
+                    f"{failure.next_step} Then run the rollback.",
+                )
+            raise failure from error
+
+
+def _undo_all(host: Host, done: Sequence[Change]) -> list[str]:
+    left = []
+    for change in reversed(done):
+        try:
+            change.reverse().apply(host)
+        except (OSError, SettingError) as error:
+            left.append(f"{change.name} ({error})")
+    return left
+
+
+def described(changes: Sequence[Change]) -> list[dict[str, str]]:
+    """The changes for a module's result."""
+    return [{"knob": change.name, "before": change.before, "after": change.after} for change in changes]
+
+
+def diff(changes: Sequence[Change]) -> dict[str, str]:
+    """Ansible's before/after pair for --diff, one line a knob, file contents indented."""
+
+    def text(values: list[tuple[str, str]]) -> str:
+        return "".join(f"{name}: {_inline(value)}\n" for name, value in values)
+
+    return {
+        "before": text([(change.name, change.before) for change in changes]),
+        "after": text([(change.name, change.after) for change in changes]),
+    }
+
+
+def _inline(value: str) -> str:
+    return value if "\n" not in value else "\n" + "".join(f"    {line}\n" for line in value.splitlines()).rstrip("\n")
+
+
+def outcome(changes: Sequence[Change], **more: Any) -> dict[str, Any]:
+    """What every setter module returns: changed, changes, diff, and whatever else it has to say."""
+    return {"changed": bool(changes), "changes": described(changes), "diff": diff(changes), **more}

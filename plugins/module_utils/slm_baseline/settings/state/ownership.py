@@ -1,0 +1,60 @@
+"""What this project set on a host, so that a rollback restores that and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .files import FileState
+from .json_fields import text
+
+FILES = "files"
+"""Stands beside the keys of the kinds, for the files that the tuning writes."""
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Values that our changes moved, as read back after them, by flat knob name or file path (then a digest).
+
+    `pending` names what a change is under way on: kinds by key, `FILES`, single knobs and files. If it is cut short,
+    whatever is found there counts as ours. `boots` has the boot in which the values of a kind were read, `boot_id` is
+    the one of now.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    pending: frozenset[str] = frozenset()
+    boots: Mapping[str, str] = field(default_factory=dict)
+    boot_id: str = field(default="", compare=False)
+
+    def has(self, kind: str, name: str, found: str) -> bool:
+        """Whether what is found is what we set."""
+        return self.is_unsettled(kind, name) or self.values.get(name) == found
+
+    def is_unsettled(self, kind: str, name: str) -> bool:
+        return kind in self.pending or name in self.pending
+
+    def rebooted(self, kind: str) -> bool:
+        """Whether the host has booted since the kind's values were read."""
+        return self.boots.get(kind, self.boot_id) != self.boot_id
+
+    def to_json(self) -> dict[str, Any]:
+        return {"values": dict(self.values), "pending": sorted(self.pending), "boots": dict(self.boots)}
+
+    @staticmethod
+    def from_json(value: Any) -> Ours:
+        """TypeError, ValueError, KeyError or AttributeError where the value is damaged."""
+        return Ours(_texts(value["values"]), frozenset(map(text, value["pending"])), _texts(value["boots"]))
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {text(name): text(found) for name, found in value.items()}
+
+
+def digest(state: FileState | None) -> str:
+    """What a file says, or where a link leads, in short; its mode and owner do not make it somebody else's."""
+    if state is None:
+        return "absent"
+    content = state.content if state.link is None else b"-> " + state.link.encode("utf-8", "surrogateescape")
+    return hashlib.sha256(content).hexdigest()

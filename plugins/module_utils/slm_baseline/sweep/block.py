@@ -1,0 +1,107 @@
+"""One block of a sweep on the live host: every cell in random order, and the host restored whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ..host.clock import now
+from ..host.errors import SettingError
+from ..host.files import Host
+from ..measuring.sample import Trial
+from ..settings.kinds.effective_values import changed_settings, effective_settings
+from ..settings.rollback.restore import restore, undo_sweep
+from ..settings.rollback.snapshot import SWEEP_PRIOR, Snapshot, save, take
+from ..settings.state.changes import apply_all
+from .block_runner import BlockRunner
+from .design import WANTED, Arm, BlockDesign, changes_to
+
+
+def run_block(host: Host, arms: Sequence[Arm], design: BlockDesign, bench: BlockRunner) -> None:
+    """Measure the design's cells in order, cold then warm, under each arm's settings; the bench keeps each sample.
+
+    The prior state is durable before the first change and restored at the end, also after an error or a signal. An arm
+    whose settings the kernel refuses yields failed samples, and the block goes on; a sample under which somebody else
+    changed the settings is a failed one. Raises SettingError where the host could not be restored.
+    """
+    by_name = {arm.name: arm for arm in arms}
+    with _restored(host, bench.run_id) as prior:
+        began = time.monotonic()
+        for position, cell in enumerate(design.cells):
+            arm = by_name[cell.arm]
+            aid = bench.starts.aid(arm)
+            env = {**arm.env, **aid.env}
+            refusal = _enter(host, prior, arm)
+            in_force = effective_settings(host)
+            trials = [
+                Trial(bench.block, wanted, position, cell.dtype, arm.name, arm.settings(), env, aid.replay)
+                for _ in range(design.pairs)
+                for wanted in WANTED
+            ]
+            with contextlib.ExitStack() as stack:
+                measure = None if refusal else stack.enter_context(bench.cell(trials[0]))
+                for trial in trials:
+                    sample = measure(trial) if measure else bench.refused(trial, refusal or "")
+                    moved = changed_settings(in_force, effective_settings(host))
+                    if moved and measure:
+                        sample = replace(sample, kind="failed", reason=f"another writer changed {moved} meanwhile")
+                    bench.keep(sample, cell.dtype, time.monotonic() - began)
+
+
+def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
+    """Bring the host from whatever arm was before to this one; the reason in words where the kernel refuses."""
+    _restore(host, prior)
+    try:
+        apply_all(host, changes_to(host, arm))
+    except SettingError as error:
+        return str(error)
+    return None
+
+
+def _restore(host: Host, prior: Snapshot) -> None:
+    incomplete = restore(host, prior).incomplete
+    if incomplete:
+        raise incomplete[0]
+
+
+@contextlib.contextmanager
+def _restored(host: Host, run_id: str) -> Iterator[Snapshot]:
+    """The host's state now, stored durably; restored and forgotten at the end, also when told to terminate."""
+    undo_sweep(host)
+    prior = take(host, [], now(), run_id)
+    save(host, prior, SWEEP_PRIOR)
+    with _termination_as_exception():
+        try:
+            yield prior
+        finally:
+            _ignore_termination()
+            _restore(host, prior)
+            host.remove_durably(SWEEP_PRIOR)
+
+
+_TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+def _ignore_termination() -> None:
+    """From here on no signal may cut the restore short; `_termination_as_exception` gives the handlers back."""
+    for number in _TERMINATING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _termination_as_exception() -> Iterator[None]:
+    """SIGTERM and SIGHUP (a lost connection) unwind the stack, as Ctrl-C does, so that the host is restored first."""
+
+    def stop(number: int, _frame: object) -> None:
+        _ignore_termination()
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in _TERMINATING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,173 @@
+"""What arms of the first token need: the subject's start, recorded for the sweep alone, and the bytecode it lacks.
+
+It lies where every recorded start lies, under names that are kept for the sweep, and no service uses it. So a rollback
+removes it like any other, and a sweep that was cut short finds it again; the end of the sweep removes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from ..first_token.places import PROGRAMS
+from ..first_token.setup import is_set_up, remove, rows_of, set_up
+from ..first_token.target import SWEEP_PREFIX, Target, recorded_targets
+from ..first_token.unit_files import COMPILER, PYTHON, REPLAYER
+from ..host.errors import SettingError
+from ..host.files import Host
+from ..measuring.loader.process import clean_environment
+from ..measuring.loader.replay import Replay
+from ..measuring.protocol import Subject
+from ..measuring.sample import Trial
+from .design import Arm
+
+AS_FOUND = SWEEP_PREFIX
+"""The start as the host has it, which a replay without bytecode reads."""
+WITH_BYTECODE = f"{SWEEP_PREFIX}-bytecode"
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """How the subject is started for a recording, and the programs that compile and replay, by path."""
+
+    target: Target
+    programs: Mapping[str, bytes]
+
+    @staticmethod
+    def of(subject: Subject, programs: Mapping[str, str]) -> Recorder:
+        """The recorder of a subject; `programs` are texts by file name."""
+        loader = subject.loader_of(Trial(0, "cold"))
+        environment = clean_environment(loader, "/nonexistent")
+        target = Target(
+            AS_FOUND,
+            command=(loader.python, loader.script, *loader.arguments, "--until", "first_token"),
+            user=loader.account.name if loader.account else "",
+            environment=tuple(sorted(environment.items())),
+            timeout_s=loader.timeout_s,
+            replay="none",
+            bytecode=False,
+        )
+        return Recorder(target, {f"{PROGRAMS}/{name}": text.encode() for name, text in programs.items()})
+
+    def ensure(self, host: Host, with_bytecode: bool) -> None:
+        """Record the start, unless that is done already and nothing has changed since."""
+        target = self.target
+        if with_bytecode:
+            target = replace(target, name=WITH_BYTECODE, bytecode=True)
+        self._require_programs()
+        if not (self._has_programs(host) and is_set_up(host, target)):
+            set_up(host, target, self.programs)
+
+    def _has_programs(self, host: Host) -> bool:
+        """Whether those on the host are these: an older replay would be another arm."""
+        return all(host.read_or_none(path) == content.decode() for path, content in self.programs.items())
+
+    def _require_programs(self) -> None:
+        missing = sorted({REPLAYER, COMPILER} - set(self.programs))
+        if missing:
+            raise SettingError(
+                "programs",
+                ", ".join(missing),
+                "not given",
+                "Arms of the first token compile and replay with them.",
+                "give the module `programs`, as roles/sweep does.",
+            )
+
+
+@dataclass(frozen=True)
+class StartAssist:
+    """What an arm of the first token gives one start."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    replay: Replay | None = None
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What is recorded: the start as found, and the one with bytecode; None where it is not there, or gains nothing."""
+
+    as_found: Target | None = None
+    with_bytecode: Target | None = None
+
+    @staticmethod
+    def on(host: Host) -> Starts:
+        """What this host has recorded for a sweep."""
+        targets = recorded_targets(host)
+        plain, other = targets.get(AS_FOUND), targets.get(WITH_BYTECODE)
+        if other and not host.exists(f"{other.folder}/bytecode"):
+            # Nothing was to be gained, so it is the start as found.
+            return Starts(other)
+        return Starts(plain, other)
+
+    def of(self, arm: Arm) -> Target | None:
+        """The recorded start that an arm uses."""
+        return self.with_bytecode if arm.bytecode else self.as_found
+
+    def aid(self, arm: Arm) -> StartAssist:
+        """What this arm gives the loader. SettingError where what it needs is not recorded."""
+        if not arm.is_first_token:
+            return StartAssist()
+        target = self.of(arm)
+        if target is None:
+            raise SettingError(
+                f"sweep_arms.{arm.name}",
+                "a recorded start with bytecode" if arm.bytecode else "a recorded start",
+                "none",
+                "It was removed, or its modules have bytecode by now, since the sweep was planned.",
+                "start a new sweep with -e sweep_new=true.",
+            )
+        env = {"PYTHONPYCACHEPREFIX": target.pycache} if arm.bytecode else {}
+        replay = None if arm.replay == "none" else Replay((PYTHON, "-IS", REPLAYER, target.plan), arm.replay)
+        return StartAssist(env, replay)
+
+
+def record_starts(host: Host, arms: Sequence[Arm], recorder: Recorder | None) -> Starts:
+    """Have recorded what these arms need, and nothing else: one to three cold starts where it is not there already."""
+    aided = [arm for arm in arms if arm.is_first_token]
+    if not aided or recorder is None:
+        forget_starts(host)
+        return Starts()
+    if any(arm.bytecode for arm in aided):
+        recorder.ensure(host, with_bytecode=True)
+    else:
+        forget_starts(host, WITH_BYTECODE)
+    found = Starts.on(host)
+    if any(not arm.bytecode for arm in aided) and (found.as_found is None or found.as_found.name == AS_FOUND):
+        recorder.ensure(host, with_bytecode=False)
+    return Starts.on(host)
+
+
+def without_gain(arms: Iterable[Arm], starts: Starts) -> tuple[list[Arm], list[dict[str, str]]]:
+    """Arms that have something to try, and `{arm, why}` for those whose bytecode the host has already."""
+    kept, left_out = [], []
+    for arm in arms:
+        if arm.bytecode and starts.with_bytecode is None:
+            same = "stock" if arm.replay == "none" else f"a replay {arm.replay} without it"
+            why = f"The modules that the loader imports have bytecode already: it is {same}."
+            left_out.append({"arm": arm.name, "why": why})
+        else:
+            kept.append(arm)
+    return kept, left_out
+
+
+def require_recorded(host: Host, arms: Iterable[Arm]) -> Starts:
+    """What these arms use, as it was recorded. SettingError where something of it has changed since."""
+    starts = Starts.on(host)
+    for name in sorted({target.name for arm in arms if arm.is_first_token for target in [starts.of(arm)] if target}):
+        for row in rows_of(host, name):
+            if row["verdict"] != "clean":
+                raise SettingError(
+                    "sweep_arms",
+                    "the start that was recorded for this sweep",
+                    row["detail"],
+                    "A replay would read what the loader no longer asks for.",
+                    "run the sweep again; it records the start anew.",
+                )
+    return starts
+
+
+def forget_starts(host: Host, name_begins: str = SWEEP_PREFIX) -> None:
+    """Remove what was recorded for a sweep, or that of one name."""
+    for name in recorded_targets(host):
+        if name.startswith(name_begins):
+            remove(host, name)

@@ -1,0 +1,38 @@
+"""The attacks as the page a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_INTRODUCTION = """\
+# The list of attacks
+
+Written by `tests/live/hostile` itself (`make test-hostile ARGS=--write-attacks`); not to be edited. What is trusted, and
+why, is in [security.md](security.md).
+
+Each attack runs against the real modules, and the last one against the real plays, as root on a real kernel: in mount
+and process namespaces of their own, with throw-away `/etc`, `/var/lib`, `/run`, `/mnt`, `/opt`, `/srv`, `/home` and
+`/tmp`. A second, hostile user works there, and other people's files lie there. After every attack this must hold too:
+
+- no file, folder or link of anybody else's has changed: type, mode, owner, content or target;
+- root has executed nothing that the hostile user could have changed: every execve(2) is held by fanotify(7) until owner
+  and mode of the program and of every folder above it have been looked at;
+- no process of the loader's user is left;
+- every module and play ended in time, with success or one error that names knob, wanted, found, why and next step.
+"""
+
+
+def page(results: Sequence[Mapping[str, Any]]) -> str:
+    """The whole page."""
+    held = sum(not result["broken"] for result in results)
+    lines = [_INTRODUCTION, f"{held} of {len(results)} held.", ""]
+    for who in dict.fromkeys(str(result["who"]) for result in results):
+        lines += [f"## What {who} does", "", "| attack | what is done | what must hold | result |", "|---|---|---|---|"]
+        for result in results:
+            if result["who"] == who:
+                verdict = "**broken**" if result["broken"] else "held"
+                cells = (result["does"], result["holds"], verdict)
+                lines.append("| " + " | ".join([result["name"], *map(str, cells)]) + " |")
+        lines.append("")
+    return "\n".join(lines[:-1]) + "\n"

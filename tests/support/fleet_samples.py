@@ -1,0 +1,113 @@
+"""Fleets made of the golden results: any number of hosts and runs, some of them odd, and one that is hostile."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from analysis.documents.storage import folder_name
+
+GOLDEN = Path(__file__).parent / "golden/results"
+NOW = datetime(2026, 3, 20, 12, 0, tzinfo=UTC)
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "<!--<script>",
+    "=cmd|' /C calc'!A1",
+    "g" * 200,
+    "\uff47\uff50\uff55-ñandú-\u202e\u0007-🚀",
+    "__proto__",
+    "constructor",
+    "a,b;c\td\"e'f",
+]
+
+
+def golden(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def scaled(document: Mapping[str, Any], host: str, at: datetime, factor: float) -> dict[str, Any]:
+    """A result of a host whose times are `factor` times the document's, begun at `at`."""
+    run = copy.copy(dict(document))
+    run["host"] = {**document["host"], "name": host}
+    run["run_id"] = f"{at:%Y%m%dT%H%M%SZ}"
+    run["started_at"] = run["finished_at"] = f"{at:%Y-%m-%dT%H:%M:%SZ}"
+    run["summary"] = {
+        key: times(figure, factor) if key.endswith("_s") else figure for key, figure in document["summary"].items()
+    }
+    return run
+
+
+def times(figure: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    ends = {
+        key: None if figure[key] is None else figure[key] * factor for key in ("median", "mad", "ci_low", "ci_high")
+    }
+    return {
+        **figure,
+        **ends,
+        "values": [value * factor for value in figure["values"]],
+    }
+
+
+def store(results: Path, run: Mapping[str, Any], indent: int | None = None) -> Path:
+    """Write a run where the report role would."""
+    path = results / folder_name(run["host"]["name"]) / f"{run['run_id']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(run, indent=indent), encoding="utf-8")
+    return path
+
+
+def build(
+    results: Path,
+    hosts: int,
+    runs: int,
+    change: Callable[[int, int, dict[str, Any]], float] = lambda host, run, document: 1.0,
+    seed: int = 1,
+) -> list[str]:
+    """Store a fleet of like GPU hosts, a run a day up to NOW; returns their names.
+
+    `change` gets host, run and the document, which it may alter, and returns a factor on all times.
+    """
+    draw = random.Random(seed)
+    base = golden("gpu")
+    names = [f"gpu-{index + 1:0{len(str(hosts))}d}" for index in range(hosts)]
+    for index, name in enumerate(names):
+        host = {**base["host"], "gpus": base["host"]["gpus"][:1]}
+        for run in range(runs):
+            document = {**base, "host": dict(host), "software": dict(base["software"])}
+            factor = change(index, run, document) * draw.gauss(1, 0.015)
+            at = NOW - timedelta(days=runs - 1 - run, minutes=index % 600, seconds=index // 600)
+            store(results, scaled(document, name, at, factor))
+    return names
+
+
+def audit(statuses: Mapping[str, str], at: datetime = NOW) -> dict[str, Any]:
+    """An audit document of hosts by status; one that drifted has THP on `always`."""
+    rows = golden("gpu")["tuning"]["rows"]
+    drifted = [{**rows[0], "runtime": "always", "verdict": "drift", "detail": "thp.enabled is always"}, *rows[1:]]
+    instant = f"{at:%Y-%m-%dT%H:%M:%SZ}"
+    return {
+        "schema_version": 1,
+        "run_id": f"{at:%Y%m%dT%H%M%SZ}",
+        "kind": "audit",
+        "started_at": instant,
+        "finished_at": instant,
+        "totals": {},
+        "hosts": {
+            name: {
+                "status": status,
+                "problem": None if status in ("clean", "drift") else "no route to host",
+                "rows": {"clean": rows, "drift": drifted}.get(status, []),
+                "competitors": [],
+            }
+            for name, status in statuses.items()
+        },
+    }

@@ -1,0 +1,99 @@
+"""The memory guard by NUMA node, under a control group's limit, and over pools that return."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from ansible.module_utils.slm_baseline.host.cgroup import memory_limit_bytes
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
+from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, recorded_of
+
+from tests.support.fake_kernel import FakeKernel, add_node
+from tests.support.fakes import MEMINFO, put
+
+MIB2, MIB, GIB = 2 << 20, 1 << 20, 1 << 30
+NODE = "/sys/devices/system/node/node{}/meminfo"
+POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+
+
+def node_memory(host: Host, node: int, free_kb: int, cache_kb: int = 0) -> None:
+    """A node of 1 GiB."""
+    fields = {"MemTotal": 1 << 20, "MemFree": free_kb, "Active(file)": cache_kb}
+    put(host.root, NODE.format(node), "".join(f"Node {node} {name}: {kb} kB\n" for name, kb in fields.items()))
+
+
+def test_most_of_a_small_node_is_refused_though_the_host_has_enough(fake_host: Host) -> None:
+    node_memory(fake_host, 0, 1 << 20)
+    guard = Guard(0, 0.5)
+    guard.check(fake_host, [PoolSpec(MIB2, 256, 0)])
+    with pytest.raises(SettingError, match=r"found 1\.00 GiB of memory on node 0, 50% of which is 0\.50 GiB"):
+        guard.check(fake_host, [PoolSpec(MIB2, 480, 0)])
+
+
+def test_a_node_gives_what_is_free_and_what_the_page_cache_gives_up(fake_host: Host) -> None:
+    node_memory(fake_host, 0, 100 << 10, 100 << 10)
+    Guard(0, 0.9).check(fake_host, [PoolSpec(MIB2, 100, 0)])
+    with pytest.raises(SettingError, match=r"0\.20 GiB available on node 0"):
+        Guard(0, 0.9).check(fake_host, [PoolSpec(MIB2, 101, 0)])
+
+
+def test_a_node_may_shrink_however_full_it_is(fake_host: Host) -> None:
+    node_memory(fake_host, 0, 0)
+    put(fake_host.root, POOL.replace("/mm/", "/mm/"), "500\n")
+    put(fake_host.root, "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages", "500\n")
+    Guard(0, 0.1).check(fake_host, [PoolSpec(MIB2, 400, 0)])
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limit"),
+    [
+        ("", {}, None),
+        ("0::/\n", {}, None),
+        ("0::/user.slice/a\n", {"/user.slice/a/memory.max": "max", "/user.slice/memory.max": "2147483648"}, 2 * GIB),
+        ("0::/a/b\n", {"/a/b/memory.max": "7", "/a/memory.max": "9"}, 7),
+        ("0::/../a\n", {"/a/memory.max": "7", "/memory.max": "5"}, 5),
+        ("4:memory:/x\n1:cpu:/\n", {"/memory/x/memory.limit_in_bytes": "11"}, 11),
+        ("4:memory:/x\n", {"/memory/x/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ("3:cpu,memory:/\n0::/\n", {"/memory/memory.limit_in_bytes": "3", "/memory.max": "odd"}, 3),
+        ("odd", {}, None),
+    ],
+)
+def test_the_smallest_limit_on_the_way_up(fake_host: Host, own: str, files: dict[str, str], limit: int | None) -> None:
+    put(fake_host.root, "/proc/self/cgroup", own)
+    for path, text in files.items():
+        put(fake_host.root, f"/sys/fs/cgroup{path}", f"{text}\n")
+    assert memory_limit_bytes(fake_host) == limit
+
+
+def test_a_model_that_its_control_group_does_not_let_in_is_refused(fake_host: Host) -> None:
+    put(fake_host.root, "/proc/self/cgroup", "0::/user.slice\n")
+    put(fake_host.root, "/sys/fs/cgroup/user.slice/memory.max", f"{2 * GIB}\n")
+    pools = [PoolSpec(MIB2, 8)]
+    Guard.parse("1G", 0.5, 2 * GIB).check(fake_host, pools)
+    with pytest.raises(SettingError, match=r"a control group that may use 2\.00 GiB"):
+        Guard.parse("1G", 0.5, 2 * GIB + 1).check(fake_host, pools)
+
+
+def test_a_given_up_pool_grows_back_only_where_the_memory_is_there(
+    fake_host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    add_node(fake_host.root)
+    kernel = FakeKernel(fake_host.root)
+    kernel.write_kernel(POOL, "4000")
+    guard = Guard(GIB, 0.1)
+    for wanted in ([PoolSpec(MIB2, 0)], []):
+        kind = Pools(wanted, guard)
+        if not wanted:
+            put(kernel.root, "/proc/meminfo", MEMINFO.replace("14000000", " 9000000"))
+            with pytest.raises(SettingError, match=r"which would leave 0\.77 GiB"):
+                kind.plan(kernel, recorded_of(load(kernel), kind.key))
+            put(kernel.root, "/proc/meminfo", MEMINFO)
+        carry_out(kernel, [kind], kind.plan(kernel, recorded_of(load(kernel), kind.key)), "t", "run-1")
+    assert sum(kernel.pages(MIB2).values()) == 4000
