@@ -6,8 +6,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A user's own settings must not change what the targets do.
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-LINTED := analysis action_plugins benchmarks callback_plugins collection doc_fragment_plugins filter_plugins files library lookup_plugins module_utils tests
-TYPED := typings/ansible/module_utils analysis action_plugins library files tests filter_plugins lookup_plugins callback_plugins collection doc_fragment_plugins benchmarks
+LINTED := benchmarks files library packaging plugins tests
+TYPED := benchmarks files library packaging/collection plugins/action plugins/analysis plugins/callback plugins/doc_fragments plugins/filter plugins/lookup packaging/typings/ansible/module_utils tests
 
 .DEFAULT_GOAL := help
 .PHONY: help baseline audit rollback sweep report first-token test lint types syntax docs-check unit test-vm vm-images test-vm-all test-faults test-hostile test-bad-input test-sweep test-scale test-browser collection test-collection bench bench-agreement bench-template bench-one-host bench-fleet bench-first-token bench-engine fuzz lock clean
@@ -129,7 +129,7 @@ fuzz: .venv/dev ## a coverage-guided minute over every parser
 lock: ## renew the locked requirements from their .in files (needs uv)
 	for name in control dev; do \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	    --custom-compile-command "make lock" requirements/$$name.in --output-file requirements/$$name.txt || exit 1; done
+	    --custom-compile-command "make lock" packaging/requirements/$$name.in --output-file packaging/requirements/$$name.txt || exit 1; done
 
 clean: ## remove the environment and caches of this folder; results and reports stay
 	rm -rf .venv build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import ansible.module_utils
 
+_PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
+sys.path.insert(0, str(_PLUGINS))
 # Under the name that Ansible gives the package on a host.
-ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
+ansible.module_utils.__path__.append(str(_PLUGINS / "module_utils"))

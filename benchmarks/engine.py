@@ -28,7 +28,7 @@ from pathlib import Path
 import ansible.module_utils
 
 ROOT = Path(__file__).resolve().parents[1]
-ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
 from ansible.module_utils.slm_baseline.first_token.recorder.start import ready_command  # noqa: E402
 from ansible.module_utils.slm_baseline.first_token.target import Target, recorded_targets  # noqa: E402

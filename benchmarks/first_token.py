@@ -33,7 +33,7 @@ from typing import Any
 import ansible.module_utils
 
 ROOT = Path(__file__).resolve().parents[1]
-ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
 from ansible.module_utils.slm_baseline.first_token.bytecode import Filled, fill, sources_of  # noqa: E402  found through the path above
 from ansible.module_utils.slm_baseline.first_token.plan import to_text  # noqa: E402

@@ -1,8 +1,8 @@
 """What plays cost on one host over ssh: a first tuning, one that changes nothing, audit and rollback, beside a ping.
 
-The host is a virtual machine of the tests (tests/live/vm), of one processor, so that a task is dear and easily seen. Pings
-with `become` stand around the plays; the ratios are to their median. Prints seconds and ratios with their goals, and
-ends with 1 where a goal is missed. Needs what `make test-vm` needs, and nothing else running.
+The host is a virtual machine of the tests (tests/live/vm), of one processor, so that a task is dear and easily seen.
+Pings with `become` stand around the plays; the ratios are to their median. Prints seconds and ratios with their goals,
+and ends with 1 where a goal is missed. Needs what `make test-vm` needs, and nothing else running.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ hypothesis.settings.register_profile("slm-baseline", deadline=None)
 hypothesis.settings.load_profile("slm-baseline")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ansible.module_utils.__path__.append(str(REPOSITORY / "module_utils"))
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "files")]
+ansible.module_utils.__path__.append(str(REPOSITORY / "plugins" / "module_utils"))
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "plugins"), str(REPOSITORY / "files")]
 
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402 - needs the path above
 

@@ -18,8 +18,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "collection"
+ROOT = Path(__file__).resolve().parents[2]
+HERE = ROOT / "packaging" / "collection"
 NAMESPACE, NAME = "slm", "baseline"
 FULL = f"{NAMESPACE}.{NAME}"
 ANSIBLE = "2.19"
@@ -30,14 +30,14 @@ PYTHON = f"ansible_collections.{FULL}.plugins"
 
 FOLDERS = {
     "library": "plugins/modules",
-    "module_utils": "plugins/module_utils",
-    "action_plugins": "plugins/action",
-    "callback_plugins": "plugins/callback",
-    "doc_fragment_plugins": "plugins/doc_fragments",
-    "filter_plugins": "plugins/filter",
-    "lookup_plugins": "plugins/lookup",
-    "analysis": "plugins/plugin_utils/analysis",
-    "schemas": "plugins/plugin_utils/schemas",
+    "plugins/module_utils": "plugins/module_utils",
+    "plugins/action": "plugins/action",
+    "plugins/callback": "plugins/callback",
+    "plugins/doc_fragments": "plugins/doc_fragments",
+    "plugins/filter": "plugins/filter",
+    "plugins/lookup": "plugins/lookup",
+    "plugins/analysis": "plugins/plugin_utils/analysis",
+    "plugins/schemas": "plugins/plugin_utils/schemas",
     "roles": "roles",
     "playbooks": "playbooks",
     "files": "files",
@@ -67,8 +67,7 @@ def rewritten_python(text: str) -> str:
     text = re.sub(r'"analysis\.(\S+:\w+")', rf'"{PYTHON}.plugin_utils.analysis.\1', text)
     # A collection is importable: the path that this repository needs would be a wrong one.
     text = re.sub(r"(?ms)^# Ansible loads this file by its path.*?^    sys\.path\.insert\(0, _ROOT\)\n", "", text)
-    text = text.replace('parents[1] / "playbooks"', 'parents[2] / "playbooks"')
-    own = "|".join([*names("library"), *names("lookup_plugins")])
+    own = "|".join([*names("library"), *names("plugins/lookup")])
     text = re.sub(rf"\b([MP])\(({own})\b", rf"\1({FULL}.\2", text)
     # Ansible's own checks want an account of GitHub, or this word for none.
     text = re.sub(r"(?m)^(author: .*)$", r"\1 (!UNKNOWN)", text)
@@ -85,7 +84,7 @@ def rewritten_python(text: str) -> str:
 def rewritten_templates(text: str) -> str:
     """YAML or a template with the full names of filters and look-ups, which have no other inside a collection."""
     text = re.sub(rf"\|(\s*)({'|'.join(filters())})\b", rf"|\1{FULL}.\2", text)
-    return re.sub(rf"lookup\('({'|'.join(names('lookup_plugins'))})'", rf"lookup('{FULL}.\1'", text)
+    return re.sub(rf"lookup\('({'|'.join(names('plugins/lookup'))})'", rf"lookup('{FULL}.\1'", text)
 
 
 def rewritten_defaults(text: str) -> str:
@@ -108,7 +107,8 @@ def sources() -> Iterator[tuple[Path, str]]:
     """Each file to ship, from the repository's root, and where it goes in the collection."""
     for folder, target in FOLDERS.items():
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            # Links beside the playbooks serve a checkout; a collection finds its own plugins.
+            if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
                 yield path.relative_to(ROOT), f"{target}/{path.relative_to(ROOT / folder)}"
     for name, target in FILES.items():
         yield Path(name), target
@@ -128,9 +128,9 @@ def requirements() -> str:
 def ignored() -> str:
     """What Ansible's own checks leave out: a licence other than ours, and imports of what requirements.txt names."""
     documented = [f"plugins/modules/{name}.py" for name in names("library")]
-    lookups = [f"plugins/lookup/{name}.py" for name in names("lookup_plugins")]
-    documented += [*lookups, *(f"plugins/callback/{name}.py" for name in names("callback_plugins"))]
-    control_side = [target for path, target in sources() if path.parts[0] == "analysis" and path.suffix == ".py"]
+    lookups = [f"plugins/lookup/{name}.py" for name in names("plugins/lookup")]
+    documented += [*lookups, *(f"plugins/callback/{name}.py" for name in names("plugins/callback"))]
+    control_side = [target for path, target in sources() if path.match("plugins/analysis/**/*.py")]
     return "".join(
         [
             *(f"{path} validate-modules:missing-gplv3-license\n" for path in documented),
@@ -146,8 +146,8 @@ def readme() -> str:
         "roles": names("roles", "*"),
         "playbooks": names("playbooks", "*.yml"),
         "filters": filters(),
-        "look-ups": names("lookup_plugins"),
-        "callbacks": names("callback_plugins"),
+        "look-ups": names("plugins/lookup"),
+        "callbacks": names("plugins/callback"),
     }
     rows = [f"| {kind} | {', '.join(f'`{name}`' for name in found)} |" for kind, found in listed.items()]
     return (HERE / "README.md").read_text().replace("@NAMES@", "\n".join(rows)).replace("@VERSION@", version())

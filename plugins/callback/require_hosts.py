@@ -21,7 +21,7 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-_PLAYBOOKS = Path(__file__).resolve().parents[1] / "playbooks"
+_PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 _EXIT_CODE = 2
 """What ansible-playbook ends with when a host fails."""
 

@@ -60,7 +60,7 @@ odd:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
-    for name in ("roles", "analysis", "schemas", "module_utils", "action_plugins", "audit.yml"):
+    for name in ("roles", "plugins", "audit.yml"):
         (folder / name).symlink_to(ROOT / name)
     for name in ("library", "playbooks"):
         (folder / name).mkdir()
@@ -68,7 +68,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "playbooks" / name).symlink_to(ROOT / "playbooks" / name)
     (folder / "library" / "memory_info.py").write_text(MEMORY_INFO)
     (folder / "hosts.yml").write_text(INVENTORY)
-    (folder / "ansible.cfg").write_text("[defaults]\ninventory = hosts.yml\nroles_path = roles\n")
+    (folder / "ansible.cfg").write_text(
+        "[defaults]\ninventory = hosts.yml\nroles_path = roles\n"
+        "module_utils = plugins/module_utils\naction_plugins = plugins/action\n"
+        "filter_plugins = plugins/filter\nlookup_plugins = plugins/lookup\n"
+    )
     return folder
 
 

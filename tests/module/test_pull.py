@@ -13,10 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-SHIPPED = (
-    *("ansible.cfg", "audit.yml", "inventory", "playbooks", "roles", "library", "module_utils", "analysis", "schemas"),
-    *("action_plugins", "callback_plugins", "doc_fragment_plugins", "filter_plugins", "lookup_plugins", "files"),
-)
+SHIPPED = (*("ansible.cfg", "audit.yml", "inventory", "playbooks", "roles", "library", "plugins", "files"),)
 GIT = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main")
 
 
@@ -27,7 +24,7 @@ def repository(tmp_path: Path) -> Path:
     for name in SHIPPED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             folder.mkdir(exist_ok=True)
             shutil.copy(source, folder / name)

@@ -60,7 +60,7 @@ def ansible(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
         "ANSIBLE_LIBRARY": f"{folder}/library",
         "ANSIBLE_LOCALHOST_WARNING": "0",
     }
-    settings |= {"ANSIBLE_MODULE_UTILS": f"{ROOT}/module_utils", "ANSIBLE_ROLES_PATH": f"{folder}/roles"}
+    settings |= {"ANSIBLE_MODULE_UTILS": f"{ROOT}/plugins/module_utils", "ANSIBLE_ROLES_PATH": f"{folder}/roles"}
     settings |= {"ANSIBLE_INVENTORY_UNPARSED_WARNING": "0", "ANSIBLE_HOME": f"{folder}/.ansible"}
     program, *arguments = command
     return subprocess.run(

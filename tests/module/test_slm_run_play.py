@@ -47,7 +47,7 @@ def test_every_worker_of_a_play_has_the_same_run_and_sees_it_live(tmp_path: Path
     (tmp_path / "tune-my-fleet.py").write_text(WRAPPER)
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "ansible.cfg").touch()
-    settings = {"ANSIBLE_LOOKUP_PLUGINS": f"{ROOT}/lookup_plugins", "ANSIBLE_HOME": f"{tmp_path}/.ansible"}
+    settings = {"ANSIBLE_LOOKUP_PLUGINS": f"{ROOT}/plugins/lookup", "ANSIBLE_HOME": f"{tmp_path}/.ansible"}
     shown = subprocess.run(
         [*program, "-i", "a,b,c", "play.yml"],
         cwd=tmp_path,

@@ -12,7 +12,7 @@ from typing import Any
 
 from analysis.documents.storage import folder_name
 
-GOLDEN = Path(__file__).parent / "golden/results"
+GOLDEN = Path(__file__).parents[1] / "golden/results"
 NOW = datetime(2026, 3, 20, 12, 0, tzinfo=UTC)
 
 HOSTILE = [

@@ -52,7 +52,7 @@ def test_a_sample_that_measured_nothing() -> None:
 
 def properties(name: str, *path: str | int) -> dict[str, Any]:
     """The properties that a schema describes at a path."""
-    part: Any = json.loads((REPOSITORY / f"schemas/{name}.schema.json").read_text())
+    part: Any = json.loads((REPOSITORY / f"plugins/schemas/{name}.schema.json").read_text())
     for key in path:
         part = part[key]
     found: dict[str, Any] = part["properties"]

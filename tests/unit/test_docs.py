@@ -10,18 +10,17 @@ import pytest
 from tests.conftest import REPOSITORY
 
 PAGES = sorted(
-    [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "collection").glob("*.md")]
+    [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *(REPOSITORY / "packaging").rglob("*.md")]
 )
 SOURCES = [
     path.relative_to(REPOSITORY)
     for folder in (
-        "analysis",
         "benchmarks",
-        "collection",
         "files",
         "library",
-        "module_utils",
+        "packaging",
         "playbooks",
+        "plugins",
         "roles",
         "tests",
     )

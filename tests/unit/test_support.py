@@ -1,4 +1,4 @@
-"""The README's support table is what `tests/live/vm/support.py` writes, and has a cell for each thing that is looked at."""
+"""The README's support table is what tests/live/vm/support.py writes, with a cell for each thing that is looked at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The result of one baseline run as notes and report read it. plugins/schemas/result.schema.json describes the fields."""
+"""The result of one baseline run as notes and report read it; schemas/result.schema.json describes the fields."""
 
 from __future__ import annotations
 

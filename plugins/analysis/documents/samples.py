@@ -1,4 +1,4 @@
-"""A sample as the control side reads it: one run of the loader. plugins/schemas/result.schema.json describes the fields."""
+"""A sample as the control side reads it: one run of the loader; schemas/result.schema.json describes the fields."""
 
 from __future__ import annotations
 

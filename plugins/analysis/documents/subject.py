@@ -1,4 +1,4 @@
-"""What was measured: host, model, and the limits beside them. plugins/schemas/result.schema.json describes the fields."""
+"""What was measured: host, model, and the limits beside them; schemas/result.schema.json describes the fields."""
 
 from __future__ import annotations
 

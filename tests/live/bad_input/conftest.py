@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.this_machine import fingerprint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 NOBODY = "65534"
 _ERROR = re.compile(r"^\[ERROR\]: (?:Task failed: Module failed: )?(.*)$", re.MULTILINE)

@@ -22,9 +22,9 @@ from ansible.module_utils import basic
 
 from tests.live.faults.strace import Call, attach, parse_log
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 LIBRARY = REPOSITORY / "library"
-PACKAGE = REPOSITORY / "module_utils" / "slm_baseline"
+PACKAGE = REPOSITORY / "plugins" / "module_utils" / "slm_baseline"
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 _INTRODUCTION = """\
 # The list of attacks
 
-Written by `tests/live/hostile` itself (`make test-hostile ARGS=--write-attacks`); not to be edited. What is trusted, and
-why, is in [security.md](security.md).
+Written by `tests/live/hostile` itself (`make test-hostile ARGS=--write-attacks`); not to be edited. What is trusted,
+and why, is in [security.md](security.md).
 
 Each attack runs against the real modules, and the last one against the real plays, as root on a real kernel: in mount
 and process namespaces of their own, with throw-away `/etc`, `/var/lib`, `/run`, `/mnt`, `/opt`, `/srv`, `/home` and

@@ -17,7 +17,7 @@ import pytest
 from tests.live.hostile.attacks import ATTACKS
 from tests.live.hostile.table import page
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs/attacks.md"
 ALONE = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
 BOUND_S = 3600

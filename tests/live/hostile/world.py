@@ -26,7 +26,7 @@ from tests.live.faults.modules import Modules, become_module
 from tests.live.hostile.watcher import ExecWatch
 
 MALLORY, VICTIM, NOBODY = 4242, 4243, 65534
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HOME = "/opt/slm-baseline"
 PYTHON = "/srv/python/bin/python"
 MODEL = "/srv/models/good"

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.this_machine import fingerprint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 RUNS = Path("/var/lib/slm-baseline/runs")
 TARGETS = Path("/var/lib/slm-baseline/first-token/targets")

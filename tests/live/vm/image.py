@@ -23,7 +23,7 @@ from tests.live.vm import foreign
 from tests.live.vm.emulator import EMULATORS
 from tests.live.vm.tools import Command, VmTestError, as_root, require_programs, run, search_path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 CACHE = REPOSITORY / ".cache" / "vm"
 OPERATOR = "deploy"
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-TARGET = REPOSITORY / "module_utils" / "slm_baseline"
+TARGET = REPOSITORY / "plugins" / "module_utils" / "slm_baseline"
 COMPILED = """
 import json, sys
 compiled = []
@@ -45,7 +45,7 @@ def test_each_module_of_an_archive_is_compiled_once_and_knows_its_file(archive: 
     counts = Counter(name.removeprefix(within) for name in seen["compiled"] if str(name).startswith(within))
     assert {"host/files.py", "host/__init__.py", "settings/kinds/__init__.py"} <= counts.keys()
     # The package itself and what it imports before it can say so are the standard importer's.
-    assert {name for name, times in counts.items() if times > 1} <= {"__init__.py", "zipped.py"}
+    assert {name for name, times in counts.items() if times > 1} <= {"__init__.py", "zipimport_once.py"}
 
 
 def test_a_module_that_an_archive_lacks_is_reported_by_its_name(archive: Path) -> None:

@@ -33,8 +33,8 @@ class OutputLimit(subprocess.SubprocessError):
 def run_bounded(command: Sequence[str], account: Account | None, env: Mapping[str, str], timeout_s: float) -> Completed:
     """Run a program as this user and take what it says until it ends, though a child of its may hold its output open.
 
-    Raises OSError where it cannot be started, subprocess.TimeoutExpired where it takes longer, OutputLimit where it says
-    more than a mebibyte. Whatever it started has ended by then.
+    Raises OSError where it cannot be started, subprocess.TimeoutExpired where it takes longer, OutputLimit where it
+    says more than a mebibyte. Whatever it started has ended by then.
     """
     with subreaper():
         process = subprocess.Popen(

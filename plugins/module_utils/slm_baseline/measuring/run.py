@@ -149,7 +149,7 @@ def make_subject(host: Host, request: Request) -> Subject:
 
 @dataclass(frozen=True)
 class SettingsWatch:
-    """How a measurement sees the host's settings, which this wing knows nothing of.
+    """How a measurement sees the host's settings, which this package knows nothing of.
 
     `read` gives their values by flat name, `changed` says in words how two such readings differ, nothing where equal.
     """

@@ -120,6 +120,8 @@ def test_a_page_without_series_waits_for_no_library_of_statistics(tmp_path: Path
         "write(folders, {'gpu-01': []}, Terms(timedelta(days=30), 5, 5), datetime.now(UTC))\n"
         "print(sorted({'scipy', 'matplotlib'} & sys.modules.keys()))"
     )
-    written = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=REPOSITORY, capture_output=True, text=True)
+    written = subprocess.run(
+        [sys.executable, "-c", code, tmp_path], cwd=REPOSITORY / "plugins", capture_output=True, text=True
+    )
     assert (written.stdout, written.stderr) == ("[]\n", "")
     assert (tmp_path / "reports" / "index.html").exists()

@@ -58,7 +58,7 @@ def test_what_is_mounted_inside_stays(tmp_path: Path, place: str) -> None:
     where = f"{tmp_path}/tree{place}"
     mount = f"mount --bind {tmp_path}/theirs {where}" if place else f"mount -t tmpfs t {where} && touch {where}/file"
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, 'module_utils')\n"
+        "import sys; from pathlib import Path; sys.path.insert(0, 'plugins/module_utils')\n"
         "from slm_baseline.host.rmtree import remove_tree\n"
         f"try: remove_tree(Path({str(tmp_path / 'tree')!r}))\n"
         "except OSError as error: print(error.errno)"

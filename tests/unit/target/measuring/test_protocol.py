@@ -41,7 +41,7 @@ from hypothesis import strategies as st
 from analysis.documents.schema import validate
 from tests.conftest import REPOSITORY
 
-FAKE = REPOSITORY / "tests" / "fake_loader.py"
+FAKE = REPOSITORY / "tests" / "support" / "fake_loader.py"
 GB = 1_000_000_000
 
 

@@ -19,7 +19,7 @@ from ansible.module_utils.slm_baseline.measuring.loader.process import Loader, O
 from analysis.documents.schema import validate
 from tests.conftest import REPOSITORY
 
-FAKE = REPOSITORY / "tests" / "fake_loader.py"
+FAKE = REPOSITORY / "tests" / "support" / "fake_loader.py"
 ANSWER: dict[str, Any] = {
     "states": {"valid": 2, "missing": 1},
     "compiled": 1,

@@ -21,7 +21,7 @@ from ansible.module_utils.slm_baseline.measuring.loader.process import Loader, O
 
 from tests.conftest import REPOSITORY
 
-FAKE = REPOSITORY / "tests" / "fake_loader.py"
+FAKE = REPOSITORY / "tests" / "support" / "fake_loader.py"
 
 
 def run(tmp_path: Path, mode: str, timeout_s: float = 20, env: tuple[tuple[str, str], ...] = ()) -> Observation:
@@ -169,7 +169,7 @@ def test_a_home_of_3000_nested_folders_is_removed(tmp_path: Path) -> None:
 
 def bounded(tmp_path: Path, mode: str) -> str:
     """The problem that an observer of its own process finds, within a minute."""
-    script = BOUNDED.format(tests=str(FAKE.parent), fake=str(FAKE), mode=mode, scratch=str(tmp_path))
+    script = BOUNDED.format(tests=str(FAKE.parents[1]), fake=str(FAKE), mode=mode, scratch=str(tmp_path))
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
@@ -179,7 +179,7 @@ BOUNDED = """
 import sys
 sys.path.insert(0, {tests!r})
 import conftest
-from ansible.module_utils.slm_baseline.measuring.loader_process import Loader, observe
+from ansible.module_utils.slm_baseline.measuring.loader.process import Loader, observe
 print(observe(Loader(sys.executable, {fake!r}, ({mode!r},), None, 4.0, scratch={scratch!r}), lambda pid: None).problem)
 """
 
@@ -199,7 +199,7 @@ OBSERVER = """
 import sys
 sys.path.insert(0, {tests!r})
 import conftest
-from ansible.module_utils.slm_baseline.measuring.loader_process import ControllerGone, Loader, observe
+from ansible.module_utils.slm_baseline.measuring.loader.process import ControllerGone, Loader, observe
 try:
     observe(Loader(sys.executable, {fake!r}, ("hang", {mark!r}), None, 50.0, scratch={scratch!r}), lambda pid: None)
 except ControllerGone:
@@ -210,7 +210,7 @@ except ControllerGone:
 @pytest.mark.parametrize("way", ["hang up", "kill"])
 def test_the_loader_dies_with_its_observer_or_the_controller(tmp_path: Path, way: str) -> None:
     mark = f"mark-{os.getpid()}-{way.replace(' ', '-')}"
-    script = OBSERVER.format(tests=str(FAKE.parent), fake=str(FAKE), mark=mark, scratch=str(tmp_path))
+    script = OBSERVER.format(tests=str(FAKE.parents[1]), fake=str(FAKE), mark=mark, scratch=str(tmp_path))
     observer = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE)
     assert observer.stdout is not None
     loader = f"{FAKE} hang {mark}"

@@ -24,7 +24,7 @@ from ansible.module_utils.slm_baseline.measuring.probes.gpu import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-GOLDEN = Path(__file__).parents[3] / "golden" / "nvidia_smi"
+GOLDEN = Path(__file__).parents[4] / "golden" / "nvidia_smi"
 OPEN_MODULE = (
     "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (builder@)  \n"
     "GCC version:  gcc version 15.3.0 (GCC) \n"

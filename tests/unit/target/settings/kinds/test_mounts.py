@@ -407,7 +407,7 @@ import tests.conftest
 from pathlib import Path
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings import hugetlbfs
+from ansible.module_utils.slm_baseline.settings.kernel import hugetlbfs
 
 folder, real = Path(sys.argv[2]), hugetlbfs._libc_call
 

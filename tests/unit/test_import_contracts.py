@@ -1,4 +1,4 @@
-"""The wings' laws: who may import whom, no circle between modules, and two halves that share JSON alone."""
+"""Import contracts: who may import whom, no circle between modules or rooms, and two halves that share JSON alone."""
 
 from __future__ import annotations
 
@@ -9,21 +9,29 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-TARGET = REPOSITORY / "module_utils" / "slm_baseline"
-CONTROL = REPOSITORY / "analysis"
+TARGET = REPOSITORY / "plugins" / "module_utils" / "slm_baseline"
+CONTROL = REPOSITORY / "plugins" / "analysis"
 
-LAWS = {
+CONTRACTS = {
     TARGET: {
         "host": set(),
         "settings": {"host"},
         "first_token": {"host"},
         "measuring": {"host"},
         "sweep": {"host", "settings", "first_token", "measuring"},
-        "zipped": set(),
+        "zipimport_once": set(),
         "module": {"host"},
         "setter": {"host", "settings", "module"},
     },
-    CONTROL: {"text": set(), "baseline": {"text"}, "audit": {"text"}, "sweep": {"text"}, "fleet": {"text"}},
+    CONTROL: {
+        "documents": set(),
+        "statistics": {"documents"},
+        "render": {"documents", "statistics"},
+        "baseline": {"documents", "statistics", "render"},
+        "audit": {"documents", "statistics", "render"},
+        "sweep": {"documents", "statistics", "render"},
+        "fleet": {"documents", "statistics", "render"},
+    },
 }
 
 
@@ -59,31 +67,34 @@ def modules(root: Path) -> dict[str, set[str]]:
     }
 
 
-def wing(module: str) -> str:
+def package(module: str) -> str:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
 
-@pytest.mark.parametrize("root", LAWS, ids=lambda root: root.name)
-def test_each_wing_imports_only_those_its_law_names(root: Path) -> None:
-    laws = LAWS[root]
+@pytest.mark.parametrize("root", CONTRACTS, ids=lambda root: root.name)
+def test_each_package_imports_only_what_its_contract_names(root: Path) -> None:
+    contracts = CONTRACTS[root]
     broken = [
         f"{module} imports {target}"
         for module, targets in modules(root).items()
         for target in targets
-        if wing(module) and wing(target) and wing(target) != wing(module) and wing(target) not in laws[wing(module)]
+        if package(module)
+        and package(target)
+        and package(target) != package(module)
+        and package(target) not in contracts[package(module)]
     ]
     assert broken == []
 
 
-@pytest.mark.parametrize("root", LAWS, ids=lambda root: root.name)
-def test_every_folder_is_a_wing_with_a_law_and_a_package(root: Path) -> None:
+@pytest.mark.parametrize("root", CONTRACTS, ids=lambda root: root.name)
+def test_every_folder_is_a_package_with_a_contract(root: Path) -> None:
     folders = {path.parent for path in root.rglob("*.py")}
-    assert {wing(module) for module in modules(root)} - {""} == set(LAWS[root])
+    assert {package(module) for module in modules(root)} - {""} == set(CONTRACTS[root])
     assert [folder for folder in folders if not (folder / "__init__.py").read_text(encoding="utf-8").strip()] == []
 
 
-@pytest.mark.parametrize("root", LAWS, ids=lambda root: root.name)
+@pytest.mark.parametrize("root", CONTRACTS, ids=lambda root: root.name)
 def test_no_module_imports_itself_through_others(root: Path) -> None:
     graph = modules(root)
     done: set[str] = set()
@@ -97,6 +108,22 @@ def test_no_module_imports_itself_through_others(root: Path) -> None:
 
     for module in graph:
         visit(module, ())
+
+
+@pytest.mark.parametrize("package_name", ["settings", "measuring"])
+def test_no_room_imports_itself_through_others(package_name: str) -> None:
+    """A room is a sub-folder of a package, or one of its own modules."""
+    graph: dict[str, set[str]] = {}
+    for module, targets in modules(TARGET / package_name).items():
+        rooms = {room(target) for target in targets} - {room(module)}
+        graph.setdefault(room(module), set()).update(rooms)
+    while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
+        graph = {name: targets for name, targets in graph.items() if name not in leaves}
+    assert graph == {}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
 
 
 def test_the_halves_share_json_alone() -> None:
@@ -120,7 +147,7 @@ def test_two_files_know_ansible() -> None:
 def test_no_function_takes_more_than_six_things(name: str) -> None:
     functions = [
         (f"{path.name}: {node.name}", node.args)
-        for path in (TARGET / name).glob("*.py")
+        for path in (TARGET / name).rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
     ]

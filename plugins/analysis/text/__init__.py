@@ -1,1 +1,0 @@
-"""How anything is written: Markdown, units, figures, statistics, schemas, stored files. Imports no other wing."""
