@@ -138,10 +138,10 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.first_token.places import PROGRAMS
 from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove_all, rows, rows_of, set_up
 from ansible.module_utils.slm_baseline.first_token.target import parse_name, parse_target, recorded_targets
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import PROGRAMS
 from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root, warn
 
 

@@ -93,10 +93,10 @@ import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.first_token.places import TARGETS
 from ansible.module_utils.slm_baseline.first_token.removed import Removal
 from ansible.module_utils.slm_baseline.host.clock import now
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import TARGETS
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
 from ansible.module_utils.slm_baseline.setter import leased_and_undone
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts

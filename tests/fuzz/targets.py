@@ -17,6 +17,7 @@ from typing import Any
 from ansible.module_utils.slm_baseline.host import lease, meminfo, mountinfo, processes, sizes
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import LEASE, SWEEP_PLAN
 from ansible.module_utils.slm_baseline.measuring import store
 from ansible.module_utils.slm_baseline.measuring.loader import events as loader_events
 from ansible.module_utils.slm_baseline.measuring.model import safetensors
@@ -130,7 +131,7 @@ def _snapshot(text: str) -> object:
 
 def _lease(text: str) -> object:
     """Whatever is in the file, the next run gets the host or is refused by one error."""
-    host = _with_file(lease.LEASE, text)
+    host = _with_file(LEASE, text)
     with lease.held(host, {"id": "fuzz", "controller": {"id": "b", "pid": 2, "started": 2.0}, "alive": []}):
         return None
 
@@ -166,7 +167,7 @@ def _safetensors_length(text: str) -> object:
 
 
 def _plan(text: str) -> object:
-    stored = plan.load_plan(_with_file(plan.PLAN, text))
+    stored = plan.load_plan(_with_file(SWEEP_PLAN, text))
     if stored is not None:
         with contextlib.suppress(SettingError):
             plan.require_same(stored, asked=[], subject={"model": "tiny"})

@@ -19,24 +19,15 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline import module as modules
 from ansible.module_utils.slm_baseline import setter
-from ansible.module_utils.slm_baseline.first_token.places import TARGETS
 from ansible.module_utils.slm_baseline.first_token.unit_files import MARK
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.lease import FOLDER as LEASE_FOLDER
-from ansible.module_utils.slm_baseline.host.lease import LEASE
+from ansible.module_utils.slm_baseline.host.paths import ARCHIVE, LEASE, SNAPSHOT, STATE, SWEEP_PRIOR, TARGETS, VOLATILE
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, thp_knobs
 from ansible.module_utils.slm_baseline.settings.rollback import rollback
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import (
-    ARCHIVE,
-    SNAPSHOT,
-    STATE,
-    SWEEP_PRIOR,
-    save,
-    take,
-)
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import save, take
 from ansible.module_utils.testing import patch_module_args
 
 from lookup.slm_run import describe
@@ -310,7 +301,7 @@ def test_a_hardened_umask_locks_nobody_out_of_the_folders_and_lets_nobody_into_t
         os.umask(before)
     modes = {
         path: stat.S_IMODE(kernel.path(path).stat().st_mode)
-        for path in ("/etc/tmpfiles.d", THP_DROPIN, STATE, ARCHIVE, SNAPSHOT, LEASE_FOLDER, LEASE)
+        for path in ("/etc/tmpfiles.d", THP_DROPIN, STATE, ARCHIVE, SNAPSHOT, VOLATILE, LEASE)
     }
     assert modes == {
         "/etc/tmpfiles.d": 0o755,
@@ -318,7 +309,7 @@ def test_a_hardened_umask_locks_nobody_out_of_the_folders_and_lets_nobody_into_t
         STATE: 0o755,
         ARCHIVE: 0o700,
         SNAPSHOT: 0o600,
-        LEASE_FOLDER: 0o755,
+        VOLATILE: 0o755,
         LEASE: 0o600,
     }
 

@@ -17,6 +17,7 @@ from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import LEASE
 
 from benchmarks import agreement, engine, fidelity, one_host, subject
 from benchmarks.first_token import CHANGES, Start, best_peer
@@ -38,13 +39,13 @@ def test_it_works_under_a_lease_and_gives_the_host_back(host: Host) -> None:
     done: list[int] = []
 
     def compare(at: Host, subject: Any, pairs: int, rng: random.Random) -> int:
-        assert at.exists(lease.LEASE)
+        assert at.exists(LEASE)
         done.append(pairs)
         return 1
 
     assert BENCHMARK.run(compare, ["--pairs", "4"]) == 1
     assert done == [4]
-    assert not host.exists(lease.LEASE)
+    assert not host.exists(LEASE)
 
 
 def test_a_run_at_work_keeps_its_scratch_and_its_lease(host: Host) -> None:
@@ -54,7 +55,7 @@ def test_a_run_at_work_keeps_its_scratch_and_its_lease(host: Host) -> None:
     with lease.held(host, {"id": "run-1"}), pytest.raises(SystemExit, match="run run-1") as refused:
         BENCHMARK.run(compare, [])
     assert str(refused.value).startswith("fidelity: run lock: wanted ")
-    assert host.exists(lease.LEASE)
+    assert host.exists(LEASE)
 
 
 @pytest.mark.parametrize("arguments", [["--pairs", "2"], ["--pairs", "x"], ["--surprise"]])

@@ -14,11 +14,11 @@ from ..host.caches import drop_host_caches
 from ..host.errors import SettingError, os_problem
 from ..host.files import Host
 from ..host.mountinfo import read_mountinfo
+from ..host.paths import FIRST_TOKEN, PROGRAMS, TARGETS
 from ..host.rmtree import remove_folder_if_empty, remove_tree
 from ..host.systemd import UNITS, reload_units
 from ..host.trust import require_trusted
 from .bytecode import Filled, fill, make_cache, sources_of
-from .places import HOME, PROGRAMS, TARGETS
 from .plan import MAX_BYTES, Plan, changed_files, parse_plan, to_text
 from .recorder.fanotify import in_tree, in_unit
 from .recorder.record import Recording, record
@@ -127,7 +127,7 @@ def _set_up(host: Host, target: Target, programs: Mapping[str, bytes], unit: Uni
     outcome = Outcome(changed=True)
     user = _user(target, unit)
     try:
-        require_trusted(host, os.path.dirname(os.path.dirname(HOME)), f"first_token.{target.name}")
+        require_trusted(host, os.path.dirname(os.path.dirname(FIRST_TOKEN)), f"first_token.{target.name}")
         for folder in (PROGRAMS, target.folder):
             os.makedirs(host.path(folder), mode=0o755, exist_ok=True)
         for path, content in {**programs, STARTER: STARTER_TEXT.encode()}.items():
@@ -318,7 +318,7 @@ def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) ->
     if not host.names(TARGETS):
         for path in (TARGETS, PROGRAMS):
             remove_tree(host.path(path))
-        for path in (HOME, os.path.dirname(HOME)):
+        for path in (FIRST_TOKEN, os.path.dirname(FIRST_TOKEN)):
             remove_folder_if_empty(host.path(path))
     if any(path.startswith(UNITS) for path in removed):
         reload_units(host)

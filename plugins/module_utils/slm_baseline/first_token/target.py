@@ -12,9 +12,9 @@ from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.paths import TARGETS
 from ..host.sizes import is_number
 from ..host.systemd import UNITS
-from .places import TARGETS
 
 READY = ("notify", "port", "url", "exit")
 REPLAY = ("together", "ahead", "both", "none")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..host.mountinfo import MountEntry
+from ..host.paths import PROGRAMS, TARGETS
 from ..host.systemd import mount_unit
-from .places import PROGRAMS, TARGETS
 from .plan import Plan
 from .target import Target
 

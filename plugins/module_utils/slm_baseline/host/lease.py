@@ -19,10 +19,8 @@ from typing import Any
 
 from .errors import SettingError, os_problem
 from .files import Host
+from .paths import LEASE, LOCK, VOLATILE
 
-FOLDER = "/run/slm-baseline"
-LEASE = f"{FOLDER}/lease.json"
-LOCK = f"{FOLDER}/lock"
 TASK_LEASE_S = 3900.0
 """How long a run may be silent on a host. The fastest host of a batch waits for the slowest between two tasks, and the
 longest task builds an environment, for which pip has an hour."""
@@ -44,7 +42,7 @@ def held(host: Host, run: Mapping[str, Any]) -> Iterator[None]:
     on the new run's controller. Work that raises ends the run on this host; a killed task keeps the lease.
     """
     try:
-        os.makedirs(host.path(FOLDER), mode=0o755, exist_ok=True)
+        os.makedirs(host.path(VOLATILE), mode=0o755, exist_ok=True)
         lock = os.open(host.path(LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise os_problem("run lock", LOCK, error) from error

@@ -12,9 +12,9 @@ from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.paths import RUNS
 from .sample import NotASample, Sample, Shared, read_document, to_document
 
-RUNS = "/var/lib/slm-baseline/runs"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 

@@ -11,10 +11,11 @@ from dataclasses import replace
 from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.paths import SWEEP_PRIOR
 from ..measuring.sample import Trial
 from ..settings.kinds.effective_values import changed_settings, effective_settings
 from ..settings.rollback.restore import restore, undo_sweep
-from ..settings.rollback.snapshot import SWEEP_PRIOR, Snapshot, save, take
+from ..settings.rollback.snapshot import Snapshot, save, take
 from ..settings.state.changes import apply_all
 from .block_runner import BlockRunner
 from .design import WANTED, Arm, BlockDesign, changes_to

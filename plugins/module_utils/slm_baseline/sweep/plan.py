@@ -11,12 +11,11 @@ from typing import Any
 
 from ..host.errors import ParseError, SettingError, os_problem
 from ..host.files import Host
+from ..host.paths import RUNS, SWEEP_PLAN
 from ..measuring.sample import Sample
-from ..measuring.store import RUNS
 from .design import MEASUREMENTS, Arm, BlockDesign, Cell
 from .sample import SweepSample
 
-PLAN = f"{RUNS}/sweep.json"
 """Beside the runs' samples, so that a purge removes both."""
 
 
@@ -67,15 +66,15 @@ class Plan:
 def load_plan(host: Host) -> Plan | None:
     """The host's latest sweep, None where there was none; SettingError where its file is damaged."""
     try:
-        text = host.read(PLAN)
+        text = host.read(SWEEP_PLAN)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise os_problem(PLAN, "a readable plan", error) from error
+        raise os_problem(SWEEP_PLAN, "a readable plan", error) from error
     try:
         return _typed(Plan(**json.loads(text)))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ParseError(PLAN, "the plan of a sweep", text, "set sweep_new=true to begin a new sweep.") from error
+        raise ParseError(SWEEP_PLAN, "the plan of a sweep", text, "set sweep_new=true to begin a new sweep.") from error
 
 
 def _typed(plan: Plan) -> Plan:
@@ -101,9 +100,9 @@ def save_plan(host: Host, plan: Plan) -> None:
     """Make the plan durable before anything is measured under it."""
     try:
         host.path(RUNS).mkdir(mode=0o755, parents=True, exist_ok=True)
-        host.write_durably(PLAN, json.dumps(asdict(plan), indent=1).encode() + b"\n", mode=0o600)
+        host.write_durably(SWEEP_PLAN, json.dumps(asdict(plan), indent=1).encode() + b"\n", mode=0o600)
     except OSError as error:
-        raise os_problem(PLAN, "a durable plan", error) from error
+        raise os_problem(SWEEP_PLAN, "a durable plan", error) from error
 
 
 def require_same(plan: Plan, **now: Any) -> None:

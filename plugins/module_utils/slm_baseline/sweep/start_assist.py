@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..first_token.places import PROGRAMS
 from ..first_token.setup import is_set_up, remove, rows_of, set_up
 from ..first_token.target import SWEEP_PREFIX, Target, recorded_targets
 from ..first_token.unit_files import COMPILER, PYTHON, REPLAYER
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.paths import PROGRAMS
 from ..measuring.loader.process import clean_environment
 from ..measuring.loader.replay import Replay
 from ..measuring.protocol import Subject

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token import setup
-from ansible.module_utils.slm_baseline.first_token.places import HOME
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
 from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Seen
 from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording
@@ -19,6 +18,7 @@ from ansible.module_utils.slm_baseline.first_token.setup import WRITTEN_TELLS, d
 from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.first_token.unit_files import wanted_files
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import FIRST_TOKEN
 
 FACTS = {"page_bytes": "4096", "spinning": "0"}
 TARGET = Target("vllm", unit="vllm.service", ready="port", ready_at="8000")
@@ -28,7 +28,7 @@ TARGET = Target("vllm", unit="vllm.service", ready="port", ready_at="8000")
 def host(tmp_path: Path) -> Host:
     """A host on which TARGET is set up, with one library file and one module with bytecode."""
     host = Host(tmp_path)
-    for folder in (f"{HOME}/bin", f"{TARGET.folder}/pycache/srv", "/srv", os.path.dirname(TARGET.boot_link)):
+    for folder in (f"{FIRST_TOKEN}/bin", f"{TARGET.folder}/pycache/srv", "/srv", os.path.dirname(TARGET.boot_link)):
         os.makedirs(host.path(folder), exist_ok=True)
     host.path("/srv/lib.so").write_bytes(b"x")
     host.path("/srv/mine.py").write_text("VALUE = 1\n")
@@ -156,7 +156,7 @@ def test_a_removal_leaves_nothing_of_ours(host: Host) -> None:
     removed, left = remove(host, "vllm")
     assert left == []
     assert {TARGET.drop_in, TARGET.replay_unit, TARGET.boot_link, TARGET.folder} == set(removed)
-    assert not host.path(HOME).exists()
+    assert not host.path(FIRST_TOKEN).exists()
     assert not host.path(TARGET.drop_in).parent.exists()
     assert not host.path(TARGET.boot_link).parent.exists()
     assert host.path("/srv/lib.so").exists()

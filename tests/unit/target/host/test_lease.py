@@ -17,7 +17,8 @@ import pytest
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.lease import LEASE, LOCK, held, release
+from ansible.module_utils.slm_baseline.host.lease import held, release
+from ansible.module_utils.slm_baseline.host.paths import LEASE, LOCK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.paths import SWEEP_PRIOR
 from ansible.module_utils.slm_baseline.measuring.loader.template import Template, TemplateFailed
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import SWEEP_PRIOR, load, save, take
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, save, take
 from ansible.module_utils.slm_baseline.sweep import block_runner as bench_module
 from ansible.module_utils.slm_baseline.sweep.block import run_block
 from ansible.module_utils.slm_baseline.sweep.block_runner import BlockRunner

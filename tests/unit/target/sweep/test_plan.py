@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import SWEEP_PLAN
 from ansible.module_utils.slm_baseline.measuring.sample import Sample
 from ansible.module_utils.slm_baseline.sweep.design import Cell
 from ansible.module_utils.slm_baseline.sweep.plan import (
-    PLAN,
     Plan,
     attempts,
     finished_attempts,
@@ -62,14 +62,14 @@ def test_a_plan_survives_the_disk(tmp_path: Path) -> None:
 def test_a_damaged_draw_is_one_readable_error(tmp_path: Path, drawn: Any) -> None:
     host = Host(tmp_path)
     save_plan(host, WANTED_PLAN)
-    host.path(PLAN).write_text(json.dumps({**json.loads(host.read(PLAN)), "drawn": drawn}))
+    host.path(SWEEP_PLAN).write_text(json.dumps({**json.loads(host.read(SWEEP_PLAN)), "drawn": drawn}))
     with pytest.raises(SettingError, match="sweep_new=true"):
         load_plan(host)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"run_id": "x"}', "[" * 100_000])
 def test_a_damaged_plan_is_one_readable_error(tmp_path: Path, text: str) -> None:
-    path = tmp_path / PLAN[1:]
+    path = tmp_path / SWEEP_PLAN[1:]
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(SettingError, match="sweep_new=true"):
@@ -79,9 +79,9 @@ def test_a_damaged_plan_is_one_readable_error(tmp_path: Path, text: str) -> None
 def test_a_plan_of_an_older_form_is_no_damage(tmp_path: Path) -> None:
     host = Host(tmp_path)
     save_plan(host, WANTED_PLAN)
-    stored = json.loads(host.read(PLAN))
+    stored = json.loads(host.read(SWEEP_PLAN))
     del stored["asked"]
-    host.path(PLAN).write_text(json.dumps(stored))
+    host.path(SWEEP_PLAN).write_text(json.dumps(stored))
     found = load_plan(host)
     assert found is not None
     assert found.asked == []

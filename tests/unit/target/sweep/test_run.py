@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import SWEEP_PLAN
 from ansible.module_utils.slm_baseline.measuring.loader.events import LoaderReport
 from ansible.module_utils.slm_baseline.measuring.probes.canary import Canary, CanaryReading
 from ansible.module_utils.slm_baseline.measuring.probes.disk_bandwidth import Ceiling
@@ -21,7 +22,7 @@ from ansible.module_utils.slm_baseline.measuring.store import shared_of
 from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
 from ansible.module_utils.slm_baseline.sweep import block_runner, run
 from ansible.module_utils.slm_baseline.sweep.design import Arm, order, parse_arms
-from ansible.module_utils.slm_baseline.sweep.plan import PLAN, load_plan
+from ansible.module_utils.slm_baseline.sweep.plan import load_plan
 from ansible.module_utils.slm_baseline.sweep.run import SweepRequest, parse_seed, parse_sweep
 
 from tests.support.fake_kernel import FakeKernel
@@ -222,7 +223,7 @@ def test_a_cast_to_the_stored_dtype_is_no_cast(host: FakeKernel) -> None:
 
 def test_a_damaged_plan_does_not_stand_in_the_way_of_a_new_sweep(host: FakeKernel) -> None:
     run.plan_sweep(host, REQUEST)
-    host.path(PLAN).write_text("{")
+    host.path(SWEEP_PLAN).write_text("{")
     with pytest.raises(SettingError, match="sweep_new=true"):
         run.plan_sweep(host, REQUEST)
     assert run.plan_sweep(host, replace(REQUEST, is_new=True))["progress"]["done"] == 0

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.places import HOME
-from ansible.module_utils.slm_baseline.first_token.places import PROGRAMS as PROGRAMS_FOLDER
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
 from ansible.module_utils.slm_baseline.first_token.setup import remove, rows
 from ansible.module_utils.slm_baseline.first_token.target import Target, parse_target, recorded_targets
 from ansible.module_utils.slm_baseline.first_token.unit_files import COMPILER, REPLAYER
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import FIRST_TOKEN
+from ansible.module_utils.slm_baseline.host.paths import PROGRAMS as PROGRAMS_FOLDER
 from ansible.module_utils.slm_baseline.measuring.loader.replay import Replay
 from ansible.module_utils.slm_baseline.sweep import run, start_assist
 from ansible.module_utils.slm_baseline.sweep.design import Arm, parse_arms
@@ -99,12 +99,12 @@ def test_each_start_is_recorded_once_where_an_arm_needs_it(
     # A sweep without such arms keeps nothing of an earlier one.
     start_assist.record_starts(host, [], RECORDER)
     assert recorded_targets(host) == {}
-    assert not host.exists(HOME)
+    assert not host.exists(FIRST_TOKEN)
 
 
 def test_an_arm_gives_the_loader_what_it_says_and_no_other(host: Host, recording: Recording) -> None:
     found = start_assist.record_starts(host, EVERY, RECORDER)
-    plain, other = f"{HOME}/targets/slm_sweep", f"{HOME}/targets/slm_sweep-bytecode"
+    plain, other = f"{FIRST_TOKEN}/targets/slm_sweep", f"{FIRST_TOKEN}/targets/slm_sweep-bytecode"
     env = {"PYTHONPYCACHEPREFIX": f"{other}/pycache"}
 
     def replay(folder: str, when: str) -> Replay:
@@ -199,7 +199,7 @@ def test_a_sweep_of_these_arms_survives_an_interruption_and_leaves_nothing(
     samples = run.finish_sweep(host)["samples"]
     assert {sample["arm"] for sample in samples} == {"stock", "stock-again", "replay"}
     assert run.close_sweep(host)
-    assert not host.exists(HOME)
+    assert not host.exists(FIRST_TOKEN)
     stored = load_plan(host)
     assert stored is not None
     assert stored.is_finished

@@ -18,12 +18,12 @@ from typing import Any
 from ...host.accounts import Account
 from ...host.errors import SettingError
 from ...host.files import Host, temporary_name
+from ...host.paths import RUNS
 from ...host.rmtree import remove_folder_if_empty, remove_tree
 from ...host.subprocesses import run_bounded
 from ...host.trust import require_trusted, search_path, untrusted
 from ..loader.process import plain_text
 from ..model.files import EMBEDDED_MODEL_BYTES
-from ..store import RUNS
 from .install_dir import forget_homes, homes_of, make_home, remove_home, require_home
 
 _STAMP = "slm-baseline.json"

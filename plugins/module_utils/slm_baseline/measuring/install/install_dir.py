@@ -14,15 +14,13 @@ from typing import Any
 
 from ...host.errors import SettingError
 from ...host.files import Host, missing_folders, temporary_name
+from ...host.paths import INSTALL_DIRS, STATE
 from ...host.rmtree import remove_folder_if_empty
 from ...host.trust import require_trusted
-from ..store import RUNS
 
 HOME_KNOB = "slm_benchmark_home"
 HOME_MARK = ".slm-baseline"
 _MARK_TEXT = b"Made by slm-baseline, which empties and removes what it put into this folder.\n"
-_STATE = os.path.dirname(RUNS)
-RECORD = f"{_STATE}/homes.json"
 
 
 def require_home(host: Host, home: str) -> None:
@@ -98,7 +96,7 @@ def forget_homes(host: Host, homes: Sequence[str]) -> None:
     if record:
         _write_record(host, record)
     else:
-        host.remove_durably(RECORD)
+        host.remove_durably(INSTALL_DIRS)
 
 
 def _entries(host: Host, home: str) -> list[str]:
@@ -116,7 +114,7 @@ def _entries(host: Host, home: str) -> list[str]:
 
 def _read_record(host: Host) -> dict[str, list[str]]:
     """Homes, and for each the folders that were made for it; a damaged record is an error, as it would be forgotten."""
-    text = host.read_or_none(RECORD)
+    text = host.read_or_none(INSTALL_DIRS)
     if text is None:
         return {}
     try:
@@ -126,7 +124,7 @@ def _read_record(host: Host) -> dict[str, list[str]]:
     except (ValueError, RecursionError):
         pass
     raise SettingError(
-        RECORD,
+        INSTALL_DIRS,
         "the folders that slm-baseline made on this host",
         "a damaged file",
         "Without it a purge cannot tell what to remove.",
@@ -142,5 +140,5 @@ def _is_entry(host: Host, home: object, folders: object) -> bool:
 
 
 def _write_record(host: Host, record: Mapping[str, Sequence[str]]) -> None:
-    host.path(_STATE).mkdir(mode=0o755, parents=True, exist_ok=True)
-    host.write_durably(RECORD, json.dumps(record, indent=1).encode() + b"\n", mode=0o600)
+    host.path(STATE).mkdir(mode=0o755, parents=True, exist_ok=True)
+    host.write_durably(INSTALL_DIRS, json.dumps(record, indent=1).encode() + b"\n", mode=0o600)

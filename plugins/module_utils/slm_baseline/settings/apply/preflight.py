@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from ...host.errors import SettingError
 from ...host.files import Host
+from ...host.paths import SWEEP_PRIOR
 from ..audit.conflicts import Conflict
 from ..kinds.kind import Kind
 from ..kinds.memory_guard import Guard
 from ..kinds.pools import Pools
 from ..kinds.registry import Wanted, values_of
-from ..rollback.snapshot import SWEEP_PRIOR, load, recorded_of
+from ..rollback.snapshot import load, recorded_of
 
 
 def guarded(wanted: Wanted, guard: Guard) -> list[Kind]:

@@ -7,10 +7,11 @@ from typing import Any
 from ...host import meminfo
 from ...host.errors import SettingError
 from ...host.files import Host
+from ...host.paths import SNAPSHOT, SWEEP_PRIOR
 from ...host.systemd import systemd_runs
 from ..kernel.hugetlb import pool_nodes
 from ..kinds.registry import KINDS, persisted_values, runtime_values
-from ..rollback.snapshot import SNAPSHOT, SWEEP_PRIOR, load, our_files
+from ..rollback.snapshot import load, our_files
 
 
 def gather(host: Host) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from ...host.errors import SettingError, os_problem
 from ...host.files import Host, temporary_name
 from ...host.lease import boot_id
 from ...host.mountinfo import mounted_at, read_mountinfo
+from ...host.paths import SWEEP_PRIOR
 from ...host.systemd import UNITS
 from ..kinds.kind import PriorState
 from ..kinds.registry import KINDS
 from ..state.changes import Change, described
 from ..state.files import ChangeFile, FileState, file_state
 from ..state.ownership import FILES, digest
-from .snapshot import SWEEP_PRIOR, Snapshot, load
+from .snapshot import Snapshot, load
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from ...host.errors import SettingError
 from ...host.files import Host
+from ...host.paths import SWEEP_PRIOR
 from ...host.systemd import UNITS, reload_units
 from .restore import goal_of, restore
-from .snapshot import SWEEP_PRIOR, Snapshot, archive, load, our_files, prior_unknown, remove_leftovers, save
+from .snapshot import Snapshot, archive, load, our_files, prior_unknown, remove_leftovers, save
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...host.errors import SettingError, os_problem
 from ...host.files import Host, missing_folders, temporary_name
-from ...host.lease import FOLDER as RUN_FOLDER
+from ...host.paths import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR
 from ...host.systemd import UNITS
 from ..boot.mount_units import our_units, wants_of
 from ..boot.tmpfiles import TMPFILES
@@ -28,15 +28,6 @@ from ..state.files import FileState, file_state
 from ..state.json_fields import absolute, text
 from ..state.ownership import FILES, Ours
 
-STATE = "/var/lib/slm-baseline"
-SNAPSHOT = f"{STATE}/snapshot.json"
-SWEEP_PRIOR = f"{RUN_FOLDER}/sweep-prior.json"
-"""What a sweep found before its arms changed anything; the same document, and gone when the sweep has restored it.
-
-In /run, since arms set run-time values alone: a reboot undoes these, and must take their prior state with them. On disk
-it would wait there to put old values over whatever was set since.
-"""
-ARCHIVE = f"{STATE}/archive"
 SCHEMA_VERSION = 3
 
 _SEALED = re.compile(rb'\{\n "checksum": "([0-9a-f]{64})",\n(.*)', re.DOTALL)

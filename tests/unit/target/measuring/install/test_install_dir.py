@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import INSTALL_DIRS
 from ansible.module_utils.slm_baseline.measuring.install.environment import (
     Environment,
     fresh_scratch,
@@ -17,7 +18,6 @@ from ansible.module_utils.slm_baseline.measuring.install.environment import (
 )
 from ansible.module_utils.slm_baseline.measuring.install.install_dir import (
     HOME_MARK,
-    RECORD,
     homes_of,
     is_marked,
     make_home,
@@ -59,7 +59,7 @@ def test_a_folder_of_others_is_refused_by_name_and_nothing_in_it_changes(shared:
         with pytest.raises(SettingError, match=r"slm_benchmark_home: .* /data, which holds models, req"):
             work()
     assert tree(shared) == before
-    assert not shared.exists(RECORD)
+    assert not shared.exists(INSTALL_DIRS)
 
 
 def test_a_purge_of_a_folder_of_others_removes_nothing(shared: Host) -> None:
@@ -74,7 +74,7 @@ def test_a_new_home_is_recorded_marked_and_gone_after_a_purge(host: Host) -> Non
     make_home(host, HOME)
     make_home(host, HOME)
     assert is_marked(host, HOME)
-    assert json.loads(host.read(RECORD)) == {HOME: ["/srv/deep", HOME]}
+    assert json.loads(host.read(INSTALL_DIRS)) == {HOME: ["/srv/deep", HOME]}
     # Nobody has to say where it is.
     assert homes_of(host, "/opt/slm-baseline") == [HOME]
     remove_parts(host, installed_parts(host, "/opt/slm-baseline"))
@@ -109,7 +109,7 @@ def test_an_interrupted_beginning_is_taken_up(host: Host, torn: str) -> None:
         host.path(HOME).rmdir()
     make_home(host, HOME)
     assert is_marked(host, HOME)
-    assert json.loads(host.read(RECORD)) == {HOME: ["/srv/deep", HOME]}
+    assert json.loads(host.read(INSTALL_DIRS)) == {HOME: ["/srv/deep", HOME]}
 
 
 def test_a_mark_that_is_no_file_of_roots_is_none(host: Host, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_file_in_the_way_is_refused(host: Host) -> None:
     "text", ["{", "[]", '{"/srv": 1}', '{"srv": []}', '{"/srv": ["/etc"]}', '{"/srv": [7]}', "[" * 10_000]
 )
 def test_a_damaged_record_is_one_error(host: Host, text: str) -> None:
-    host.path(RECORD).parent.mkdir(parents=True)
-    host.path(RECORD).write_text(text)
+    host.path(INSTALL_DIRS).parent.mkdir(parents=True)
+    host.path(INSTALL_DIRS).write_text(text)
     with pytest.raises(SettingError, match=r"homes\.json: .* a damaged file"):
         installed_parts(host, HOME)

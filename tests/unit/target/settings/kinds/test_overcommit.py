@@ -9,12 +9,13 @@ import time
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import SNAPSHOT
 from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
 from ansible.module_utils.slm_baseline.settings.audit.conflicts import find_conflicts
 from ansible.module_utils.slm_baseline.settings.audit.drift import drift_rows
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import OVERCOMMIT_DROPIN, Overcommit, parse_overcommit
 from ansible.module_utils.slm_baseline.settings.rollback.rollback import roll_back
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import SNAPSHOT, load, recorded_of
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, recorded_of
 from hypothesis import given
 from hypothesis import strategies as st
 

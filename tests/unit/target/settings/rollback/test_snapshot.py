@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host, temporary_name
+from ansible.module_utils.slm_baseline.host.paths import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR
 from ansible.module_utils.slm_baseline.host.systemd import UNITS
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, wants_path
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import read_pool
@@ -28,10 +29,6 @@ from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN
 from ansible.module_utils.slm_baseline.settings.rollback.restore import restore, undo_sweep
 from ansible.module_utils.slm_baseline.settings.rollback.rollback import roll_back
 from ansible.module_utils.slm_baseline.settings.rollback.snapshot import (
-    ARCHIVE,
-    SNAPSHOT,
-    STATE,
-    SWEEP_PRIOR,
     Snapshot,
     ensure,
     extended,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import SNAPSHOT, SWEEP_PRIOR
 from ansible.module_utils.slm_baseline.settings.apply import transaction as carry_out_module
 from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
@@ -18,15 +19,7 @@ from ansible.module_utils.slm_baseline.settings.kinds.overcommit import Overcomm
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, Thp, thp_knobs
 from ansible.module_utils.slm_baseline.settings.rollback.rollback import RollbackOutcome, roll_back
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import (
-    SNAPSHOT,
-    SWEEP_PRIOR,
-    load,
-    recorded_of,
-    save,
-    sealed,
-    take,
-)
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, recorded_of, save, sealed, take
 from ansible.module_utils.slm_baseline.settings.state.changes import Change, apply_all
 
 from tests.support.fake_kernel import MIN_FREE, FakeKernel, add_node

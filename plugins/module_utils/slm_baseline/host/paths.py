@@ -1,0 +1,30 @@
+"""Every path of ours on a host, once. Whoever asks what this project leaves where finds it here.
+
+Drop-ins and units carry our mark and stand in the system's own folders (settings/boot, first_token/unit_files.py).
+"""
+
+from __future__ import annotations
+
+STATE = "/var/lib/slm-baseline"
+"""What must outlive a reboot: prior state, samples, recorded starts."""
+SNAPSHOT = f"{STATE}/snapshot.json"
+ARCHIVE = f"{STATE}/archive"
+INSTALL_DIRS = f"{STATE}/homes.json"
+"""Which folders the measurement was installed in, so that a purge finds each."""
+RUNS = f"{STATE}/runs"
+SWEEP_PLAN = f"{RUNS}/sweep.json"
+
+FIRST_TOKEN = f"{STATE}/first-token"
+PROGRAMS = f"{FIRST_TOKEN}/bin"
+TARGETS = f"{FIRST_TOKEN}/targets"
+
+VOLATILE = "/run/slm-baseline"
+"""What a reboot must take with it."""
+LEASE = f"{VOLATILE}/lease.json"
+LOCK = f"{VOLATILE}/lock"
+SWEEP_PRIOR = f"{VOLATILE}/sweep-prior.json"
+"""What a sweep found before its arms changed anything; the same document as a snapshot, gone once it is restored.
+
+Arms set run-time values alone. A reboot undoes these, and must take their prior state with them: on disk it would wait
+there to put old values over whatever was set since.
+"""
