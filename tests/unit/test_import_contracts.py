@@ -31,6 +31,7 @@ CONTRACTS = {
         "audit": {"documents", "statistics", "render"},
         "sweep": {"documents", "statistics", "render"},
         "fleet": {"documents", "statistics", "render"},
+        "console": {"documents", "statistics", "render"},
     },
 }
 

@@ -1,0 +1,118 @@
+"""Names that a user gave and nothing knows: of variables and of tags, with the name that was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+OWN_PREFIXES = ("first_token_", "hugepages_", "hugetlbfs_", "memory_snapshot_", "slm_", "thp_")
+"""Prefixes that are this project's alone: every variable with one of them must be known.
+
+`audit_`, `baseline_`, `fleet_`, `report_`, `rollback_`, `sweep_` and `tuning_` are words that others use too. With one
+of these, as with no prefix at all, a variable is only refused where it is a slip of the keyboard away from one of ours.
+"""
+OTHERS = "slm_other_variables"
+"""The variable in which a user lists names, or patterns such as thp_site_*, that are another project's."""
+ALWAYS_TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A name that nothing knows, where it stands, and the known name that is nearest, or None."""
+
+    name: str
+    where: str
+    meant: str | None
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        return f"{self.name}{place}" + (f"; did you mean {self.meant}?" if self.meant else ".")
+
+
+def known_variables(specifications: Iterable[Mapping[str, Any]], plays: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Every variable that roles document in their argument_specs, and that the project's own plays give values to."""
+    names = {OTHERS}
+    for specification in specifications:
+        for entry in specification["argument_specs"].values():
+            names.update(entry.get("options", {}))
+    for play in plays:
+        names.update(play.get("vars") or {})
+    return frozenset(names)
+
+
+def read_known(home: Path) -> frozenset[str]:
+    """The known variables of the project, or collection, in this folder."""
+    documented = [*home.glob("roles/*/meta/argument_specs.yml"), home / "playbooks/meta/argument_specs.yml"]
+    plays = [play for path in home.glob("playbooks/*.yml") for play in _load(path)]
+    shared = [{"vars": _load(path)} for path in home.glob("playbooks/vars/*.yml")]
+    return known_variables(map(_load, documented), [*plays, *shared])
+
+
+def _load(path: Path) -> Any:
+    # Not by Ansible's loader: what it reads here would be no template when a play reads it later.
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def unknown_variables(
+    given: Iterable[tuple[str, str]], known: Collection[str], others: Collection[str] = ()
+) -> list[Unknown]:
+    """The variables, as pairs of name and place, that are ours by prefix or by a slip, and that nothing knows."""
+    found: dict[str, Unknown] = {}
+    for name, where in given:
+        if name in known or name in found or name.startswith(("ansible_", "_")):
+            continue
+        if any(fnmatchcase(name, pattern) for pattern in others):
+            continue
+        is_ours = _plain(name).startswith(OWN_PREFIXES)
+        meant = nearest(name, known, most=3 if is_ours else 2)
+        if is_ours or meant:
+            found[name] = Unknown(name, where, meant)
+    return list(found.values())
+
+
+def unknown_tags(asked: Iterable[str], known: Collection[str]) -> list[Unknown]:
+    """The tags of --tags and --skip-tags that no task has."""
+    return [
+        Unknown(tag, "", nearest(tag, known, most=3)) for tag in asked if tag not in known and tag not in ALWAYS_TAGS
+    ]
+
+
+def nearest(name: str, known: Collection[str], most: int = 2) -> str | None:
+    """The known name that is fewest slips away, where that is `most` at most and a slip in five letters; else None."""
+    plain = _plain(name)
+    letters = set(plain)
+    best: tuple[int, str] | None = None
+    for candidate in sorted(known):
+        limit = min(most, 1 + len(candidate) // 7)
+        # Each slip changes two letters of the sets at most: that spares nearly every comparison.
+        if abs(len(plain) - len(candidate)) > limit or len(letters ^ set(candidate)) > 2 * limit:
+            continue
+        slips = count_slips(plain, candidate)
+        if slips <= limit and (best is None or slips < best[0]):
+            best = slips, candidate
+    return best[1] if best else None
+
+
+def count_slips(name: str, other: str) -> int:
+    """How many letters are missing, too many, wrong, or swapped with their neighbour (optimal string alignment)."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for row, letter in enumerate(name, start=1):
+        line = [row]
+        for column, wanted in enumerate(other, start=1):
+            slips = min(last[column] + 1, line[-1] + 1, last[column - 1] + (letter != wanted))
+            if row > 1 and column > 1 and letter == other[column - 2] and name[row - 2] == wanted:
+                slips = min(slips, before[column - 2] + 1)
+            line.append(slips)
+        before, last = last, line
+    return last[-1]
+
+
+def _plain(name: str) -> str:
+    """Capitals and dashes are slips of their own, and none that counts."""
+    return name.lower().replace("-", "_")

@@ -1,0 +1,167 @@
+"""Refuses a run whose variables or tags nothing knows, before its first task: a typo leaves no setting out unseen."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: check_names
+type: notification
+short_description: Refuse variables and tags that nothing knows, before the first task
+description:
+  - Applies to the plays in C(playbooks) of this project, and to plays that use its roles.
+  - A variable with a prefix of this project's alone (first_token_, hugepages_, hugetlbfs_, memory_snapshot_, slm_,
+    thp_) must be one that a role documents. Any other variable is refused only where it is a slip away from one.
+  - C(slm_other_variables) lists names or patterns that are another project's.
+  - Ansible loads it without configuration, since it lies beside the playbooks.
+author: slm-baseline maintainers
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.callback import CallbackBase
+from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
+
+# Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+_HOME = Path(__file__).resolve().parents[1]
+_PLAYBOOKS, _ROLES = _HOME / "playbooks", _HOME / "roles"
+_EXIT_CODE = 2
+"""What ansible-playbook ends with when a host fails."""
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "notification"
+    CALLBACK_NAME = "check_names"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._checked: set[str] = set()
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Tags are the whole playbook's: one that is in no play of it selects nothing."""
+        plays = playbook.get_plays()
+        # With several playbooks a tag may be another one's, and this one has not seen these.
+        if len(context.CLIARGS["args"]) > 1 or not any(map(is_own_play, plays)):
+            return
+        from analysis.console.names import unknown_tags
+
+        known = {str(tag) for play in plays for tag in _tags(play)}
+        asked = [tag for option in ("tags", "skip_tags") for tag in context.CLIARGS[option]]
+        unknown = unknown_tags(asked, known)
+        if unknown:
+            self._refuse("tag", unknown, f"The tags here: {', '.join(sorted(known)) or 'none'}.")
+
+    def v2_playbook_on_play_start(self, play: Any) -> None:
+        # One play starts once for each of its batches.
+        if play.get_path() in self._checked or not (is_own_play(play) or any(_own_roles(play))):
+            return
+        self._checked.add(play.get_path())
+        from analysis.console.names import OTHERS, read_known, unknown_variables
+
+        manager = play.get_variable_manager()
+        loader = play.get_loader()
+        scopes = list(_scopes(play, manager, loader))
+        others = [str(name) for _, variables in scopes for name in _listed(variables.get(OTHERS))]
+        given = ((str(name), _place(name, value, where)) for where, scope in scopes for name, value in scope.items())
+        unknown = unknown_variables(given, read_known(_HOME), others)
+        if unknown:
+            self._refuse("variable", unknown, f"Where one is another project's, list it in {OTHERS}.")
+
+    def _refuse(self, what: str, unknown: Iterable[object], note: str) -> None:
+        names = " / ".join(f"unknown {what} {name}" for name in unknown)
+        self._display.error(f"{names} Nothing was read or changed. Next: correct the name. {note}", wrap_text=False)
+        # Not an exception of Ansible's: of a callback, that would be a warning.
+        raise SystemExit(_EXIT_CODE)
+
+
+def is_own_play(play: Any) -> bool:
+    """Whether a play is one of this project's playbooks, wherever it is imported."""
+    return _folder(play) == _PLAYBOOKS
+
+
+def _folder(play: Any) -> Path:
+    return Path(play.get_path().rpartition(":")[0]).resolve().parent
+
+
+def _tags(play: Any) -> Iterator[str]:
+    """Every tag of a play, of its roles and of its tasks."""
+    yield from play.tags
+    for block in play.compile():
+        yield from _tags_below(block)
+
+
+def _tags_below(item: Any) -> Iterator[str]:
+    yield from item.tags
+    for part in ("block", "rescue", "always"):
+        for below in getattr(item, part, ()) or ():
+            yield from _tags_below(below)
+
+
+def _own_roles(play: Any) -> Iterator[Any]:
+    """The roles of the play that are ours: those it lists, and those that its tasks import or include by name."""
+    for role in play.roles:
+        if Path(role._role_path).resolve().parent == _ROLES:
+            yield role
+    names = {path.name for path in _ROLES.iterdir()}
+    for task in _tasks(play):
+        name = str(getattr(task, "_role_name", None) or "")
+        if name.rpartition(".")[2] in names:
+            yield task
+
+
+def _tasks(play: Any) -> Iterator[Any]:
+    waiting = [*play.pre_tasks, *play.tasks, *play.post_tasks]
+    while waiting:
+        item = waiting.pop()
+        yield item
+        waiting += [below for part in ("block", "rescue", "always") for below in getattr(item, part, ()) or ()]
+
+
+def _scopes(play: Any, manager: Any, loader: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where variables of the play's hosts come from, by name and place; of all batches, not only of the first."""
+    yield "extra variables", manager.extra_vars
+    yield f"play {play.get_name()}", play.vars or {}
+    for path in play.get_vars_files():
+        # One whose name is a template is known once its host is.
+        if isinstance(path, str) and "{{" not in path:
+            found = loader.path_dwim_relative_stack([str(_folder(play))], "vars", path)
+            # Not kept: what is read here would be no template when the play reads it later.
+            yield path, loader.load_from_file(found, cache="none") or {}
+    for item in _own_roles(play):
+        yield f"role {item.get_name()}", {**item.vars, **getattr(item, "_role_params", {})}
+    inventory = manager._inventory
+    hosts = inventory.get_hosts(play.hosts, ignore_restrictions=True)
+    groups = {group.name: group for host in hosts for group in host.get_groups()}
+    for kind, entities in (("group", groups.values()), ("host", hosts)):
+        for entity in entities:
+            place = f"{kind} {entity.name}"
+            yield place, entity.vars
+            yield place, get_vars_from_inventory_sources(loader, inventory._sources, [entity], "task")
+            yield place, get_vars_from_path(loader, loader.get_basedir(), [entity], "task")
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as the user gave it, or one name; nothing where it is neither."""
+    return [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
+
+
+def _place(name: Any, value: Any, where: str) -> str:
+    """The file and line of a variable, where this version of Ansible knows them; else the scope."""
+    position = getattr(name, "ansible_pos", None) or getattr(value, "ansible_pos", None)
+    if position:
+        return f"{position[0]}:{position[1]}"
+    with contextlib.suppress(ImportError, AttributeError):
+        from ansible._internal._datatag._tags import Origin
+
+        origin = Origin.get_tag(name) or Origin.get_tag(value)
+        if origin and origin.path:
+            return f"{origin.path}:{origin.line_num}"
+    return where
