@@ -31,7 +31,6 @@ if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
 _HOME = Path(__file__).resolve().parents[1]
-_PLAYBOOKS, _ROLES = _HOME / "playbooks", _HOME / "roles"
 _EXIT_CODE = 2
 """What ansible-playbook ends with when a host fails."""
 
@@ -47,24 +46,27 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Tags are the whole playbook's: one that is in no play of it selects nothing."""
+        from analysis.console.names import unknown_tags
+        from analysis.console.plays import is_own, tags_of
+
         plays = playbook.get_plays()
         # With several playbooks a tag may be another one's, and this one has not seen these.
-        if len(context.CLIARGS["args"]) > 1 or not any(map(is_own_play, plays)):
+        if len(context.CLIARGS["args"]) > 1 or not any(is_own(play, _HOME) for play in plays):
             return
-        from analysis.console.names import unknown_tags
-
-        known = {str(tag) for play in plays for tag in _tags(play)}
+        known = set().union(*map(tags_of, plays))
         asked = [tag for option in ("tags", "skip_tags") for tag in context.CLIARGS[option]]
         unknown = unknown_tags(asked, known)
         if unknown:
             self._refuse("tag", unknown, f"The tags here: {', '.join(sorted(known)) or 'none'}.")
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
+        from analysis.console.names import OTHERS, read_known, unknown_variables
+        from analysis.console.plays import concerns
+
         # One play starts once for each of its batches.
-        if play.get_path() in self._checked or not (is_own_play(play) or any(_own_roles(play))):
+        if play.get_path() in self._checked or not concerns(play, _HOME):
             return
         self._checked.add(play.get_path())
-        from analysis.console.names import OTHERS, read_known, unknown_variables
 
         manager = play.get_variable_manager()
         loader = play.get_loader()
@@ -82,61 +84,20 @@ class CallbackModule(CallbackBase):
         raise SystemExit(_EXIT_CODE)
 
 
-def is_own_play(play: Any) -> bool:
-    """Whether a play is one of this project's playbooks, wherever it is imported."""
-    return _folder(play) == _PLAYBOOKS
-
-
-def _folder(play: Any) -> Path:
-    return Path(play.get_path().rpartition(":")[0]).resolve().parent
-
-
-def _tags(play: Any) -> Iterator[str]:
-    """Every tag of a play, of its roles and of its tasks."""
-    yield from play.tags
-    for block in play.compile():
-        yield from _tags_below(block)
-
-
-def _tags_below(item: Any) -> Iterator[str]:
-    yield from item.tags
-    for part in ("block", "rescue", "always"):
-        for below in getattr(item, part, ()) or ():
-            yield from _tags_below(below)
-
-
-def _own_roles(play: Any) -> Iterator[Any]:
-    """The roles of the play that are ours: those it lists, and those that its tasks import or include by name."""
-    for role in play.roles:
-        if Path(role._role_path).resolve().parent == _ROLES:
-            yield role
-    names = {path.name for path in _ROLES.iterdir()}
-    for task in _tasks(play):
-        name = str(getattr(task, "_role_name", None) or "")
-        if name.rpartition(".")[2] in names:
-            yield task
-
-
-def _tasks(play: Any) -> Iterator[Any]:
-    waiting = [*play.pre_tasks, *play.tasks, *play.post_tasks]
-    while waiting:
-        item = waiting.pop()
-        yield item
-        waiting += [below for part in ("block", "rescue", "always") for below in getattr(item, part, ()) or ()]
-
-
 def _scopes(play: Any, manager: Any, loader: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where variables of the play's hosts come from, by name and place; of all batches, not only of the first."""
+    from analysis.console.plays import folder_of, own_roles
+
     yield "extra variables", manager.extra_vars
     yield f"play {play.get_name()}", play.vars or {}
     for path in play.get_vars_files():
         # One whose name is a template is known once its host is.
         if isinstance(path, str) and "{{" not in path:
-            found = loader.path_dwim_relative_stack([str(_folder(play))], "vars", path)
+            found = loader.path_dwim_relative_stack([str(folder_of(play))], "vars", path)
             # Not kept: what is read here would be no template when the play reads it later.
             yield path, loader.load_from_file(found, cache="none") or {}
-    for item in _own_roles(play):
-        yield f"role {item.get_name()}", {**item.vars, **getattr(item, "_role_params", {})}
+    for item in own_roles(play, _HOME):
+        yield "a role here", {**item.vars, **getattr(item, "_role_params", {})}
     inventory = manager._inventory
     hosts = inventory.get_hosts(play.hosts, ignore_restrictions=True)
     groups = {group.name: group for host in hosts for group in host.get_groups()}

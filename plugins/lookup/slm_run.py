@@ -71,10 +71,10 @@ def alive() -> Iterator[list[Any]]:
     Not of those that are called ansible-playbook alone: a wrapper, `python -m ansible` or a program that uses Ansible's
     classes has another name, and a run that is not seen here would be taken for dead.
     """
-    ours = {0, os.getuid()}
+    ours, has_proc = {0, os.getuid()}, Path("/proc/self/stat").exists()
     for pid in psutil.pids():
         with contextlib.suppress(psutil.Error, OSError, ValueError):
-            if not Path("/proc/self/stat").exists():
+            if not has_proc:
                 yield identity(pid)
             # A process that may not be traced belongs to root here (proc_pid(5)).
             elif os.stat(f"/proc/{pid}").st_uid in ours:
@@ -105,12 +105,22 @@ def started_at(pid: int) -> datetime:
         return datetime.fromtimestamp(psutil.Process(pid).create_time(), UTC)
 
 
+def read_boot_id() -> str:
+    """What changes with every boot: the kernel's own word, or where there is no /proc (macOS) when it was."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return f"{platform.node()} {psutil.boot_time():.0f}"
+
+
 def controller_id(boot_id: str) -> str:
     """The same for all who see each other's processes, on one boot; empty where that cannot be told.
 
     Containers on one machine share its boot but not its processes, and users may be kept from seeing one another's;
-    user 0 of a container is another one than the host's.
+    user 0 of a container is another one than the host's. Where there is no /proc there are no such namespaces.
     """
+    if not Path("/proc/self").exists():
+        return f"{boot_id}/{os.getuid()}"
     try:
         pids, users = (os.stat(f"/proc/self/ns/{name}").st_ino for name in ("pid", "user"))
     except OSError:
@@ -122,7 +132,7 @@ def describe() -> dict[str, Any]:
     """The run's id, start, controller, and the runs alive beside it."""
     pid, ticks = identity(main_pid())
     started = started_at(pid)
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    boot_id = read_boot_id()
     mark = hashlib.sha256(f"{boot_id} {[pid, ticks]}".encode()).hexdigest()[:6]
     return {
         "id": f"{started:%Y%m%dT%H%M%SZ}-{mark}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -66,11 +67,47 @@ def test_a_controller_is_a_boot_its_namespaces_and_a_user(monkeypatch: pytest.Mo
 
 
 def test_a_controller_without_namespaces_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(path: str) -> os.stat_result:
-        raise FileNotFoundError(path)
+    stat = os.stat
+
+    def missing(path: Any, **more: Any) -> os.stat_result:
+        if str(path).startswith("/proc/self/ns/"):
+            raise FileNotFoundError(path)
+        return stat(path, **more)
 
     monkeypatch.setattr(os, "stat", missing)
     assert controller_id("b") == ""
+
+
+@pytest.fixture
+def without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control node as macOS is: nothing under /proc can be read or is there, and psutil asks the kernel otherwise."""
+    stat, read_text = os.stat, Path.read_text
+
+    def no_stat(path: Any, **more: Any) -> os.stat_result:
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return stat(path, **more)
+
+    def no_text(path: Path, *positional: Any, **more: Any) -> str:
+        if str(path).startswith("/proc"):
+            raise FileNotFoundError(path)
+        return read_text(path, *positional, **more)
+
+    monkeypatch.setattr(os, "stat", no_stat)
+    monkeypatch.setattr(Path, "read_text", no_text)
+    monkeypatch.setattr(psutil, "pids", lambda: [1, os.getpid()])
+    monkeypatch.setattr(psutil, "boot_time", lambda: 86400.2)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda process: 90000.0 + process.pid)
+
+
+@pytest.mark.usefixtures("without_proc")
+def test_a_control_node_without_proc_is_a_run_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = describe()
+    assert [run["controller"]["pid"], run["controller"]["started"]] in run["alive"]
+    assert run["controller"]["id"].endswith(f" 86400/{os.getuid()}")
+    assert describe() == run
+    monkeypatch.setattr(psutil, "boot_time", lambda: 172800.0)
+    assert describe()["controller"]["id"] != run["controller"]["id"]
 
 
 def test_outside_a_worker_this_process_is_the_run() -> None:
