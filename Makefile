@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 PLAYS := baseline audit rollback sweep report first-token
-LIVE := vm vm-all faults hostile bad-input sweep
+LIVE := vm vm-all faults hostile bad-input sweep control-nodes
 BENCHES := fidelity agreement template first-token engine one-host fleet-page
 LINTED := benchmarks files library packaging plugins tests
 TYPED := benchmarks files library packaging/collection plugins/action plugins/analysis plugins/callback \
