@@ -12,6 +12,16 @@ The packages, and whom each may import (tests/unit/test_import_contracts.py hold
     setter.py   what those that set something do besides          host, settings, module.py
 """
 
+import json
+import sys
+
+if sys.version_info < (3, 9):  # noqa: UP036 - this is where it is found out
+    found = ".".join(map(str, sys.version_info[:2]))
+    problem = f"host: wanted Python 3.9 or later; found {found}. Nothing was read or changed there. "
+    problem += "Next: name a later one in ansible_python_interpreter."
+    print(json.dumps({"failed": True, "changed": False, "msg": problem}))
+    sys.exit(1)
+
 from .zipimport_once import compile_once
 
 compile_once(__spec__)
