@@ -102,7 +102,8 @@ test-faults: .venv/dev ## kill and fail every changing system call of the setter
 test-hostile: .venv/dev ## what a hostile user of the host can do while the modules and plays run
 test-bad-input: .venv/dev ## bad input against this machine's real kernel
 test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (two minutes)
-test-faults test-hostile test-bad-input test-sweep: test-%:
+test-control-nodes: .venv/dev ## the whole job from each supported ansible-core, in environments of their own
+test-faults test-hostile test-bad-input test-sweep test-control-nodes: test-%:
 	$(BIN)/pytest tests/live/$(subst -,_,$*) $(ARGS)
 
 test-scale: .venv/dev ## audit and no-change tuning of 100, 300 and 1,000 hosts beside a ping (Debian: openssh-server)

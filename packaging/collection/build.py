@@ -107,9 +107,12 @@ def sources() -> Iterator[tuple[Path, str]]:
     """Each file to ship, from the repository's root, and where it goes in the collection."""
     for folder, target in FOLDERS.items():
         for path in sorted((ROOT / folder).rglob("*")):
-            # Links beside the playbooks serve a checkout; a collection finds its own plugins.
-            if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
+            # Folders beside the playbooks are links, which serve a checkout; a collection finds its own plugins.
+            if path.is_file() and "__pycache__" not in path.parts:
                 yield path.relative_to(ROOT), f"{target}/{path.relative_to(ROOT / folder)}"
+    # Ansible loads a callback of a collection only where it is enabled, but every one that lies beside a playbook.
+    for name in names("plugins/callback"):
+        yield Path(f"plugins/callback/{name}.py"), f"playbooks/callback_plugins/{name}.py"
     for name, target in FILES.items():
         yield Path(name), target
 

@@ -26,7 +26,7 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
-_HOME = Path(__file__).resolve().parents[1]
+_HOME = Path(__file__).resolve().parents[2]
 LEAST_CORE = (2, 16)
 """meta/runtime.yml of the collection says the same."""
 LEAST_PYTHON = (3, 11)

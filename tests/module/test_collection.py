@@ -107,9 +107,19 @@ def test_the_audit_runs_by_its_full_name(elsewhere: Elsewhere) -> None:
     assert [row["knob"] for row in host["rows"]][:1] == ["thp.enabled"]
 
 
-def test_the_callback_ends_a_run_that_reaches_no_host(elsewhere: Elsewhere) -> None:
-    audit = ("ansible-playbook", "slm.baseline.audit", "-i", "somewhere,")
-    assert elsewhere.run(*audit, ANSIBLE_CALLBACKS_ENABLED="slm.baseline.require_hosts").returncode == 2
+def test_a_run_that_reaches_no_host_ends_in_an_error(elsewhere: Elsewhere) -> None:
+    done = elsewhere.run("ansible-playbook", "slm.baseline.audit", "-i", "somewhere,")
+    assert (done.returncode, "found none in the inventory" in done.stderr) == (2, True), done.stdout + done.stderr
+
+
+def test_a_variable_that_nothing_knows_ends_in_an_error(elsewhere: Elsewhere) -> None:
+    done = elsewhere.run("ansible-playbook", "slm.baseline.audit", "-i", "hosts.json", "-e", "thp_enable=never")
+    assert (done.returncode, "did you mean thp_enabled?" in done.stderr) == (2, True), done.stdout + done.stderr
+    play = [{"import_role": {"name": "slm.baseline.thp"}, "vars": {"thp_enable": "never"}}]
+    enabled = {"ANSIBLE_CALLBACKS_ENABLED": "slm.baseline.check_names"}
+    (elsewhere.folder / "own.yml").write_text(json.dumps([{"hosts": "gpu-hosts", "tasks": play}]))
+    done = elsewhere.run("ansible-playbook", "-i", "hosts.json", "own.yml", **enabled)
+    assert (done.returncode, "did you mean thp_enabled?" in done.stderr) == (2, True), done.stdout + done.stderr
 
 
 def test_every_playbook_is_found(elsewhere: Elsewhere) -> None:

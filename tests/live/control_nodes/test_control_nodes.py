@@ -17,7 +17,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 
 from tests.conftest import REPOSITORY
-from tests.control_nodes.conftest import ControlNode
+from tests.live.control_nodes.conftest import ControlNode
 from tests.support.fakes import put
 
 MODULES = ("memory_info", "thp", "hugepages", "hugetlbfs", "run_lease", "memory_snapshot", "first_token")
@@ -113,7 +113,7 @@ def test_the_collection_is_installed_shown_and_checked(node: ControlNode, tmp_pa
 
     (tmp_path / "home").mkdir()
     (tmp_path / "hosts.json").write_text(json.dumps({"gpu-hosts": {"hosts": {"one": LOCAL}}}))
-    run(node.bin / "python", next(REPOSITORY.glob("**/collection/build.py")), tmp_path / "build")
+    run(node.bin / "python", REPOSITORY / "packaging/collection/build.py", tmp_path / "build")
     (artifact,) = (tmp_path / "build").glob("slm-baseline-*.tar.gz")
     run("ansible-galaxy", "collection", "install", "--offline", artifact)
     shutil.rmtree(tmp_path / "build")

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import REPOSITORY
 
 CACHE = REPOSITORY / ".cache/control-nodes"
-LOCK = next(REPOSITORY.glob("**/requirements/control.in"))
+LOCK = REPOSITORY / "packaging/requirements/control.in"
 CORES = {
     "2.16": ("2.16.19", ("3.11", "3.12")),
     "2.17": ("2.17.14", ("3.11", "3.12")),
