@@ -85,9 +85,7 @@ def copy_tree(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "room", help="a folder or file of the product"
-    )
+    parser.add_argument("room", help="a folder or file of the product")
     parser.add_argument("--sample", type=int, default=60, help="mutations to try")
     parser.add_argument("--seed", type=int, default=1, help="another seed draws another sample")
     parser.add_argument("--tests", nargs="+", help="the tests to run, if not those beside the room")
