@@ -9,10 +9,28 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+_LINE_EACH = ("samples", "measurements")
+"""Lists of a document whose entries have a line each: hundreds of entries of a hundred fields each."""
+
 
 def as_json(value: object) -> str:
-    """Indented JSON in the document's own order; ValueError for NaN and infinities, which JSON has no word for."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Write indented JSON in the document's own order, one sample a line; ValueError for NaN and infinities."""
+    if not isinstance(value, Mapping):
+        return _dumps(value, indent=2) + "\n"
+    entries = [f"  {_dumps(str(name))}: {_indented(str(name), part)}" for name, part in value.items()]
+    return "{\n" + ",\n".join(entries) + "\n}\n" if entries else "{}\n"
+
+
+def _indented(name: str, part: object) -> str:
+    """Write one entry of a document, two spaces deep."""
+    if name in _LINE_EACH and isinstance(part, list) and part:
+        return "[\n" + ",\n".join(f"    {_dumps(one)}" for one in part) + "\n  ]"
+    # No text of JSON holds an end of line of its own.
+    return _dumps(part, indent=2).replace("\n", "\n  ")
+
+
+def _dumps(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def folder_name(host: str) -> str:
