@@ -111,6 +111,13 @@ competitors:
   returned: always
   type: list
   elements: dict
+possible_writers:
+  description: >-
+    What a script or a tool may write, and what the next boot's command line will say, in the form of RV(competitors).
+    Notes: they refuse nothing and are no drift.
+  returned: always
+  type: list
+  elements: dict
 problem:
   description: The error in parts (knob, wanted, found, why, next_step).
   returned: failure
@@ -126,13 +133,13 @@ from ansible.module_utils.slm_baseline.host.lease import release
 from ansible.module_utils.slm_baseline.host.paths import TARGETS
 from ansible.module_utils.slm_baseline.host.validate import Option
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
-from ansible.module_utils.slm_baseline.settings.audit.conflicts import Conflict
-from ansible.module_utils.slm_baseline.settings.audit.survey import competitors_of, judge
+from ansible.module_utils.slm_baseline.settings.audit.conflicts.conflict import Conflict
+from ansible.module_utils.slm_baseline.settings.audit.survey import conflicts_of, judge
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import unreadable_mounts
 from ansible.module_utils.slm_baseline.settings.kinds.registry import Wanted, parse_wanted, values_of
 
 
-def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, competitors: Sequence[Conflict]) -> bool:
+def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, conflicts: Sequence[Conflict]) -> bool:
     """Whether anything is to be done; SettingError where it cannot or must not be."""
     from ansible.module_utils.slm_baseline.settings.apply.preflight import guarded, preflight
     from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
@@ -145,7 +152,7 @@ def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, competitors: S
 
         place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
         guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, place))
-    return preflight(host, guarded(wanted, guard), competitors)
+    return preflight(host, guarded(wanted, guard), conflicts)
 
 
 def main() -> None:
@@ -175,11 +182,11 @@ def main() -> None:
         """Imports late what only some uses need: a host compiles all that is imported, at every task."""
         given = module.params
         wanted, pending = parse_wanted(host, given), None
-        competitors, tolerate = competitors_of(host, wanted), given["tolerate_competitors"]
+        conflicts, tolerate = conflicts_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
-            pending = _preflight(host, given, wanted, [] if tolerate else competitors)
-        judged = judge(host, wanted, competitors, tolerate)
+            pending = _preflight(host, given, wanted, [] if tolerate else conflicts)
+        judged = judge(host, wanted, conflicts, tolerate)
         if pending is False:
             # What no setter would change is still for the play to tell.
             pending = any(row["verdict"] != "clean" for row in judged["rows"])

@@ -22,8 +22,8 @@ from ansible.module_utils.slm_baseline.measuring import store
 from ansible.module_utils.slm_baseline.measuring.loader import events as loader_events
 from ansible.module_utils.slm_baseline.measuring.model import safetensors
 from ansible.module_utils.slm_baseline.measuring.probes import gpu, host_facts, noise, process_memory
-from ansible.module_utils.slm_baseline.settings.audit import conflicts as competitors
 from ansible.module_utils.slm_baseline.settings.audit import drift
+from ansible.module_utils.slm_baseline.settings.audit.conflicts.find import find_conflicts
 from ansible.module_utils.slm_baseline.settings.boot import mount_units, tmpfiles
 from ansible.module_utils.slm_baseline.settings.kernel import hugetlb, hugetlbfs, knobs
 from ansible.module_utils.slm_baseline.settings.kinds import mounts, pools, registry, thp
@@ -102,7 +102,7 @@ def _scan(path: str, *more: tuple[str, str]) -> Callable[[str], object]:
         for other, content in more:
             _with_file(other, content)
         try:
-            found = competitors.find_conflicts(host, registry.values_of(wanted), DEFAULT_PAGE)
+            found = find_conflicts(host, registry.values_of(wanted), DEFAULT_PAGE)
             json.dumps([writer.as_dict() for writer in found])
             return drift.drift_rows(host, wanted, found)
         finally:

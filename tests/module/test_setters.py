@@ -481,12 +481,12 @@ def test_held_pages_make_the_rollback_incomplete_until_they_are_let_go(kernel: F
 
 def test_memory_info_tells_all_and_judges(kernel: FakeKernel, run: Run) -> None:
     run("thp", enabled="always", run=RUN)
-    put(kernel.root, "/etc/sysctl.conf", "vm.nr_hugepages=5\n")
+    put(kernel.root, "/etc/sysctl.d/9.conf", "vm.nr_hugepages=5\n")
     put(kernel.root, "/proc/self/mountinfo", f"{MOUNTINFO}9 27 0:9 / /mnt/h rw - hugetlbfs h rw,pagesize=2M\n")
     result = run("memory_info", thp={"enabled": "always"}, pools=[{"size": "2M", "count": 8}])
     verdicts = {row["knob"]: row["verdict"] for row in result["rows"]}
     assert verdicts == {"thp.enabled": "clean", "hugepages.2M": "drift"}
-    assert result["competitors"][0]["path"] == "/etc/sysctl.conf"
+    assert result["competitors"][0]["path"] == "/etc/sysctl.d/9.conf"
     assert result["memory"]["numa"] == [{"node": 0, "total_bytes": 16384000 * 1024, "free_bytes": 12000000 * 1024}]
     assert result["memory"]["values"]["hugetlbfs./mnt/h"] == "pagesize=2M,mode=0755,uid=0,gid=0"
     assert result["memory"]["snapshot"] is True
@@ -494,10 +494,10 @@ def test_memory_info_tells_all_and_judges(kernel: FakeKernel, run: Run) -> None:
 
 
 def test_preflight_names_the_competitor_unless_it_is_tolerated(kernel: FakeKernel, run: Run) -> None:
-    put(kernel.root, "/etc/sysctl.conf", "vm.nr_hugepages=5\n")
+    put(kernel.root, "/etc/sysctl.d/9.conf", "vm.nr_hugepages=5\n")
     arguments = {"pools": [{"size": "2M", "count": 8}], "preflight": True}
     result = run("memory_info", **arguments)
-    assert result["problem"]["found"] == "sysctl sets hugepages.2M to 5 at /etc/sysctl.conf:1"
+    assert result["problem"]["found"] == "sysctl sets hugepages.2M to 5 at /etc/sysctl.d/9.conf:1"
     assert not run("memory_info", tolerate_competitors=True, **arguments).get("failed")
     assert run("hugepages", pools=arguments["pools"])["changed"]
     tolerated = run("memory_info", tolerate_competitors=True, **arguments)

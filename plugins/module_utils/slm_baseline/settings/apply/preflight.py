@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...host.errors import SettingError
 from ...host.files import Host
 from ...host.paths import SWEEP_PRIOR
-from ..audit.conflicts import Conflict
+from ..audit.conflicts.conflict import Conflict
 from ..kinds.kind import Kind
 from ..kinds.memory_guard import Guard
 from ..kinds.pools import Pools
@@ -21,10 +21,10 @@ def guarded(wanted: Wanted, guard: Guard) -> list[Kind]:
     return [replace(kind, guard=guard) if isinstance(kind, Pools) else kind for kind in wanted]
 
 
-def preflight(host: Host, wanted: Wanted, competitors: Sequence[Conflict]) -> bool:
+def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict]) -> bool:
     """Whether anything is to be done on this host for the wanted tuning to be in force and kept. Reads only.
 
-    Raises the first reason why it cannot or must not be applied, `competitors` last.
+    Raises the first reason why it cannot or must not be applied; certain `conflicts` come last, the others are none.
     """
     prior = load(host)
     values = values_of(wanted)
@@ -40,12 +40,13 @@ def preflight(host: Host, wanted: Wanted, competitors: Sequence[Conflict]) -> bo
         )
     for kind in wanted:
         kind.check(host, recorded_of(prior, kind.key))
-    if competitors:
-        first = competitors[0]
+    certain = [conflict for conflict in conflicts if conflict.certain]
+    if certain:
+        first = certain[0]
         raise SettingError(
             first.knob,
             values.get(first.knob, "one writer"),
-            "; ".join(map(str, competitors)),
+            "; ".join(map(str, certain)),
             "Of two writers of one knob, the last one to run wins.",
             "remove that setting (for TuneD: switch the profile or override it there), or, if you know that ours runs "
             "last, set tuning_tolerate_competitors: true.",

@@ -10,7 +10,7 @@ from ...host.files import Host
 from ...host.systemd import UNITS
 from ..kernel.hugetlb import default_page_bytes
 from ..kinds.registry import KINDS, Wanted, boot_values, persisted_values, read_values, values_of
-from .conflicts import Conflict
+from .conflicts.conflict import Conflict, affects
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,11 @@ class Row:
     detail: str
 
 
-def drift_rows(host: Host, wanted: Wanted, competitors: Sequence[Conflict]) -> list[Row]:
+def drift_rows(host: Host, wanted: Wanted, conflicts: Sequence[Conflict]) -> list[Row]:
     """A row for every wanted knob, and one for each that a drop-in of ours still sets though nobody wants it.
 
-    A knob with one of the `competitors` has drifted: what holds now need not hold tomorrow.
+    A knob that one of the `conflicts` writes has drifted: what holds now need not hold tomorrow. Who writes a pool as a
+    whole moves the pages of its nodes too.
     """
     persisted = persisted_values(host)
     boot = boot_values(host.read_or_none("/proc/cmdline") or "", default_page_bytes(host))
@@ -45,7 +46,7 @@ def drift_rows(host: Host, wanted: Wanted, competitors: Sequence[Conflict]) -> l
             details.append(f"{knob} is {runtime.get(knob) or 'absent'}, should be {value}")
         if kept != value:
             details.append(_persistence_detail(knob, kept, value, source))
-        details += [str(writer) for writer in competitors if writer.knob == knob]
+        details += [str(writer) for writer in conflicts if writer.certain and affects(writer.knob, knob)]
         rows.append(
             Row(
                 knob,

@@ -52,7 +52,6 @@ _SYSCTLS = ("/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy")
 _FILE = re.compile(
     rf"(?:{HUGEPAGES}|{NODES}/node(?P<node>[0-9]+)/hugepages)/hugepages-(?P<size>[0-9]+)kB/nr_hugepages", re.ASCII
 )
-_DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -146,19 +145,14 @@ class Pools:
 
     @classmethod
     def boot_values(cls, words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
-        """`hugepages=` counts pages of the `hugepagesz=` before it, else of the default; `1:4,2:8` counts by node."""
-        values = {}
-        size = default_page_bytes
+        """What is reserved at boot: see `parse_reservations`. `sysctl.vm.nr_hugepages=` is applied last, by init's start."""
+        default = next((size_or(value, 0) for key, value in words if key == "default_hugepagesz"), 0)
+        values = parse_reservations(words, default_page_bytes)
         for key, value in words:
-            if key == "default_hugepagesz":
-                size = size_or(value, size)
-        for key, value in words:
-            if key == "hugepagesz":
-                size = size_or(value, size)
-            elif key == "hugepages":
-                for item in value.split(","):
-                    node, colon, count = item.rpartition(":")
-                    values[pool_name(size, int(node) if colon and _DIGITS.fullmatch(node) else None)] = count
+            if key.replace("/", ".").startswith("sysctl.vm.nr_hugepages") and is_number(value):
+                whole_pool = pool_name(default or default_page_bytes)
+                values = {name: count for name, count in values.items() if not _is_part_of(name, whole_pool)}
+                values[whole_pool] = value
         return values
 
     @classmethod
@@ -222,6 +216,70 @@ class Pools:
 
     def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
         return [POOLS_DROPIN], []
+
+
+def parse_reservations(words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
+    """Pages by pool as the parameters of a command line reserve them: `hugepages_setup` and its like in mm/hugetlb.c.
+
+    `hugepages=` counts pages of the `hugepagesz=` before it, else of the default size. A second count for one size, a
+    second `hugepagesz=` of one size, and the count behind it are ignored. `0:2,1:4` counts by node.
+    """
+    default = default_page_bytes
+    counted: dict[int | None, dict[int | None, str]] = {}
+    seen: set[int] = set()
+    # `size` is the last valid one; `last` what was counted last, None for a count that no size stands before.
+    size, is_valid, has_default = 0, True, False
+    last: int | None = -1
+    for key, value in words:
+        if key == "default_hugepagesz":
+            is_valid = not has_default and _is_page_size(value)
+            if is_valid:
+                size = default = size_or(value, 0)
+                has_default = True
+                seen.add(size)
+                if None in counted:
+                    counted[size] = counted.pop(None)
+        elif key == "hugepagesz":
+            given = size_or(value, 0)
+            # The default size may be named once more, as long as nobody has counted it.
+            is_new = given not in seen or (has_default and given == default and given not in counted)
+            is_valid = _is_page_size(value) and is_new
+            if is_valid:
+                size = given
+                seen.add(size)
+        elif key == "hugepages":
+            target = size if seen else None
+            counts = _counts(value) if is_valid and target != last else {}
+            if counts:
+                counted[target], last = counts, target
+            is_valid = True
+    # A count before any size is the default's, and wins over an explicit one.
+    if None in counted:
+        counted[default] = counted.pop(None)
+    return {pool_name(size, node): count for size, counts in counted.items() if size for node, count in counts.items()}
+
+
+def _is_page_size(text: str) -> bool:
+    size = size_or(text, 0)
+    return size > 0 and not size & (size - 1)
+
+
+def _counts(text: str) -> dict[int | None, str]:
+    """A count, or counts by node: the digits that a text begins with, and none where it begins otherwise."""
+    if ":" not in text:
+        match = re.match(r"[0-9]{1,19}", text, re.ASCII)
+        return {None: match[0]} if match else {}
+    counts: dict[int | None, str] = {}
+    for item in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,19})", item, re.ASCII)
+        if not match:
+            break
+        counts[int(match[1])] = match[2]
+    return counts
+
+
+def _is_part_of(name: str, whole_pool: str) -> bool:
+    return name.rpartition(".")[2] == whole_pool.rpartition(".")[2]
 
 
 def parse_pools(settings: object) -> list[PoolSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from ...host.errors import SettingError
@@ -18,6 +19,8 @@ KINDS: tuple[type[Kind], ...] = (Thp, Pools, Overcommit, Mounts)
 
 Restoring goes the other way round.
 """
+
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
 
 Wanted = Sequence[Kind]
 """A user's whole tuning, or that of one role: at most one of each kind."""
@@ -45,9 +48,23 @@ def knob_of(target: str, default_page_bytes: int) -> str | None:
 
 def boot_values(text: str, default_page_bytes: int) -> dict[str, str]:
     """Knobs that a kernel command line sets; Documentation/admin-guide/kernel-parameters.txt."""
-    parts = [word.partition("=") for word in text.split()]
-    words = [(name, value) for name, _, value in parts]
+    words = command_line_words(text)
     return {knob: value for kind in KINDS for knob, value in kind.boot_values(words, default_page_bytes).items()}
+
+
+def command_line_words(text: str) -> list[tuple[str, str]]:
+    """Names and values of a kernel command line, as next_arg of lib/cmdline.c parts them.
+
+    Double quotes hold a value together, a dash in a name is an underscore (kernel/params.c), and what stands behind
+    `--` is for init alone.
+    """
+    words = []
+    for word in _WORD.findall(text):
+        if word == "--":
+            break
+        name, _, value = word.strip('"').partition("=")
+        words.append((name.replace("-", "_"), value.strip('"')))
+    return words
 
 
 def persisted_values(host: Host) -> dict[str, tuple[str, str]]:

@@ -63,7 +63,8 @@ class Thp:
     def boot_values(cls, words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
         values = {}
         for key, value in words:
-            if key == "transparent_hugepage":
+            # The kernel ignores any other word (setup_transparent_hugepage in mm/huge_memory.c).
+            if key == "transparent_hugepage" and value in ("always", "madvise", "never"):
                 values["thp.enabled"] = value
             elif key == "transparent_hugepage_shmem":
                 values["thp.shmem_enabled"] = value

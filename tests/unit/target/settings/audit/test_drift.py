@@ -7,7 +7,7 @@ import os
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.audit.drift import Row, drift_rows
-from ansible.module_utils.slm_baseline.settings.audit.survey import competitors_of
+from ansible.module_utils.slm_baseline.settings.audit.survey import conflicts_of
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text, wants_path
 from ansible.module_utils.slm_baseline.settings.boot.tmpfiles import DROPIN_MARK, tmpfiles_text
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
@@ -41,7 +41,7 @@ def tuned(fake_host: Host) -> Host:
 
 
 def rows(host: Host, wanted: Wanted = WANTED) -> dict[str, Row]:
-    return {row.knob: row for row in drift_rows(host, wanted, competitors_of(host, wanted))}
+    return {row.knob: row for row in drift_rows(host, wanted, conflicts_of(host, wanted))}
 
 
 def drift(host: Host, wanted: Wanted = WANTED) -> dict[str, str]:

@@ -11,7 +11,7 @@ from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import SNAPSHOT
 from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
-from ansible.module_utils.slm_baseline.settings.audit.conflicts import find_conflicts
+from ansible.module_utils.slm_baseline.settings.audit.conflicts.find import find_conflicts
 from ansible.module_utils.slm_baseline.settings.audit.drift import drift_rows
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import OVERCOMMIT_DROPIN, Overcommit, parse_overcommit
 from ansible.module_utils.slm_baseline.settings.rollback.rollback import roll_back

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.audit.conflicts import find_conflicts
+from ansible.module_utils.slm_baseline.settings.audit.conflicts.find import find_conflicts
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN
@@ -16,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.fakes import put
+from tests.unit.target.settings import conflict_cases
+from tests.unit.target.settings.conflict_cases import CASES, PAGE, Case, page, short
 
 MIB2 = 2 << 20
 THP = "/sys/kernel/mm/transparent_hugepage"
@@ -72,7 +75,36 @@ def test_kernel_files_by_their_flat_names(target: str, knob: str | None) -> None
         ),
         ("thp_anon=16K-64K:madvise", {f"thp.sizes.{size}kB.enabled": "madvise" for size in (16, 32, 64)}),
         ("thp_anon=big:always", {}),
-        ("hugepages=²:4", {"hugepages.2M": "4"}),
+        ("hugepages=²:4", {}),
+        ("hugepages=7 hugepages=9", {"hugepages.2M": "7"}),
+        ("hugepagesz=1G hugepages=2 hugepagesz=1G hugepages=4", {"hugepages.1G": "2"}),
+        ("hugepagesz=1G hugepages=2 hugepagesz=1G hugepages=4 hugepages=5", {"hugepages.1G": "2"}),
+        ("hugepagesz=1G hugepagesz=2M hugepages=4", {"hugepages.2M": "4"}),
+        ("hugepagesz=3M hugepages=4", {}),
+        ("hugepagesz=nonsense hugepages=4 hugepages=5", {"hugepages.2M": "5"}),
+        ("hugepages=7 default_hugepagesz=1G", {"hugepages.1G": "7"}),
+        (
+            "default_hugepagesz=1G hugepagesz=1G hugepages=2 hugepagesz=2M hugepages=8",
+            {"hugepages.1G": "2", "hugepages.2M": "8"},
+        ),
+        ("default_hugepagesz=1G hugepages=2 hugepagesz=1G hugepages=8", {"hugepages.1G": "2"}),
+        ("default_hugepagesz=1G default_hugepagesz=2M hugepages=3", {}),
+        ("hugepages=7 hugepagesz=2M hugepages=9", {"hugepages.2M": "7"}),
+        ("hugepages=0:2,x", {"hugepages.node0.2M": "2"}),
+        ("hugepages=4pages", {"hugepages.2M": "4"}),
+        ("hugepages=-4", {}),
+        ("sysctl.vm.nr_hugepages=5 hugepages=7", {"hugepages.2M": "5"}),
+        ("sysctl.vm/nr_hugepages=5 hugepages=0:7", {"hugepages.2M": "5"}),
+        (
+            "default_hugepagesz=1G sysctl.vm.nr_hugepages=5 hugepagesz=2M hugepages=4",
+            {"hugepages.1G": "5", "hugepages.2M": "4"},
+        ),
+        ("sysctl.vm.nr_hugepages=many", {}),
+        ("transparent-hugepage=never", {"thp.enabled": "never"}),
+        ("transparent_hugepage=never transparent_hugepage=always", {"thp.enabled": "always"}),
+        ("transparent_hugepage=off", {}),
+        ('x="a hugepages=3" "hugepages=4"', {"hugepages.2M": "4"}),
+        ("quiet -- hugepages=3", {}),
     ],
 )
 def test_golden_command_lines(cmdline: str, values: dict[str, str]) -> None:
@@ -89,6 +121,17 @@ def test_any_command_line_gives_names_and_text(text: str) -> None:
     for knob, value in boot_values(text, MIB2).items():
         assert knob.startswith(("thp.", "hugepages."))
         assert isinstance(value, str)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_each_place_is_read_as_its_own_program_reads_it(case: Case, tmp_path: Path) -> None:
+    conflicts = conflict_cases.found(case, tmp_path)
+    assert [short(one) for one in conflicts if one.certain] == list(case.certain)
+    assert [short(one) for one in conflicts if not one.certain] == list(case.possible)
+
+
+def test_the_page_says_what_is_found() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.unit.target.settings.conflict_cases"
 
 
 def test_a_host_with_no_other_writer_has_no_competitor(fake_host: Host) -> None:
@@ -109,19 +152,18 @@ def test_our_own_files_do_not_compete(fake_host: Host) -> None:
         ("/etc/tmpfiles.d/x.conf", f"w {THP}/enabled - - - - madvise\n", []),
         ("/etc/sysctl.d/9.conf", "# vm.nr_hugepages=1\n\nvm.nr_hugepages = 512\n", [("hugepages.2M", "512", 3)]),
         ("/etc/sysctl.d/9.conf", "-vm/nr_hugepages=512\n", [("hugepages.2M", "512", 1)]),
-        ("/etc/sysctl.conf", "vm.nr_hugepages=512\n", [("hugepages.2M", "512", 1)]),
-        ("/etc/sysctl.conf", "vm.nr_hugepages=1024\nvm.swappiness=1\n", []),
+        ("/etc/sysctl.d/9.conf", "vm.nr_hugepages=1024\nvm.swappiness=1\n", []),
         ("/etc/sysfs.conf", "kernel/mm/transparent_hugepage/enabled = never\n", [("thp.enabled", "never", 1)]),
         ("/proc/cmdline", "transparent_hugepage=never hugepages=1024\n", [("thp.enabled", "never", 1)]),
         (
             "/etc/fstab",
             "# huge\nnone\t/mnt/huge hugetlbfs mode=0700 0 0\nnone /mnt/other hugetlbfs defaults 0 0\n",
-            [("hugetlbfs./mnt/huge", "mode=0700", 2)],
+            [("hugetlbfs./mnt/huge", "pagesize=2M,mode=0700,uid=0,gid=0", 2)],
         ),
         (
             "/etc/systemd/system/mnt-huge.mount",
             "[Mount]\nWhere=/mnt/huge\nType=hugetlbfs\n",
-            [("hugetlbfs./mnt/huge", None, 2)],
+            [("hugetlbfs./mnt/huge", "pagesize=2M,mode=0755,uid=0,gid=0", 2)],
         ),
         ("/etc/rc.local", f"#!/bin/sh\necho never > {THP}/enabled\n", [("thp.enabled", "never", 2)]),
         ("/etc/rc.local", f"echo madvise | tee {THP}/enabled {THP}/defrag\n", []),
@@ -144,7 +186,7 @@ def test_our_own_files_do_not_compete(fake_host: Host) -> None:
 def test_each_kind_of_writer_with_file_and_line(
     fake_host: Host, path: str, text: str, expected: list[tuple[str, str | None, int]]
 ) -> None:
-    put(fake_host.root, path, text)
+    put(fake_host.root, path, text, 0o755)
     assert found(fake_host) == [(knob, value, f"{path}:{line}") for knob, value, line in expected]
 
 
@@ -155,8 +197,8 @@ def test_a_masked_sysctl_file_does_not_count(fake_host: Host) -> None:
 
 
 def test_a_pool_as_a_whole_and_by_node_move_the_same_pages(fake_host: Host) -> None:
-    put(fake_host.root, "/etc/sysctl.conf", "vm.nr_hugepages=5\n")
-    assert found(fake_host, {"hugepages.node1.2M": "7"}) == [("hugepages.2M", "5", "/etc/sysctl.conf:1")]
+    put(fake_host.root, "/etc/sysctl.d/9.conf", "vm.nr_hugepages=5\n")
+    assert found(fake_host, {"hugepages.node1.2M": "7"}) == [("hugepages.2M", "5", "/etc/sysctl.d/9.conf:1")]
     assert found(fake_host, {"hugepages.node1.1G": "7", "hugepages.1G": "7"}) == []
 
 
@@ -199,7 +241,7 @@ def test_a_continued_exec_line_is_read_whole(fake_host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("timer", "name"), [("", "x.timer"), ("[Timer]\nUnit=x.service\n", "y.timer"), ("[Path]\n", "x.path")]
+    ("timer", "name"), [("[Timer]\n", "x.timer"), ("[Timer]\nUnit=x.service\n", "y.timer"), ("[Path]\n", "x.path")]
 )
 def test_what_an_enabled_timer_starts_competes(fake_host: Host, timer: str, name: str) -> None:
     put(fake_host.root, UNIT, f"[Service]\nExecStart=/bin/sh -c '{NEVER}'\n")
@@ -237,11 +279,14 @@ def test_a_script_that_a_unit_calls_competes(fake_host: Host) -> None:
     assert found(fake_host) == [("thp.enabled", "never", "/opt/tune.sh:2")]
 
 
-@pytest.mark.parametrize("path", ["/var/spool/cron/crontabs/root", "/etc/cron.daily/thp"])
-def test_roots_crontab_and_the_scripts_it_calls_compete(fake_host: Host, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "schedule"), [("/var/spool/cron/crontabs/root", "0 4 * * * "), ("/etc/cron.daily/thp", "#!/bin/sh\n")]
+)
+def test_roots_crontab_and_the_scripts_it_calls_compete(fake_host: Host, path: str, schedule: str) -> None:
     put(fake_host.root, "/root/night.sh", f"{NEVER}\n")
-    put(fake_host.root, path, f"0 4 * * * echo 7 > {POOL}; sh /root/night.sh\n")
-    assert found(fake_host) == [("hugepages.2M", "7", f"{path}:1"), ("thp.enabled", "never", "/root/night.sh:1")]
+    put(fake_host.root, path, f"{schedule}echo 7 > {POOL}; sh /root/night.sh\n", 0o755)
+    line = schedule.count("\n") + 1
+    assert found(fake_host) == [("hugepages.2M", "7", f"{path}:{line}"), ("thp.enabled", "never", "/root/night.sh:1")]
 
 
 def test_a_glob_of_tmpfiles_means_each_file_and_wins_over_ours(fake_host: Host) -> None:
@@ -302,7 +347,7 @@ def test_the_last_of_several_active_profiles_wins(fake_host: Host) -> None:
 
 
 def test_profiles_that_include_each_other_come_to_an_end(fake_host: Host) -> None:
-    tuned(fake_host, "a", {"a": "[main]\ninclude=b\n", "b": f"[main]\ninclude=a,gone ../../etc\n{THROUGHPUT}"})
+    tuned(fake_host, "a", {"a": "[main]\ninclude=b\n", "b": f"[main]\ninclude=a\n{THROUGHPUT}"})
     assert [knob for knob, _, _ in found(fake_host)] == ["thp.enabled"]
 
 
@@ -312,16 +357,16 @@ def test_tuned_that_is_neither_running_nor_enabled_does_not_compete(fake_host: H
 
 
 def test_a_competitor_reads_as_a_sentence(fake_host: Host) -> None:
-    put(fake_host.root, "/etc/sysctl.conf", "vm.nr_hugepages=5\n")
+    put(fake_host.root, "/etc/sysctl.d/9.conf", "vm.nr_hugepages=5\n")
     (writer,) = find_conflicts(fake_host, WANTED, MIB2)
-    assert str(writer) == "sysctl sets hugepages.2M to 5 at /etc/sysctl.conf:1"
+    assert str(writer) == "sysctl sets hugepages.2M to 5 at /etc/sysctl.d/9.conf:1"
     assert writer.as_dict()["detail"] == str(writer)
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_no_text_in_any_file_is_too_odd(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("odd")
-    for path in ("/etc/sysctl.conf", "/etc/fstab", "/etc/rc.local", "/proc/cmdline", "/etc/tmpfiles.d/a.conf"):
+    for path in ("/etc/sysctl.d/9.conf", "/etc/fstab", "/etc/rc.local", "/proc/cmdline", "/etc/tmpfiles.d/a.conf"):
         put(root, path, text)
     tuned(Host(root), "p", {"p": text})
     find_conflicts(Host(root), WANTED, MIB2)

@@ -1,0 +1,220 @@
+"""What is found, and what every rule needs to find it: the host, the wanted values, and the names of their files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+from ....host.files import Host, open_plain
+from ....host.sizes import is_number, parse_size
+from ...kernel.hugetlb import parse_pool_name, pool_folder
+from ...kinds.registry import knob_of
+from ...kinds.thp import knob_path
+
+_MOST_LINKS = 8
+_LONGEST = 1 << 20
+"""Bytes of the longest file that is read: nobody configures a host with more."""
+_HEAD = 4096
+"""Bytes in which a program's machine code shows itself."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Another writer of a knob. `value` is None where it cannot be told.
+
+    A `certain` one stands in the way of a tuning; any other is a note.
+    """
+
+    path: str
+    line: int
+    knob: str
+    value: str | None
+    kind: str
+    certain: bool = True
+
+    def as_dict(self) -> dict[str, object]:
+        fields = {name: value for name, value in asdict(self).items() if name != "certain"}
+        return {**fields, "detail": str(self)}
+
+    def __str__(self) -> str:
+        if self.certain:
+            return f"{self.kind} sets {self.knob} to {self.value} at {self.path}:{self.line}"
+        does = f"may change {self.knob}" if self.value is None else f"may set {self.knob} to {self.value}"
+        return f"{self.kind} {does} at {self.path}:{self.line}"
+
+
+class Scanner:
+    """A host as the rules see it: its files read once, and kernel files by the names of the wanted knobs."""
+
+    def __init__(self, host: Host, wanted: Mapping[str, str], default_page_bytes: int) -> None:
+        self.host = host
+        self.wanted = wanted
+        self.default_page_bytes = default_page_bytes
+        self._texts: dict[str, str] = {}
+
+    def resolve(self, path: str) -> str:
+        """Where a file's own symbolic links lead; an absolute one stays below the host's root."""
+        for _ in range(_MOST_LINKS):
+            try:
+                target = os.readlink(self.host.name(path))
+            except OSError:
+                break
+            path = os.path.normpath(os.path.join(os.path.dirname(path), target))
+        return path
+
+    def is_masked(self, path: str) -> bool:
+        return self.resolve(path) == "/dev/null"
+
+    def is_executable(self, path: str) -> bool:
+        """Whether its mode lets root run it."""
+        try:
+            return bool(os.stat(self.host.name(self.resolve(path))).st_mode & 0o111)
+        except OSError:
+            return False
+
+    def text(self, path: str) -> str:
+        """A file's text, "" where there is none that could be a configuration or a script: too long, or no text."""
+        if path not in self._texts:
+            try:
+                self._texts[path] = _read_text(self.host.name(self.resolve(path)))
+            except OSError:
+                self._texts[path] = ""
+        return self._texts[path]
+
+    def lines(self, path: str, joined: bool = True) -> Iterator[tuple[int, str]]:
+        """Numbered lines without blanks and comments; `joined`: those that a backslash continues as one."""
+        first, before = 0, ""
+        for number, line in enumerate(self.text(path).splitlines(), 1):
+            text = line.strip()
+            # A comment between continued lines does not end them (systemd.syntax(7)).
+            if not text or text[0] in "#;":
+                continue
+            first = first if before else number
+            if joined and text.endswith("\\"):
+                before += f"{text[:-1]} "
+                continue
+            yield first, before + text
+            before = ""
+        if before:
+            yield first, before
+
+    def knob(self, target: str) -> str | None:
+        """The knob of a kernel file."""
+        return knob_of(target, self.default_page_bytes)
+
+    def sysctl_knob(self, key: str) -> str | None:
+        return self.knob(sysctl_path(key))
+
+    def matching(self, pattern: str) -> list[str]:
+        """The wanted knobs whose files a path may mean; `*` stands for what is not known, a slash included.
+
+        None for a pattern that could mean anything.
+        """
+        if "*" not in pattern and "?" not in pattern and "[" not in pattern:
+            knob = self.knob(pattern)
+            return [knob] if knob else []
+        if "huge" not in pattern and not pattern.startswith("/sys/kernel/mm/"):
+            return []
+        expression = pattern_expression(pattern)
+        return [knob for knob in self.wanted if any(expression.fullmatch(path) for path in kernel_files(self, knob))]
+
+    def contradicts(self, found: Conflict) -> bool:
+        """Whether a writer wants another value than ours of a wanted knob, or one that cannot be told."""
+        return any(
+            affects(found.knob, knob) and found.value != self._value_for(found.knob, knob) for knob in self.wanted
+        )
+
+    def _value_for(self, writer: str, knob: str) -> str:
+        """What this writer would have to write to leave `knob` as wanted: a pool as a whole is the sum of its nodes."""
+        if writer == knob:
+            return self.wanted[knob]
+        if "node" in writer:
+            return "" if len(self._nodes(knob)) != 1 else self.wanted[knob]
+        same = [int(value) for name, value in self.wanted.items() if affects(writer, name) and is_number(value)]
+        return str(sum(same))
+
+    def _nodes(self, knob: str) -> list[str]:
+        return [name for name in self.host.names("/sys/devices/system/node") if re.fullmatch(r"node[0-9]+", name)]
+
+
+def _read_text(name: str) -> str:
+    with open(open_plain(name), "rb") as stream:
+        content = stream.read(_HEAD)
+        if b"\0" in content:
+            return ""
+        content += stream.read(_LONGEST)
+        return "" if b"\0" in content or len(content) > _LONGEST else content.decode("utf-8", errors="surrogateescape")
+
+
+def affects(writer: str, knob: str) -> bool:
+    """Whether who writes one knob moves the other: a pool as a whole and by node are the same pages."""
+    if writer == knob:
+        return True
+    first, second = writer.split("."), knob.split(".")
+    return first[0] == second[0] == "hugepages" and first[-1] == second[-1] and len(first) != len(second)
+
+
+def sysctl_path(key: str) -> str:
+    """The file of a sysctl key; where a slash comes first, dots are part of a name (sysctl.d(5))."""
+    first = re.search(r"[./]", key)
+    if first and first[0] == ".":
+        key = key.translate(str.maketrans("./", "/."))
+    return f"/proc/sys/{key}"
+
+
+def sysctl_value(text: str) -> str | None:
+    """A count as the kernel takes it from a sysctl file: up to a blank, in any base of C; None for what it refuses.
+
+    Source: proc_get_long in kernel/sysctl.c.
+    """
+    word = (text.split() or [""])[0]
+    try:
+        # C knows 010 as octal, and Python does not.
+        return str(int(word, 8) if re.fullmatch(r"0[0-7]+", word) else int(word, 0)) if word.isascii() else None
+    except ValueError:
+        return None
+
+
+def pattern_expression(pattern: str) -> re.Pattern[str]:
+    """A glob as an expression. What is no glob, such as an open bracket, is text."""
+    parts = re.split(r"(\*|\?|\[[^]/]+\])", pattern)
+    text = "".join(
+        ".*"
+        if part == "*"
+        else "[^/]"
+        if part == "?"
+        else _bracket(part)
+        if part[:1] == "[" and len(part) > 2
+        else re.escape(part)
+        for part in parts
+    )
+    return re.compile(text, re.DOTALL)
+
+
+def _bracket(part: str) -> str:
+    inner = part[1:-1].replace("\\", "\\\\").replace("[", "\\[")
+    expression = f"[^{inner[1:]}]" if inner[0] in "!^" and len(inner) > 1 else f"[{inner}]"
+    try:
+        re.compile(expression)
+    except re.error:
+        return re.escape(part)
+    return expression
+
+
+def kernel_files(scanner: Scanner, knob: str) -> list[str]:
+    """The files by which a wanted knob can be written."""
+    if knob.startswith("thp."):
+        return [knob_path(knob)]
+    if knob.startswith("hugepages."):
+        pool = parse_pool_name(knob, 0)
+        nodes = [pool.node] if pool.node is not None else [0, 1]
+        files = [f"{pool_folder(pool.size_bytes, node)}/nr_hugepages" for node in (None, *nodes)]
+        is_default = pool.size_bytes == scanner.default_page_bytes
+        return [*files, *(["/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy"] if is_default else [])]
+    if knob.startswith("hugepages_overcommit."):
+        size = parse_size(knob.rpartition(".")[2])
+        files = [f"{pool_folder(size)}/nr_overcommit_hugepages"]
+        return [*files, *(["/proc/sys/vm/nr_overcommit_hugepages"] if size == scanner.default_page_bytes else [])]
+    return []

@@ -1,0 +1,202 @@
+"""Declarative places: tmpfiles.d, sysctl.d, sysfs.conf, the kernel's command line, fstab, and mount units.
+
+Each is read as the program reads it that acts on it at boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+from ....host.errors import SettingError
+from ....host.sizes import is_number
+from ...boot.mount_units import our_units, parse_unit
+from ...boot.tmpfiles import is_ours, tmpfiles_lines
+from ...kernel.hugetlb import parse_pool_name, pool_name
+from ...kernel.hugetlbfs import MountSpec, parse_options
+from ...kinds.registry import KINDS, boot_values
+from .conflict import Conflict, Scanner, sysctl_path, sysctl_value
+from .unit_files import UnitFiles
+
+SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
+_GLOB = re.compile(r"[*?\[]")
+_ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
+
+
+def tmpfiles(scanner: Scanner) -> Iterator[Conflict]:
+    """`w` lines of others: tmpfiles.d(5)."""
+    ours = [path for kind in KINDS for path in kind().places(())[0]]
+    for line in tmpfiles_lines(scanner.host):
+        knob = scanner.knob(line.target)
+        if knob and line.path not in ours:
+            yield Conflict(line.path, line.number, knob, line.value, "tmpfiles.d")
+
+
+def sysctl_files(scanner: Scanner, folders: tuple[str, ...] = SYSCTL_FOLDERS) -> list[str]:
+    """The files of sysctl.d in the order in which they count: by name, the first folder's where a name comes twice."""
+    chosen: dict[str, str] = {}
+    for folder in folders:
+        for name in scanner.host.names(folder):
+            if name.endswith(".conf"):
+                chosen.setdefault(name, f"{folder}/{name}")
+    return [scanner.resolve(chosen[name]) for name in sorted(chosen)]
+
+
+def sysctl(scanner: Scanner) -> Iterator[Conflict]:
+    """What systemd-sysctl(8) sets: sysctl.d(5).
+
+    It reads /etc/sysctl.conf only where a link in sysctl.d leads to it, and on SUSE a file of the running kernel first.
+    """
+    release = (scanner.host.read_or_none("/proc/sys/kernel/osrelease") or "").strip()
+    of_kernel = [f"/boot/{name}" for name in scanner.host.names("/boot") if name.startswith("sysctl.conf-")]
+    first = [
+        path for path in of_kernel if path == f"/boot/sysctl.conf-{release}" or (not release and len(of_kernel) == 1)
+    ]
+    yield from read_sysctl(scanner, [*first, *sysctl_files(scanner)])
+
+
+def read_sysctl(scanner: Scanner, paths: list[str], certain: bool = True) -> Iterator[Conflict]:
+    """What these files set, read one after the other: the last one that names a key wins, and a name beats a glob."""
+    named: dict[str, Conflict] = {}
+    globs: list[tuple[str, str, int, str]] = []
+    left_out: list[str] = []
+    for path in paths:
+        for number, text in scanner.lines(path, joined=False):
+            key, equals, value = text.partition("=")
+            target = sysctl_path(key.strip().lstrip("-").strip())
+            if not equals and key.startswith("-"):
+                left_out.append(target)
+            elif equals and _GLOB.search(target):
+                globs.append((target, path, number, value))
+            elif equals:
+                knob, count = scanner.knob(target), sysctl_value(value)
+                named.pop(target, None)
+                if knob and count is not None:
+                    named[target] = Conflict(path, number, knob, count, "sysctl", certain)
+    last = {conflict.knob: conflict for conflict in named.values()}
+    for pattern, path, number, value in globs:
+        count = sysctl_value(value)
+        for target in _sysctl_targets(scanner, pattern):
+            knob = scanner.knob(target)
+            excluded = any(_glob_matches(target, other) for other in left_out)
+            if knob and count is not None and target not in named and not excluded:
+                last[knob] = Conflict(path, number, knob, count, "sysctl", certain)
+    yield from last.values()
+
+
+_SYSCTLS = ("nr_hugepages", "nr_hugepages_mempolicy", "nr_overcommit_hugepages")
+
+
+def _sysctl_targets(scanner: Scanner, pattern: str) -> list[str]:
+    return [path for path in (f"/proc/sys/vm/{name}" for name in _SYSCTLS) if _glob_matches(path, pattern)]
+
+
+def _glob_matches(path: str, pattern: str) -> bool:
+    """glob(7): a star stops at a slash."""
+    import fnmatch
+
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
+
+
+def sysfs(scanner: Scanner) -> Iterator[Conflict]:
+    """sysfsutils: `path = value` below /sys, in /etc/sysfs.conf and /etc/sysfs.d/*.conf."""
+    more = [f"/etc/sysfs.d/{name}" for name in scanner.host.names("/etc/sysfs.d") if name.endswith(".conf")]
+    for path in ("/etc/sysfs.conf", *more):
+        for number, text in scanner.lines(path):
+            key, _, value = text.partition("#")[0].partition("=")
+            knob = scanner.knob(f"/sys/{key.strip()}")
+            if knob:
+                yield Conflict(path, number, knob, value.strip(), "sysfsutils")
+
+
+def command_line(scanner: Scanner) -> Iterator[Conflict]:
+    """The command line of the running kernel."""
+    text = scanner.host.read_or_none("/proc/cmdline") or ""
+    for knob, value in cmdline_values(scanner, text).items():
+        yield Conflict("/proc/cmdline", 1, knob, value, "the kernel command line")
+
+
+def cmdline_values(scanner: Scanner, text: str) -> dict[str, str]:
+    """What a command line sets; a pool that it sets node by node as a whole, too, where that is what is wanted."""
+    values = boot_values(text, scanner.default_page_bytes)
+    by_node = {knob: value for knob, value in values.items() if knob.startswith("hugepages.node") and is_number(value)}
+    totals: dict[str, int] = {}
+    for knob, value in by_node.items():
+        whole = pool_name(parse_pool_name(knob, 0).size_bytes)
+        totals[whole] = totals.get(whole, 0) + int(value)
+    for whole, total in totals.items():
+        if whole in scanner.wanted:
+            values = {knob: value for knob, value in values.items() if not _is_node_of(knob, whole)}
+            values[whole] = str(total)
+    return values
+
+
+def _is_node_of(knob: str, whole: str) -> bool:
+    return knob.startswith("hugepages.node") and knob.rpartition(".")[2] == whole.rpartition(".")[2]
+
+
+def mount_path(text: str) -> str:
+    """A path as fstab(5) and mount units mean it: octal escapes undone, no slash twice or at the end."""
+    path = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text.strip().strip('"'))
+    return f"/{os.path.normpath(path).lstrip('/')}" if path.startswith("/") else path
+
+
+def mount_value(scanner: Scanner, path: str, fstype: str, options: str) -> str:
+    """What a mount of somebody else's is, in the words of a wanted one where it is a hugetlbfs."""
+    if fstype != "hugetlbfs":
+        return f"a mount of {fstype}" if fstype else "a mount"
+    with contextlib.suppress(SettingError):
+        return parse_options(path, options, scanner.default_page_bytes).options
+    return options
+
+
+def fstab(scanner: Scanner) -> Iterator[Conflict]:
+    """What is mounted at boot on a path of ours: fstab(5)."""
+    for number, text in scanner.lines("/etc/fstab", joined=False):
+        fields = text.split()
+        options = fields[3] if len(fields) > 3 else "defaults"
+        if len(fields) >= 3 and "noauto" not in options.split(","):
+            path = mount_path(fields[1])
+            if f"hugetlbfs.{path}" in scanner.wanted:
+                yield Conflict(
+                    "/etc/fstab", number, f"hugetlbfs.{path}", mount_value(scanner, path, fields[2], options), "fstab"
+                )
+
+
+def mounts(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
+    """Mount units of others for a path of ours, and drop-ins of our own units."""
+    for name, path in units.files(".mount"):
+        if is_ours(scanner.host, path) or scanner.is_masked(path):
+            continue
+        fields = {key.strip(): (number, value.strip()) for number, key, value in _assignments(scanner, path)}
+        number, where = fields.get("Where", (1, ""))
+        target = mount_path(where)
+        if f"hugetlbfs.{target}" in scanner.wanted:
+            fstype, options = (fields.get(key, (0, ""))[1] for key in ("Type", "Options"))
+            value = mount_value(scanner, target, fstype, options)
+            yield Conflict(path, number, f"hugetlbfs.{target}", value, f"unit {name}")
+    for unit in our_units(scanner.host):
+        mount = parse_unit(scanner.text(unit), scanner.default_page_bytes)
+        if mount:
+            for path in units.drop_ins(os.path.basename(unit)):
+                yield from _overridden(scanner, path, mount)
+
+
+def _overridden(scanner: Scanner, path: str, mount: MountSpec) -> Iterator[Conflict]:
+    """What a drop-in makes of a mount unit of ours."""
+    for number, key, value in _assignments(scanner, path):
+        if key == "Options":
+            options = mount_value(scanner, mount.path, "hugetlbfs", value)
+            yield Conflict(path, number, mount.name, options, "a drop-in of our unit")
+        elif key in ("What", "Where", "Type") and value not in ("hugetlbfs", mount.path):
+            yield Conflict(path, number, mount.name, f"{key} {value}", "a drop-in of our unit")
+
+
+def _assignments(scanner: Scanner, path: str) -> Iterator[tuple[int, str, str]]:
+    for number, text in scanner.lines(path):
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if equals:
+            yield number, key, value

@@ -1,0 +1,141 @@
+"""What the services do that a boot or a timer starts: systemd.service(5)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from .conflict import Conflict, Scanner
+from .unit_files import UnitFiles
+
+_EXECUTED = ("ExecStartPre", "ExecStart", "ExecStartPost")
+_PULLS = frozenset(("Wants", "Requires", "BindsTo", "Upholds", "OnSuccess"))
+_PREFIXES = "@-:+!|"
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
+_TOOLS = re.compile(
+    r"(?<![\w-])(?:rpk|saptune|sapconf|hugeadm|tuned-adm)(?![\w.])|huge|/sys/kernel/mm|sysctl|mount|pdk"
+)
+_PROGRAM = re.compile(r"(?<![\w.=])/[\w./+@-]+", re.ASCII)
+_MACHINE_CODE = b"\x7fELF"
+
+
+@dataclass
+class _Service:
+    """What is left of a unit once its drop-ins are merged."""
+
+    commands: dict[str, list[tuple[str, int, str]]] = field(default_factory=dict)
+    pulls: list[str] = field(default_factory=list)
+    conditions: list[tuple[str, str]] = field(default_factory=list)
+
+
+def services(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
+    """Every service that is enabled, and those that it pulls in, with their drop-ins and the scripts that they call."""
+    waiting = list(units.started().items())
+    seen: dict[str, bool] = {}
+    while waiting:
+        name, at_boot = waiting.pop()
+        if seen.get(name, False) or (name in seen and not at_boot):
+            continue
+        seen[name] = at_boot
+        service = _merged(scanner, units, name)
+        if service is None:
+            continue
+        holds = _conditions_hold(scanner, service.conditions)
+        if holds is False:
+            continue
+        waiting += [(pulled, at_boot) for pulled in service.pulls if not units.is_masked(pulled)]
+        found = _executed(scanner, name, service)
+        sure = at_boot and holds is True
+        yield from (conflict if sure else replace(conflict, certain=False) for conflict in found)
+
+
+def _merged(scanner: Scanner, units: UnitFiles, name: str) -> _Service | None:
+    """A unit with its drop-ins, in order; an empty assignment takes back what came before."""
+    template = f"{name.partition('@')[0]}@.service"
+    main = units.path(name) or (units.path(template) if "@" in name else None)
+    if main is None:
+        return None
+    service = _Service()
+    owners = [template, name] if "@" in name else [name]
+    for path in [main, *(drop_in for owner in owners for drop_in in units.drop_ins(owner))]:
+        for number, text in scanner.lines(path):
+            key, equals, value = (part.strip() for part in text.partition("="))
+            if not equals:
+                continue
+            if key in _EXECUTED:
+                commands = service.commands.setdefault(key, [])
+                commands.append((path, number, value)) if value else commands.clear()
+            elif key in _PULLS:
+                service.pulls += [unit for unit in value.split() if unit.endswith(".service")]
+            elif key.startswith(("Condition", "Assert")):
+                service.conditions.append((key, value))
+    return service
+
+
+def _conditions_hold(scanner: Scanner, conditions: list[tuple[str, str]]) -> bool | None:
+    """Whether a boot finds the conditions fulfilled; None where only systemd can tell."""
+    holds: bool | None = True
+    for key, value in conditions:
+        if key.endswith("PathExists") and not value.startswith("|") and "%" not in value:
+            if scanner.host.exists(value.lstrip("!")) is value.startswith("!"):
+                return False
+        else:
+            holds = None
+    return holds
+
+
+def _executed(scanner: Scanner, name: str, service: _Service) -> Iterator[Conflict]:
+    for path, number, text in (command for key in _EXECUTED for command in service.commands.get(key, ())):
+        if _TOOLS.search(text) or any(_is_script(scanner, program) for program in _PROGRAM.findall(text)):
+            yield from _command(scanner, path, number, text, f"unit {name}")
+
+
+def _command(scanner: Scanner, path: str, number: int, text: str, kind: str) -> Iterator[Conflict]:
+    """One Exec line: a program with its words, no shell."""
+    from .commands import Place, Reader, read_called
+    from .shell import MARK, Command, Word, parse_shell
+
+    place = Place(path, kind)
+    reader = Reader(scanner, place)
+    # systemd puts in variables, and `$$` is a dollar; specifiers such as %i stand for what is not known here.
+    text = re.sub(r"%%", "%", re.sub(r"%[a-zA-Z]", "${?}", text)).lstrip(_PREFIXES)
+    plain = _quoted_operators(text)
+    for command in parse_shell(plain, number)[:1]:
+        words = tuple(Word(_restored(word.text), word.literal) for word in command.words)
+        words = tuple(
+            Word(_VARIABLE.sub(lambda match: f"{MARK}{match[1] or match[2]}{MARK}", word.text), word.literal)
+            for word in words
+        )
+        yield from reader.command(Command(number, words))
+    yield from read_called(scanner, place)
+
+
+_OPERATORS = dict(zip("|&;<>()*?[{~#\n", map(chr, range(0xE100, 0xE10E))))
+_BACK = {ord(mark): char for char, mark in _OPERATORS.items()}
+
+
+def _quoted_operators(text: str) -> str:
+    """The same with the shell's operators as other characters: systemd knows none of them, quotes alone."""
+    return text.translate({ord(char): mark for char, mark in _OPERATORS.items()}).replace("$$", chr(0xE1F0))
+
+
+def _restored(text: str) -> str:
+    return text.translate(_BACK).replace(chr(0xE1F0), "$")
+
+
+def _is_script(scanner: Scanner, path: str) -> bool:
+    """Whether a path on a command line is a script: no kernel file, no machine code."""
+    if path.startswith(("/sys/", "/proc/", "/dev/")):
+        return False
+    try:
+        descriptor = os.open(scanner.host.name(scanner.resolve(path)), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(descriptor, len(_MACHINE_CODE)) != _MACHINE_CODE
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,149 @@
+"""Unit files and their drop-ins, as systemd finds them: systemd.unit(5)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from .conflict import Scanner
+
+_FOLDERS = (
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+)
+"""In order of precedence."""
+_NO_BOOT = frozenset(
+    f"{name}.target"
+    for name in [
+        "rescue",
+        "emergency",
+        "shutdown",
+        "reboot",
+        "poweroff",
+        "halt",
+        "kexec",
+        "exit",
+        "umount",
+        "final",
+        "soft-reboot",
+        "factory-reset",
+        "sleep",
+        "suspend",
+        "hibernate",
+        "hybrid-sleep",
+        "suspend-then-hibernate",
+        "system-update",
+        "initrd",
+        "ctrl-alt-del",
+    ]
+)
+"""Targets that no ordinary boot reaches: systemd.special(7)."""
+
+
+class UnitFiles:
+    """The unit folders; each is listed once."""
+
+    def __init__(self, scanner: Scanner) -> None:
+        self._scanner = scanner
+        self._names = {folder: scanner.host.names(folder) for folder in _FOLDERS}
+        self._known = {folder: frozenset(names) for folder, names in self._names.items()}
+
+    def files(self, suffix: str) -> Iterator[tuple[str, str]]:
+        """Every unit of a kind, by name and path."""
+        for folder, names in self._names.items():
+            yield from ((name, f"{folder}/{name}") for name in names if name.endswith(suffix))
+
+    def path(self, name: str) -> str | None:
+        """The file of a unit that systemd takes: that of the first folder that has one; None for a masked one."""
+        for path in self._candidates(name):
+            if self._hides(path):
+                return None
+            if self._scanner.host.exists(self._scanner.resolve(path)):
+                return path
+        return None
+
+    def is_masked(self, name: str) -> bool:
+        """Whether the first file of that name is empty or leads to nothing, so that the unit is never started."""
+        return any(self._hides(path) for path in self._candidates(name)[:1])
+
+    def _candidates(self, name: str) -> list[str]:
+        return [f"{folder}/{name}" for folder, known in self._known.items() if name in known]
+
+    def _hides(self, path: str) -> bool:
+        if self._scanner.is_masked(path):
+            return True
+        try:
+            return os.stat(self._scanner.host.name(self._scanner.resolve(path))).st_size == 0
+        except OSError:
+            return False
+
+    def drop_ins(self, unit: str) -> list[str]:
+        """A unit's drop-ins: its own, those of its name's beginnings up to a dash, and those of its type.
+
+        By the names of the files; one of an earlier folder hides one of the same name.
+        """
+        stem, _, kind = unit.rpartition(".")
+        parts = stem.split("-")
+        owners = [unit, *(f"{'-'.join(parts[:count])}-.{kind}" for count in range(1, len(parts))), kind]
+        known = self._known.items()
+        folders = [f"{folder}/{owner}.d" for owner in owners for folder, names in known if f"{owner}.d" in names]
+        chosen: dict[str, str] = {}
+        for folder in folders:
+            for name in self._scanner.host.names(folder):
+                if name.endswith(".conf"):
+                    chosen.setdefault(name, f"{folder}/{name}")
+        return [chosen[name] for name in sorted(chosen) if not self._scanner.is_masked(chosen[name])]
+
+    def started(self) -> dict[str, bool]:
+        """Services that are enabled, by whatever name, and those that enabled timers, paths and sockets start.
+
+        With each, whether a boot starts it: what only a suspend or a rescue shell wants is not.
+        """
+        enabled: dict[str, bool] = {}
+        for folder, names in self._names.items():
+            for wants in names:
+                if wants.endswith((".wants", ".requires")):
+                    at_boot = not self._is_left_out(wants.rpartition(".")[0])
+                    for name in self._scanner.host.names(f"{folder}/{wants}"):
+                        # A link that enables an alias leads to the unit that it stands for.
+                        for one in {name, self._link_name(f"{folder}/{wants}/{name}")} - {""}:
+                            enabled[one] = enabled.get(one, False) or at_boot
+        for name, at_boot in list(enabled.items()):
+            path = self.path(name)
+            alias = self._link_name(path) if path else ""
+            if alias:
+                enabled[alias] = enabled.get(alias, False) or at_boot
+        for name, at_boot in list(enabled.items()):
+            if name.endswith((".timer", ".path", ".socket")) and not self.is_masked(name):
+                for started in self._started_by(name):
+                    enabled[started] = enabled.get(started, False) or at_boot
+        return {
+            name: at_boot
+            for name, at_boot in enabled.items()
+            if name.endswith(".service") and "@." not in name and not self.is_masked(name)
+        }
+
+    def _started_by(self, name: str) -> list[str]:
+        """What a timer, path or socket starts: the unit that it names, else the service of its own name."""
+        path = self.path(name)
+        lines = [text.partition("=") for _, text in self._scanner.lines(path)] if path else []
+        named = [value.strip() for key, _, value in lines if key.strip() in ("Unit", "Service")]
+        return named or [f"{name.rpartition('.')[0]}.service"]
+
+    def _is_left_out(self, target: str) -> bool:
+        if target != "graphical.target":
+            return target in _NO_BOOT
+        default = next(
+            (f"{folder}/default.target" for folder, known in self._known.items() if "default.target" in known), ""
+        )
+        return self._link_name(default) == "multi-user.target"
+
+    def _link_name(self, path: str) -> str:
+        try:
+            name = os.path.basename(os.readlink(self._scanner.host.name(path)))
+        except OSError:
+            return ""
+        return "" if name == "null" else name
