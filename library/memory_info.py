@@ -192,6 +192,9 @@ def main() -> None:
             pending = any(row["verdict"] != "clean" for row in judged["rows"])
         for note in unreadable_mounts(host).values():
             warn(module, str(note))
+        if given["preflight"]:
+            for conflict in judged["possible_writers"]:
+                warn(module, f"{conflict['detail']}. Nothing is refused for it; the next audit shows what came of it.")
         if given["first_token"] and host.names(TARGETS):
             from ansible.module_utils.slm_baseline.first_token.setup import rows
 

@@ -493,6 +493,29 @@ def test_memory_info_tells_all_and_judges(kernel: FakeKernel, run: Run) -> None:
     assert result["memory"]["persisted"]["thp.enabled"]["source"] == f"{THP_DROPIN}:2"
 
 
+def test_what_a_script_may_write_is_a_note_and_refuses_nothing(kernel: FakeKernel, run: Run) -> None:
+    put(kernel.root, "/etc/rc.local", "#!/bin/sh\necho $N > /proc/sys/vm/nr_hugepages\n", 0o755)
+    wanted = {"pools": [{"size": "2M", "count": 8}]}
+    looked = run("memory_info", preflight=True, **wanted)
+    assert not looked.get("failed")
+    assert run("hugepages", **wanted)["changed"]
+    result = run("memory_info", **wanted)
+    assert [row["verdict"] for row in result["rows"]] == ["clean"]
+    assert result["competitors"] == []
+    assert [(one["path"], one["line"], one["value"]) for one in result["possible_writers"]] == [
+        ("/etc/rc.local", 2, None)
+    ]
+
+
+def test_a_writer_of_the_whole_pool_is_drift_of_a_nodes_row(kernel: FakeKernel, run: Run) -> None:
+    wanted = {"pools": [{"size": "2M", "count": 8, "node": 0}]}
+    assert run("hugepages", **wanted)["changed"]
+    put(kernel.root, "/etc/sysctl.d/9.conf", "vm.nr_hugepages=5\n")
+    (row,) = run("memory_info", **wanted)["rows"]
+    assert (row["knob"], row["verdict"]) == ("hugepages.node0.2M", "drift")
+    assert "sysctl sets hugepages.2M to 5 at /etc/sysctl.d/9.conf:1" in row["detail"]
+
+
 def test_preflight_names_the_competitor_unless_it_is_tolerated(kernel: FakeKernel, run: Run) -> None:
     put(kernel.root, "/etc/sysctl.d/9.conf", "vm.nr_hugepages=5\n")
     arguments = {"pools": [{"size": "2M", "count": 8}], "preflight": True}

@@ -73,7 +73,7 @@ class Conflict:
 class HostAudit:
     """One host: `status` is one of STATUSES; `problem` says why there are no rows, and is None where there are.
 
-    A competing writer is drift that some boot brings, unless the user tolerates it.
+    A competing writer is drift that some boot brings, unless the user tolerates it. A possible one is a note.
     """
 
     status: str
@@ -81,6 +81,7 @@ class HostAudit:
     rows: tuple[Row, ...] = ()
     competitors: tuple[Conflict, ...] = ()
     tolerated: bool = False
+    possible: tuple[Conflict, ...] = ()
 
     @property
     def drift(self) -> list[Row | Conflict]:
@@ -109,11 +110,15 @@ def judge_host(answer: object, tolerate_competitors: object = False) -> HostAudi
     try:
         rows = tuple(_row(row) for row in _objects(answer, "rows"))
         competitors = tuple(_competitor(writer) for writer in _objects(answer, "competitors"))
+        # Hosts with an older module tell none.
+        possible = tuple(
+            _competitor(writer) for writer in _objects({"possible_writers": [], **answer}, "possible_writers")
+        )
     except AnswerError as error:
         return HostAudit("error", f"memory_info's answer does not have the documented form: {error}")
     if not rows:
         return HostAudit("error", "no setting is wanted of this host, so nothing was compared")
-    host = HostAudit("clean", None, rows, competitors, tolerated)
+    host = HostAudit("clean", None, rows, competitors, tolerated, possible)
     return replace(host, status="drift") if host.drift else host
 
 

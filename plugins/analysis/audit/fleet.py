@@ -54,6 +54,7 @@ class Audit:
                     "problem": host.problem,
                     "rows": [asdict(row) for row in host.rows],
                     "competitors": [asdict(writer) for writer in host.competitors],
+                    "possible_writers": [asdict(writer) for writer in host.possible],
                 }
                 for name, host in self.hosts.items()
             },
@@ -75,7 +76,9 @@ class Audit:
             for name, host in self.hosts.items()
             if host.problem
         )
-        return lines + [f"{hosts_of(names)}: {plain(problem)}" for problem, names in silent.items()]
+        lines += [f"{hosts_of(names)}: {plain(problem)}" for problem, names in silent.items()]
+        notes = group((str(writer), name) for name, host in self.hosts.items() for writer in host.possible)
+        return lines + [f"{hosts_of(names)}: note: {plain(note)}" for note, names in notes.items()]
 
 
 def audit(

@@ -9,10 +9,11 @@ from analysis.render.markdown import Markdown, bullets, code, md, table
 
 
 def markdown(audit: Audit) -> str:
-    """The page: totals and findings, then tables of what drifted, who competes and which hosts gave no answer."""
+    """The page: totals and findings, then tables of what drifted, who competes or may, and which hosts gave no answer."""
     hosts = audit.hosts.items()
     drifted = group((row, name) for name, host in hosts for row in host.rows if row.drifted)
     competing = group((writer, name) for name, host in hosts for writer in host.competitors)
+    possible = group((writer, name) for name, host in hosts for writer in host.possible)
     sections = [
         Markdown("# Tuning audit"),
         Markdown(f"Run {code(audit.run_id)}, {md(audit.started_at)} to {md(audit.finished_at)}."),
@@ -31,6 +32,14 @@ def markdown(audit: Audit) -> str:
             [
                 [hosts_of(names), code(writer.knob), writer.value, writer.kind, f"{writer.path}:{writer.line}"]
                 for writer, names in competing.items()
+            ],
+        ),
+        *_section(
+            "Possible writers (notes, no drift)",
+            ["Hosts", "Knob", "Value", "Written by", "Where"],
+            [
+                [hosts_of(names), code(writer.knob), writer.value, writer.kind, f"{writer.path}:{writer.line}"]
+                for writer, names in possible.items()
             ],
         ),
         *_section(

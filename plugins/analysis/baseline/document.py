@@ -68,7 +68,8 @@ def check_result(document: object) -> None:
 
 def _tuning(memory: Mapping[str, Any], before: Mapping[str, str]) -> dict[str, Any]:
     facts = memory["memory"]
-    notes = [writer["detail"] for writer in memory["competitors"]]
+    writers = [*memory["competitors"], *memory.get("possible_writers", ())]
+    notes = [writer["detail"] for writer in writers]
     if facts.get("unfinished_sweep"):
         notes.append("a sweep on this host did not finish restoring its settings: run the rollback or the sweep again")
     return {

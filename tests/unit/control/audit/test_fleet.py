@@ -121,6 +121,19 @@ def test_judgement(found: object, status: str, says: str) -> None:
     assert says in str(host)
 
 
+def test_a_possible_writer_is_told_and_no_drift() -> None:
+    answers = {"h": {**answer(ROW), "possible_writers": [{**WRITER, "value": None}]}, "old": answer(ROW)}
+    fleet = audit_of(answers)
+    assert [host.status for host in fleet.hosts.values()] == ["clean", "clean"]
+    assert fleet.document()["hosts"]["h"]["possible_writers"] == [{**WRITER, "value": None}]
+    assert fleet.document()["hosts"]["old"]["possible_writers"] == []
+    assert fleet.summary()[1:] == [f"1 host (h): note: {WRITER['detail']}"]
+    assert "## Possible writers" in markdown(fleet)
+    assert ElementTree.fromstring(junit(fleet)).get("failures") == "0"
+    broken = audit_of({"h": {**answer(ROW), "possible_writers": [{"path": 3}]}})
+    assert broken.hosts["h"].status == "error"
+
+
 def test_a_tolerated_competitor_is_reported_and_no_drift() -> None:
     answers = {"h": answer(ROW, competitors=(WRITER,))}
     fleet = audit(answers, "2026-03-14T09:20:00Z", "2026-03-14T09:20:07Z", tolerance={"h": "yes"})

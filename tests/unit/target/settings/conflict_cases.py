@@ -1,6 +1,6 @@
 """What hosts have beside our settings, and what is made of it: the cases of docs/conflicts.md.
 
-`python -m tests.unit.target.settings.conflict_cases` writes the page.
+`make docs-conflicts` writes the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.fakes import build_host, put
 MIB2 = 2 << 20
 THP = "/sys/kernel/mm/transparent_hugepage"
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
-NODE0 = "/sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
+NODE = "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages"
 NEVER = f"echo never > {THP}/enabled"
 WANTED = {
     "thp.enabled": "madvise",
@@ -73,16 +73,16 @@ esac
 
 HEAD = """# Who else writes the settings
 
-Written by its own test (`python -m tests.unit.target.settings.conflict_cases`); not to be edited.
+Written by its own test (`make docs-conflicts`); not to be edited.
 
 Before a host is tuned, and at every audit, all places are read in which another program may set what we set. There are
 two kinds of answers:
 
-- **certain**: a declarative place, read as its own program reads it, or a plain command that a boot runs, holds another
-  value. The tuning is refused, and an audit calls it drift, with file and line (`competitors` in `audit.json`). Where you
-  know that ours runs last, `tuning_tolerate_competitors: true` makes it a note.
-- **possible**: a script or a tool may write the setting: in a condition, a loop or a function, with a variable, or with an
-  option of a program. So is the command line of the next boot. It is a note in the console, the report and the audit
+- **certain**: a declarative place, read as its own program reads it, or a plain command that a boot runs, holds
+  another value. The tuning is refused, and an audit calls it drift, with file and line (`competitors` in `audit.json`).
+  Where you know that ours runs last, `tuning_tolerate_competitors: true` makes it a note.
+- **possible**: a script or a tool may write the setting: in a condition, a loop or a function, with a variable, or with
+  an option of a program. So is the command line of the next boot. It is a note in the console, the report and the audit
   (`possible_writers`): no drift, no refusal. The values that are read back, and the next audit, show what came of it.
 
 Where something certain is found on a running host, the program itself is asked before anything is refused: TuneD's own
@@ -812,9 +812,7 @@ CASES: tuple[Case, ...] = (
         "scripts",
         "a loop over nodes",
         "missed",
-        rc(
-            "for n in 0 1; do\n  echo 64 > /sys/devices/system/node/node$n/hugepages/hugepages-2048kB/nr_hugepages\ndone"
-        ),
+        rc(f"for n in 0 1; do\n  echo 64 > {NODE.format('$n')}\ndone"),
         (),
         (f"hugepages.node0.2M 64 {RC}:3", f"hugepages.node1.2M 64 {RC}:3"),
     ),
@@ -1153,7 +1151,8 @@ CASES: tuple[Case, ...] = (
         service(
             f"ExecStart=/bin/sh -c '{NEVER}'\n",
             {
-                f"{SYSTEM}/x.service.d/o.conf": f"[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo always > {THP}/enabled'\n"
+                f"{SYSTEM}/x.service.d/o.conf": "[Service]\nExecStart=\nExecStart=/bin/sh -c '"
+                + f"echo always > {THP}/enabled'\n"
             },
         ),
         (f"thp.enabled always {SYSTEM}/x.service.d/o.conf:3",),
@@ -1250,9 +1249,7 @@ CASES: tuple[Case, ...] = (
         "tmpfiles.d",
         "a glob for the nodes' files",
         "refused",
-        {
-            "/etc/tmpfiles.d/x.conf": "w /sys/devices/system/node/node*/hugepages/hugepages-2048kB/nr_hugepages - - - - 64\n"
-        },
+        {"/etc/tmpfiles.d/x.conf": f"w {NODE.format('*')} - - - - 64\n"},
         ("hugepages.node0.2M 64 /etc/tmpfiles.d/x.conf:1",),
     ),
     Case(
@@ -1320,7 +1317,3 @@ def page() -> str:
         rows.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     table = ["| kind | input | first release | now |", "| --- | --- | --- | --- |", *rows]
     return HEAD + "\n" + "\n".join(table) + "\n"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")

@@ -145,7 +145,7 @@ class Pools:
 
     @classmethod
     def boot_values(cls, words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
-        """What is reserved at boot: see `parse_reservations`. `sysctl.vm.nr_hugepages=` is applied last, by init's start."""
+        """What is reserved at boot, by `parse_reservations`; `sysctl.vm.nr_hugepages=` is applied last."""
         default = next((size_or(value, 0) for key, value in words if key == "default_hugepagesz"), 0)
         values = parse_reservations(words, default_page_bytes)
         for key, value in words:

@@ -6,12 +6,14 @@ something: most hosts pay nothing.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
+from subprocess import SubprocessError
 
 from ....host.files import Host
+from ....host.subprocesses import run_bounded
 from ....host.trust import find_program, search_path, untrusted
 from . import tuned_probe
 from .conflict import Conflict
@@ -30,7 +32,7 @@ def ask_tuned(host: Host, names: Sequence[str]) -> list[Mapping[str, object]] | 
     interpreter = shebang[2:].split()[0] if shebang.startswith("#!/") else ""
     if not interpreter or untrusted(host, interpreter):
         return None
-    source = tuned_probe.__spec__.loader.get_source(tuned_probe.__name__)
+    source = inspect.getsource(tuned_probe)
     answer = _answer(host, [interpreter, "-I", "-c", source, *names])
     try:
         units = json.loads(answer or "null")
@@ -78,16 +80,7 @@ def _asked(host: Host, name: str, *arguments: str) -> str | None:
 
 def _answer(host: Host, command: Sequence[str]) -> str | None:
     try:
-        done = subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={"PATH": search_path(host), "LC_ALL": "C"},
-            timeout=_LIMIT_S,
-        )
-    except (OSError, subprocess.SubprocessError):
+        done = run_bounded(command, None, {"PATH": search_path(host), "LC_ALL": "C"}, _LIMIT_S)
+    except (OSError, SubprocessError):
         return None
-    return done.stdout.decode("utf-8", errors="surrogateescape") if done.returncode == 0 else None
+    return done.output.decode("utf-8", errors="surrogateescape") if done.returncode == 0 else None

@@ -129,7 +129,7 @@ class Reader:
         if not words:
             return
         name = os.path.basename(words[0].text)
-        handler = self._HANDLERS.get(name) or (Reader._nested if name in _SHELLS else None)
+        handler = _HANDLERS.get(name)
         if handler is not None:
             yield from handler(self, replace(command, words=tuple(words), plain=plain))
         elif name in _TOOLS or ("spdk" in words[0].text and name == "setup.sh"):
@@ -248,21 +248,21 @@ class Reader:
     def _conflict(self, knob: str, value: str | None, certain: bool, line: int) -> Conflict:
         return Conflict(self._place.path, line, knob, value, self._place.kind, certain and value is not None)
 
-    def _tee(self, command: Command) -> Iterator[Conflict]:
+    def read_tee(self, command: Command) -> Iterator[Conflict]:
         said = self._said(command, command.words)
         for word in command.words[1:]:
             if not word.text.startswith("-"):
                 for target in self.resolved(word):
                     yield from self._file(target, word.literal, said, command.plain, command.line)
 
-    def _copy(self, command: Command) -> Iterator[Conflict]:
+    def read_copy(self, command: Command) -> Iterator[Conflict]:
         """`dd of=FILE`, `cp FROM TO`: what they write is not told."""
         for word in command.words[1:]:
             for target in self.resolved(word):
                 if target.startswith("of=") or word is command.words[-1]:
                     yield from self._file(target.replace("of=", "", 1), word.literal, None, False, command.line)
 
-    def _sysctl(self, command: Command) -> Iterator[Conflict]:
+    def read_sysctl(self, command: Command) -> Iterator[Conflict]:
         """`sysctl -w KEY=VALUE`, `sysctl -p FILE`, `sysctl --system`: sysctl(8)."""
         words = list(command.words[1:])
         for at, word in enumerate(words):
@@ -285,7 +285,7 @@ class Reader:
         for conflict in read_sysctl(self._scanner, paths, certain=False):
             yield replace(conflict, kind=f"sysctl, called by {self._place.kind},")
 
-    def _mount(self, command: Command) -> Iterator[Conflict]:
+    def read_mount(self, command: Command) -> Iterator[Conflict]:
         """A second mount on a path of ours hides ours."""
         words = command.words[1:]
         options = dict(zip((word.text for word in words), words[1:]))
@@ -301,13 +301,13 @@ class Reader:
                     value = f"a second mount ({value})"
                 yield self._conflict(knob, value, command.plain and literal, command.line)
 
-    def _umount(self, command: Command) -> Iterator[Conflict]:
+    def read_umount(self, command: Command) -> Iterator[Conflict]:
         for word in command.words[1:]:
             knob = f"hugetlbfs.{mount_path(self.resolved(word)[0])}"
             if knob in self._scanner.wanted:
                 yield self._conflict(knob, None, False, command.line)
 
-    def _nested(self, command: Command) -> Iterator[Conflict]:
+    def read_nested(self, command: Command) -> Iterator[Conflict]:
         """`sh -c TEXT`, and `sh FILE`."""
         words = list(command.words[1:])
         if words and os.path.basename(command.words[0].text) == "busybox":
@@ -336,16 +336,16 @@ class Reader:
                 yield replace(conflict, line=command.line)
             self._place.called += [one for one in place.called if one not in self._place.called]
 
-    def _eval(self, command: Command) -> Iterator[Conflict]:
+    def read_eval(self, command: Command) -> Iterator[Conflict]:
         text = Word(" ".join(word.text for word in command.words[1:]), False)
         yield from self._text(text, replace(command, plain=False))
 
-    def _cd(self, command: Command) -> Iterator[Conflict]:
+    def read_cd(self, command: Command) -> Iterator[Conflict]:
         targets = self.resolved(command.words[1]) if len(command.words) > 1 else []
         self._folder = self._absolute(targets[0]) if targets else ""
         yield from ()
 
-    def _source(self, command: Command) -> Iterator[Conflict]:
+    def read_source(self, command: Command) -> Iterator[Conflict]:
         self._call(command.words[1:], command.plain)
         yield from ()
 
@@ -374,18 +374,22 @@ class Reader:
             return any(word.text in ("profile", "auto_profile", "on") for word in words[1:2])
         return True
 
-    _HANDLERS: dict[str, Callable[[Reader, Command], Iterator[Conflict]]] = {
-        "tee": _tee,
-        "dd": _copy,
-        "cp": _copy,
-        "sysctl": _sysctl,
-        "mount": _mount,
-        "umount": _umount,
-        "eval": _eval,
-        "cd": _cd,
-        ".": _source,
-        "source": _source,
-    }
+
+_Handler = Callable[[Reader, Command], Iterator[Conflict]]
+_HANDLERS: dict[str, _Handler] = {
+    "tee": Reader.read_tee,
+    "dd": Reader.read_copy,
+    "cp": Reader.read_copy,
+    "sysctl": Reader.read_sysctl,
+    "mount": Reader.read_mount,
+    "umount": Reader.read_umount,
+    "eval": Reader.read_eval,
+    "cd": Reader.read_cd,
+    ".": Reader.read_source,
+    "source": Reader.read_source,
+    **dict.fromkeys(_SHELLS, Reader.read_nested),
+}
+"""Programs whose words say what they write."""
 
 
 def mentions(scanner: Scanner, place: Place, text: str, first_line: int = 1) -> Iterator[Conflict]:

@@ -27,7 +27,7 @@ _UNIT_RULES: tuple[UnitRule, ...] = (services, scripts, declared.mounts)
 
 
 def find_conflicts(host: Host, wanted: Mapping[str, str], default_page_bytes: int) -> list[Conflict]:
-    """Every other writer of a knob in `wanted` (flat name -> value) that wants another value; the certain ones first."""
+    """Other writers of the knobs in `wanted` (flat name -> value) that want another value, the certain ones first."""
     if not wanted:
         return []
     scanner = Scanner(host, wanted, default_page_bytes)

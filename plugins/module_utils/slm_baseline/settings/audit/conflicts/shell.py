@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 MARK = "\x00"
 """Stands around the name of a variable in a word's text; twice without a name for any other expansion."""
@@ -17,6 +17,7 @@ _OPERATORS = (
     ";;&", "&>>", "<<<", "<<-", ";;", ";&", "&&", "||", "|&", "&>", "<<", ">>", ">|", ">&", "<&", "<>",
     ";", "&", "|", "(", ")", "<", ">",
 )  # fmt: skip
+_REDIRECTING = frozenset((">", ">>", ">|", "&>", "&>>", "<", "<<<", "<>", ">&", "<&"))
 _OPENING = frozenset(("if", "while", "until", "for", "case", "select", "{"))
 _CLOSING = frozenset(("fi", "done", "esac", "}"))
 _BETWEEN = frozenset(("then", "else", "elif", "do", "!", "time"))
@@ -50,11 +51,24 @@ class Command:
 
 def parse_shell(text: str, first_line: int = 1) -> list[Command]:
     """Every simple command of a script, in order; what cannot be read is passed over."""
-    return list(_Parser(text, first_line).commands())
+    lexer = _Lexer(text, first_line)
+    assembler = _Assembler()
+    commands = []
+    for token in lexer.tokens():
+        assembler.take(token)
+        if token.kind == "end":
+            commands += assembler.give(lexer.documents)
+            lexer.documents = []
+    return commands
 
 
 @dataclass
 class _Token:
+    """A word, an operator, or the end of a line. `text` is "" for a quoted word, which is no keyword.
+
+    `glued` says that it follows a word without a blank.
+    """
+
     kind: str
     text: str
     line: int
@@ -62,128 +76,139 @@ class _Token:
     glued: bool = False
 
 
-class _Parser:
+@dataclass
+class _Draft:
+    """A simple command that is not complete yet, and how many here-documents it reads."""
+
+    line: int = 0
+    words: list[Word] = field(default_factory=list)
+    outputs: list[Word] = field(default_factory=list)
+    stdin: Word | None = None
+    documents: int = 0
+
+
+class _Assembler:
+    """Puts tokens together to commands, with all that is around them in mind."""
+
+    def __init__(self) -> None:
+        self._stack: list[str] = []
+        self._draft = _Draft()
+        self._redirect = ""
+        self._in_pattern = False
+        self._conditional = False
+        self._source: Command | None = None
+        self._complete: list[tuple[Command, int]] = []
+
+    def take(self, token: _Token) -> None:
+        """The next token."""
+        redirect, self._redirect = self._redirect, ""
+        if token.kind != "word":
+            self._operator(token)
+        elif redirect:
+            self._redirected(redirect, token.word)
+        elif self._draft.words or not self._keyword(token):
+            self._word(token)
+
+    def give(self, documents: list[Word]) -> list[Command]:
+        """The commands of the line that ends here, with the text of the documents that follow it."""
+        read: dict[int, Command] = {}
+        texts = list(documents)
+        for command, count in self._complete:
+            own, texts = texts[:count], texts[count:]
+            source = read.get(id(command.source), command.source)
+            read[id(command)] = replace(command, stdin=own[-1] if own else command.stdin, source=source)
+        self._complete = []
+        return list(read.values())
+
+    def _redirected(self, redirect: str, word: Word) -> None:
+        if redirect in (">", ">>", ">|", "&>", "&>>"):
+            self._draft.outputs.append(word)
+        elif redirect == "<<<":
+            self._draft.stdin = word
+
+    def _keyword(self, token: _Token) -> bool:
+        """Whether a word at the place of a command is no command, but part of a compound one."""
+        text = token.text
+        if self._in_pattern:
+            if text == "esac":
+                self._leave()
+                self._in_pattern = False
+            return True
+        if text in ("for", "select", "case"):
+            self._enter(text)
+            return False
+        if text in _OPENING or text == "function":
+            self._enter(text)
+        elif text in _CLOSING:
+            self._leave()
+        return text in _OPENING or text in _CLOSING or text in _BETWEEN or text == "function"
+
+    def _word(self, token: _Token) -> None:
+        draft = self._draft
+        if draft.words and draft.words[0].text == "case" and token.text == "in" and self._stack[-1:] == ["case"]:
+            self._draft, self._in_pattern = _Draft(), True
+            return
+        draft.line = draft.line or token.line
+        draft.words.append(token.word)
+
+    def _operator(self, token: _Token) -> None:
+        operator, draft = token.text, self._draft
+        if operator in ("<<", "<<-"):
+            draft.documents += 1
+        elif operator in _REDIRECTING:
+            self._redirect = operator
+            # The descriptor that is meant stands close to it: that of errors is not what a command says.
+            if token.glued and draft.words and draft.words[-1].text.isdigit() and draft.words.pop().text != "1":
+                self._redirect = "other"
+        elif self._in_pattern and operator in ("|", ")", "("):
+            self._in_pattern = operator != ")"
+        elif operator == "(":
+            if draft.words and token.glued:
+                # A function's name, or that of an array: no command.
+                self._draft = _Draft()
+            self._enter("(")
+        else:
+            self._finish(token)
+
+    def _finish(self, token: _Token) -> None:
+        """The end of a simple command, and perhaps of what it stands in."""
+        operator, draft = token.text, self._draft
+        command = None
+        if draft.words or draft.outputs:
+            plain = not self._stack and not self._conditional
+            words, outputs = tuple(draft.words), tuple(draft.outputs)
+            command = Command(draft.line or token.line, words, outputs, draft.stdin, self._source, plain)
+            self._complete.append((command, draft.documents))
+        self._draft = _Draft()
+        is_pipe = operator in ("|", "|&")
+        self._source = command if is_pipe else None
+        self._conditional = operator in ("&&", "||") or (is_pipe and self._conditional)
+        if operator == ")":
+            self._leave()
+        elif operator in (";;", ";&", ";;&"):
+            self._in_pattern = True
+
+    def _enter(self, name: str) -> None:
+        if len(self._stack) < _DEEPEST:
+            self._stack.append(name)
+
+    def _leave(self) -> None:
+        if self._stack:
+            self._stack.pop()
+
+
+class _Lexer:
+    """Parts a text into tokens. `documents` are the here-documents that follow the last line."""
+
     def __init__(self, text: str, first_line: int) -> None:
-        self._text = text.replace("\\\r\n", "\\\n").replace("\r\n", "\n")
+        self._text = text.replace("\r\n", "\n")
         self._at = 0
         self._line = first_line
-        self._documents: list[tuple[str, bool, bool]] = []
-        self._read: list[Word] = []
+        self._expected: list[tuple[str, bool, bool]] = []
+        self.documents: list[Word] = []
 
-    def commands(self) -> Iterator[Command]:
-        """The commands, with all that is around them in mind."""
-        stack: list[str] = []
-        words: list[Word] = []
-        line = 0
-        outputs: list[Word] = []
-        stdin: Word | None = None
-        source: Command | None = None
-        documents: list[int] = []
-        in_pattern = conditional = False
-        redirect = ""
-        waiting: list[tuple[Command, list[int]]] = []
-        for token in self._tokens():
-            if redirect and token.kind == "word":
-                if redirect in (">", ">>", ">|", "&>", "&>>"):
-                    outputs.append(token.word)
-                elif redirect == "<<<":
-                    stdin = token.word
-                redirect = ""
-                continue
-            redirect = ""
-            if token.kind == "word":
-                bare = token.text
-                if not words and stack and stack[-1] == "case" and in_pattern:
-                    if bare == "esac":
-                        stack.pop()
-                        in_pattern = False
-                    continue
-                if not words and bare in _OPENING:
-                    if len(stack) < _DEEPEST:
-                        stack.append(bare)
-                    if bare in ("for", "select", "case"):
-                        words, line = [token.word], token.line
-                    continue
-                if not words and bare in _CLOSING:
-                    if stack:
-                        stack.pop()
-                    continue
-                if not words and bare in _BETWEEN:
-                    continue
-                if not words and bare == "function":
-                    stack.append("function")
-                    continue
-                if words and words[0].text == "case" and stack and stack[-1] == "case" and bare == "in":
-                    words, in_pattern = [], True
-                    continue
-                if not words:
-                    line = token.line
-                words.append(token.word)
-                continue
-            operator = token.text
-            if operator in ("<<", "<<-"):
-                documents.append(token.line)
-                continue
-            if operator in (">", ">>", ">|", "&>", "&>>", "<", "<<<", "<>", ">&", "<&"):
-                # A file descriptor before it, such as that of errors, stands close to it.
-                redirect = operator
-                if token.glued and words and words[-1].text.isdigit() and words[-1].literal:
-                    if words.pop().text != "1":
-                        redirect = "other"
-                    if not words and not outputs:
-                        line = line or token.line
-                continue
-            if operator == "(":
-                if words and token.glued:
-                    # A function, or an array: neither is a command.
-                    words = [] if not words[-1].text.endswith("=") else words[:-1]
-                    stack.append("()")
-                else:
-                    stack.append("(")
-                continue
-            if operator == ")" and in_pattern and stack and stack[-1] == "case":
-                in_pattern = False
-                words = []
-                continue
-            # The end of a simple command.
-            if operator == "|" and in_pattern:
-                continue
-            command = None
-            if words or outputs:
-                command = Command(
-                    line or token.line, tuple(words), tuple(outputs), stdin, source, not stack and not conditional
-                )
-                waiting.append((command, documents))
-            words, outputs, stdin, documents, line = [], [], None, [], 0
-            source = command if operator in ("|", "|&") else None
-            if operator in ("&&", "||"):
-                conditional = True
-            elif operator not in ("|", "|&"):
-                conditional = False
-            if operator == ")":
-                if stack:
-                    stack.pop()
-            elif operator in (";;", ";&", ";;&"):
-                in_pattern = True
-            if token.kind == "end" and operator == "\n":
-                yield from self._with_documents(waiting)
-                waiting = []
-        yield from self._with_documents(waiting)
-
-    def _with_documents(self, waiting: list[tuple[Command, list[int]]]) -> Iterator[Command]:
-        """The commands of one line, with the text of the documents that they read, which follows the line."""
-        from dataclasses import replace
-
-        done: dict[int, Command] = {}
-        for command, documents in waiting:
-            texts = [self._read.pop(0) for _ in documents if self._read]
-            changed = replace(command, stdin=texts[-1]) if texts else command
-            if command.source is not None:
-                changed = replace(changed, source=done.get(id(command.source), command.source))
-            done[id(command)] = changed
-            yield changed
-
-    def _tokens(self) -> Iterator[_Token]:
+    def tokens(self) -> Iterator[_Token]:
+        """Words, operators and ends of lines."""
         text, size = self._text, len(self._text)
         glued = False
         while self._at < size:
@@ -204,9 +229,8 @@ class _Parser:
                 self._at += 1
                 line = self._line
                 self._line += 1
-                if self._documents:
-                    self._read += [self._document(*document) for document in self._documents]
-                    self._documents = []
+                self.documents += [self._document(*one) for one in self._expected]
+                self._expected = []
                 yield _Token("end", "\n", line)
                 glued = False
                 continue
@@ -234,7 +258,7 @@ class _Parser:
         start = self._at
         delimiter = self._word()
         quoted = any(mark in self._text[start : self._at] for mark in "'\"\\")
-        self._documents.append((delimiter.text, stripped, quoted))
+        self._expected.append((delimiter.text, stripped, quoted))
 
     def _document(self, delimiter: str, stripped: bool, quoted: bool) -> Word:
         lines = []
@@ -314,10 +338,10 @@ class _Parser:
             parts.append(f"{MARK}{name if _NAME.fullmatch(name) else ''}{MARK}")
             return False
         else:
-            name = _NAME.match(text, start + 1)
-            if name:
-                self._at = name.end()
-                parts.append(f"{MARK}{name[0]}{MARK}")
+            match = _NAME.match(text, start + 1)
+            if match:
+                self._at = match.end()
+                parts.append(f"{MARK}{match[0]}{MARK}")
                 return False
             if text[start + 1 : start + 2] not in _SPECIAL or start + 1 >= len(text):
                 parts.append("$")
