@@ -9,7 +9,7 @@ from analysis.render.markdown import Markdown, bullets, code, md, table
 
 
 def markdown(audit: Audit) -> str:
-    """The page: totals and findings, then tables of what drifted, who competes or may, and which hosts gave no answer."""
+    """The page: totals, findings, then tables of what drifted, who competes or may, and which hosts gave no answer."""
     hosts = audit.hosts.items()
     drifted = group((row, name) for name, host in hosts for row in host.rows if row.drifted)
     competing = group((writer, name) for name, host in hosts for writer in host.competitors)
