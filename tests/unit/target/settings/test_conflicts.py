@@ -133,7 +133,7 @@ def test_each_place_is_read_as_its_own_program_reads_it(case: Case, tmp_path: Pa
 def test_the_page_says_what_is_found(pytestconfig: pytest.Config) -> None:
     if pytestconfig.getoption("--write-conflicts", default=False):
         PAGE.write_text(page(), encoding="utf-8")
-    assert PAGE.read_text(encoding="utf-8") == page(), "make docs-conflicts"
+    assert PAGE.read_text(encoding="utf-8") == page(), "renew it with --write-conflicts"
 
 
 def test_a_host_with_no_other_writer_has_no_competitor(fake_host: Host) -> None:
