@@ -1,6 +1,6 @@
 """What hosts have beside our settings, and what is made of it: the cases of docs/conflicts.md.
 
-`pytest tests/unit/target/settings/test_conflicts.py --write-conflicts` writes the page.
+`pytest tests/unit/target/settings/audit/test_conflicts.py --write-conflicts` writes the page.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ esac
 
 HEAD = """# Who else writes the settings
 
-Written by its own test (`pytest tests/unit/target/settings/test_conflicts.py --write-conflicts`); not to be edited.
+Written by its own test (`pytest tests/unit/target/settings/audit/test_conflicts.py --write-conflicts`); not to be edited.
 
 Before a host is tuned, and at every audit, all places are read in which another program may set what we set. There are
 two kinds of answers:

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.fakes import put
-from tests.unit.target.settings import conflict_cases
-from tests.unit.target.settings.conflict_cases import CASES, PAGE, Case, page, short
+from tests.unit.target.settings.audit import conflict_cases
+from tests.unit.target.settings.audit.conflict_cases import CASES, PAGE, Case, page, short
 
 MIB2 = 2 << 20
 THP = "/sys/kernel/mm/transparent_hugepage"
