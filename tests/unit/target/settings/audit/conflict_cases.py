@@ -73,7 +73,8 @@ esac
 
 HEAD = """# Who else writes the settings
 
-Written by its own test (`pytest tests/unit/target/settings/audit/test_conflicts.py --write-conflicts`); not to be edited.
+Written by its own test, not to be edited:
+`pytest tests/unit/target/settings/audit/test_conflicts.py --write-conflicts`.
 
 Before a host is tuned, and at every audit, all places are read in which another program may set what we set. There are
 two kinds of answers:
