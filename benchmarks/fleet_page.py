@@ -93,7 +93,7 @@ def built(folder: Path) -> list[Figure]:
 def _build(folder: Path) -> None:
     groups = {path.name: ["rack-1"] for path in (folder / "results").iterdir()}
     folders = Folders(folder / "results", folder / "reports", folder / "audit")
-    write(folders, groups, Terms(timedelta(days=30), 20, 0), samples.NOW)
+    write(folders, groups, Terms(timedelta(days=30), 20), samples.NOW)
 
 
 def shown(folder: Path, repeats: int) -> list[Figure]:

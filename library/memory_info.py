@@ -118,6 +118,12 @@ possible_writers:
   returned: always
   type: list
   elements: dict
+unreadable:
+  description: >-
+    Places that could hold another writer and that could not be read (C(path), C(reason)), as without root.
+  returned: always
+  type: list
+  elements: dict
 problem:
   description: The error in parts (knob, wanted, found, why, next_step).
   returned: failure
@@ -130,6 +136,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.lease import release
+from ansible.module_utils.slm_baseline.host.noting import NotingHost
 from ansible.module_utils.slm_baseline.host.paths import TARGETS
 from ansible.module_utils.slm_baseline.host.validate import Option
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
@@ -180,7 +187,7 @@ def main() -> None:
 
     def work(host: Host) -> dict[str, Any]:
         """Imports late what only some uses need: a host compiles all that is imported, at every task."""
-        given = module.params
+        given, host = module.params, NotingHost(host.root)
         wanted, pending = parse_wanted(host, given), None
         conflicts, tolerate = conflicts_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
@@ -199,7 +206,13 @@ def main() -> None:
             from ansible.module_utils.slm_baseline.first_token.setup import rows
 
             judged["rows"] += rows(host)
-        result = {"changed": False, "desired": values_of(wanted), "pending": pending, **judged}
+        result = {
+            "changed": False,
+            "desired": values_of(wanted),
+            "pending": pending,
+            **judged,
+            "unreadable": host.unreadable,
+        }
         if given["facts"]:
             from ansible.module_utils.slm_baseline.settings.audit.facts import gather
 

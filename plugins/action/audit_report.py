@@ -31,20 +31,28 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         from analysis.audit.files import audit_files
         from analysis.audit.fleet import audit
+        from analysis.documents.errors import DocumentError
         from analysis.documents.names import well_formed
+        from analysis.documents.places import place
         from analysis.documents.storage import write_files
 
         super().run(tmp, task_vars)
         variables = task_vars or {}
         arguments = self._task.args
-        folder = Path(arguments["folder"])
-        names = [str(name) for name in variables["ansible_play_hosts_all"]]
+        try:
+            folder = Path(place(arguments["folder"], "audit_reports_dir"))
+        except DocumentError as error:
+            raise AnsibleActionFail(str(error)) from None
         hosts = variables["hostvars"]
         # What was registered is data and is taken as it is; a setting may be a template, of one host without a value.
-        answers = {name: hosts.raw_get(name).get(arguments["answer"]) for name in names}
-        tolerance = {name: _tolerance(hosts[name]) for name in names}
+        answers = {
+            str(name): hosts.raw_get(name).get(arguments["answer"]) for name in variables["ansible_play_hosts_all"]
+        }
+        waiting = self._waiting(variables, [name for name, answer in answers.items() if answer is None])
+        answers = {name: answer for name, answer in answers.items() if name not in waiting}
+        tolerance = {name: _tolerance(hosts[name]) for name in answers}
         finished_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        fleet = audit(answers, str(arguments["started_at"]), finished_at, tolerance)
+        fleet = audit(answers, str(arguments["started_at"]), finished_at, tolerance, len(waiting))
         try:
             write_files(folder, audit_files(fleet))
         except OSError as error:
@@ -52,9 +60,22 @@ class ActionModule(ActionBase):
                 f"the audit cannot be written to {folder}: {error.strerror} ({error.filename}). "
                 "Next: make the folder writable, or name another one in audit_reports_dir."
             ) from None
-        judged = {name: fleet.hosts[well_formed(name)] for name in names}
+        judged = {name: fleet.hosts[well_formed(name)] for name in answers}
         verdicts = {name: {"status": host.status, "message": str(host)} for name, host in judged.items()}
         return {"changed": False, "folder": str(folder), "summary": fleet.summary(), "verdicts": verdicts}
+
+    def _waiting(self, variables: dict[str, Any], silent: list[str]) -> set[str]:
+        """Hosts without an answer that are still to be asked: of a later batch, or where no host waits for another."""
+        batch = {str(name) for name in variables["ansible_play_batch"]}
+        living = {str(name) for name in variables["ansible_play_hosts"]}
+        own = {str(variables["inventory_hostname"])}
+        return (set(silent) & living) - (own if _is_free(self._task) else batch)
+
+
+def _is_free(task: Any) -> bool:
+    """Whether the play's hosts go on without waiting for one another."""
+    play = task.get_play() if hasattr(task, "get_play") else task.play
+    return str(play.strategy).rpartition(".")[2] in ("free", "host_pinned")
 
 
 def _tolerance(variables: Any) -> object:

@@ -1,8 +1,10 @@
-"""Writes the page of a host's rollback on the control node."""
+"""Writes the page of a host's rollback on the control node, and that it is the latest word on the host."""
 
 from __future__ import annotations
 
+import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ PAGE = "rollback.md"
 
 
 class ActionModule(ActionBase):
-    """`rollback_report: {restored: DICT, first_token: DICT, run_id: ID, folder: PATH}`; returns the `page`.
+    """`rollback_report: {restored: DICT, first_token: DICT, run_id: ID, folder: PATH, results: PATH}`; returns `page`.
+
+    The report of the last measurement, which lies beside that page, is written again, since it would go on to say
+    "tuned". A host that had nothing to restore has no page; that it had nothing is shown.
 
     An action rather than a copy: that would start Python on the control node twice for each host.
     """
@@ -27,15 +32,21 @@ class ActionModule(ActionBase):
     _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        from analysis.baseline.rollback import rollback_page
+        from analysis.baseline.rollback import has_restored, rollback_page
+        from analysis.documents.state import write_state
         from analysis.documents.storage import write_files
 
         super().run(tmp, task_vars)
         arguments = self._task.args
         folder, host = Path(arguments["folder"]), str((task_vars or {})["inventory_hostname"])
-        text = rollback_page(arguments["restored"], host, str(arguments["run_id"]), arguments["first_token"])
+        results, run_id, now = Path(arguments["results"]), str(arguments["run_id"]), datetime.now(UTC)
+        if not has_restored(arguments["restored"], arguments["first_token"]):
+            return {"changed": False, "msg": f"{host}: nothing to restore", "_ansible_verbose_always": True}
+        text = rollback_page(arguments["restored"], host, run_id, arguments["first_token"])
         try:
             write_files(folder, {PAGE: text})
+            write_state(results, host, "restored", run_id, now)
+            _renew_report(results, folder, now)
         except OSError as error:
             raise AnsibleActionFail(
                 f"the host is restored, but the rollback's page cannot be written to {folder}: "
@@ -43,3 +54,17 @@ class ActionModule(ActionBase):
                 "Next: make the folder writable, or name another one in report_reports_dir."
             ) from None
         return {"changed": True, "page": str(folder / PAGE)}
+
+
+def _renew_report(results: Path, folder: Path, now: datetime) -> None:
+    """Write the report of the latest result again, where there is one."""
+    from analysis.baseline.document import check_result
+    from analysis.documents.latest import choose
+
+    found = choose(results, "", check_result, now).path if (folder / "README.md").exists() else None
+    if found is not None:
+        # Draws pictures: late, since a rollback of a host that was never measured has none.
+        from analysis.baseline.page import page_files
+        from analysis.documents.storage import write_changed
+
+        write_changed(folder, page_files(json.loads(found.read_text(encoding="utf-8")), results))

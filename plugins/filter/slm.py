@@ -14,10 +14,7 @@ if _ROOT not in sys.path:
     sys.path.insert(0, _ROOT)
 
 FILTERS = {
-    "slm_document": "analysis.baseline.document:result_document",
-    "slm_report": "analysis.baseline.report:host_report",
-    "slm_imports_svg": "analysis.baseline.figures:imports_svg",
-    "slm_phases_svg": "analysis.baseline.figures:load_svg",
+    "slm_place": "analysis.documents.places:place",
     "slm_json": "analysis.documents.storage:as_json",
     "slm_folder": "analysis.documents.storage:folder_name",
     "slm_sweep_outlook": "analysis.sweep.progress:outlook",

@@ -83,7 +83,7 @@ def page_of(folder: Path, inventory: dict[str, list[str]], audited: dict[str, st
     (folder / "audit").mkdir()
     (folder / "audit/audit.json").write_text(json.dumps(samples.audit(audited)))
     folders = Folders(folder / "results", folder / "reports", folder / "audit")
-    return write(folders, inventory, Terms(timedelta(days=30), 20, 0), samples.NOW).page
+    return write(folders, inventory, Terms(timedelta(days=30), 20), samples.NOW).page
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     write_files(folder / "audit", audit_files(audit(answers, at, at)))
     folders = Folders(folder / "results", folder / "reports", folder / "audit")
-    write(folders, {}, Terms(timedelta(days=30), 20, 0), samples.NOW)
+    write(folders, {}, Terms(timedelta(days=30), 20), samples.NOW)
     return folder / "audit/metrics"
 
 

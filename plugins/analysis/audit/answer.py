@@ -8,7 +8,7 @@ Imports little: every host's verdict is a process of its own on the control node
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis.documents.names import well_formed
@@ -70,10 +70,22 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class HostAudit:
-    """One host: `status` is one of STATUSES; `problem` says why there are no rows, and is None where there are.
+class Unreadable:
+    """A place on the host that could hold another writer and that could not be read; `reason` in the system's words."""
 
-    A competing writer is drift that some boot brings, unless the user tolerates it. A possible one is a note.
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class HostAudit:
+    """One host: `status` is one of STATUSES.
+
+    `problem` says why there are no rows, or why a host without drift is not clean: a place could not be read. A
+    competing writer is drift that some boot brings, unless the user tolerates it. A possible one is a note.
     """
 
     status: str
@@ -82,6 +94,7 @@ class HostAudit:
     competitors: tuple[Conflict, ...] = ()
     tolerated: bool = False
     possible: tuple[Conflict, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
 
     @property
     def drift(self) -> list[Row | Conflict]:
@@ -90,6 +103,8 @@ class HostAudit:
 
     def __str__(self) -> str:
         """One line: the status in a plain sentence."""
+        if self.drift and self.unreadable:
+            return plain(f"{'; '.join(map(str, self.drift))}; {_unseen(self.unreadable)}")
         return plain(self.problem or "; ".join(map(str, self.drift)) or "clean")
 
 
@@ -114,12 +129,25 @@ def judge_host(answer: object, tolerate_competitors: object = False) -> HostAudi
         possible = tuple(
             _competitor(writer) for writer in _objects({"possible_writers": [], **answer}, "possible_writers")
         )
+        # Not of a memory_info that is older than this control node.
+        places = _objects(answer, "unreadable") if "unreadable" in answer else []
+        unreadable = tuple(Unreadable(_required(place, "path"), _required(place, "reason")) for place in places)
     except AnswerError as error:
         return HostAudit("error", f"memory_info's answer does not have the documented form: {error}")
     if not rows:
         return HostAudit("error", "no setting is wanted of this host, so nothing was compared")
-    host = HostAudit("clean", None, rows, competitors, tolerated, possible)
-    return replace(host, status="drift") if host.drift else host
+    host = HostAudit("clean", None, rows, competitors, tolerated, possible, unreadable)
+    if host.drift:
+        return replace(host, status="drift")
+    # Nothing was seen, and not everything was looked at.
+    return (
+        replace(host, status="error", problem=f"not known to be clean: {_unseen(unreadable)}") if unreadable else host
+    )
+
+
+def _unseen(places: Sequence[Unreadable], limit: int = 5) -> str:
+    shown = ", ".join(map(str, places[:limit])) + (f" and {len(places) - limit} more" if len(places) > limit else "")
+    return f"could not read {shown}. Next: connect as root, or give become a way to it"
 
 
 def _boolean(value: object) -> bool | None:

@@ -22,12 +22,13 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Audit:
-    """A fleet at one time; hosts in natural order (`gpu-2` before `gpu-10`)."""
+    """A fleet at one time; hosts in natural order (`gpu-2` before `gpu-10`). `waiting` more are still to be asked."""
 
     run_id: str
     started_at: str
     finished_at: str
     hosts: dict[str, HostAudit]
+    waiting: int = 0
 
     def totals(self) -> dict[str, int]:
         """Hosts in all and by status, and how many rows drifted and writers compete."""
@@ -55,6 +56,7 @@ class Audit:
                     "rows": [asdict(row) for row in host.rows],
                     "competitors": [asdict(writer) for writer in host.competitors],
                     "possible_writers": [asdict(writer) for writer in host.possible],
+                    **({"unreadable": [asdict(place) for place in host.unreadable]} if host.unreadable else {}),
                 }
                 for name, host in self.hosts.items()
             },
@@ -68,8 +70,17 @@ class Audit:
         lines = [
             f"{counted(totals['hosts'], 'host')}: {', '.join(f'{totals[status]} {status}' for status in STATUSES)}"
         ]
+        if self.waiting:
+            lines.append(f"{counted(self.waiting, 'host')} still to be asked: this is no verdict on them")
         findings = group((str(found), name) for name, host in self.hosts.items() for found in host.drift)
         lines += [f"{hosts_of(names)}: {plain(found)}" for found, names in findings.items()]
+        unseen = group(
+            (f"could not read {place}", name)
+            for name, host in self.hosts.items()
+            if host.status == "drift"
+            for place in host.unreadable
+        )
+        lines += [f"{hosts_of(names)}: {plain(place)}" for place, names in unseen.items()]
         # Why a host is unreachable names its address, so that no two hosts would ever say the same.
         silent = group(
             ("unreachable" if host.status == "unreachable" else f"error: {host.problem}", name)
@@ -82,12 +93,17 @@ class Audit:
 
 
 def audit(
-    answers: Mapping[str, object], started_at: str, finished_at: str, tolerance: Mapping[str, object] | None = None
+    answers: Mapping[str, object],
+    started_at: str,
+    finished_at: str,
+    tolerance: Mapping[str, object] | None = None,
+    waiting: int = 0,
 ) -> Audit:
     """The audit of a fleet from `memory_info`'s registered answers by host name; instants as `2026-03-14T09:20:00Z`.
 
     `tolerance` has each host's `tuning_tolerate_competitors` as it stands. Where it is true, competing writers are
-    reported and are no drift; where it is no boolean, the host is an error.
+    reported and are no drift; where it is no boolean, the host is an error. `waiting` hosts of the play are not in
+    `answers`, since they are still to be asked.
     """
     names = sorted(answers, key=natural)
     return Audit(
@@ -95,6 +111,7 @@ def audit(
         started_at=started_at,
         finished_at=finished_at,
         hosts={well_formed(name): judge_host(answers[name], (tolerance or {}).get(name, False)) for name in names},
+        waiting=waiting,
     )
 
 

@@ -14,6 +14,7 @@ def markdown(audit: Audit) -> str:
     drifted = group((row, name) for name, host in hosts for row in host.rows if row.drifted)
     competing = group((writer, name) for name, host in hosts for writer in host.competitors)
     possible = group((writer, name) for name, host in hosts for writer in host.possible)
+    unread = group((place, name) for name, host in hosts for place in host.unreadable)
     sections = [
         Markdown("# Tuning audit"),
         Markdown(f"Run {code(audit.run_id)}, {md(audit.started_at)} to {md(audit.finished_at)}."),
@@ -43,9 +44,14 @@ def markdown(audit: Audit) -> str:
             ],
         ),
         *_section(
+            "Not read",
+            ["Hosts", "Place", "Reason"],
+            [[hosts_of(names), code(place.path), place.reason] for place, names in unread.items()],
+        ),
+        *_section(
             "Hosts without an answer",
             ["Host", "Status", "Problem"],
-            [[name, host.status, host.problem] for name, host in hosts if host.problem],
+            [[name, host.status, host.problem] for name, host in hosts if host.problem and not host.rows],
         ),
     ]
     return "\n\n".join(sections) + "\n"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 
 from analysis import statistics
 from analysis.baseline import first_token, tables
 from analysis.baseline.notes.collect import notes
 from analysis.baseline.result import Result, read_result
+from analysis.documents.state import State
 from analysis.render import units
 from analysis.render.markdown import Markdown, bullets, code, fenced, md, plain
 from analysis.statistics import Figure
 
 
-def host_report(document: object) -> str:
-    """The page of one stored result. Whatever came from outside is escaped; the text depends on the document alone.
+def host_report(document: object, state: State | None = None) -> str:
+    """The page of one stored result. Whatever came from outside is escaped; the text depends on what is given alone.
+
+    `state` is the latest word on the host beside its results: where it is later, the page begins with it.
 
     Raises DocumentError where the document breaks its schema: a stored result may be of another version, or edited.
     """
@@ -22,6 +26,7 @@ def host_report(document: object) -> str:
     gpus, failures = tables.gpus(result), tables.failures(result)
     sections = [
         f"# Huge-page baseline of {md(result.host.name)}",
+        *_since(result, state),
         bullets(_headline(result)),
         f"Model: {tables.model_line(result)} Measured {md(result.finished_at)}, run {code(result.run_id)}.",
         "## What to make of it",
@@ -77,6 +82,17 @@ _MEDIANS = (
 _WHILE_HELD = (
     "Medians while the model is held after the first token; faults and bytes read count from the start of the process."
 )
+
+
+def _since(result: Result, state: State | None) -> list[Markdown]:
+    """What happened to the host after it was measured."""
+    if state is None or state.at < datetime.fromisoformat(result.finished_at):
+        return []
+    at, run = md(f"{state.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"), code(state.run_id)
+    if state.event == "restored":
+        told = "**Rolled back since:** the host was put back"
+        return [Markdown(f"{told} at {at}, run {run} ([what](rollback.md)). This page describes it as it was before.")]
+    return [Markdown(f"**Tuned since:** at {at}, run {run}, without a measurement. The figures are those of before.")]
 
 
 def _headline(result: Result) -> list[Markdown]:

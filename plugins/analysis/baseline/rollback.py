@@ -8,6 +8,12 @@ from typing import Any
 from analysis.render.markdown import Markdown, code, md, table
 
 
+def has_restored(answer: Mapping[str, Any], first_token: Mapping[str, Any] | None = None) -> bool:
+    """Whether a rollback found anything of ours, so that it has something to tell."""
+    starts = first_token or {}
+    return answer.get("status", "nothing") != "nothing" or bool(starts.get("removed") or starts.get("left"))
+
+
 def rollback_page(
     answer: Mapping[str, Any], host: str, run_id: str, first_token: Mapping[str, Any] | None = None
 ) -> str:

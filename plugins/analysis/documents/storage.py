@@ -63,3 +63,17 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def write_changed(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """As write_files, but only what differs from what is there; the names that were written."""
+    changed = {name: text for name, text in files.items() if _text(folder / name) != text}
+    write_files(folder, changed)
+    return list(changed)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None

@@ -12,18 +12,17 @@ from analysis.documents.storage import write_files
 from analysis.fleet.fleet import Fleet, fleet
 from analysis.fleet.metrics import FILE, metrics
 from analysis.fleet.page import Links, render
-from analysis.fleet.stored import prune, read
+from analysis.fleet.stored import read
 
 PAGE = "index.html"
 
 
 @dataclass(frozen=True)
 class Written:
-    """What was done: the page, what it says in a few lines, and which results were removed."""
+    """What was done: the page, and what it says in a few lines."""
 
     page: Path
     summary: list[str]
-    removed: list[Path]
 
 
 @dataclass(frozen=True)
@@ -37,19 +36,17 @@ class Folders:
 
 @dataclass(frozen=True)
 class Terms:
-    """When a latest run is stale, how many runs of a host the page shows, and how many stay stored (0: all)."""
+    """When a latest run is stale, and how many runs of a host the page shows."""
 
     stale_after: timedelta
     runs_shown: int
-    keep_runs: int
 
 
 def write(folders: Folders, inventory: Mapping[str, Sequence[str]], terms: Terms, at: datetime) -> Written:
-    """Remove results beyond what is kept, write the page and the metrics; OSError as the system gave it.
+    """Write the page and the metrics; OSError as the system gave it.
 
     `inventory` maps the fleet's hosts to their groups.
     """
-    removed = prune(folders.results, terms.keep_runs)
     stored = read(folders.results, folders.audit / "audit.json", terms.runs_shown)
     whole = fleet(stored, inventory, at, terms.stale_after)
     links = Links(
@@ -59,7 +56,7 @@ def write(folders: Folders, inventory: Mapping[str, Sequence[str]], terms: Terms
     )
     write_files(folders.reports, {PAGE: render(whole, links)})
     write_files(folders.audit, {f"metrics/{FILE}": metrics(whole)})
-    return Written(folders.reports / PAGE, summary(whole), removed)
+    return Written(folders.reports / PAGE, summary(whole))
 
 
 _MEASURED = {

@@ -63,19 +63,6 @@ def read(results: Path, audit: Path, newest: int) -> Stored:
     return stored
 
 
-def prune(results: Path, keep: int) -> list[Path]:
-    """Remove all but the `keep` newest results of every host; returns what went. 0 keeps everything.
-
-    Only files that are named as this project names a baseline's result; sweeps and whatever else lies there stay.
-    """
-    if keep < 1 or not results.is_dir():
-        return []
-    gone = [path for folder in sorted(results.iterdir()) if folder.is_dir() for path in _results(folder)[:-keep]]
-    for path in gone:
-        path.unlink(missing_ok=True)
-    return gone
-
-
 def _folders(results: Path, stored: Stored) -> Iterator[Path]:
     try:
         yield from sorted(path for path in results.iterdir() if path.is_dir())

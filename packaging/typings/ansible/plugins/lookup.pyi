@@ -3,4 +3,5 @@
 from typing import Any
 
 class LookupBase:
+    _templar: Any
     def run(self, terms: list[Any], variables: dict[str, Any] | None = ..., **kwargs: Any) -> list[Any]: ...

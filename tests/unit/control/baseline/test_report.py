@@ -5,7 +5,6 @@ After a change that is meant, `SLM_UPDATE_GOLDEN=1 pytest tests/unit/control/bas
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import os
@@ -13,7 +12,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pytest
 
 from analysis.baseline.figures import imports_svg, load_svg
@@ -36,20 +34,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def render(document: dict[str, Any]) -> str:
-    """As ansible.builtin.template renders it: blocks trimmed, the last newline kept."""
-    spec = importlib.util.spec_from_file_location("slm", REPOSITORY / "plugins/filter/slm.py")
-    assert spec
-    assert spec.loader
-    plugin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plugin)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(REPOSITORY / "roles/report/templates"),
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters.update(plugin.FilterModule().filters())
-    return environment.get_template("README.md.j2").render(report_document=document)
+    return host_report(document)
 
 
 def part(document: dict[str, Any], name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from analysis.fleet.fleet import Fleet, fleet
-from analysis.fleet.stored import prune, read
+from analysis.fleet.stored import read
 from tests.support import fleet_samples as samples
 from tests.support.fleet_samples import NOW
 
@@ -214,15 +214,3 @@ def test_a_failed_newest_run_is_no_figure_and_says_so(tmp_path: Path) -> None:
     latest = found.hosts[0].latest
     assert latest is not None
     assert (latest.reason, latest.times) == ("killed", {})
-
-
-def test_retention_keeps_the_newest_and_everything_that_is_no_result(tmp_path: Path) -> None:
-    samples.build(tmp_path, 2, 5)
-    (tmp_path / "gpu-1/sweep-20260101T000000Z.json").write_text("{}")
-    (tmp_path / "gpu-1/20260101.json").write_text("mine")
-    assert prune(tmp_path, 0) == []
-    assert len(prune(tmp_path, 3)) == 4
-    left = sorted(path.name for path in (tmp_path / "gpu-1").iterdir())
-    assert len(left) == 5
-    assert "20260320T120000Z.json" in left
-    assert {"sweep-20260101T000000Z.json", "20260101.json"} <= set(left)

@@ -117,7 +117,7 @@ def test_a_page_without_series_waits_for_no_library_of_statistics(tmp_path: Path
         "import sys; from datetime import UTC, datetime, timedelta; from pathlib import Path\n"
         "from analysis.fleet.files import Folders, Terms, write\n"
         "folders = Folders(*(Path(sys.argv[1], name) for name in ('results', 'reports', 'audit')))\n"
-        "write(folders, {'gpu-01': []}, Terms(timedelta(days=30), 5, 5), datetime.now(UTC))\n"
+        "write(folders, {'gpu-01': []}, Terms(timedelta(days=30), 5), datetime.now(UTC))\n"
         "print(sorted({'scipy', 'matplotlib'} & sys.modules.keys()))"
     )
     written = subprocess.run(

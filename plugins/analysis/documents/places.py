@@ -1,0 +1,58 @@
+"""Folders on the control node as a user names them, and whether documents can be written there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from analysis.documents.errors import DocumentError
+
+_ROOM_BYTES = 4 << 20
+"""A result of a few blocks with its page and pictures takes less than one MiB; its folders some more."""
+
+
+def place(folder: str, variable: str = "the folder") -> str:
+    """The one place that a folder's name means: `~` is the user's home, a relative path begins where Ansible was started.
+
+    DocumentError, naming the variable, for a name that is empty or of an unknown user's home.
+    """
+    path = os.path.expanduser(str(folder).strip())
+    if not path or path.startswith("~"):
+        raise DocumentError(
+            variable,
+            wanted="the path of a folder on the control node",
+            found=repr(str(folder)),
+            why="Documents are stored there." if not path else "There is no such user.",
+            next_step=f"correct {variable}, or leave it out.",
+        )
+    return os.path.abspath(path)
+
+
+def try_folder(folder: Path, variable: str) -> None:
+    """Make a folder and write into it, so that it is found out now and not after a measurement; DocumentError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".try-", suffix=".tmp") as file:
+            file.write(bytes(_ROOM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DocumentError(
+            variable,
+            wanted=f"a folder on the control node with room for {_ROOM_BYTES >> 20} MiB",
+            found=f"{folder}: {error.strerror}",
+            why="What is measured is stored there, and nothing was measured yet.",
+            next_step=f"make it writable, make room, or name another folder in {variable}.",
+        ) from None
+
+
+def sync(path: Path) -> None:
+    """Have a file or folder on the disk before anybody relies on it; nothing where its file system cannot."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,66 @@
+"""The latest word on a host that is no measurement and no audit: it was tuned, or put back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from analysis.documents.names import well_formed
+from analysis.documents.schema import validate
+from analysis.documents.storage import as_json, write_files
+
+FILE = "state.json"
+"""In the host's folder of results, replaced by each word that is later."""
+SCHEMA_VERSION = 1
+EVENTS = ("tuned", "restored")
+
+
+@dataclass(frozen=True)
+class State:
+    """`event` is one of EVENTS; `rows` are those of memory_info, of a tuning alone."""
+
+    event: str
+    run_id: str
+    at: datetime
+    rows: tuple[Mapping[str, Any], ...] = ()
+
+
+def write_state(
+    folder: Path, host: str, event: str, run_id: str, at: datetime, rows: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Store the word; OSError as the system gave it, DocumentError where it breaks plugins/schemas/state.schema.json."""
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "state",
+        "event": event,
+        "host": {"name": host},
+        "run_id": run_id,
+        "at": f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "rows": list(rows),
+    }
+    # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones.
+    text = as_json(document)
+    validate(json.loads(text), "state")
+    write_files(folder, {FILE: text})
+
+
+def read_state(folder: Path) -> State | None:
+    """The latest word on the host of this folder of results; None where there is none that can be read."""
+    try:
+        document = json.loads((folder / FILE).read_bytes())
+        return parse_state(document)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def parse_state(document: Mapping[str, Any]) -> State:
+    """A state from its document; ValueError, LookupError or TypeError for one of another form."""
+    event, at = document["event"], datetime.fromisoformat(document["at"])
+    rows = document.get("rows") or []
+    if event not in EVENTS or at.tzinfo is None or not all(isinstance(row, Mapping) for row in rows):
+        raise ValueError("no state of a host")
+    return State(event, well_formed(document["run_id"]), at, tuple(rows))

@@ -1,0 +1,69 @@
+"""The latest word on a host: stored, read back, and on the report of an earlier measurement."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from analysis.baseline.report import host_report
+from analysis.documents.state import FILE, State, read_state, write_state
+from tests.support import fleet_samples as samples
+
+ROW = {
+    "knob": "thp.enabled",
+    "desired": "madvise",
+    "runtime": "madvise",
+    "persisted": "madvise",
+    "boot": None,
+    "source": None,
+    "verdict": "clean",
+    "detail": None,
+}
+
+
+def test_a_word_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert read_state(tmp_path) is None
+    write_state(tmp_path, "gpu-1", "tuned", "20260320T120000Z-ab12cd", samples.NOW, [ROW])
+    assert read_state(tmp_path) == State("tuned", "20260320T120000Z-ab12cd", samples.NOW, (ROW,))
+    write_state(tmp_path, "gpu-1", "restored", "20260320T130000Z-ab12cd", samples.NOW)
+    assert read_state(tmp_path) == State("restored", "20260320T130000Z-ab12cd", samples.NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"event": "gone", "at": "2026-03-20T12:00:00Z", "run_id": "x"}',
+        '{"event": "tuned", "at": "2026-03-20T12:00:00", "run_id": "x"}',
+        '{"event": "tuned", "at": 7, "run_id": "x"}',
+        '{"event": "tuned", "at": "2026-03-20T12:00:00Z", "run_id": "x", "rows": [7]}',
+    ],
+)
+def test_a_word_of_another_form_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    assert read_state(tmp_path) is None
+
+
+def test_the_report_of_an_earlier_measurement_begins_with_what_happened_since() -> None:
+    document = samples.golden("gpu")
+    ended = datetime.fromisoformat(document["finished_at"]).astimezone(UTC)
+    later, before = ended + timedelta(hours=1), ended - timedelta(seconds=1)
+    plain = host_report(document)
+    restored = host_report(document, State("restored", "20260320T130000Z-ab12cd", later))
+    assert "**Rolled back since:**" in restored.partition("## What to make of it")[0]
+    assert "[what](rollback.md)" in restored
+    assert "**Tuned since:**" in host_report(document, State("tuned", "20260320T130000Z-ab12cd", later))
+    assert host_report(document, State("restored", "x", before)) == plain
+    assert "Rolled back" not in plain
+
+
+def test_every_field_is_in_its_schema(tmp_path: Path) -> None:
+    write_state(tmp_path, "gpu-1", "tuned", "20260320T120000Z-ab12cd", samples.NOW, [ROW])
+    stored = json.loads((tmp_path / FILE).read_text())
+    schema = json.loads((Path(__file__).parents[4] / "plugins/schemas/state.schema.json").read_text())
+    assert sorted(stored) == sorted(schema["properties"])
