@@ -1,9 +1,15 @@
 """One run at a time on a host: a lease between tasks, a lock while a task works.
 
 Each task of a play is a process of its own, so a lock alone would leave gaps between them. The lease fills these: a
-small file in /run that names the run, its controller, and until when it holds. Every changing task renews it; the last
-one releases it, and so does one that fails, since its run does not come back to this host. A run of the same
-controller holds exactly as long as its process lives; of another's no more can be told than when its lease ends.
+small file in /run that names the run, its controller and the session that it came in. Every changing task renews it;
+the last one releases it, and so does one that fails, since its run does not come back to this host.
+
+A run that ends in any other way releases nothing: it is stopped by another host's failure, it is a role of somebody's
+own play, its container is killed. So a lease holds only while something shows that its run lives: its task has the lock,
+its process is seen by the same controller, or its ssh session is still open on this host. Where nothing shows it either
+way, a newcomer listens for a moment, since a living run's next task would be heard, and then takes the host over. That
+is noted, so that a run that lives all the same, waiting elsewhere for a slow host, finds out at its next task and stops
+here by name: two runs never work on a host in turns without either knowing.
 """
 
 from __future__ import annotations
@@ -19,19 +25,55 @@ from typing import Any
 
 from .errors import SettingError, os_problem
 from .files import Host
-from .paths import LEASE, LOCK, VOLATILE
+from .paths import LEASE, LOCK, TAKEN_OVER, VOLATILE
 
 TASK_LEASE_S = 3900.0
-"""How long a run may be silent on a host. The fastest host of a batch waits for the slowest between two tasks, and the
-longest task builds an environment, for which pip has an hour."""
-_NAMELESS_S = 1.0
-"""How long a task may hold the lock before the lease names its run."""
+"""How long an open session alone holds a host, and how long a task of the same run is waited for. The longest task
+builds an environment, for which pip has an hour."""
+LISTEN_S = 5.0
+"""How long a newcomer listens for a run of which nothing shows whether it lives. Between two tasks on one host there is
+less, unless the run waits for another host."""
 _POLL_S = 0.1
+_REMEMBERED = 32
+_SESSIONS = ("sshd", "sshd-session", "dropbear")
+"""What a server calls the process of one ssh session (OpenSSH before and since 9.8, Dropbear)."""
+_PARENT, _START = 4 - 3, 22 - 3
+"""Places in /proc/PID/stat, among the fields that follow the name (proc_pid_stat(5))."""
 
 
 def boot_id(host: Host) -> str:
     """Changes with every boot, so a lease never outlives one."""
     return (host.read_or_none("/proc/sys/kernel/random/boot_id") or "").strip()
+
+
+def parse_stat(text: str) -> tuple[str, int, int]:
+    """A process's name, its parent and its start in ticks since boot, from /proc/PID/stat; ValueError for other text.
+
+    The name, in parentheses, may hold blanks and parentheses itself.
+    """
+    before, _, after = text.rpartition(")")
+    fields = after.split()
+    if len(fields) <= _START:
+        raise ValueError(f"no process in {text!r}")
+    return before.partition("(")[2], int(fields[_PARENT]), int(fields[_START])
+
+
+def session(host: Host, pid: int | None = None) -> list[int] | None:
+    """`[pid, started]` of the ssh session that this task came in; None where it came in none that is seen here.
+
+    It is the nearest ancestor that is a server's: above it is the server itself, which outlives every session.
+    """
+    process = os.getpid() if pid is None else pid
+    with contextlib.suppress(OSError, ValueError):
+        # A chain that ends: each process is younger than its parent.
+        for _ in range(1000):
+            name, parent, started = parse_stat(host.read(f"/proc/{process}/stat"))
+            if name in _SESSIONS:
+                return [process, started]
+            if parent < 1:
+                break
+            process = parent
+    return None
 
 
 @contextlib.contextmanager
@@ -48,7 +90,8 @@ def held(host: Host, run: Mapping[str, Any]) -> Iterator[None]:
         raise os_problem("run lock", LOCK, error) from error
     try:
         _lock_out_others(host, lock, run)
-        _refuse_other(host, run)
+        _refuse_outrun(host, run)
+        _refuse_other(host, lock, run)
         _write(host, run)
         try:
             yield
@@ -75,7 +118,8 @@ def release(host: Host, run_id: str) -> bool:
 def _lock_out_others(host: Host, lock: int, run: Mapping[str, Any]) -> None:
     """Have the lock; SettingError where another run's task is at work.
 
-    A task of the same run is waited for: one machine may have two names in an inventory.
+    A task of the same run is waited for: one machine may have two names in an inventory. One of a run that was killed
+    ends within moments, once it notices.
     """
     began = time.monotonic()
     while True:
@@ -83,7 +127,7 @@ def _lock_out_others(host: Host, lock: int, run: Mapping[str, Any]) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             lease = _read(host) or {}
-            patience_s = TASK_LEASE_S if lease.get("run_id") == run["id"] else _NAMELESS_S
+            patience_s = TASK_LEASE_S if lease.get("run_id") == run["id"] else LISTEN_S
             if time.monotonic() - began > patience_s:
                 raise _refused(run, lease, "it is working on this host at this moment") from error
             time.sleep(_POLL_S)
@@ -91,8 +135,21 @@ def _lock_out_others(host: Host, lock: int, run: Mapping[str, Any]) -> None:
             return
 
 
-def _refuse_other(host: Host, run: Mapping[str, Any]) -> None:
-    """SettingError where the lease is another run's that is, as far as can be told, still alive."""
+def _refuse_outrun(host: Host, run: Mapping[str, Any]) -> None:
+    """SettingError where another run took this host over from this one."""
+    winner = _outrun(host).get(run["id"])
+    if winner is not None:
+        raise SettingError(
+            "run lock",
+            f"run {run['id']} alone on this host",
+            f"run {winner}, which took this host over",
+            "Nothing showed that this run was still alive, and what it did here may have been changed since.",
+            "run it again.",
+        )
+
+
+def _refuse_other(host: Host, lock: int, run: Mapping[str, Any]) -> None:
+    """SettingError where the lease is another run's that lives; where nothing tells, listen, and take the host over."""
     lease = _read(host)
     if lease is None or lease["run_id"] == run["id"] or lease["boot_id"] != boot_id(host):
         return
@@ -101,9 +158,55 @@ def _refuse_other(host: Host, run: Mapping[str, Any]) -> None:
         if [theirs.get("pid"), theirs.get("started")] in (run.get("alive") or []):
             raise _refused(run, lease, "it is still running")
         return
-    left_s = lease["expires"] - time.clock_gettime(time.CLOCK_BOOTTIME)
-    if left_s >= 0:
-        raise _refused(run, lease, f"it holds this host for up to {left_s:.0f} s more")
+    is_due = lease["expires"] < time.clock_gettime(time.CLOCK_BOOTTIME)
+    if not is_due and _is_open(host, lease["session"]):
+        raise _refused(run, lease, "its connection to this host is open; that ends about a minute after the run")
+    heard = _listen(host, lock, run)
+    if heard is None:
+        _note_taken_over(host, lease["run_id"], run)
+    elif heard["run_id"] != run["id"]:
+        raise _refused(run, heard, "it went on working on this host")
+
+
+def _listen(host: Host, lock: int, run: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Let go of the lock for a moment: None where nobody came, else the lease as it is since.
+
+    A host that was released meanwhile is as good as this run's own.
+    """
+    silent = host.read_or_none(LEASE)
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    began = time.monotonic()
+    while time.monotonic() - began < LISTEN_S and host.read_or_none(LEASE) == silent:
+        time.sleep(_POLL_S)
+    _lock_out_others(host, lock, run)
+    if host.read_or_none(LEASE) == silent:
+        return None
+    return _read(host) or {"run_id": run["id"]}
+
+
+def _is_open(host: Host, found: object) -> bool:
+    """Whether the process of an ssh session is still there, and no other that has its number by now."""
+    try:
+        pid, started = found if isinstance(found, list) else ()
+        return parse_stat(host.read(f"/proc/{int(pid)}/stat"))[2] == started
+    except (OSError, ValueError, TypeError, OverflowError):
+        return False
+
+
+def _note_taken_over(host: Host, loser: str, run: Mapping[str, Any]) -> None:
+    """Remember whose host this run took over. It may live after all, and must not go on as if nothing had happened."""
+    name = (run.get("controller") or {}).get("name", "an unknown controller")
+    known = {**_outrun(host), loser: f"{run['id']}, started from {name}"}
+    kept = dict(list(known.items())[-_REMEMBERED:])
+    host.write_durably(TAKEN_OVER, json.dumps(kept).encode(), mode=0o600)
+
+
+def _outrun(host: Host) -> dict[str, str]:
+    try:
+        found = json.loads(host.read(TAKEN_OVER))
+        return {str(loser): str(winner) for loser, winner in found.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
 
 
 def _read(host: Host) -> dict[str, Any] | None:
@@ -112,8 +215,9 @@ def _read(host: Host) -> dict[str, Any] | None:
         lease = json.loads(host.read(LEASE))
         expires = float(lease["expires"])
         valid = isinstance(lease["controller"], dict) and isinstance(lease["run_id"], str) and math.isfinite(expires)
-        return {**lease, "expires": expires, "boot_id": str(lease["boot_id"])} if valid else None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        found = {"expires": expires, "boot_id": str(lease["boot_id"]), "session": lease.get("session")}
+        return {**lease, **found} if valid else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
 
@@ -123,6 +227,7 @@ def _write(host: Host, run: Mapping[str, Any]) -> None:
         "controller": dict(run.get("controller") or {}),
         "boot_id": boot_id(host),
         "expires": time.clock_gettime(time.CLOCK_BOOTTIME) + TASK_LEASE_S,
+        "session": session(host),
     }
     host.write_durably(LEASE, json.dumps(lease).encode(), mode=0o600)
 

@@ -22,6 +22,8 @@ VOLATILE = "/run/slm-baseline"
 """What a reboot must take with it."""
 LEASE = f"{VOLATILE}/lease.json"
 LOCK = f"{VOLATILE}/lock"
+TAKEN_OVER = f"{VOLATILE}/taken-over.json"
+"""Runs whose host another run took over, each with that one's name."""
 SWEEP_PRIOR = f"{VOLATILE}/sweep-prior.json"
 """What a sweep found before its arms changed anything; the same document as a snapshot, gone once it is restored.
 

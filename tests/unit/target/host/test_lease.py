@@ -34,6 +34,35 @@ def run(name: str, pid: int = 1, controller: str = "c1", alive: list[list[float]
 
 
 FIRST = run("first", pid=11)
+OTHER = run("second", controller="c2", alive=[])
+
+
+@pytest.fixture(autouse=True)
+def short_of_hearing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is listened for is there before the listening begins, or never comes."""
+    monkeypatch.setattr(lease, "LISTEN_S", 0.3)
+    monkeypatch.setattr(lease, "_POLL_S", 0.01)
+
+
+def process(host: Host, pid: int, name: str, parent: int, started: int) -> None:
+    fields = ["S", str(parent), *["0"] * 17, str(started), *["0"] * 20]
+    put(host.root, f"/proc/{pid}/stat", f"{pid} ({name}) {' '.join(fields)}\n")
+
+
+@pytest.fixture
+def over_ssh(fake_host: Host) -> Host:
+    """A host to which this process has come by ssh: sshd, its session, a shell, sudo and we."""
+    for pid, name, parent, started in (
+        (500, "sshd", 1, 100),
+        (600, "sshd", 500, 200),
+        (601, "sshd", 600, 201),
+        (602, "sh", 601, 202),
+        (603, "sudo", 602, 203),
+        (os.getpid(), "a (name) of 7 words", 603, 204),
+    ):
+        process(fake_host, pid, name, parent, started)
+    enter(fake_host, FIRST)
+    return fake_host
 
 
 def enter(host: Host, who: dict[str, Any]) -> None:
@@ -78,12 +107,100 @@ def test_a_pid_that_another_run_has_by_now_is_not_the_run_that_died(leased: Host
     enter(leased, run("second", pid=11, alive=[[11, 99.0]]))
 
 
-def test_a_run_of_another_controller_counts_until_its_lease_ends(leased: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = run("second", controller="c2", alive=[])
-    with pytest.raises(SettingError, match=r"run first, .* for up to 3900 s more"):
-        enter(leased, other)
+def test_a_session_is_the_nearest_server_above_a_task(over_ssh: Host) -> None:
+    assert lease.session(over_ssh) == [601, 201]
+    assert lease.session(over_ssh, 500) == [500, 100]
+    assert lease.session(over_ssh, 1) is None
+    process(over_ssh, 1, "systemd", 0, 1)
+    process(over_ssh, 700, "sshd-session", 1, 9)
+    process(over_ssh, 701, "python3", 700, 10)
+    assert lease.session(over_ssh, 701) == [700, 9]
+    process(over_ssh, 702, "cron", 1, 9)
+    assert lease.session(over_ssh, 702) is None
+
+
+@pytest.mark.parametrize("text", ["", "1", "1 (x", "1 (x) S", "1 (x) S one " + "0 " * 40, "1 x S 1" + " 0" * 40])
+def test_a_process_that_cannot_be_read_is_no_session(over_ssh: Host, text: str) -> None:
+    put(over_ssh.root, "/proc/603/stat", text)
+    assert lease.session(over_ssh) is None
+
+
+def test_an_open_connection_holds_the_host_for_another_controllers_run(over_ssh: Host) -> None:
+    with pytest.raises(SettingError, match=r"run first, started from host-c1 .* its connection to this host is open"):
+        enter(over_ssh, OTHER)
+    assert json.loads(over_ssh.read(LEASE))["run_id"] == "first"
+
+
+def test_an_open_connection_alone_holds_no_longer_than_the_longest_task(
+    over_ssh: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pass_time(monkeypatch, lease.TASK_LEASE_S + 60)
-    enter(leased, other)
+    enter(over_ssh, OTHER)
+
+
+@pytest.mark.parametrize("now", [None, 999], ids=["gone", "another process"])
+def test_a_run_whose_connection_is_gone_is_no_obstacle(over_ssh: Host, now: int | None) -> None:
+    """As when its container was killed: nothing was released."""
+    over_ssh.path("/proc/601/stat").unlink()
+    if now:
+        process(over_ssh, 601, "sshd", 600, now)
+    enter(over_ssh, OTHER)
+    assert json.loads(over_ssh.read(LEASE))["run_id"] == "second"
+
+
+def test_a_run_that_lives_all_the_same_is_told_who_took_its_host_over(leased: Host) -> None:
+    enter(leased, OTHER)
+    # Also once the other run has gone: what it did is done.
+    release(leased, "second")
+    with pytest.raises(SettingError, match="run second, started from host-c2, which took this host over"):
+        enter(leased, FIRST)
+    enter(leased, run("third"))
+
+
+def test_a_run_that_was_seen_to_be_dead_took_part_in_no_takeover(leased: Host) -> None:
+    enter(leased, run("second", pid=12, alive=[[12, 5.0]]))
+    assert not leased.exists(lease.TAKEN_OVER)
+
+
+def test_as_many_takeovers_are_remembered_as_can_matter(fake_host: Host) -> None:
+    for number in range(lease._REMEMBERED + 2):
+        lease._note_taken_over(fake_host, f"run-{number}", OTHER) if number else enter(fake_host, FIRST)
+    assert list(lease._outrun(fake_host))[0] == "run-2"
+
+
+def meanwhile(host: Host, text: str | None) -> threading.Timer:
+    """Another run's task comes while the newcomer listens: it writes its lease, or removes it."""
+    path = host.path(LEASE)
+    timer = threading.Timer(0.1, path.unlink if text is None else lambda: path.write_text(text))
+    timer.start()
+    return timer
+
+
+def test_a_run_that_is_heard_keeps_its_host(leased: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LISTEN_S", 60.0)
+    renewed = {**json.loads(leased.read(LEASE)), "expires": 10**9}
+    timer = meanwhile(leased, json.dumps(renewed))
+    with pytest.raises(SettingError, match="it went on working on this host"):
+        enter(leased, OTHER)
+    timer.join()
+    assert not leased.exists(lease.TAKEN_OVER)
+
+
+def test_a_run_that_releases_while_it_is_listened_for_is_no_loser(
+    leased: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "LISTEN_S", 60.0)
+    timer = meanwhile(leased, None)
+    enter(leased, OTHER)
+    timer.join()
+    assert not leased.exists(lease.TAKEN_OVER)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "7", "{", "[" * 10_000, '{"first": null}'])
+def test_a_damaged_note_of_takeovers_stops_nobody(fake_host: Host, text: str) -> None:
+    enter(fake_host, run("other"))
+    put(fake_host.root, lease.TAKEN_OVER, text)
+    enter(fake_host, run("other"))
 
 
 @pytest.mark.parametrize(
@@ -93,8 +210,9 @@ def test_a_controller_that_cannot_be_told_apart_is_another_one(
     fake_host: Host, theirs: dict[str, str] | None, ours: dict[str, str] | None
 ) -> None:
     enter(fake_host, {"id": "first", "controller": theirs, "alive": []})
-    with pytest.raises(SettingError, match="for up to"):
-        enter(fake_host, {"id": "second", "controller": ours, "alive": []})
+    enter(fake_host, {"id": "second", "controller": ours, "alive": []})
+    # Taken over, and not free at once as after a run that is known to be dead.
+    assert "first" in json.loads(fake_host.read(lease.TAKEN_OVER))
 
 
 def test_a_lease_taken_while_this_run_came_to_the_lock_counts(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +227,7 @@ def test_a_lease_taken_while_this_run_came_to_the_lock_counts(fake_host: Host, m
 
     monkeypatch.setattr(fcntl, "flock", overtaken)
     with pytest.raises(SettingError, match="run first"):
-        enter(fake_host, run("second", controller="c2"))
+        enter(fake_host, run("second", pid=12, alive=[[11, 5.0], [12, 5.0]]))
 
 
 def test_a_lease_never_outlives_a_boot(leased: Host) -> None:
@@ -145,8 +263,8 @@ def test_one_machine_under_two_names_is_one_run_that_takes_turns(fake_host: Host
     other = threading.Thread(target=second)
     with held(fake_host, FIRST):
         other.start()
-        # Longer than a run without a name is waited for.
-        other.join(3 * lease._NAMELESS_S)
+        # Longer than another run is waited for.
+        other.join(3 * lease.LISTEN_S)
         assert other.is_alive()
         turns.append("first")
     other.join()
@@ -191,7 +309,7 @@ def test_what_a_task_failed_of_is_told_also_where_the_lease_cannot_be_removed(
 
 def test_a_refused_task_leaves_the_others_lease(leased: Host) -> None:
     with pytest.raises(SettingError):
-        enter(leased, run("second", controller="c2"))
+        enter(leased, run("second", pid=12, alive=[[11, 5.0], [12, 5.0]]))
     assert json.loads(leased.read(LEASE))["run_id"] == "first"
 
 
@@ -230,13 +348,16 @@ def test_damage_frees_the_host(leased: Host, text: str) -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text() | st.integers(),
-        lambda inner: st.dictionaries(st.sampled_from(["run_id", "controller", "boot_id", "expires"]), inner),
+        lambda inner: st.dictionaries(
+            st.sampled_from(["run_id", "controller", "boot_id", "expires", "session"]), inner
+        ),
         max_leaves=6,
     )
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_lease_lets_in_or_refuses_with_one_typed_error(fake_host: Host, document: object) -> None:
     put(fake_host.root, "/run/slm-baseline/x", "")
+    lease.LISTEN_S = 0.0
     put(fake_host.root, LEASE, json.dumps(document))
     with contextlib.suppress(SettingError):
         enter(fake_host, run("second", controller="c2"))
