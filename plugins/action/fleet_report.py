@@ -22,10 +22,10 @@ _NO_GROUP = {"all", "ungrouped"}
 
 
 class ActionModule(ActionBase):
-    """`fleet_report: {results, reports, audit: PATHS, group: NAME, stale_days, runs_shown, keep_runs: NUMBERS, prunes: BOOL}`.
+    """`fleet_report: {results, reports, audit: PATHS, group: NAME, stale_days, runs_shown, keep_runs, prunes}`.
 
-    Returns `page`, `summary` (a list of lines), and `removed`, results of the play's hosts beyond `keep_runs`. An action rather
-    than a module, because it reads the whole inventory, and works where the files are.
+    Returns `page`, `summary` (a list of lines), and `removed`, where it `prunes`: results of the play's hosts beyond
+    `keep_runs`. An action rather than a module, because it reads the whole inventory, and works where the files are.
     """
 
     TRANSFERS_FILES = False

@@ -16,9 +16,9 @@ if _ROOT not in sys.path:
 
 
 class ActionModule(ActionBase):
-    """`report_folders: {folders: {VARIABLE: PATH}, keep_runs: NUMBER, keep_runs_name: VARIABLE}`; fails by the variable.
+    """`report_folders: {folders: {VARIABLE: PATH}, keep_runs: NUMBER, keep_runs_name: VARIABLE}`.
 
-    An action, since it works where the results are stored, and so that a measurement never ends in what is seen before.
+    It fails by the variable's name. An action, since it works where the results are stored.
     """
 
     TRANSFERS_FILES = False

@@ -18,7 +18,9 @@ if _ROOT not in sys.path:
 
 
 class ActionModule(ActionBase):
-    """`report_page: {results: PATH, folder: PATH, run_id: ID, required: BOOL}`; returns `page` and the `result` it shows.
+    """`report_page: {results: PATH, folder: PATH, run_id: ID, required: BOOL}`.
+
+    Returns `page`, and the `result` that it shows.
 
     Without `run_id` it shows the latest result that can be used. Where there is none it fails, or says so where a page
     is not `required`. An action rather than copies: these would start Python on the control node four times for each

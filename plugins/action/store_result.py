@@ -22,7 +22,7 @@ _LEFT = (
 
 
 class ActionModule(ActionBase):
-    """`store_result: {folder: PATH, benchmark, memory, before, run: DICTS, keep_runs: NUMBER, keep_runs_name: VARIABLE}`.
+    """`store_result: {folder: PATH, benchmark, memory, before, run: DICTS, keep_runs, keep_runs_name: VARIABLE}`.
 
     Returns `path`, and `removed`: this host's results beyond `keep_runs`. An action rather than a copy, so that what
     cannot be stored is one error that says where the measurement still is.

@@ -14,9 +14,10 @@ _ROOM_BYTES = 4 << 20
 
 
 def place(folder: str, variable: str = "the folder") -> str:
-    """The one place that a folder's name means: `~` is the user's home, a relative path begins where Ansible was started.
+    """The one place that a folder's name means.
 
-    DocumentError, naming the variable, for a name that is empty or of an unknown user's home.
+    `~` is the user's home, and a relative path begins in the folder where Ansible was started. DocumentError, naming
+    the variable, for a name that is empty or of an unknown user's home.
     """
     path = os.path.expanduser(str(folder).strip())
     if not path or path.startswith("~"):

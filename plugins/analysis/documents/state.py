@@ -32,7 +32,7 @@ class State:
 def write_state(
     folder: Path, host: str, event: str, run_id: str, at: datetime, rows: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Store the word; OSError as the system gave it, DocumentError where it breaks plugins/schemas/state.schema.json."""
+    """Store the word; OSError as the system gave it, DocumentError where it breaks its schema."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "kind": "state",

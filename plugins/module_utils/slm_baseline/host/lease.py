@@ -5,11 +5,11 @@ small file in /run that names the run, its controller and the session that it ca
 the last one releases it, and so does one that fails, since its run does not come back to this host.
 
 A run that ends in any other way releases nothing: it is stopped by another host's failure, it is a role of somebody's
-own play, its container is killed. So a lease holds only while something shows that its run lives: its task has the lock,
-its process is seen by the same controller, or its ssh session is still open on this host. Where nothing shows it either
-way, a newcomer listens for a moment, since a living run's next task would be heard, and then takes the host over. That
-is noted, so that a run that lives all the same, waiting elsewhere for a slow host, finds out at its next task and stops
-here by name: two runs never work on a host in turns without either knowing.
+own play, its container is killed. So a lease holds only while something shows that its run lives: its task has the
+lock, its process is seen by the same controller, or its ssh session is still open on this host. Where nothing shows it
+either way, a newcomer listens for a moment, since a living run's next task would be heard, and then takes the host
+over. That is noted, so that a run that lives all the same, waiting for a slow host elsewhere, finds out at its next
+task and stops here by name: two runs never work on a host in turns without knowing.
 """
 
 from __future__ import annotations
@@ -186,10 +186,11 @@ def _listen(host: Host, lock: int, run: Mapping[str, Any]) -> dict[str, Any] | N
 
 def _is_open(host: Host, found: object) -> bool:
     """Whether the process of an ssh session is still there, and no other that has its number by now."""
+    if not isinstance(found, list) or len(found) != 2 or not all(isinstance(number, int) for number in found):
+        return False
     try:
-        pid, started = found if isinstance(found, list) else ()
-        return parse_stat(host.read(f"/proc/{int(pid)}/stat"))[2] == started
-    except (OSError, ValueError, TypeError, OverflowError):
+        return parse_stat(host.read(f"/proc/{found[0]}/stat"))[2] == int(found[1])
+    except (OSError, ValueError):
         return False
 
 

@@ -23,7 +23,7 @@ def test_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("name", ["", "  ", "~nobody-of-that-name/results"])
 def test_a_name_that_means_no_place_is_refused_by_its_variable(name: str) -> None:
-    with pytest.raises(DocumentError, match="^report_results_dir: wanted the path of a folder"):
+    with pytest.raises(DocumentError, match=r"^report_results_dir: wanted the path of a folder"):
         place(name, "report_results_dir")
 
 
@@ -34,7 +34,7 @@ def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> 
 
 def test_a_file_in_the_way_is_refused_by_the_variable(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
-    with pytest.raises(DocumentError, match="^report_results_dir: .*nothing was measured yet"):
+    with pytest.raises(DocumentError, match=r"^report_results_dir: .*nothing was measured yet"):
         try_folder(tmp_path / "a/b", "report_results_dir")
 
 

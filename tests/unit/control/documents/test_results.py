@@ -1,4 +1,4 @@
-"""What is removed of a host's stored results: never another's, never this run's, and a clock that was ahead is no news."""
+"""What is removed of a host's stored results: never another's, never this run's; a clock ahead makes nothing newer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_read_stays(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("value", [-1, "-1", "soon", 1.5, None, True, 10**7])
 def test_a_number_that_is_none_is_refused_under_the_name_that_the_user_wrote(value: object) -> None:
-    with pytest.raises(DocumentError, match="^report_keep_runs: wanted a whole number") as caught:
+    with pytest.raises(DocumentError, match=r"^report_keep_runs: wanted a whole number") as caught:
         parse_kept(value, "report_keep_runs")
     assert repr(value) in str(caught.value)
 

@@ -165,7 +165,7 @@ def test_a_run_that_was_seen_to_be_dead_took_part_in_no_takeover(leased: Host) -
 def test_as_many_takeovers_are_remembered_as_can_matter(fake_host: Host) -> None:
     for number in range(lease._REMEMBERED + 2):
         lease._note_taken_over(fake_host, f"run-{number}", OTHER) if number else enter(fake_host, FIRST)
-    assert list(lease._outrun(fake_host))[0] == "run-2"
+    assert next(iter(lease._outrun(fake_host))) == "run-2"
 
 
 def meanwhile(host: Host, text: str | None) -> threading.Timer:
