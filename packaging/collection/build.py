@@ -88,8 +88,8 @@ def rewritten_templates(text: str) -> str:
 
 
 def rewritten_defaults(text: str) -> str:
-    """A role's defaults, with outputs in the current folder: the role's own is where the collection is installed."""
-    return text.replace("role_path | dirname | dirname", "lookup('ansible.builtin.env', 'PWD')")
+    """A role's defaults, with outputs where Ansible was started: the role's own is where the collection is installed."""
+    return text.replace("role_path | realpath | dirname | dirname", "'.'")
 
 
 def rewritten(path: Path, text: str) -> str:

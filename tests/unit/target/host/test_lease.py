@@ -18,7 +18,7 @@ from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.lease import held, release
-from ansible.module_utils.slm_baseline.host.paths import LEASE, LOCK
+from ansible.module_utils.slm_baseline.host.paths import LEASE, LOCK, TAKEN_OVER
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -159,7 +159,7 @@ def test_a_run_that_lives_all_the_same_is_told_who_took_its_host_over(leased: Ho
 
 def test_a_run_that_was_seen_to_be_dead_took_part_in_no_takeover(leased: Host) -> None:
     enter(leased, run("second", pid=12, alive=[[12, 5.0]]))
-    assert not leased.exists(lease.TAKEN_OVER)
+    assert not leased.exists(TAKEN_OVER)
 
 
 def test_as_many_takeovers_are_remembered_as_can_matter(fake_host: Host) -> None:
@@ -168,38 +168,36 @@ def test_as_many_takeovers_are_remembered_as_can_matter(fake_host: Host) -> None
     assert next(iter(lease._outrun(fake_host))) == "run-2"
 
 
-def meanwhile(host: Host, text: str | None) -> threading.Timer:
-    """Another run's task comes while the newcomer listens: it writes its lease, or removes it."""
+def meanwhile(host: Host, text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run's task comes while the newcomer listens, however long: it writes its lease, or removes it."""
     path = host.path(LEASE)
-    timer = threading.Timer(0.1, path.unlink if text is None else lambda: path.write_text(text))
-    timer.start()
-    return timer
+
+    def come(seconds: float) -> None:
+        path.unlink(missing_ok=True) if text is None else path.write_text(text)
+
+    monkeypatch.setattr(lease, "LISTEN_S", 600.0)
+    monkeypatch.setattr(time, "sleep", come)
 
 
 def test_a_run_that_is_heard_keeps_its_host(leased: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LISTEN_S", 60.0)
-    renewed = {**json.loads(leased.read(LEASE)), "expires": 10**9}
-    timer = meanwhile(leased, json.dumps(renewed))
+    meanwhile(leased, json.dumps({**json.loads(leased.read(LEASE)), "expires": 10**9}), monkeypatch)
     with pytest.raises(SettingError, match="it went on working on this host"):
         enter(leased, OTHER)
-    timer.join()
-    assert not leased.exists(lease.TAKEN_OVER)
+    assert not leased.exists(TAKEN_OVER)
 
 
 def test_a_run_that_releases_while_it_is_listened_for_is_no_loser(
     leased: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LISTEN_S", 60.0)
-    timer = meanwhile(leased, None)
+    meanwhile(leased, None, monkeypatch)
     enter(leased, OTHER)
-    timer.join()
-    assert not leased.exists(lease.TAKEN_OVER)
+    assert not leased.exists(TAKEN_OVER)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "7", "{", "[" * 10_000, '{"first": null}'])
 def test_a_damaged_note_of_takeovers_stops_nobody(fake_host: Host, text: str) -> None:
     enter(fake_host, run("other"))
-    put(fake_host.root, lease.TAKEN_OVER, text)
+    put(fake_host.root, TAKEN_OVER, text)
     enter(fake_host, run("other"))
 
 
@@ -212,7 +210,7 @@ def test_a_controller_that_cannot_be_told_apart_is_another_one(
     enter(fake_host, {"id": "first", "controller": theirs, "alive": []})
     enter(fake_host, {"id": "second", "controller": ours, "alive": []})
     # Taken over, and not free at once as after a run that is known to be dead.
-    assert "first" in json.loads(fake_host.read(lease.TAKEN_OVER))
+    assert "first" in json.loads(fake_host.read(TAKEN_OVER))
 
 
 def test_a_lease_taken_while_this_run_came_to_the_lock_counts(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
