@@ -88,7 +88,7 @@ def rewritten_templates(text: str) -> str:
 
 
 def rewritten_defaults(text: str) -> str:
-    """A role's defaults, with outputs where Ansible was started: the role's own is where the collection is installed."""
+    """A role's defaults, with outputs where Ansible was started: the role itself lies where collections do."""
     return text.replace("role_path | realpath | dirname | dirname", "'.'")
 
 
