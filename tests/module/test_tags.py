@@ -196,8 +196,8 @@ def test_a_stored_result_is_shown_by_a_run_that_measures_nothing(project: Projec
 
 
 def test_a_step_that_is_left_out_is_no_success(project: Project) -> None:
-    """--step: yes to the look, no to what sets, yes to all that follows."""
-    code, done, shown = project.run("--tags", "tune", "--step", said="y\nn\nc\n")
+    """--step: yes to the look, no to a check of arguments and to what sets, yes to all that follows."""
+    code, done, shown = project.run("--tags", "tune", "--step", said="y\nn\nn\nc\n")
     assert (code, done) == (2, []), shown
     assert "tuning: wanted every setting in force and read back; found that it was not set." in " ".join(shown.split())
 
