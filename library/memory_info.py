@@ -144,6 +144,7 @@ from ansible.module_utils.slm_baseline.settings.audit.conflicts.conflict import 
 from ansible.module_utils.slm_baseline.settings.audit.survey import conflicts_of, judge
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import unreadable_mounts
 from ansible.module_utils.slm_baseline.settings.kinds.registry import Wanted, parse_wanted, values_of
+from ansible.module_utils.slm_baseline.settings.kinds.thp import unreadable_knobs
 
 
 def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, conflicts: Sequence[Conflict]) -> bool:
@@ -197,7 +198,7 @@ def main() -> None:
         if pending is False:
             # What no setter would change is still for the play to tell.
             pending = any(row["verdict"] != "clean" for row in judged["rows"])
-        for note in unreadable_mounts(host).values():
+        for note in (*unreadable_mounts(host).values(), *unreadable_knobs(host).values()):
             warn(module, str(note))
         if given["preflight"]:
             for conflict in judged["possible_writers"]:

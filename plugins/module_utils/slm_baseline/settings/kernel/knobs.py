@@ -26,12 +26,12 @@ class Selector:
     choices: tuple[str, ...]
 
 
-def parse_selector(text: str) -> Selector:
-    """Parse `always [madvise] never`; exactly one word stands in brackets, else ParseError."""
+def parse_selector(text: str, path: str = "selector") -> Selector:
+    """Parse `always [madvise] never`; exactly one word stands in brackets, else ParseError, which names the path."""
     words = _SELECTOR.findall(text)
     chosen = [word[1:-1] for word in words if len(word) > 2 and word[0] == "[" and word[-1] == "]"]
     if len(chosen) != 1:
-        raise ParseError("selector", "words with exactly one of them in brackets", text)
+        raise ParseError(path, "words with exactly one of them in brackets", text)
     return Selector(chosen[0], tuple(word.strip("[]") for word in words))
 
 
@@ -80,7 +80,7 @@ def read_knob(host: Host, name: str, path: str) -> Knob:
             name, "a kernel file", f"no {path} ({error.strerror})", "This kernel lacks the knob.", "leave it out."
         ) from error
     if "[" in text:
-        selector = parse_selector(text)
+        selector = parse_selector(text, path)
         return Knob(name, path, selector.value, selector.choices)
     value = text.strip()
     if not is_number(value):

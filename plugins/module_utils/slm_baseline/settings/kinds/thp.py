@@ -98,6 +98,7 @@ class Thp:
                 "knobs": {name: {"value": knob.value, "choices": list(knob.choices)} for name, knob in knobs.items()},
                 "sizes": sizes,
                 "lacking": _lacking(knobs),
+                "unreadable": list(map(str, unreadable_knobs(host).values())),
             }
         }
 
@@ -119,7 +120,7 @@ class Thp:
         return [*plan_knobs(host, {**dropped, **self.wanted}), *plan_file(host, THP_DROPIN, tmpfiles_text(kept))]
 
     def read(self, host: Host) -> dict[str, Reading]:
-        return {name: knob.value for name, knob in thp_knobs(host).items()}
+        return {**unreadable_knobs(host), **{name: knob.value for name, knob in thp_knobs(host).items()}}
 
     def capture(self, host: Host, known: Container[str] = ()) -> dict[str, PriorState]:
         """Every knob that the tuning could move, and min_free_kbytes, which khugepaged moves on its behalf.
@@ -178,8 +179,18 @@ def thp_knobs(host: Host) -> dict[str, Knob]:
     """Every writable THP knob this kernel has, by flat name, in the order in which a restore must write them.
 
     `enabled` comes first: switching THP on makes khugepaged raise vm.min_free_kbytes (mm/khugepaged.c), so whatever
-    else is set comes after it. Read-only counters (khugepaged/pages_collapsed) are not knobs.
+    else is set comes after it. Read-only counters (khugepaged/pages_collapsed) are not knobs, and neither are a vendor
+    kernel's files with a text of another form: `unreadable_knobs` has these.
     """
+    return {name: knob for name, knob in _each_knob(host) if isinstance(knob, Knob)}
+
+
+def unreadable_knobs(host: Host) -> dict[str, SettingError]:
+    """Writable THP files that say neither a selection nor a number, by name: no reason to stop unless one is wanted."""
+    return {name: knob for name, knob in _each_knob(host) if isinstance(knob, SettingError)}
+
+
+def _each_knob(host: Host) -> Iterator[tuple[str, Knob | SettingError]]:
     names = host.names(THP)
     paths = {f"thp.{name}": f"{THP}/{name}" for name in ("enabled", "defrag", "shmem_enabled") if name in names}
     paths |= {
@@ -193,7 +204,12 @@ def thp_knobs(host: Host) -> dict[str, Knob]:
         for name in host.names(f"{THP}/{folder}"):
             if name in ("enabled", "shmem_enabled"):
                 paths[f"thp.sizes.{size_kb}kB.{name}"] = f"{THP}/{folder}/{name}"
-    return {name: read_knob(host, name, path) for name, path in paths.items() if _is_writable(host, path)}
+    for name, path in paths.items():
+        if _is_writable(host, path):
+            try:
+                yield name, read_knob(host, name, path)
+            except SettingError as error:
+                yield name, error
 
 
 def _is_writable(host: Host, path: str) -> bool:
@@ -254,6 +270,9 @@ def check_thp(host: Host, wanted: Mapping[str, str]) -> dict[str, Knob]:
         )
     knobs = thp_knobs(host)
     for name, value in wanted.items():
+        unreadable = None if name in knobs else unreadable_knobs(host).get(name)
+        if unreadable:
+            raise unreadable
         if name not in knobs:
             family = name.rsplit(".", 2)[0] + "." if name.startswith("thp.sizes.") else name.rsplit(".", 1)[0] + "."
             known = [knob for knob in knobs if knob.startswith(family)] or list(knobs)

@@ -8,9 +8,17 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.kernel.knobs import parse_selector, read_knob
-from ansible.module_utils.slm_baseline.settings.kinds.thp import effective_size_policy, thp_knobs
+from ansible.module_utils.slm_baseline.settings.kinds.thp import (
+    THP,
+    Thp,
+    effective_size_policy,
+    thp_knobs,
+    unreadable_knobs,
+)
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.fakes import put
 
 
 @pytest.mark.parametrize(
@@ -75,3 +83,19 @@ def test_a_missing_knob_says_so(tmp_path: Path) -> None:
 def test_inherit_takes_the_top_level_policy() -> None:
     assert effective_size_policy("madvise", "inherit") == "madvise"
     assert effective_size_policy("madvise", "always") == "always"
+
+
+@pytest.mark.parametrize("text", ["on: 3 of 5\n", "", "[a] [b]\n", "-1\n"])
+def test_a_vendor_kernels_file_of_another_form_stops_nothing_but_itself(fake_host: Host, text: str) -> None:
+    put(fake_host.root, f"{THP}/vendor_mode", text)
+    put(fake_host.root, f"{THP}/khugepaged/vendor", text)
+    assert set(unreadable_knobs(fake_host)) == {"thp.vendor_mode", "thp.khugepaged.vendor"}
+    assert "thp.enabled" in thp_knobs(fake_host)
+    assert "thp.vendor_mode" not in thp_knobs(fake_host)
+    facts = Thp.facts(fake_host)["thp"]
+    assert len(facts["unreadable"]) == 2
+    assert f"{THP}/vendor_mode" in facts["unreadable"][0]
+    assert "thp.vendor_mode" not in Thp().capture(fake_host)
+    Thp({"thp.enabled": "madvise"}).check(fake_host, {})
+    with pytest.raises(SettingError, match="khugepaged/vendor"):
+        Thp({"thp.khugepaged.vendor": "1"}).check(fake_host, {})
