@@ -115,6 +115,35 @@ def parse_nvidia_smi(text: str) -> GpuFacts:
     return GpuFacts(_text(root, "driver_version"), _text(root, "cuda_version"), gpus)
 
 
+def parse_damaged_nvidia_smi(text: str) -> GpuFacts:
+    """What stands before the damage in a document that is no whole XML, as some drivers write it, with a note on it.
+
+    ParseError where not even one GPU's name stands there.
+    """
+    error = ParseError("nvidia-smi -q -x", "XML with the root nvidia_smi_log and a GPU in it", text)
+    if "<!ENTITY" in text:
+        raise error
+    parser = ElementTree.XMLPullParser(("start",))
+    root, where = None, "its end"
+    try:
+        parser.feed(text)
+        for _, element in parser.read_events():
+            root = element if root is None else root
+    except (ElementTree.ParseError, ValueError) as damage:
+        where = f"line {damage.position[0]}" if isinstance(damage, ElementTree.ParseError) else where
+    if root is None or root.tag != "nvidia_smi_log":
+        raise error
+    gpus = [element for element in root.findall("gpu") if _text(element, "product_name")]
+    if not gpus:
+        raise error
+    return GpuFacts(
+        _text(root, "driver_version"),
+        _text(root, "cuda_version"),
+        tuple(_gpu(index, element) for index, element in enumerate(gpus)),
+        f"nvidia-smi answered, and its XML is damaged at {where}: what stands behind that is not known",
+    )
+
+
 def parse_module_version(text: str) -> str:
     """The driver's version from /proc/driver/nvidia/version; ParseError where none stands in it."""
     match = _MODULE_VERSION.search(text)
@@ -139,12 +168,22 @@ def read_gpus(host: Host, timeout_s: float = 60.0) -> GpuFacts:
     if _NO_DEVICES in output:
         return GpuFacts(driver, note="the NVIDIA driver finds no device")
     try:
-        facts = parse_nvidia_smi(output)
+        facts = _parse_any(output, is_whole=status == 0)
     except ParseError:
         return GpuFacts(driver, note=f"nvidia-smi ended with status {status}: {' '.join(output.split())[:200]}")
     if not facts.gpus:
         return GpuFacts(facts.driver or driver, facts.cuda, note="the NVIDIA driver finds no device")
     return facts
+
+
+def _parse_any(text: str, is_whole: bool) -> GpuFacts:
+    """A document, or what can be read of a damaged one where nvidia-smi was content with it."""
+    try:
+        return parse_nvidia_smi(text)
+    except ParseError:
+        if not is_whole:
+            raise
+        return parse_damaged_nvidia_smi(text)
 
 
 def gpu_use(

@@ -17,6 +17,7 @@ from ansible.module_utils.slm_baseline.measuring.probes.gpu import (
     GpuProcess,
     GpuUse,
     gpu_use,
+    parse_damaged_nvidia_smi,
     parse_module_version,
     parse_nvidia_smi,
     read_gpus,
@@ -113,6 +114,46 @@ def test_a_damaged_document_is_facts_or_a_parse_error(at: int, text: str) -> Non
     except ParseError:
         return
     assert all(gpu.memory_bytes is None or gpu.memory_bytes >= 0 for gpu in facts.gpus)
+
+
+@pytest.mark.parametrize(
+    ("damage", "insertion"),
+    [
+        ("<processes>", "<processes>\n<broken & tag>"),
+        ("</gpu>", "</gpu_>"),
+        ("</nvidia_smi_log>", ""),
+        ("<processes>", "\x1b<processes>"),
+    ],
+)
+def test_what_stands_before_the_damage_is_read_and_the_damage_is_named(damage: str, insertion: str) -> None:
+    text = golden("h100.xml").replace(damage, insertion)
+    with pytest.raises(ParseError):
+        parse_nvidia_smi(text)
+    facts = parse_damaged_nvidia_smi(text)
+    (gpu,) = facts.gpus
+    assert (facts.driver, facts.cuda) == ("580.159.04", "13.0")
+    assert dataclasses.replace(gpu, processes=H100.processes) == H100
+    assert facts.note is not None
+    assert "its XML is damaged" in facts.note
+
+
+@given(st.integers(0, 27000), st.text(max_size=8))
+def test_any_damage_leaves_facts_with_a_note_or_a_parse_error(at: int, text: str) -> None:
+    whole = golden("h100.xml")
+    try:
+        facts = parse_damaged_nvidia_smi(whole[:at] + text + whole[at + 4 :])
+    except ParseError:
+        return
+    assert facts.gpus
+    assert facts.note
+
+
+def test_a_damaged_answer_is_used_where_nvidia_smi_was_content(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.xml"
+    damaged.write_text(golden("h100.xml").replace("<processes>", "<processes><&>"))
+    facts = read_gpus(host_with(tmp_path, script=f"exec cat {damaged}"))
+    assert [gpu.name for gpu in facts.gpus] == [H100.name]
+    assert "damaged" in (facts.note or "")
 
 
 @pytest.mark.parametrize(("text", "version"), [(OPEN_MODULE, "580.159.04"), (PROPRIETARY_MODULE, "550.54.15")])
