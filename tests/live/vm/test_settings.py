@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from tests.live.vm.fleet import Fleet, differences
 from tests.live.vm.probes import MOUNT_POINT, has_snapshot, mounts_at, pages, selected
 
@@ -91,15 +94,45 @@ def test_a_rollout_stops_once_too_many_hosts_have_failed(two_hosts: Fleet) -> No
     assert mounts_at(two_hosts["two"]) != before
 
 
-def test_an_active_tuned_profile_is_named_and_nothing_changes(one_host: Fleet) -> None:
+def audited(fleet: Fleet, returncode: int) -> dict[str, Any]:
+    """What an audit says of the host `one`."""
+    reports = fleet.folder / "audit"
+    fleet.playbook("audit.yml", audit_reports_dir=str(reports)).expect(returncode)
+    found: dict[str, Any] = json.loads((reports / "audit.json").read_text())["hosts"]["one"]
+    return found
+
+
+def test_tuneds_stock_profiles_are_no_obstacle_and_one_that_contradicts_is_named(one_host: Fleet) -> None:
     machine = one_host["one"]
     machine.check("systemctl enable --now tuned && tuned-adm profile throughput-performance", timeout_s=240)
-    tuned = one_host.state("one")
+    one_host.playbook(*TUNE).expect(0)
+    assert audited(one_host, 0)["competitors"] == []
+    machine.check("tuned-adm profile virtual-guest", timeout_s=240)
+    machine.reboot()
+    assert selected(machine, "enabled") == "madvise"
+    assert audited(one_host, 0)["competitors"] == []
+    one_host.playbook("rollback.yml").expect(0)
+
+    lines = ["[main]", "include=virtual-guest", "[variables]", "thp=always", "[vm]", "transparent_hugepages=${thp}"]
+    written = "\\n".join(lines)
+    machine.check(f"mkdir /etc/tuned/ours && printf '{written}\\n' > /etc/tuned/ours/tuned.conf")
+    machine.check("tuned-adm profile ours", timeout_s=240)
+    theirs = one_host.state("one")
     refused = one_host.playbook(*TUNE).expect(2)
-    line = machine.check("grep -n ^transparent_hugepages /usr/lib/tuned/throughput-performance/tuned.conf")
-    assert f"/usr/lib/tuned/throughput-performance/tuned.conf:{line.partition(':')[0]}" in refused.text
+    assert "TuneD profile ours sets thp.enabled to always at /etc/tuned/ours/tuned.conf:6" in refused.text
     assert not has_snapshot(machine)
-    assert differences(tuned, one_host.state("one")) == {}
+    assert differences(theirs, one_host.state("one")) == {}
+
+    # Who goes on all the same finds after the next boot what was foretold.
+    one_host.playbook(*TUNE, tuning_tolerate_competitors=True).expect(0)
+    machine.reboot()
+    machine.check("timeout 120 sh -c 'until systemctl is-active tuned; do sleep 1; done'", timeout_s=240)
+    machine.check("timeout 120 sh -c 'until tuned-adm active | grep ours; do sleep 1; done'", timeout_s=240)
+    host = audited(one_host, 2)
+    assert selected(machine, "enabled") == "always"
+    assert [(one["path"], one["line"], one["value"]) for one in host["competitors"]] == [
+        ("/etc/tuned/ours/tuned.conf", 6, "always")
+    ]
 
 
 def test_a_users_own_dropin_that_competes_is_named_with_its_line(one_host: Fleet) -> None:
