@@ -124,11 +124,13 @@ def parse_damaged_nvidia_smi(text: str) -> GpuFacts:
     if "<!ENTITY" in text:
         raise error
     parser = ElementTree.XMLPullParser(("start",))
-    root, where = None, "its end"
+    root: ElementTree.Element | None = None
+    where = "its end"
     try:
         parser.feed(text)
         for _, element in parser.read_events():
-            root = element if root is None else root
+            if root is None and isinstance(element, ElementTree.Element):
+                root = element
     except (ElementTree.ParseError, ValueError) as damage:
         where = f"line {damage.position[0]}" if isinstance(damage, ElementTree.ParseError) else where
     if root is None or root.tag != "nvidia_smi_log":
