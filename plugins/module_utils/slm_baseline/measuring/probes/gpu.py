@@ -115,6 +115,17 @@ def parse_nvidia_smi(text: str) -> GpuFacts:
     return GpuFacts(_text(root, "driver_version"), _text(root, "cuda_version"), gpus)
 
 
+class _FirstElement(ElementTree.TreeBuilder):
+    """Keeps the root while the tree grows: nobody hands it out once the text is damaged."""
+
+    first: ElementTree.Element | None = None
+
+    def start(self, tag: str, attrs: dict[str, str], /) -> ElementTree.Element:
+        element = super().start(tag, attrs)
+        self.first = element if self.first is None else self.first
+        return element
+
+
 def parse_damaged_nvidia_smi(text: str) -> GpuFacts:
     """What stands before the damage in a document that is no whole XML, as some drivers write it, with a note on it.
 
@@ -123,16 +134,12 @@ def parse_damaged_nvidia_smi(text: str) -> GpuFacts:
     error = ParseError("nvidia-smi -q -x", "XML with the root nvidia_smi_log and a GPU in it", text)
     if "<!ENTITY" in text:
         raise error
-    parser = ElementTree.XMLPullParser(("start",))
-    root: ElementTree.Element | None = None
-    where = "its end"
+    builder, where = _FirstElement(), "its end"
     try:
-        parser.feed(text)
-        for _, element in parser.read_events():
-            if root is None and isinstance(element, ElementTree.Element):
-                root = element
+        ElementTree.XMLParser(target=builder).feed(text)
     except (ElementTree.ParseError, ValueError) as damage:
         where = f"line {damage.position[0]}" if isinstance(damage, ElementTree.ParseError) else where
+    root = builder.first
     if root is None or root.tag != "nvidia_smi_log":
         raise error
     gpus = [element for element in root.findall("gpu") if _text(element, "product_name")]
