@@ -1123,6 +1123,13 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "SysV and others",
+        "anacron's line",
+        "refused",
+        {"/etc/anacrontab": f"1 5 thp.daily {NEVER}\n"},
+        ("thp.enabled never /etc/anacrontab:1",),
+    ),
+    Case(
+        "SysV and others",
         "a file that cron does not read",
         "refused",
         {"/etc/cron.d/x.dpkg-old": f"@reboot root {NEVER}\n"},

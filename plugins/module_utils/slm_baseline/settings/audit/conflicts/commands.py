@@ -70,18 +70,6 @@ _TOOLS: dict[str, tuple[str, ...]] = {
 """Programs of others, and the beginnings of the knobs that they may write."""
 
 
-def is_of_interest(text: str) -> bool:
-    """Whether a text can write a setting at all; most scripts of a host name none of these."""
-    return _INTERESTING.search(text) is not None
-
-
-_INTERESTING = re.compile(
-    r"huge|/sys/kernel/mm|transparent|\bsysctl\b|\brpk\b|saptune|sapconf|tuned-adm|dpdk|spdk|setup\.sh|\bvirsh\b"
-    r"|perftune|scylla_setup|\bu?mount\b",
-    re.IGNORECASE,
-)
-
-
 @dataclass
 class Place:
     """Where commands stand: the file, what it is in words, and whether what stands there plainly is sure to run."""
@@ -405,15 +393,14 @@ def mentions(scanner: Scanner, place: Place, text: str, first_line: int = 1) -> 
 def read_script(scanner: Scanner, path: str, kind: str, certain: bool = True, depth: int = 0) -> Iterator[Conflict]:
     """What a script writes, and the scripts that it calls."""
     text = scanner.text(path)
-    if not text or text.startswith("\x7fELF"):
+    if not scanner.leads_to_interest(text):
         return
     place = Place(path, kind, certain)
     first = text.partition("\n")[0]
     if first.startswith("#!") and not any(re.search(rf"\b{shell}\b", first) for shell in _SHELLS):
-        yield from mentions(scanner, place, text) if is_of_interest(text) else ()
+        yield from mentions(scanner, place, text)
         return
-    if is_of_interest(text) or "/" in text:
-        yield from Reader(scanner, place).shell(text)
+    yield from Reader(scanner, place).shell(text)
     yield from read_called(scanner, place, depth)
 
 
@@ -421,7 +408,7 @@ def read_called(scanner: Scanner, place: Place, depth: int = 0) -> Iterator[Conf
     """What the scripts write that the commands of a place call."""
     if depth < _DEEPEST:
         for path, plain in dict(place.called).items():
-            if path != place.path and is_of_interest(scanner.text(path)):
+            if path != place.path:
                 yield from read_script(scanner, path, place.kind, plain and place.certain, depth + 1)
 
 

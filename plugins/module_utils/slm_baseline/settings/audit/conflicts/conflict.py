@@ -19,6 +19,24 @@ _LONGEST = 1 << 20
 _HEAD = 4096
 """Bytes in which a program's machine code shows itself."""
 
+_PROGRAM = re.compile(r"(?<![\w.=])/[\w./+@-]+", re.ASCII)
+_WORDS = (
+    "huge",
+    "HUGE",
+    "/sys/kernel/mm",
+    *(f"sysctl {option}" for option in ("-p", "-q", "-e", "-f", "-w", "--system", "--load")),
+    "rpk",
+    "saptune",
+    "sapconf",
+    "tuned-adm",
+    "dpdk",
+    "spdk",
+    "virsh",
+    "perftune",
+    "scylla",
+)
+"""What stands in every script that can write a setting: parts of the names of kernel files and programs."""
+
 
 @dataclass(frozen=True)
 class Conflict:
@@ -53,6 +71,7 @@ class Scanner:
         self.wanted = wanted
         self.default_page_bytes = default_page_bytes
         self._texts: dict[str, str] = {}
+        self._words = (*_WORDS, *(knob.partition(".")[2] for knob in wanted if knob.startswith("hugetlbfs.")))
 
     def resolve(self, path: str) -> str:
         """Where a file's own symbolic links lead; an absolute one stays below the host's root."""
@@ -82,6 +101,21 @@ class Scanner:
             except OSError:
                 self._texts[path] = ""
         return self._texts[path]
+
+    def is_of_interest(self, text: str) -> bool:
+        """Whether a script can write a setting at all: most of a host's name nothing of the kind.
+
+        Plain looks for words: an audit asks this of every script, and reads few of them.
+        """
+        return any(word in text for word in self._words)
+
+    def leads_to_interest(self, text: str) -> bool:
+        """The same, or whether a script that the text calls by its path can."""
+        return self.is_of_interest(text) or any(
+            self.is_of_interest(self.text(path))
+            for path in _PROGRAM.findall(text)
+            if not path.startswith(("/sys/", "/proc/", "/dev/"))
+        )
 
     def lines(self, path: str, joined: bool = True) -> Iterator[tuple[int, str]]:
         """Numbered lines without blanks and comments; `joined`: those that a backslash continues as one."""

@@ -46,8 +46,10 @@ def find_conflicts(host: Host, wanted: Mapping[str, str], default_page_bytes: in
 
 
 def _tuned(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
-    """TuneD's, on hosts that have it."""
-    if scanner.host.exists("/etc/tuned"):
+    """What TuneD sets, where it runs or is started at boot."""
+    if not scanner.host.exists("/etc/tuned") or units.is_masked("tuned.service"):
+        return
+    if scanner.host.exists("/run/tuned/tuned.pid") or "tuned.service" in units.started():
         from .tuned import tuned
 
-        yield from tuned(scanner, units)
+        yield from tuned(scanner)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 
 from .conflict import Conflict, Scanner
 from .unit_files import UnitFiles
@@ -18,7 +17,6 @@ _CRONTABS = ("/etc/crontab", "/etc/anacrontab")
 _ROOTS = ("/var/spool/cron/crontabs/root", "/var/spool/cron/root", "/var/spool/cron/tabs/root")
 _RUN_PARTS = tuple(f"/etc/cron.{when}" for when in ("hourly", "daily", "weekly", "monthly"))
 _RUN_PARTS_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_SCHEDULE = re.compile(r"\s*(?:@\w+|(?:\S+\s+){4}\S+)\s+", re.ASCII)
 _EVENTS = (
     "/etc/NetworkManager/dispatcher.d",
     "/etc/networkd-dispatcher/routable.d",
@@ -33,10 +31,6 @@ _EVENTS = (
 _CLOUD = ("/etc/cloud/cloud.cfg", "/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/cloud-config.txt")
 _CLOUD_SCRIPTS = ("/var/lib/cloud/scripts/per-boot", "/var/lib/cloud/scripts/per-instance")
 _UDEV = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d")
-_RUN = re.compile(r'(?:RUN|PROGRAM|IMPORT)(?:\{\w+\})?\s*\+?:?=+\s*e?"((?:[^"\\]|\\.)*)"')
-_UDEV_SYSCTL = re.compile(r'SYSCTL\{([^}]+)\}\s*=\s*"([^"]*)"')
-_UDEV_FILE = re.compile(r'ATTR\{\[?(/sys/[^}\]]+)\]?\}\s*=\s*"([^"]*)"')
-_LIST_ITEM = re.compile(r"^\s*(?:-\s+|\w+:\s+)*")
 
 
 def scripts(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
@@ -87,25 +81,10 @@ def _cron(scanner: Scanner) -> Iterator[Conflict]:
 
 
 def _crontab(scanner: Scanner, path: str, kind: str, has_user: bool) -> Iterator[Conflict]:
-    text = scanner.text(path)
-    if not text:
-        return
-    from .commands import Place, Reader, read_called
+    if scanner.leads_to_interest(scanner.text(path)):
+        from .texts import read_crontab
 
-    place = Place(path, kind)
-    for number, line in scanner.lines(path, joined=False):
-        schedule = (
-            _SCHEDULE.match(line) or re.match(r"\S+\s+\S+\s+\S+\s+", line)
-            if "anacrontab" in path
-            else _SCHEDULE.match(line)
-        )
-        if schedule:
-            command = line[schedule.end() :]
-            command = command.partition(" ")[2] if has_user else command
-            # An unescaped percent sign ends the command: the rest is its input (crontab(5)).
-            command = re.split(r"(?<!\\)%", command)[0].replace("\\%", "%")
-            yield from Reader(scanner, place).shell(command, number)
-    yield from read_called(scanner, place)
+        yield from read_crontab(scanner, path, kind, has_user)
 
 
 def _cloud_init(scanner: Scanner) -> Iterator[Conflict]:
@@ -115,24 +94,16 @@ def _cloud_init(scanner: Scanner) -> Iterator[Conflict]:
     more = [f"/etc/cloud/cloud.cfg.d/{name}" for name in scanner.host.names("/etc/cloud/cloud.cfg.d")]
     for path in (*_CLOUD, *more):
         text = scanner.text(path)
-        if text and _mentions_setting(text):
+        if scanner.is_of_interest(text):
             if text.startswith("#!"):
                 yield from _script(scanner, path, "cloud-init", certain=False)
             else:
-                yield from _loose(scanner, path, "cloud-init", _yaml_command)
+                from .texts import read_cloud_config
+
+                yield from read_cloud_config(scanner, path)
     for folder in _CLOUD_SCRIPTS:
         for name in scanner.host.names(folder):
             yield from _script(scanner, f"{folder}/{name}", "cloud-init", certain=False)
-
-
-def _yaml_command(line: str) -> str:
-    """The command in a line of YAML: `- echo 1 > x`, `- [sh, -c, "echo 1 > x"]`."""
-    text = _LIST_ITEM.sub("", line, count=1).strip()
-    if text.startswith("[") and text.endswith("]"):
-        return re.sub(r"\s*,\s*(?=[\"'\w/-])", " ", text[1:-1])
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        return text[1:-1].replace("\\" + text[0], text[0])
-    return text
 
 
 def _udev(scanner: Scanner) -> Iterator[Conflict]:
@@ -144,14 +115,10 @@ def _udev(scanner: Scanner) -> Iterator[Conflict]:
                 chosen.setdefault(name, f"{folder}/{name}")
     for name in sorted(chosen):
         path = chosen[name]
-        if _mentions_setting(scanner.text(path)):
-            yield from _loose(scanner, path, "a udev rule", lambda line: "\n".join(_RUN.findall(line)))
-            for number, line in scanner.lines(path):
-                assigned = [(scanner.sysctl_knob(key), value) for key, value in _UDEV_SYSCTL.findall(line)]
-                assigned += [(scanner.knob(target), value) for target, value in _UDEV_FILE.findall(line)]
-                for knob, value in assigned:
-                    if knob:
-                        yield Conflict(path, number, knob, value, "a udev rule", False)
+        if scanner.is_of_interest(scanner.text(path)):
+            from .texts import read_udev_rules
+
+            yield from read_udev_rules(scanner, path)
 
 
 def _hooks(scanner: Scanner) -> Iterator[Conflict]:
@@ -162,23 +129,8 @@ def _hooks(scanner: Scanner) -> Iterator[Conflict]:
                 yield from _script(scanner, path, "a script run at an event", certain=False)
 
 
-def _loose(scanner: Scanner, path: str, kind: str, command_of: Callable[[str], str]) -> Iterator[Conflict]:
-    """What commands may write that stand in a text of another kind."""
-    from .commands import Place, Reader, read_called
-
-    place = Place(path, kind, certain=False)
-    for number, line in scanner.lines(path):
-        for conflict in Reader(scanner, place).shell(command_of(line).replace('\\"', '"'), number):
-            yield replace(conflict, certain=False)
-    yield from read_called(scanner, place)
-
-
-def _mentions_setting(text: str) -> bool:
-    return "huge" in text or "/sys/kernel/mm" in text or "sysctl" in text
-
-
 def _script(scanner: Scanner, path: str, kind: str, certain: bool = True) -> Iterator[Conflict]:
-    if scanner.text(path):
+    if scanner.leads_to_interest(scanner.text(path)):
         from .commands import read_script
 
         yield from read_script(scanner, path, kind, certain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -14,11 +13,6 @@ _EXECUTED = ("ExecStartPre", "ExecStart", "ExecStartPost")
 _PULLS = frozenset(("Wants", "Requires", "BindsTo", "Upholds", "OnSuccess"))
 _PREFIXES = "@-:+!|"
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
-_TOOLS = re.compile(
-    r"(?<![\w-])(?:rpk|saptune|sapconf|hugeadm|tuned-adm)(?![\w.])|huge|/sys/kernel/mm|sysctl|mount|pdk"
-)
-_PROGRAM = re.compile(r"(?<![\w.=])/[\w./+@-]+", re.ASCII)
-_MACHINE_CODE = b"\x7fELF"
 
 
 @dataclass
@@ -88,7 +82,7 @@ def _conditions_hold(scanner: Scanner, conditions: list[tuple[str, str]]) -> boo
 
 def _executed(scanner: Scanner, name: str, service: _Service) -> Iterator[Conflict]:
     for path, number, text in (command for key in _EXECUTED for command in service.commands.get(key, ())):
-        if _TOOLS.search(text) or any(_is_script(scanner, program) for program in _PROGRAM.findall(text)):
+        if scanner.leads_to_interest(text):
             yield from _command(scanner, path, number, text, f"unit {name}")
 
 
@@ -123,19 +117,3 @@ def _quoted_operators(text: str) -> str:
 
 def _restored(text: str) -> str:
     return text.translate(_BACK).replace(chr(0xE1F0), "$")
-
-
-def _is_script(scanner: Scanner, path: str) -> bool:
-    """Whether a path on a command line is a script: no kernel file, no machine code."""
-    if path.startswith(("/sys/", "/proc/", "/dev/")):
-        return False
-    try:
-        descriptor = os.open(scanner.host.name(scanner.resolve(path)), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        return os.read(descriptor, len(_MACHINE_CODE)) != _MACHINE_CODE
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from .conflict import Conflict, Scanner, sysctl_value
 from .declared import cmdline_values, read_sysctl, sysctl_files
 from .next_boot import KIND
-from .unit_files import UnitFiles
 
 FOLDERS = ("/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned")
 _MAIN = "/etc/tuned/tuned-main.conf"
@@ -60,17 +59,8 @@ class _Loading:
     files: list[str] = field(default_factory=list)
 
 
-def is_active(scanner: Scanner, units: UnitFiles) -> bool:
-    """Whether TuneD runs, or is started at boot."""
-    if units.is_masked("tuned.service"):
-        return False
-    return scanner.host.exists("/run/tuned/tuned.pid") or "tuned.service" in units.started()
-
-
-def tuned(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
-    """What TuneD sets, where it is active."""
-    if not is_active(scanner, units):
-        return
+def tuned(scanner: Scanner) -> Iterator[Conflict]:
+    """What an active TuneD sets."""
     profiles = _Profiles(scanner)
     names, sure = profiles.active()
     if names and not profiles.load(names, sure):

@@ -50,6 +50,8 @@ class UnitFiles:
         self._scanner = scanner
         self._names = {folder: scanner.host.names(folder) for folder in _FOLDERS}
         self._known = {folder: frozenset(names) for folder, names in self._names.items()}
+        self._sizes: dict[str, int | None] = {}
+        self._started: dict[str, bool] | None = None
 
     def files(self, suffix: str) -> Iterator[tuple[str, str]]:
         """Every unit of a kind, by name and path."""
@@ -59,26 +61,28 @@ class UnitFiles:
     def path(self, name: str) -> str | None:
         """The file of a unit that systemd takes: that of the first folder that has one; None for a masked one."""
         for path in self._candidates(name):
-            if self._hides(path):
-                return None
-            if self._scanner.host.exists(self._scanner.resolve(path)):
-                return path
+            size = self._size(path)
+            if size is not None:
+                return path if size else None
         return None
 
     def is_masked(self, name: str) -> bool:
         """Whether the first file of that name is empty or leads to nothing, so that the unit is never started."""
-        return any(self._hides(path) for path in self._candidates(name)[:1])
+        return any(self._size(path) == 0 for path in self._candidates(name)[:1])
 
     def _candidates(self, name: str) -> list[str]:
         return [f"{folder}/{name}" for folder, known in self._known.items() if name in known]
 
-    def _hides(self, path: str) -> bool:
-        if self._scanner.is_masked(path):
-            return True
-        try:
-            return os.stat(self._scanner.host.name(self._scanner.resolve(path))).st_size == 0
-        except OSError:
-            return False
+    def _size(self, path: str) -> int | None:
+        """A unit file's size, 0 for one that hides others: empty, or a link to /dev/null; None where it is missing."""
+        if path not in self._sizes:
+            resolved = self._scanner.resolve(path)
+            try:
+                at = self._scanner.host.name(resolved)
+                self._sizes[path] = 0 if resolved == "/dev/null" else os.stat(at).st_size
+            except OSError:
+                self._sizes[path] = None
+        return self._sizes[path]
 
     def drop_ins(self, unit: str) -> list[str]:
         """A unit's drop-ins: its own, those of its name's beginnings up to a dash, and those of its type.
@@ -102,6 +106,11 @@ class UnitFiles:
 
         With each, whether a boot starts it: what only a suspend or a rescue shell wants is not.
         """
+        if self._started is None:
+            self._started = self._find_started()
+        return self._started
+
+    def _find_started(self) -> dict[str, bool]:
         enabled: dict[str, bool] = {}
         for folder, names in self._names.items():
             for wants in names:

@@ -1,0 +1,66 @@
+"""Commands in texts of another kind than a script: crontabs, cloud-init's YAML, udev rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from .commands import Place, Reader, read_called
+from .conflict import Conflict, Scanner
+
+_SCHEDULE = re.compile(r"\s*(?:@\w+|(?:\S+\s+){4}\S+)\s+", re.ASCII)
+_PERIOD = re.compile(r"\s*(?:\S+\s+){3}", re.ASCII)
+_RUN = re.compile(r'(?:RUN|PROGRAM|IMPORT)(?:\{\w+\})?\s*\+?:?=+\s*e?"((?:[^"\\]|\\.)*)"')
+_UDEV_SYSCTL = re.compile(r'SYSCTL\{([^}]+)\}\s*=\s*"([^"]*)"')
+_UDEV_FILE = re.compile(r'ATTR\{\[?(/sys/[^}\]]+)\]?\}\s*=\s*"([^"]*)"')
+_LIST_ITEM = re.compile(r"^\s*(?:-\s+|\w+:\s+)*")
+
+
+def read_crontab(scanner: Scanner, path: str, kind: str, has_user: bool) -> Iterator[Conflict]:
+    """What the commands of a crontab write; anacron's lines have a period, a delay and a name first."""
+    place = Place(path, kind)
+    for number, line in scanner.lines(path, joined=False):
+        schedule = (_PERIOD if path.endswith("anacrontab") else _SCHEDULE).match(line)
+        if schedule:
+            command = line[schedule.end() :]
+            command = command.partition(" ")[2] if has_user else command
+            # An unescaped percent sign ends the command: the rest is its input (crontab(5)).
+            command = re.split(r"(?<!\\)%", command)[0].replace("\\%", "%")
+            yield from Reader(scanner, place).shell(command, number)
+    yield from read_called(scanner, place)
+
+
+def read_cloud_config(scanner: Scanner, path: str) -> Iterator[Conflict]:
+    """What the commands of a cloud-config may write, a line each."""
+    yield from _loose(scanner, path, "cloud-init", _yaml_command)
+
+
+def _yaml_command(line: str) -> str:
+    """The command in a line of YAML: `- echo 1 > x`, `- [sh, -c, "echo 1 > x"]`."""
+    text = _LIST_ITEM.sub("", line, count=1).strip()
+    if text.startswith("[") and text.endswith("]"):
+        return re.sub(r"\s*,\s*(?=[\"'\w/-])", " ", text[1:-1])
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        return text[1:-1].replace("\\" + text[0], text[0])
+    return text
+
+
+def read_udev_rules(scanner: Scanner, path: str) -> Iterator[Conflict]:
+    """What rules run, and what they set by themselves, when a device comes: udev(7)."""
+    yield from _loose(scanner, path, "a udev rule", lambda line: "\n".join(_RUN.findall(line)))
+    for number, line in scanner.lines(path):
+        assigned = [(scanner.sysctl_knob(key), value) for key, value in _UDEV_SYSCTL.findall(line)]
+        assigned += [(scanner.knob(target), value) for target, value in _UDEV_FILE.findall(line)]
+        for knob, value in assigned:
+            if knob:
+                yield Conflict(path, number, knob, value, "a udev rule", False)
+
+
+def _loose(scanner: Scanner, path: str, kind: str, command_of: Callable[[str], str]) -> Iterator[Conflict]:
+    """What commands may write that stand in a text of another kind."""
+    place = Place(path, kind, certain=False)
+    for number, line in scanner.lines(path):
+        for conflict in Reader(scanner, place).shell(command_of(line).replace('\\"', '"'), number):
+            yield replace(conflict, certain=False)
+    yield from read_called(scanner, place)
