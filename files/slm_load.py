@@ -6,9 +6,12 @@ line to `--events-fd`, holds the model after the first token until a byte arrive
 
 Every instant is CLOCK_MONOTONIC at the end of its phase, on a GPU after every device has finished. Counters (bytes read
 by this process, page faults, CPU seconds) are totals since the process started; see proc_pid_io(5) and getrusage(2).
-The prompt is decoded greedily with a key-value cache, and every token is read back to the host: that is when a user
-sees it. `transformers` would import a model's own code when it loads the weights; it is imported before, so that
-`weights` holds nothing but the weights.
+The prompt is decoded greedily with the cache that the model returns, and every token is read back to the host: that is
+when a user sees it. A model that returns no cache gets all tokens again for each one, as `generate` does.
+`transformers` would import a model's own code when it loads the weights; it is imported before, so that `weights`
+holds nothing but the weights.
+
+Which weight files were opened is noted as they are opened; what the model holds of them is told off the clock.
 
 As a template (`--template-fd`) it imports everything, then forks a child for each request that comes through that
 socket with three descriptors: events, hold and stderr. A child starts at a byte on its hold descriptor, loads and goes
@@ -26,9 +29,11 @@ _INTERPRETER_NS = time.monotonic_ns()
 import argparse  # noqa: E402  the instant above must come before every import that costs something
 import ctypes  # noqa: E402
 import importlib  # noqa: E402
+import inspect  # noqa: E402
 import itertools  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import re  # noqa: E402
 import resource  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
@@ -43,6 +48,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 STOPS = ("loaded", "first_token", "second_token")
 READY = b"r"
 ADOPTION_S = 10.0
+CACHES = ("past_key_values", "cache_params", "state", "mems")
+"""What a model calls its cache: attention, state-space, rwkv and XLNet; the next call takes it by that name."""
+NAMES_TOLD = 8
 MADV_POPULATE_WRITE = 23
 
 
@@ -144,6 +152,27 @@ def import_package(name: str) -> Any:
         raise LoadError(f"{sys.executable} cannot import {name}: {one_line(error)}") from error
 
 
+def note_opened_weights() -> list[str]:
+    """The list to which every safetensors file that is opened from now on adds its path.
+
+    Whatever a config makes transformers load, it opens by this function. Comes before transformers takes it by name.
+    """
+    opened: list[str] = []
+    for module in (import_package("safetensors"), sys.modules.get("safetensors.torch")):
+        original = getattr(module, "safe_open", None)
+        if original is not None:
+            module.safe_open = _noting(original, opened)  # type: ignore[union-attr]  # it has one
+    return opened
+
+
+def _noting(original: Any, opened: list[str]) -> Any:
+    def safe_open(filename: Any, *arguments: Any, **options: Any) -> Any:
+        opened.append(os.fspath(filename))
+        return original(filename, *arguments, **options)
+
+    return safe_open
+
+
 def is_offline(model: str, environment: dict[str, str]) -> bool:
     """True where nothing may be fetched: a local folder, or an environment that says so."""
     asked = (environment.get(name, "").upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
@@ -208,8 +237,11 @@ def load_tokenizer(transformers: Any, options: argparse.Namespace) -> Any:
         raise LoadError(f"the tokenizer of {options.model!r} cannot be loaded: {one_line(error)}") from error
 
 
-def load_model(torch: Any, transformers: Any, options: argparse.Namespace) -> Any:
-    """The model on its devices; LoadError for files that are missing, unreadable, damaged or incomplete."""
+def load_model(torch: Any, transformers: Any, options: argparse.Namespace) -> tuple[Any, list[str]]:
+    """The model on its devices, and the stored names for which it has no place.
+
+    LoadError for files that are missing, unreadable, damaged or incomplete.
+    """
     try:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             options.model,
@@ -229,23 +261,47 @@ def load_model(torch: Any, transformers: Any, options: argparse.Namespace) -> An
     # transformers makes up weights that the files lack, and only warns: such a run would measure another model.
     if missing:
         raise LoadError(f"{options.model!r} lacks {len(missing)} of its weights, {missing[0]!r} among them")
-    return model
+    return model, sorted(info["unexpected_keys"])
 
 
 class Decoder:
-    """Greedy decoding with a key-value cache, one token a step, each read back to the host."""
+    """Greedy decoding with the cache that the model returns, one token a step, each read back to the host."""
 
     def __init__(self, torch: Any, model: Any) -> None:
         self._torch = torch
         self._model = model
-        self._cache: Any = None
+        self._accepted = inspect.signature(model.forward).parameters
+        self._cache: dict[str, Any] = {}
+        self._fed: Any = None
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether the last step left a cache; without one every step computes all tokens again."""
+        return bool(self._cache)
 
     def step(self, token_ids: Any) -> int:
         """The id of the token after `token_ids` (shape 1 x n) and everything fed before them."""
         with self._torch.inference_mode():
-            output = self._model(input_ids=token_ids, past_key_values=self._cache, use_cache=True)
-            self._cache = output.past_key_values
+            if not self._cache:
+                # Kept for a model without a cache alone.
+                token_ids = self._fed = token_ids if self._fed is None else self._torch.cat([self._fed, token_ids], 1)
+            options = {"use_cache": True} if "use_cache" in self._accepted else {}
+            try:
+                output = self._model(input_ids=token_ids, **options, **self._cache)
+            # Of a device, or out of memory: no fault of the model's.
+            except (RuntimeError, MemoryError):
+                raise
+            except Exception as error:
+                raise LoadError(f"{type(self._model).__name__} makes no token: {one_line(error)}") from error
+            self._cache = self._cache_of(output)
             return int(output.logits[0, -1].argmax().item())
+
+    def _cache_of(self, output: Any) -> dict[str, Any]:
+        for name in CACHES:
+            cache = getattr(output, name, None)
+            if cache is not None and name in self._accepted:
+                return {name: cache}
+        return {}
 
 
 def gpu_facts(torch: Any) -> list[dict[str, Any]] | None:
@@ -285,16 +341,103 @@ def software_versions() -> dict[str, str]:
     return {"python": sys.version.split()[0], **versions}
 
 
-def held_facts(torch: Any, model: Any) -> dict[str, Any]:
+def held_facts(torch: Any, held: Held) -> dict[str, Any]:
     """Everything about the held model; taken off the clock. Memory first: the rest allocates some."""
     return {
         "memory": memory_facts(),
-        "device": device_of(model),
-        "dtype": str(model.dtype).replace("torch.", ""),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "device": device_of(held.model),
+        "dtype": held_dtype(held.model),
+        "parameters": sum(parameter.numel() for parameter in held.model.parameters()),
         "gpu": gpu_facts(torch),
         "software": software_versions(),
+        "loaded": loaded_facts(held),
     }
+
+
+class Held(NamedTuple):
+    """A model that has made its first token. `unexpected` are stored names that transformers found no place for."""
+
+    model: Any
+    unexpected: list[str]
+    opened: list[str]
+    is_cached: bool
+
+
+def held_dtype(model: Any) -> str:
+    """The dtype that most bytes of the parameters have, or the quantiser's word where that is packed integers."""
+    by_dtype: dict[str, int] = {}
+    for parameter in model.parameters():
+        name = str(parameter.dtype).replace("torch.", "")
+        by_dtype[name] = by_dtype.get(name, 0) + parameter.numel() * parameter.element_size()
+    most = max(by_dtype, key=lambda name: by_dtype[name], default="none")
+    is_plain = most.startswith(("float", "bfloat")) and not most.startswith(("float8", "float4"))
+    return most if is_plain else quantization_of(model.config) or most
+
+
+def quantization_of(config: Any) -> str | None:
+    """A quantiser's name and bits, such as `bitsandbytes 4-bit`; None for a model without one."""
+    asked = getattr(config, "quantization_config", None)
+    if asked is None:
+        return None
+    facts = asked if isinstance(asked, dict) else vars(asked)
+    method = str(getattr(facts.get("quant_method"), "value", facts.get("quant_method")) or "quantised")
+    bits = 4 if facts.get("load_in_4bit") or facts.get("_load_in_4bit") else facts.get("bits")
+    bits = 8 if facts.get("load_in_8bit") or facts.get("_load_in_8bit") else bits
+    return f"{method} {bits}-bit" if bits else method
+
+
+def loaded_facts(held: Held) -> dict[str, Any]:
+    """What the model holds of which file: elements of parameters and persistent buffers, tied names, names without a
+    place. No count of these has to agree: experts are fused, packed weights unpacked, and one class drops what another
+    keeps. Names are cut to a few, `count` is of all.
+    """
+    model = held.model
+    stored = stored_elements(held.opened)
+    tied: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(id(parameter), []).append(name)
+    twice = [name for names in tied.values() for name in names[1:] if name in stored and names[0] in stored]
+    ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
+    unplaced = {name for name in stored if any(pattern.search(name) for pattern in ignored)} | set(held.unexpected)
+    return {
+        "class": type(model).__name__,
+        "files": sorted({os.path.realpath(path) for path in held.opened}),
+        "stored_elements": sum(stored.values()),
+        "buffer_elements": sum(buffer.numel() for buffer in persistent_buffers(model)),
+        "tied": _told([name for names in tied.values() for name in names[1:]]),
+        "stored_twice": _told(twice),
+        "unplaced": _told(sorted(unplaced)),
+        "unplaced_elements": sum(stored.get(name, 0) for name in unplaced),
+        "quantization": quantization_of(model.config),
+        "is_cached": held.is_cached,
+    }
+
+
+def _told(names: list[str]) -> dict[str, Any]:
+    """How many names, and the first few as a line of text: a model's author chooses them."""
+    shown = ["".join(char if char.isprintable() else "?" for char in name)[:200] for name in names[:NAMES_TOLD]]
+    return {"count": len(names), "names": shown}
+
+
+def stored_elements(paths: list[str]) -> dict[str, int]:
+    """Elements by name of these safetensors files, from their headers alone."""
+    found = {}
+    for path in dict.fromkeys(paths):
+        with import_package("safetensors").safe_open(path, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118  no mapping
+                count = 1
+                for size in stored.get_slice(name).get_shape():
+                    count *= size
+                found[name] = count
+    return found
+
+
+def persistent_buffers(model: Any) -> Iterator[Any]:
+    """Buffers that a checkpoint holds, as a state dict has them."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                yield buffer
 
 
 def finish() -> NoReturn:
@@ -303,23 +446,24 @@ def finish() -> NoReturn:
     os._exit(0)
 
 
-def import_libraries(options: argparse.Namespace, events: Events) -> tuple[Any, Any]:
-    """torch and transformers, with all that the phases after them use."""
+def import_libraries(options: argparse.Namespace, events: Events) -> tuple[Any, Any, list[str]]:
+    """torch and transformers, with all that the phases after them use; and the list of weight files, yet empty."""
     silence()
     torch = import_package("torch")
     events.now("import_torch")
+    opened = note_opened_weights()
     transformers = import_package("transformers")
     # The package is a lazy shell until a name is taken from it; untouched, the later phases would pay for its import.
     for name in ("AutoTokenizer", "AutoModelForCausalLM"):
         getattr(transformers, name)
     import_model_code(transformers, options)
     events.now("import_transformers")
-    return torch, transformers
+    return torch, transformers, opened
 
 
 def run(options: argparse.Namespace, events: Events) -> None:
     """Every phase in order, up to `options.until`. Raises LoadError for what a user can put right."""
-    torch, transformers = import_libraries(options, events)
+    torch, transformers, opened = import_libraries(options, events)
     if options.template_fd is not None:
         tokenizer = load_tokenizer(transformers, options)
         # In a child alone this returns.
@@ -332,21 +476,22 @@ def run(options: argparse.Namespace, events: Events) -> None:
         events.now("device_ready")
         tokenizer = load_tokenizer(transformers, options)
     events.now("tokenizer")
-    answer(Libraries(torch, transformers, tokenizer), options, events)
+    answer(Libraries(torch, transformers, tokenizer, opened), options, events)
 
 
 class Libraries(NamedTuple):
-    """What a load needs beside its weights."""
+    """What a load needs beside its weights; `opened` names the weight files as they are opened."""
 
     torch: Any
     transformers: Any
     tokenizer: Any
+    opened: list[str]
 
 
 def answer(libraries: Libraries, options: argparse.Namespace, events: Events) -> NoReturn:
     """Load the weights and make the tokens, up to `options.until`."""
     torch = libraries.torch
-    model = load_model(torch, libraries.transformers, options)
+    model, unexpected = load_model(torch, libraries.transformers, options)
     synchronize(torch)
     loaded_ns = time.monotonic_ns()
     print(f"loaded {options.model} on {device_of(model)}", flush=True)
@@ -355,7 +500,7 @@ def answer(libraries: Libraries, options: argparse.Namespace, events: Events) ->
         finish()
 
     decoder = Decoder(torch, model)
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     prompt_ids = libraries.tokenizer(options.prompt, return_tensors="pt")["input_ids"]
     if prompt_ids.shape[-1] == 0:
         raise LoadError(f"the prompt {options.prompt!r} has no tokens")
@@ -363,17 +508,27 @@ def answer(libraries: Libraries, options: argparse.Namespace, events: Events) ->
     synchronize(torch)
     events.now("first_token")
     if events.watched:
-        events.now("held", **held_facts(torch, model))
+        events.now("held", **held_facts(torch, Held(model, unexpected, libraries.opened, decoder.is_cached)))
     events.hold()
 
+    instants: list[int] = []
     if options.until == "second_token":
         for step in range(1, options.new_tokens):
             token = decoder.step(torch.tensor([[token]], device=device))
             synchronize(torch)
+            instants.append(time.monotonic_ns())
             if step == 1:
-                events.now("second_token")
-    events.now("done")
+                events.at("second_token", instants[0])
+    events.now("done", tokens_ns=instants)
     finish()
+
+
+def input_device(model: Any) -> Any:
+    """Where the prompt has to be: beside the embedding, or the first weight of a model that does not name it."""
+    try:
+        return model.get_input_embeddings().weight.device
+    except (AttributeError, NotImplementedError):
+        return next(iter(model.parameters())).device
 
 
 def serve(template_fd: int) -> Events:
@@ -482,7 +637,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = OneLineParser(description="Load a small language model and make its first tokens.")
     parser.add_argument("--model", default=MODEL, help="hub id or folder (default: %(default)s)")
     parser.add_argument("--revision", default=None, help="branch, tag or commit of a hub id")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="auto keeps the stored one")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="auto: its config's, else the stored one")
     parser.add_argument("--device-map", default="auto", help="as in transformers (default: %(default)s)")
     parser.add_argument("--until", choices=STOPS, default="second_token", help="where to stop (default: %(default)s)")
     parser.add_argument("--prompt", default=PROMPT)

@@ -38,6 +38,8 @@ SUMMARY_METRICS = (
     "cpu_system_s",
     "ceiling_share",
 )
+LATER_METRICS = ("steady_token_s", "needed_share")
+"""What older results do not have, and a figure only where a sample does."""
 
 CONFIDENCE = 0.95
 FEWEST_FOR_INTERVAL = 3
@@ -163,6 +165,8 @@ def summarise(samples: Iterable[Sample]) -> Summary:
         for metric in SUMMARY_METRICS
     }
     for kind in MEASURED_KINDS:
+        later = {metric: figure(getattr(sample, metric) for sample in by_kind[kind]) for metric in LATER_METRICS}
+        figures |= {f"{kind}_{metric}": found for metric, found in later.items() if found.n}
         # Phases of any sample, in the order in which they happened.
         for name in dict.fromkeys(phase.name for sample in by_kind[kind] for phase in sample.phases):
             figures[f"{kind}_phase_{name}_s"] = figure(sample.phase_seconds(name) for sample in by_kind[kind])

@@ -109,7 +109,17 @@ def main() -> None:
     if MODE == "silent":
         return
     facts = {"device": "cpu", "dtype": "bfloat16", "parameters": 7, "gpu": None, "software": {"torch": "2"}}
-    say("held", memory=MEMORY, **facts)
+    loaded = {
+        "class": "FakeForCausalLM",
+        "files": [os.environ["FAKE_OPENED"]] if "FAKE_OPENED" in os.environ else [],
+        "stored_elements": 9,
+        "buffer_elements": 1,
+        **{name: {"count": 1, "names": ["lm_head.weight"]} for name in ("tied", "stored_twice", "unplaced")},
+        "unplaced_elements": 1,
+        "quantization": None,
+        "is_cached": True,
+    }
+    say("held", memory=MEMORY, loaded=loaded, **facts)
     sys.stderr.write(json.dumps({"env": dict(os.environ), "cwd": os.getcwd(), "uid": os.getuid()}))
     sys.stderr.flush()
     if MODE == "fill-hold":
@@ -118,8 +128,9 @@ def main() -> None:
         assert os.read(HOLD, 1)
     say("resumed")
     say("unheard-of", t_ns="of no meaning")
+    first = time.monotonic_ns()
     say("second_token")
-    say("done")
+    say("done", tokens_ns=[first] * 4)
 
 
 main()

@@ -12,6 +12,7 @@ PACKAGES = {
         __version__ = "2.13.0"
         GPUS = int(os.environ.get("FAKE_GPUS", "0"))
         bfloat16, float32 = "torch.bfloat16", "torch.float32"
+        def cat(tensors, dim): return Tensor([sum((tensor.rows[0] for tensor in tensors), [])])
         class OutOfMemoryError(RuntimeError): pass
         def log(*words):
             with open(os.environ["CALLS"], "a") as stream: print(*words, file=stream)
@@ -43,26 +44,43 @@ PACKAGES = {
         FAIL = os.environ.get("FAKE_FAIL", "")
         class Weight:
             device = "cuda:0" if torch.GPUS else "cpu"
+            dtype = "torch.bfloat16"
             def __init__(self, size): self.size = size
             def numel(self): return self.size
+            def element_size(self): return 2
+        TIED = Weight(10)
+        WEIGHTS = {"embedding": TIED, "layer": Weight(5), "lm_head": TIED}
+        class Module:
+            _buffers = {"bias": Weight(3), "table": Weight(100), "none": None}
+            _non_persistent_buffers_set = {"table"}
         class Logits:
             def __init__(self, token): self.token = token
             def __getitem__(self, where): assert where == (0, -1); return self
             def argmax(self): return self
             def item(self): torch.log("read back", self.token); return self.token
+        CACHE = os.environ.get("FAKE_CACHE", "past_key_values")
         class Output:
-            def __init__(self, token): self.logits = Logits(token); self.past_key_values = f"cache{token}"
+            def __init__(self, token):
+                self.logits = Logits(token)
+                setattr(self, CACHE, f"cache{token}")
         class Model:
-            dtype = "torch.bfloat16"
+            config = type("Config", (), {})()
+            _keys_to_ignore_on_load_unexpected = ["old_.*"]
             if torch.GPUS: hf_device_map = {"a": 0, "b": torch.GPUS - 1}
-            def parameters(self): return [Weight(10), Weight(5)]
+            def parameters(self): return list({id(each): each for each in WEIGHTS.values()}.values())
+            def named_parameters(self, remove_duplicate): return list(WEIGHTS.items())
+            def modules(self): return [Module]
             def get_input_embeddings(self):
+                if FAIL == "embeddings": raise NotImplementedError
                 class Embeddings: weight = Weight(1)
                 return Embeddings
-            def __call__(self, input_ids, past_key_values, use_cache):
+            def forward(self, input_ids, past_key_values=None, cache_params=None, use_cache=None): pass
+            def __call__(self, input_ids, use_cache, **cache):
                 if FAIL == "forward": raise RuntimeError("CUDA error: device-side assert\\nmore")
-                torch.log("forward", input_ids.rows, past_key_values, use_cache)
-                return Output(7 if past_key_values is None else 8)
+                if FAIL == "shape": raise ValueError("position_ids are incorrect")
+                given = [f"{name}={value}" for name, value in cache.items()] or [None]
+                torch.log("forward", input_ids.rows, *given, use_cache)
+                return Output(8 if cache or len(input_ids.rows[0]) > 3 else 7)
         class AutoConfig:
             @staticmethod
             def from_pretrained(model, **options):
@@ -85,7 +103,10 @@ PACKAGES = {
                 torch.log("model", model, sorted(options.items()))
                 if FAIL == "weights": raise Exception("header too large")
                 if FAIL == "memory": raise torch.OutOfMemoryError("CUDA out of memory")
-                return Model(), {"missing_keys": {"b", "a"} if FAIL == "missing" else set()}
+                import safetensors
+                for path in os.environ.get("FAKE_OPENED", "").split(): safetensors.safe_open(path, framework="pt")
+                missing = {"b", "a"} if FAIL == "missing" else set()
+                return Model(), {"missing_keys": missing, "unexpected_keys": {"vision"}}
     """,
     "psutil": """
         import os, torch
@@ -96,7 +117,19 @@ PACKAGES = {
             def memory_full_info(self): return Memory
     """,
     "accelerate": "__version__ = '1'",
-    "safetensors": "__version__ = '0.8'",
+    "safetensors": """
+        __version__ = "0.8"
+        class Slice:
+            def __init__(self, shape): self.shape = shape
+            def get_shape(self): return self.shape
+        SHAPES = {"embedding": [2, 5], "layer": [5], "lm_head": [2, 5], "old_bias": [7], "vision": [2, 2, 2]}
+        class safe_open:
+            def __init__(self, path, framework): pass
+            def __enter__(self): return self
+            def __exit__(self, *error): pass
+            def keys(self): return list(SHAPES)
+            def get_slice(self, name): return Slice(SHAPES[name])
+    """,
     "tokenizers": "__version__ = '0.23'",
 }
 

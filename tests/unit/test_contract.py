@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.processes import pool_users
-from ansible.module_utils.slm_baseline.measuring.loader.events import Events, LoaderGpu, Mark, Phase, phases
+from ansible.module_utils.slm_baseline.measuring.loader.events import (
+    Events,
+    Loaded,
+    LoaderGpu,
+    Mark,
+    Names,
+    Phase,
+    phases,
+)
 from ansible.module_utils.slm_baseline.measuring.loader.replay import ReplayRecord
 from ansible.module_utils.slm_baseline.measuring.probes.gpu import (
     GpuFacts,
@@ -25,8 +33,10 @@ from ansible.module_utils.slm_baseline.measuring.sample import (
     CeilingTrial,
     NotASample,
     Sample,
+    Shared,
     Trial,
     failed_sample,
+    read_document,
     to_document,
 )
 from ansible.module_utils.slm_baseline.settings.audit.drift import Row
@@ -71,6 +81,8 @@ SAMPLE = ("result", "$defs", "sample")
         (Phase, ("result", "$defs", "phase")),
         (GpuUse, ("result", "$defs", "gpu_use")),
         (CeilingTrial, ("result", "$defs", "trial")),
+        (Loaded, ("result", "$defs", "loaded")),
+        (Names, ("result", "$defs", "names")),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -96,6 +108,7 @@ VALUES: dict[str, Any] = {
     "dict[str, int]": {"thp_fault_alloc": 1},
     "dict[str, float]": {"cpu_share": 0.5},
     "tuple[str, ...]": ("why",),
+    "tuple[float, ...]": (1.5, 0.5),
     "tuple[GpuProcess, ...]": (GpuProcess(7, "qemu", None),),
 }
 
@@ -111,7 +124,7 @@ def whole_sample() -> Sample:
     nested["ReplayRecord"] = replace(filled(ReplayRecord), when="ahead")
     sample: Sample = filled(Sample, **nested)
     sample = replace(sample, phases=(replace(sample.phases[0], name="weights"),), started_at="2026-03-14T09:20:00Z")
-    return replace(sample, wanted="cold", kind="lukewarm")
+    return replace(sample, wanted="cold", kind="lukewarm", needed_share=0.5)
 
 
 def test_a_sample_with_every_field_fits_the_schema_and_survives_the_way_to_json_and_back() -> None:
@@ -121,6 +134,14 @@ def test_a_sample_with_every_field_fits_the_schema_and_survives_the_way_to_json_
     assert Sample.from_json(document) == sample
     swept = SweepSample(sample, filled(Position))
     assert SweepSample.from_json(json.loads(json.dumps(swept.to_json()))) == swept
+
+
+def test_what_a_loader_held_fits_the_schema_and_survives_the_way_to_json_and_back() -> None:
+    loaded = filled(Loaded, Names=Names(12, ("lm_head.weight",)))
+    document = json.loads(json.dumps(to_document(loaded)))
+    check(document, "loaded")
+    shared = Shared(loaded=loaded)
+    assert read_document(Shared, json.loads(json.dumps(to_document(shared)))) == shared
 
 
 LEAVES: list[Any] = [None, True, -(2**70), 2**70, 1.5, float("nan"), "x", [], {}, [1], {"a": {}}]

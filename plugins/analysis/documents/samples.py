@@ -80,6 +80,8 @@ class Sample:
     device: str | None = None
     env: Mapping[str, str] | None = None
     second_token_s: float | None = None
+    steady_token_s: float | None = None
+    needed_share: float | None = None
     read_share: float | None = None
     model_bytes: int | None = None
     uss_bytes: int | None = None

@@ -62,8 +62,31 @@ class MeasuredHost:
 
 
 @dataclass(frozen=True)
+class Names:
+    """Some names of tensors: how many, and the first few."""
+
+    count: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the loader held of the model's files, in elements."""
+
+    class_name: str
+    stored_elements: int
+    parameters: int
+    buffer_elements: int
+    stored_twice: Names
+    unplaced: Names
+    unplaced_elements: int
+    quantization: str | None
+    is_cached: bool
+
+
+@dataclass(frozen=True)
 class Model:
-    """What was loaded; `files` is how many weight files there are, or their names."""
+    """What was loaded; `files` is how many weight files there are, or their names. `loaded` is None in old results."""
 
     id: str
     source: str
@@ -73,6 +96,7 @@ class Model:
     files: object
     dtype: str | None
     parameters: int | None
+    loaded: Loaded | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -125,10 +126,106 @@ def test_every_token_is_read_back_and_decoding_keeps_its_cache(packages: Path) -
     steps = [call for call in calls(packages) if call.startswith(("forward", "read back"))]
     assert steps == [
         *("forward [[1, 1, 1]] None True", "read back 7"),
-        *("forward [[7]] cache7 True", "read back 8"),
-        *("forward [[8]] cache8 True", "read back 8"),
-        *("forward [[8]] cache8 True", "read back 8"),
+        *("forward [[7]] past_key_values=cache7 True", "read back 8"),
+        *("forward [[8]] past_key_values=cache8 True", "read back 8"),
+        *("forward [[8]] past_key_values=cache8 True", "read back 8"),
     ]
+
+
+def test_a_state_space_model_gets_its_cache_by_its_own_name(packages: Path) -> None:
+    by_hand(packages, "--prompt", "a b c", FAKE_CACHE="cache_params")
+    steps = [call for call in calls(packages) if call.startswith("forward")]
+    assert steps == ["forward [[1, 1, 1]] None True", "forward [[7]] cache_params=cache7 True"]
+
+
+@pytest.mark.parametrize("cache", ["hidden_states", "state"])
+def test_a_model_without_a_cache_that_it_takes_gets_all_tokens_again(packages: Path, cache: str) -> None:
+    by_hand(packages, "--prompt", "a b c", "--new-tokens", "3", FAKE_CACHE=cache)
+    steps = [call for call in calls(packages) if call.startswith("forward")]
+    assert steps == [
+        "forward [[1, 1, 1]] None True",
+        "forward [[1, 1, 1, 7]] None True",
+        "forward [[1, 1, 1, 7, 8]] None True",
+    ]
+
+
+def test_what_is_held_of_which_file(packages: Path, tmp_path: Path) -> None:
+    (tmp_path / "blob").touch()
+    (tmp_path / "link").symlink_to("blob")
+    loader = Watched(packages, FAKE_OPENED=f"{tmp_path}/link {tmp_path}/link")
+    try:
+        held = loader.until_held()[-1]
+        loader.release()
+        done = loader.rest()[-1]
+    finally:
+        loader.close()
+    assert held["loaded"] == {
+        "class": "Model",
+        "files": [str(tmp_path / "blob")],
+        "stored_elements": 40,
+        "buffer_elements": 3,
+        "tied": {"count": 1, "names": ["lm_head"]},
+        "stored_twice": {"count": 1, "names": ["lm_head"]},
+        # One that transformers told, one that it keeps to itself.
+        "unplaced": {"count": 2, "names": ["old_bias", "vision"]},
+        "unplaced_elements": 15,
+        "quantization": None,
+        "is_cached": True,
+    }
+    assert len(done["tokens_ns"]) == 1
+
+
+def test_each_token_s_instant_is_told(packages: Path) -> None:
+    loader = Watched(packages, "--new-tokens", "5")
+    try:
+        loader.until_held()
+        loader.release()
+        resumed, second, done = loader.rest()
+    finally:
+        loader.close()
+    assert len(done["tokens_ns"]) == 4
+    instants = [resumed["t_ns"], *done["tokens_ns"], done["t_ns"]]
+    assert instants == sorted(instants)
+    assert done["tokens_ns"][0] == second["t_ns"]
+
+
+class Parameter(NamedTuple):
+    dtype: str
+    elements: int
+    size: int
+
+    def numel(self) -> int:
+        return self.elements
+
+    def element_size(self) -> int:
+        return self.size
+
+
+@pytest.mark.parametrize(
+    ("parameters", "config", "word"),
+    [
+        ([Parameter("torch.float32", 10, 4), Parameter("torch.bfloat16", 30, 2)], None, "bfloat16"),
+        ([Parameter("torch.uint8", 100, 1), Parameter("torch.bfloat16", 30, 2)], {"load_in_4bit": True}, "q 4-bit"),
+        ([Parameter("torch.int8", 100, 1)], {"load_in_8bit": True}, "q 8-bit"),
+        ([Parameter("torch.int32", 100, 4)], {"bits": 4}, "q 4-bit"),
+        ([Parameter("torch.float8_e4m3fn", 100, 1)], {}, "q"),
+        ([Parameter("torch.float8_e4m3fn", 100, 1)], None, "float8_e4m3fn"),
+        ([Parameter("torch.bfloat16", 100, 2)], {"bits": 4}, "bfloat16"),
+        ([], None, "none"),
+    ],
+)
+def test_the_dtype_that_is_held_is_a_word_that_says_something(
+    parameters: list[Parameter], config: dict[str, Any] | None, word: str
+) -> None:
+    asked = None if config is None else {"quant_method": "q", **config}
+    model = SimpleNamespace(parameters=lambda: parameters, config=SimpleNamespace(quantization_config=asked))
+    assert slm_load.held_dtype(model) == word
+
+
+def test_a_model_that_does_not_name_its_embedding_is_fed_where_its_weights_are(packages: Path) -> None:
+    done = by_hand(packages, FAKE_FAIL="embeddings", FAKE_GPUS="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "to cuda:0" in calls(packages)
 
 
 @pytest.mark.parametrize(("until", "tokens"), [("loaded", 0), ("first_token", 1), ("second_token", 2)])
@@ -254,6 +351,7 @@ def test_bad_arguments_get_one_line_and_exit_2(packages: Path, arguments: list[s
         ("missing", 2, "'m' lacks 2 of its weights, 'a' among them"),
         ("memory", 1, "OutOfMemoryError: CUDA out of memory"),
         ("forward", 1, "RuntimeError: CUDA error: device-side assert"),
+        ("shape", 2, "Model makes no token: position_ids are incorrect"),
     ],
 )
 def test_a_load_that_fails_gets_one_line(packages: Path, fail: str, status: int, said: str) -> None:

@@ -1,21 +1,24 @@
 """The measuring protocol: a sample is one loader run in a verified state of the page cache; a block is cold, then warm.
 
-docs/measuring.md tells the protocol and the thresholds, and why.
+docs/measuring.md tells the protocol and the thresholds, and why; verdict.py judges.
 """
 
 from __future__ import annotations
 
+import os
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
 from .install.interpreter import Interpreter
-from .loader.events import Events, LoaderMemory, LoaderReport, Mark, phases, read_between
-from .loader.process import Loader, observe
+from .loader.events import LoaderMemory, LoaderReport, Mark, phases, read_between
+from .loader.process import Loader, Observation, observe
 from .loader.replay import ReplayRecord, replaying
 from .loader.template import Template, TemplateFailed
 from .model.files import Model
@@ -23,18 +26,17 @@ from .probes import page_cache
 from .probes.canary import CanaryReading, compare, read_canary, wait_for_quiet
 from .probes.disk_bandwidth import Ceiling, host_cached, measure_ceiling
 from .probes.gpu import GpuFacts, gpu_use, read_gpus
-from .probes.noise import judge_noise, read_activity
+from .probes.noise import Noise, judge_noise, read_activity
 from .probes.process_memory import MemoryReading, moved, read_memory, read_thp_counters
 from .sample import CeilingRecord, CeilingTrial, Sample, Trial, failed_sample
+from .verdict import Evidence, Verdict, verdict_of
 
 WANTED = ("cold", "warm")
 SCOPES = ("host", "app", "weights")
-COLD_RESIDENT_SHARE = 0.01
-COLD_READ_SHARE = 0.95
-WARM_RESIDENT_SHARE = 0.99
-WARM_READ_SHARE = 0.01
-WARM_READ_FLOOR_BYTES = 8 << 20
-"""A tiny model's 1 % is less than what one stray fault reads: a whole read-ahead window of the disk."""
+NEW_TOKENS = 12
+"""Of a baseline's sample: on two H200 the third token still took four times the fifth (1,040, 400, 92, 93 ms)."""
+FEWEST_STEADY = 4
+"""Tokens from the second on of which the later half can be called steady."""
 MEMORY_TOLERANCE_SHARE = 0.02
 MEMORY_TOLERANCE_BYTES = 16 << 20
 _ALWAYS_TOLD = ("thp_fault_alloc", "thp_fault_fallback", "compact_stall")
@@ -44,22 +46,21 @@ _ALWAYS_TOLD = ("thp_fault_alloc", "thp_fault_fallback", "compact_stall")
 class Subject:
     """What is measured and how. `loader` lacks the arguments and environment that differ from arm to arm.
 
-    Residency and reads are judged on the model's weight files; all its files are evicted and warmed.
+    Residency and reads are judged on the model's weight files; all its files are evicted and warmed. `new_tokens` is
+    how many tokens each run makes.
     """
 
     loader: Loader
     model: Model
     interpreter: Interpreter
     scope: str = "host"
+    new_tokens: int = 2
 
     def loader_of(self, trial: Trial) -> Loader:
         """The loader with what this trial adds to it."""
         loader = self.loader
-        return replace(
-            loader,
-            arguments=(*loader.arguments, "--model", self.model.path, "--dtype", trial.dtype),
-            env=(*loader.env, *trial.env.items()),
-        )
+        model = ("--model", self.model.path, "--dtype", trial.dtype, "--new-tokens", str(self.new_tokens))
+        return replace(loader, arguments=(*loader.arguments, *model), env=(*loader.env, *trial.env.items()))
 
     @property
     def weights(self) -> list[Path]:
@@ -71,98 +72,66 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a sample turned out to be, and why where that is not what was wanted."""
-
-    kind: str
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
 class HeldReading:
-    """What the observer reads while the loader holds the model, off the clock; `pid` is the loader's."""
+    """What the observer reads while the loader holds the model, off the clock; `pid` is the loader's.
+
+    `weights` is how much of the weight files is in the page cache then: what comes later is not the first token's.
+    """
 
     pid: int
     memory: MemoryReading
     gpus: GpuFacts
+    weights: page_cache.Residency
 
 
-def read_held(host: Host, pid: int, with_gpus: bool) -> HeldReading:
+def read_held(host: Host, subject: Subject, pid: int, with_gpus: bool) -> HeldReading:
     """Look at a loader that holds its model; OSError or SettingError where it cannot be read."""
-    return HeldReading(pid, read_memory(host, pid), read_gpus(host) if with_gpus else GpuFacts(None))
+    memory = read_memory(host, pid)
+    gpus = read_gpus(host) if with_gpus else GpuFacts(None)
+    return HeldReading(pid, memory, gpus, page_cache.residency(subject.weights))
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a verdict rests on, shares 0..1 of the model's weights.
+class Prepared:
+    """The state in which a loader starts: residency of weights and libraries, GPUs, and the canary before it.
 
-    `read_bytes` is everything the loader read by its first token, `read_share` what it read after its tokenizer was
-    ready, so that reading libraries never passes for reading weights; None where the kernel does not tell. Both have
-    what a replay read besides, the share its weights alone; `replay_problem` says why it was not the one planned.
-    `app_resident` is the libraries' share, asked in scope `app` alone. `parameters` counts what the loader holds,
-    `stored_parameters` what the files hold.
+    `best` is the canary's best of the run so far, which `quiet` was waited for, `waited_s` seconds long.
     """
 
-    resident_before: float
-    read_bytes: int | None
-    read_share: float | None
-    weight_bytes: int
-    resident_after: float = 1.0
-    app_resident: float | None = None
-    parameters: int = 0
-    stored_parameters: int = 0
-    replay_problem: str | None = None
-
-    def with_replay(self, replay: ReplayRecord | None) -> Evidence:
-        """The same, with what a replay read beside the loader: one of them has to read the model.
-
-        A plan takes files of a few megabytes for imports. Where that is the model, all that the replay read counts.
-        """
-        if replay is None or self.read_bytes is None or self.read_share is None:
-            return self
-        is_apart = replay.weights_bytes >= COLD_READ_SHARE * self.weight_bytes
-        weights = replay.weights_read_bytes if is_apart else replay.read_bytes
-        return replace(
-            self,
-            read_bytes=self.read_bytes + replay.read_bytes,
-            read_share=self.read_share + weights / self.weight_bytes,
-            replay_problem=replay.problem,
-        )
+    weights: page_cache.Residency
+    app_resident: float | None
+    gpus: GpuFacts
+    quiet: CanaryReading
+    best: CanaryReading | None
+    waited_s: float
+    started_at: str
 
 
-def verdict_of(wanted: str, seen: Evidence) -> Verdict:
-    """Cold, warm or lukewarm.
+@dataclass(frozen=True)
+class Watched:
+    """One run of the loader as it was seen from outside. `held` is None where it did not come so far.
 
-    Libraries imported late are in `read_share` all the same: that the model itself was read shows in `resident_after`,
-    since little of it was in the page cache before.
+    `after` is what is in the page cache after its end, `vmstat` what moved of the kernel's THP counters.
     """
-    if seen.read_bytes is None or seen.read_share is None:
-        return Verdict("lukewarm", "the kernel does not tell what the loader read, so nothing is verified")
-    if seen.parameters != seen.stored_parameters:
-        counts = f"the loader holds {seen.parameters} parameters and the model's files {seen.stored_parameters}"
-        return Verdict("lukewarm", f"{counts}: what was loaded is not what was checked")
-    if seen.replay_problem:
-        return Verdict("lukewarm", f"the replay was not the one planned: {seen.replay_problem}")
-    if wanted == "cold":
-        if seen.resident_before >= COLD_RESIDENT_SHARE:
-            return Verdict("lukewarm", f"{seen.resident_before:.1%} of the model was resident before")
-        if seen.app_resident is not None and seen.app_resident >= COLD_RESIDENT_SHARE:
-            stayed = f"{seen.app_resident:.1%} of the libraries stayed resident"
-            return Verdict("lukewarm", f"{stayed}: other processes use them")
-        if seen.read_share < COLD_READ_SHARE:
-            return Verdict("lukewarm", f"only {seen.read_share:.1%} of the model's bytes were read by first token")
-        if seen.resident_after < COLD_READ_SHARE:
-            after = f"only {seen.resident_after:.1%} of the model was in the page cache after the run"
-            return Verdict("lukewarm", after)
-        return Verdict("cold")
-    if seen.resident_before < WARM_RESIDENT_SHARE:
-        return Verdict("lukewarm", f"only {seen.resident_before:.1%} of the model was resident before")
-    if seen.read_bytes >= max(WARM_READ_SHARE * seen.weight_bytes, WARM_READ_FLOOR_BYTES):
-        return Verdict("lukewarm", f"{seen.read_bytes / 2**20:.1f} MiB were read from disk during the run")
-    return Verdict("warm")
+
+    run: Observation
+    held: HeldReading | None
+    after: page_cache.Residency
+    vmstat: dict[str, int]
+    noise: Noise
+    replay: ReplayRecord | None
 
 
-def prepare(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Residency, float | None]:
+@dataclass(frozen=True)
+class WholeRun:
+    """A run that kept the protocol: what the loader said of itself, and what was read of it while it was held."""
+
+    run: Observation
+    report: LoaderReport
+    held: HeldReading
+
+
+def prepare_cache(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Residency, float | None]:
     """Bring the page cache into the wanted state; residency of the weights, and in scope `app` of the libraries."""
     if wanted == "warm":
         # The cold run just before has read in what it uses of the libraries. All of their files are thrice that: to
@@ -209,85 +178,168 @@ def measure_sample(
     seconds. A loader that fails in any way is a sample of kind `failed`. Raises SettingError where the host does not
     let us prepare or start, and ControllerGone.
     """
-    gpus_before = read_gpus(host)
+    prepared = prepare(host, subject, trial, best, is_forked=template is not None)
+    try:
+        watched = watch(host, subject, trial, prepared, template)
+    except TemplateFailed as error:
+        return failed_sample(trial, str(error), prepared.started_at), None
+    return build_sample(subject, trial, prepared, watched, ceiling), watched.run.events.report
+
+
+def prepare(host: Host, subject: Subject, trial: Trial, best: CanaryReading | None, is_forked: bool) -> Prepared:
+    """Bring the machine into the wanted state and verify it.
+
+    SettingError where the model's files are not those that were checked.
+    """
+    gpus = read_gpus(host)
     # Before the page cache is prepared: some filesystems read into it whatever one asks.
     quiet, waited_s = wait_for_quiet(lambda: read_canary(subject.weights[0]), best)
-    before, app_resident = (
-        prepare(host, subject, trial.wanted) if template is None else (prepare_weights(subject, trial.wanted), None)
-    )
-    if before.file_bytes != subject.model.weight_bytes:
+    if is_forked:
+        weights, app_resident = prepare_weights(subject, trial.wanted), None
+    else:
+        weights, app_resident = prepare_cache(host, subject, trial.wanted)
+    if weights.file_bytes != subject.model.weight_bytes:
         raise SettingError(
             "slm_benchmark_model",
             f"{subject.model.weight_bytes} bytes of weights, as checked",
-            f"{before.file_bytes} bytes",
+            f"{weights.file_bytes} bytes",
             f"The files of {subject.model.path} have changed since.",
             "run again once nothing writes there.",
         )
-    started_at = now()
+    return Prepared(weights, app_resident, gpus, quiet, best, waited_s, now())
+
+
+def watch(host: Host, subject: Subject, trial: Trial, prepared: Prepared, template: Template | None) -> Watched:
+    """Run the loader once and look at it from outside. Raises TemplateFailed where a template forks no child."""
     readings: list[HeldReading] = []
 
     def on_held(pid: int) -> None:
-        readings.append(read_held(host, pid, with_gpus=bool(gpus_before.gpus)))
+        readings.append(read_held(host, subject, pid, with_gpus=bool(prepared.gpus.gpus)))
 
     with replaying(trial.replay, subject.loader.account, subject.loader.timeout_s) as replay:
         # The state was verified before this: what was cold is cold, whoever reads it now.
         replay.run_ahead()
         counters, activity = read_thp_counters(host), read_activity(host)
-        try:
-            if template is None:
-                run = observe(subject.loader_of(trial), on_held, replay.start if replay.is_together else None)
-            else:
-                run = template.observe(on_held)
-        except TemplateFailed as error:
-            return failed_sample(trial, str(error), started_at), None
+        if template is None:
+            run = observe(subject.loader_of(trial), on_held, replay.start if replay.is_together else None)
+        else:
+            run = template.observe(on_held)
         replay.finish()
     held = readings[0] if readings else None
     after = page_cache.residency(subject.weights)
     own_cpu_s = run.usage.cpu_user_s + run.usage.cpu_system_s
     if replay.record and replay.is_together:
         own_cpu_s += replay.record.cpu_s
-    noise = judge_noise(activity, read_activity(host), own_cpu_s, _foreign_processes(gpus_before, held))
+    noise = judge_noise(activity, read_activity(host), own_cpu_s, _foreign_processes(prepared.gpus, held))
     counted = moved(counters, read_thp_counters(host))
-    noise = noise.with_canary(compare(quiet, read_canary(subject.weights[0]), best, waited_s), best)
-    sample = replace(
-        failed_sample(trial, run.problem or "it ended before its memory was read", started_at),
-        dtype=None if trial.dtype == "auto" else trial.dtype,
+    canary = compare(prepared.quiet, read_canary(subject.weights[0]), prepared.best, prepared.waited_s)
+    return Watched(
+        run,
+        held,
+        after,
+        {name: counted.get(name, 0) for name in {*counted, *_ALWAYS_TOLD} if name in counters},
+        noise.with_canary(canary, prepared.best),
+        replay.record,
+    )
+
+
+def evidence_of(subject: Subject, prepared: Prepared, watched: Watched, whole: WholeRun) -> Evidence:
+    """What a verdict rests on: the kernel's word on reads and residency, the loader's on the files it opened."""
+    marks = whole.run.events.marks
+    return Evidence(
+        weight_bytes=subject.model.weight_bytes,
+        resident_before_bytes=prepared.weights.resident_bytes,
+        resident_bytes=whole.held.weights.resident_bytes,
+        read_bytes=read_between(whole.run.events.beginning, marks["first_token"]),
+        weights_read_bytes=read_between(marks["tokenizer"], marks["first_token"]),
+        checked=frozenset(os.path.realpath(path) for path in subject.weights),
+        loaded=frozenset(whole.report.files),
+        app_resident=prepared.app_resident,
+    ).with_replay(watched.replay)
+
+
+def build_sample(
+    subject: Subject, trial: Trial, prepared: Prepared, watched: Watched, ceiling: Ceiling | None
+) -> Sample:
+    """The sample of one run, judged, with all that was measured of it."""
+    run, report, held = watched.run, watched.run.events.report, watched.held
+    limit = ceiling.bytes_per_s if ceiling else None
+    if run.problem is not None or report is None or held is None:
+        verdict = Verdict("failed", run.problem or "it ended before its memory was read")
+        measured: dict[str, Any] = {
+            "dtype": None if trial.dtype == "auto" else trial.dtype,
+            "ceiling_bytes_per_s": limit,
+            "noise": watched.noise,
+        }
+    else:
+        whole = WholeRun(run, report, held)
+        evidence = evidence_of(subject, prepared, watched, whole)
+        verdict = verdict_of(trial.wanted, evidence)
+        odd_memory = (memory_disagreement(report.memory, held.memory), _swapped(held.memory))
+        measured = {
+            **figures_of(subject, whole, limit),
+            "needed_share": evidence.needed_share if trial.wanted == "cold" else None,
+            "gpu": gpu_use(report.gpus, prepared.gpus, held.gpus, (held.pid,)),
+            "noise": watched.noise.with_reason(odd_memory[0]).with_reason(odd_memory[1]),
+        }
+    return Sample(
+        block=trial.block,
+        wanted=trial.wanted,
+        kind=verdict.kind,
+        reason=verdict.reason,
+        started_at=prepared.started_at,
+        arm=trial.arm,
+        order=trial.order,
+        settings=dict(trial.settings),
+        env=dict(trial.env),
         phases=phases(run.events),
-        resident_before=before.share,
-        resident_after=after.share,
-        residency_by=before.by,
+        resident_before=prepared.weights.share,
+        resident_at_token=held.weights.share if held else None,
+        resident_after=watched.after.share,
+        residency_by=prepared.weights.by,
         model_bytes=subject.model.weight_bytes,
-        vmstat={name: counted.get(name, 0) for name in {*counted, *_ALWAYS_TOLD} if name in counters},
-        noise=noise,
+        vmstat=watched.vmstat,
         exit_code=run.exit_code,
         signal=run.signal,
         stderr_tail=run.stderr_tail or None,
-        ceiling_bytes_per_s=ceiling.bytes_per_s if ceiling else None,
-        replay=replay.record,
+        replay=watched.replay,
+        **measured,
     )
-    report = run.events.report
-    if run.problem is not None or report is None or held is None:
-        return sample, report
-    sample = _with_figures(sample, run.events, report, held.memory)
-    evidence = Evidence(
-        resident_before=before.share,
-        read_bytes=sample.read_bytes,
-        read_share=sample.read_share,
-        weight_bytes=subject.model.weight_bytes,
-        resident_after=after.share,
-        app_resident=app_resident,
-        parameters=report.parameters,
-        stored_parameters=subject.model.parameters,
-    ).with_replay(replay.record)
-    verdict = verdict_of(trial.wanted, evidence)
-    measured = replace(
-        sample,
-        kind=verdict.kind,
-        reason=verdict.reason,
-        gpu=gpu_use(report.gpus, gpus_before, held.gpus, (held.pid,)),
-        noise=noise.with_reason(memory_disagreement(report.memory, held.memory)).with_reason(_swapped(held.memory)),
-    )
-    return measured, report
+
+
+def figures_of(subject: Subject, whole: WholeRun, ceiling: float | None) -> dict[str, Any]:
+    """Times, reads, faults and memory of a run that kept the protocol. Counters are those at the first token."""
+    events, report = whole.run.events, whole.report
+    ready, first, since = events.marks["tokenizer"], events.marks["first_token"], events.beginning
+    weights_read = read_between(ready, first)
+    limit, share = against_ceiling(weights_read, (first.t_ns - ready.t_ns) / 1e9, ceiling)
+    return {
+        "dtype": report.dtype,
+        "device": report.device,
+        "load_real_s": None if events.is_forked else _since_spawn(events.spawn_ns, events.marks["weights"]),
+        "time_to_first_token_s": None if events.is_forked else _since_spawn(events.spawn_ns, first),
+        "second_token_s": (events.marks["second_token"].t_ns - events.marks["resumed"].t_ns) / 1e9,
+        "steady_token_s": steady_token(events.tokens_s),
+        "tokens_s": events.tokens_s,
+        "read_bytes": read_between(since, first),
+        "read_share": None if weights_read is None else weights_read / subject.model.weight_bytes,
+        "ceiling_bytes_per_s": limit,
+        "ceiling_share": share,
+        **vars(whole.held.memory),
+        **vars(report.memory),
+        "minor_faults": first.minor_faults - since.minor_faults,
+        "major_faults": first.major_faults - since.major_faults,
+        "cpu_user_s": first.cpu_user_s - since.cpu_user_s,
+        "cpu_system_s": first.cpu_system_s - since.cpu_system_s,
+    }
+
+
+def steady_token(tokens_s: Sequence[float]) -> float | None:
+    """Seconds of a token once nothing is done for the first time: the median of the later half.
+
+    None where too few were made. `tokens_s` are those from the second token on.
+    """
+    return statistics.median(tokens_s[len(tokens_s) // 2 :]) if len(tokens_s) >= FEWEST_STEADY else None
 
 
 def _foreign_processes(before: GpuFacts, held: HeldReading | None) -> int:
@@ -311,32 +363,6 @@ def _swapped(memory: MemoryReading) -> str | None:
     return f"{memory.swap_bytes / 2**20:.1f} MiB of the loader were swapped out" if memory.swap_bytes else None
 
 
-def _with_figures(sample: Sample, events: Events, report: LoaderReport, memory: MemoryReading) -> Sample:
-    """The sample with the figures of a run that kept the protocol. Counters are those at first token."""
-    ready, first, since = events.marks["tokenizer"], events.marks["first_token"], events.beginning
-    weights_read = read_between(ready, first)
-    weights_s = (first.t_ns - ready.t_ns) / 1e9
-    limit, share = against_ceiling(weights_read, weights_s, sample.ceiling_bytes_per_s)
-    model_bytes = sample.model_bytes
-    return replace(
-        sample,
-        dtype=report.dtype,
-        device=report.device,
-        load_real_s=None if events.is_forked else _since_spawn(events, events.marks["weights"]),
-        time_to_first_token_s=None if events.is_forked else _since_spawn(events, first),
-        second_token_s=(events.marks["second_token"].t_ns - events.marks["resumed"].t_ns) / 1e9,
-        read_bytes=read_between(since, first),
-        read_share=weights_read / model_bytes if weights_read is not None and model_bytes else None,
-        ceiling_bytes_per_s=limit,
-        ceiling_share=share,
-        **{**vars(memory), **vars(report.memory)},
-        minor_faults=first.minor_faults - since.minor_faults,
-        major_faults=first.major_faults - since.major_faults,
-        cpu_user_s=first.cpu_user_s - since.cpu_user_s,
-        cpu_system_s=first.cpu_system_s - since.cpu_system_s,
-    )
-
-
 def against_ceiling(read_bytes: int | None, seconds: float, ceiling: float | None) -> tuple[float | None, float | None]:
     """The ceiling in bytes per second, and the share 0..1 of it that so many bytes in so many seconds reached.
 
@@ -348,8 +374,8 @@ def against_ceiling(read_bytes: int | None, seconds: float, ceiling: float | Non
     return limit, read_bytes / seconds / limit
 
 
-def _since_spawn(events: Events, mark: Mark) -> float:
-    return (mark.t_ns - events.spawn_ns) / 1e9
+def _since_spawn(spawn_ns: int, mark: Mark) -> float:
+    return (mark.t_ns - spawn_ns) / 1e9
 
 
 def ceiling_passes(subject: Subject, passes: int) -> list[Ceiling]:

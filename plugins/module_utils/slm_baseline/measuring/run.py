@@ -27,13 +27,14 @@ from .install.environment import (
 )
 from .install.install_dir import require_home
 from .install.interpreter import PACKAGES, Interpreter, require_packages
+from .loader.events import LoaderReport
 from .loader.process import Loader
 from .model.files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, resolve_model
 from .probes.canary import best_canary
 from .probes.copy_bandwidth import SCRIPT, measure_copy_rates
 from .probes.gpu import DRIVER_VERSION, read_gpus
 from .probes.host_facts import host_facts
-from .protocol import SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling_record, measure_sample
+from .protocol import NEW_TOKENS, SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling_record, measure_sample
 from .sample import CeilingRecord, Sample, Shared, Trial, to_document
 from .store import Block, append_sample, close_block, finished_blocks, samples_path
 
@@ -170,7 +171,7 @@ def measure_block(host: Host, request: Request, run_id: str, number: int, watch:
     samples_path(run_id)
     done = finished_blocks(host, run_id)
     progress = Progress(number, request.blocks)
-    subject = make_subject(host, request)
+    subject = replace(make_subject(host, request), new_tokens=NEW_TOKENS)
     identity = _identity(host, request, subject)
     first = done[1].shared if number > 1 and 1 in done else Shared()
     settings = first.settings or {}
@@ -239,6 +240,7 @@ def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[S
     ceilings = [each.ceiling for each in shared if each.ceiling]
     first = ceilings[0] if ceilings else CeilingRecord((), None, None)
     software = next((each.software for each in shared if each.software), None)
+    loaded = next((each.loaded for each in shared if each.loaded), None)
     gpus = read_gpus(host)
     return {
         "host": {
@@ -247,7 +249,7 @@ def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[S
             "gpu_driver": gpus.driver,
             "cuda": gpus.cuda,
         },
-        "model": subject.model.as_dict(),
+        "model": {**subject.model.as_dict(), "loaded": to_document(loaded) if loaded else None},
         "software": software or package_versions(subject.interpreter),
         "protocol": {
             "blocks": request.blocks,
@@ -297,20 +299,25 @@ def _measure(host: Host, work: _Work, number: int, about: Shared, earlier: Seque
     # A second pass, in the first block alone, shows whether a layer below this host caches.
     passes = ceiling_passes(work.subject, 2 if number == 1 else 1)
     samples: list[Sample] = []
-    software = None
+    report: LoaderReport | None = None
     wanted_settings = about.settings or {}
     for order, wanted in enumerate(WANTED):
         before = work.watch.changed(wanted_settings, work.watch.read(host))
         trial = Trial(number, wanted, order, work.request.dtype)
         best = best_canary(each.canary for each in (*earlier, *samples))
-        sample, report = measure_sample(host, work.subject, trial, passes[0], best)
+        sample, told = measure_sample(host, work.subject, trial, passes[0], best)
         changed = before or work.watch.changed(wanted_settings, work.watch.read(host))
         if changed:
             sample = replace(sample, kind="failed", reason=f"another writer changed {changed} meanwhile")
         append_sample(host, work.run_id, sample)
         samples.append(sample)
-        software = report.software if report else software
-    shared = replace(about, ceiling=ceiling_record(passes), software=software)
+        report = told or report
+    shared = replace(
+        about,
+        ceiling=ceiling_record(passes),
+        software=report.software if report else None,
+        loaded=report.loaded if report else None,
+    )
     close_block(host, work.run_id, number, shared)
     return Block(number, tuple(samples), shared)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
-from .loader.events import Phase
+from .loader.events import Loaded, Names, Phase
 from .loader.replay import Replay, ReplayRecord
 from .probes.gpu import GpuProcess, GpuUse
 from .probes.noise import Noise
@@ -59,9 +59,13 @@ class Sample:
     load_real_s: float | None = None
     time_to_first_token_s: float | None = None
     second_token_s: float | None = None
+    steady_token_s: float | None = None
+    tokens_s: tuple[float, ...] = ()
     phases: tuple[Phase, ...] = ()
     resident_before: float | None = None
+    resident_at_token: float | None = None
     resident_after: float | None = None
+    needed_share: float | None = None
     residency_by: str | None = None
     read_bytes: int | None = None
     read_share: float | None = None
@@ -137,7 +141,8 @@ class CeilingRecord:
 
 @dataclass(frozen=True)
 class Shared:
-    """What a block's samples share; None where nothing was measured. `software` has versions by package.
+    """What a block's samples share; None where nothing was measured. `software` has versions by package, `loaded` what
+    the loader held of the model's files.
 
     `settings` are those that the samples were to run under, by flat name; `fingerprint` stands for them, the subject
     and the request.
@@ -147,6 +152,7 @@ class Shared:
     software: dict[str, str] | None = None
     settings: dict[str, str] | None = None
     fingerprint: str | None = None
+    loaded: Loaded | None = None
 
 
 def failed_sample(trial: Trial, reason: str, started_at: str) -> Sample:
@@ -247,6 +253,8 @@ _READERS: Mapping[str, Callable[[object], Any]] = {
     "float": _number,
     "str": _text,
     "bool": _flag,
+    "Loaded": lambda value: read_document(Loaded, value),
+    "Names": lambda value: read_document(Names, value),
     "Phase": lambda value: read_document(Phase, value),
     "Noise": lambda value: read_document(Noise, value),
     "GpuUse": lambda value: read_document(GpuUse, value),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ..host.clock import now
 from ..host.files import Host
+from ..measuring.loader.events import LoaderReport
 from ..measuring.loader.template import Template, TemplateFailed, template
 from ..measuring.probes.canary import CanaryReading, best_canary
 from ..measuring.probes.disk_bandwidth import Ceiling
@@ -31,7 +32,7 @@ class BlockRunner:
     block: int
     attempt: int = 1
     passes: list[Ceiling] = field(default_factory=list)
-    software: dict[str, str] | None = None
+    report: LoaderReport | None = None
     best: CanaryReading | None = None
     starts: Starts = field(default_factory=Starts)
     measurement: str = "full"
@@ -61,7 +62,7 @@ class BlockRunner:
             self.passes = ceiling_passes(self.subject, 2 if self.block == 1 else 1)
         sample, report = measure_sample(self.host, self.subject, trial, self.passes[0], self.best, running)
         self.best = best_canary([sample.canary], self.best)
-        self.software = report.software if report else self.software
+        self.report = report or self.report
         return sample
 
     def refused(self, trial: Trial, reason: str) -> Sample:
@@ -76,4 +77,10 @@ class BlockRunner:
     def close(self) -> None:
         """Keep what the block's samples share, once it is whole."""
         if self.passes:
-            close_block(self.host, self.run_id, self.block, Shared(ceiling_record(self.passes), self.software))
+            report = self.report
+            shared = Shared(
+                ceiling_record(self.passes),
+                report.software if report else None,
+                loaded=report.loaded if report else None,
+            )
+            close_block(self.host, self.run_id, self.block, shared)

@@ -18,21 +18,20 @@ from ansible.module_utils.slm_baseline.measuring import protocol
 from ansible.module_utils.slm_baseline.measuring.install.interpreter import Interpreter
 from ansible.module_utils.slm_baseline.measuring.loader.events import LoaderMemory
 from ansible.module_utils.slm_baseline.measuring.loader.process import Loader
-from ansible.module_utils.slm_baseline.measuring.loader.replay import Replay, ReplayRecord, replay_record, replaying
+from ansible.module_utils.slm_baseline.measuring.loader.replay import Replay, replay_record, replaying
 from ansible.module_utils.slm_baseline.measuring.model.files import Model, ModelFile
 from ansible.module_utils.slm_baseline.measuring.probes import page_cache
 from ansible.module_utils.slm_baseline.measuring.probes.disk_bandwidth import Ceiling, ReadMethod, WayTried
 from ansible.module_utils.slm_baseline.measuring.probes.page_cache import Residency
 from ansible.module_utils.slm_baseline.measuring.probes.process_memory import MemoryReading
 from ansible.module_utils.slm_baseline.measuring.protocol import (
-    Evidence,
     Progress,
     Subject,
     against_ceiling,
     ceiling_record,
     measure_sample,
     memory_disagreement,
-    verdict_of,
+    steady_token,
 )
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample, to_document
 from hypothesis import given
@@ -42,52 +41,6 @@ from analysis.documents.schema import validate
 from tests.conftest import REPOSITORY
 
 FAKE = REPOSITORY / "tests" / "support" / "fake_loader.py"
-GB = 1_000_000_000
-
-
-@pytest.mark.parametrize(
-    ("wanted", "before", "read", "share", "app", "kind", "word"),
-    [
-        ("cold", 0.0, GB, 1.0, None, "cold", None),
-        ("cold", 0.0099, GB, 0.95, None, "cold", None),
-        ("cold", 0.01, GB, 1.0, None, "lukewarm", "1.0% of the model was resident before"),
-        ("cold", 0.0, GB, 0.9499, None, "lukewarm", "only 95.0% of the model's bytes were read"),
-        ("cold", 0.0, GB, 1.0, 0.02, "lukewarm", "2.0% of the libraries stayed resident"),
-        ("cold", 0.0, None, None, None, "lukewarm", "does not tell what the loader read"),
-        ("warm", 1.0, 0, 0.0, None, "warm", None),
-        ("warm", 0.99, GB // 100 - 1, 0.0, None, "warm", None),
-        ("warm", 0.9899, 0, 0.0, None, "lukewarm", "only 99.0% of the model was resident"),
-        ("warm", 1.0, GB // 100, 0.0, None, "lukewarm", "9.5 MiB were read from disk"),
-    ],
-)
-def test_verdicts(
-    wanted: str, before: float, read: int | None, share: float | None, app: float | None, kind: str, word: str | None
-) -> None:
-    verdict = verdict_of(wanted, Evidence(before, read, share, GB, app_resident=app))
-    assert verdict.kind == kind
-    assert (verdict.reason is None) if word is None else (word in (verdict.reason or ""))
-
-
-@pytest.mark.parametrize("wanted", ["cold", "warm"])
-def test_other_weights_than_the_files_are_no_sample_of_the_model(wanted: str) -> None:
-    resident = 0.0 if wanted == "cold" else 1.0
-    seen = Evidence(resident, GB if wanted == "cold" else 0, 1.0, GB, parameters=7, stored_parameters=7)
-    assert verdict_of(wanted, seen).kind == wanted
-    other = verdict_of(wanted, replace(seen, parameters=8))
-    assert other.kind == "lukewarm"
-    assert "holds 8 parameters and the model's files 7" in (other.reason or "")
-
-
-def test_reading_libraries_does_not_pass_for_reading_the_model() -> None:
-    assert verdict_of("cold", Evidence(0.0, GB, 1.1, GB, resident_after=0.95)).kind == "cold"
-    assert verdict_of("cold", Evidence(0.0, GB, 1.1, GB, resident_after=0.94)).reason == (
-        "only 94.0% of the model was in the page cache after the run"
-    )
-
-
-def test_a_tiny_models_stray_read_is_still_warm() -> None:
-    assert verdict_of("warm", Evidence(1.0, 4 << 20, 0.0, 500_000)).kind == "warm"
-    assert verdict_of("warm", Evidence(1.0, 8 << 20, 0.0, 500_000)).kind == "lukewarm"
 
 
 def test_memory_figures_must_agree() -> None:
@@ -95,36 +48,6 @@ def test_memory_figures_must_agree() -> None:
     told = LoaderMemory(rss_bytes=1000 << 20, vsz_bytes=2000 << 20, uss_bytes=0, pss_bytes=910 << 20)
     assert memory_disagreement(told, seen) is None
     assert "pss_bytes" in (memory_disagreement(replace(told, pss_bytes=800 << 20), seen) or "")
-
-
-def test_what_a_replay_read_counts_where_the_loader_found_it_in_memory() -> None:
-    loader = Evidence(0.0, GB // 100, 0.01, GB)
-    assert verdict_of("cold", loader).kind == "lukewarm"
-    replay = ReplayRecord("ahead", 2 * GB, GB * 94 // 100, GB, 0.1)
-    assert verdict_of("cold", loader.with_replay(replay)).kind == "cold"
-    # What it read of the imports is not the model, however much that was.
-    short = replace(replay, weights_read_bytes=GB * 93 // 100)
-    assert "only 94.0% of the model's bytes" in (verdict_of("cold", loader.with_replay(short)).reason or "")
-    # A plan has a small model's files among the imports.
-    small = replace(short, weights_bytes=0, weights_read_bytes=0)
-    assert verdict_of("cold", loader.with_replay(small)).kind == "cold"
-    assert verdict_of("cold", loader.with_replay(replace(small, read_bytes=GB // 2))).kind == "lukewarm"
-
-
-def test_a_replay_that_reads_makes_a_warm_start_lukewarm() -> None:
-    loader = Evidence(1.0, 0, 0.0, GB)
-    quiet = ReplayRecord("together", 1 << 20, 0, GB, 0.1)
-    assert verdict_of("warm", loader.with_replay(quiet)).kind == "warm"
-    assert verdict_of("warm", loader.with_replay(replace(quiet, read_bytes=GB // 100))).kind == "lukewarm"
-
-
-@pytest.mark.parametrize("wanted", ["cold", "warm"])
-def test_another_replay_than_the_one_planned_is_told(wanted: str) -> None:
-    seen = Evidence(0.0 if wanted == "cold" else 1.0, 0, 0.0, GB)
-    replay = replay_record("ahead", f"imports_s=0.1 weights_bytes={GB} weights_read_bytes={GB} stale=2", GB, 0.1)
-    assert verdict_of(wanted, seen.with_replay(replay)).reason == (
-        "the replay was not the one planned: 2 files of the plan have changed since it was recorded"
-    )
 
 
 def test_a_replay_has_read_no_more_weights_than_the_kernel_read_for_it() -> None:
@@ -160,7 +83,15 @@ def subject(tmp_path: Path, mode: str, scope: str = "host", weight_bytes: int = 
     (tmp_path / "library").mkdir(exist_ok=True)
     file = ModelFile("model.safetensors", str(tmp_path / "weights"), weight_bytes, "weights")
     return Subject(
-        Loader(sys.executable, str(FAKE), (mode,), None, 20.0, scratch=str(tmp_path)),
+        Loader(
+            sys.executable,
+            str(FAKE),
+            (mode,),
+            None,
+            20.0,
+            env=(("FAKE_OPENED", str(tmp_path / "weights")),),
+            scratch=str(tmp_path),
+        ),
         Model("tiny", "local", str(tmp_path), None, (file,), "bfloat16", 7),
         Interpreter((3, 11, 2), {}, (str(tmp_path / "library"),), (), sys.executable),
         scope,
@@ -185,9 +116,33 @@ def test_a_warm_sample_of_a_good_loader(tmp_path: Path, cache: FakeCache) -> Non
     assert sum(seconds[:6]) == pytest.approx(sample.load_real_s)
     assert sum(seconds[:7]) == pytest.approx(sample.time_to_first_token_s)
     assert (sample.read_bytes, sample.minor_faults, sample.pss_bytes) == (1000, 10, 3072)
+    assert (sample.resident_before, sample.resident_at_token, sample.needed_share) == (1.0, 1.0, None)
+    # Four tokens at one instant: three took no time.
+    assert (len(sample.tokens_s), sample.tokens_s[1:], sample.steady_token_s) == (4, (0.0, 0.0, 0.0), 0.0)
     # What the loader says of itself here is made up, and the observer looked.
     assert sample.noise is not None
     assert any("memory figures disagree" in reason for reason in sample.noise.reasons)
+
+
+def test_a_token_is_steady_where_nothing_is_done_for_the_first_time() -> None:
+    assert steady_token((1.04, 0.4, 0.092, 0.093)) == pytest.approx(0.0925)
+    assert steady_token((1.04, 0.4, 0.1, 0.09, 0.092)) == pytest.approx(0.092)
+    assert steady_token((1.04, 0.4, 0.09)) is None
+
+
+def test_a_decoy_is_told_by_its_path(tmp_path: Path, cache: FakeCache) -> None:
+    trial = Trial(1, "warm", env={"FAKE_OPENED": str(tmp_path / "decoy")})
+    sample, report = measure_sample(Host(), subject(tmp_path, "good"), trial)
+    check_schema(sample)
+    assert (sample.kind, report is not None) == ("lukewarm", True)
+    assert f"the loader opened '{tmp_path}/decoy'" in (sample.reason or "")
+
+
+def test_a_link_to_the_weights_is_the_weights(tmp_path: Path, cache: FakeCache) -> None:
+    (tmp_path / "blob").touch()
+    (tmp_path / "weights").symlink_to("blob")
+    trial = Trial(1, "warm", env={"FAKE_OPENED": str(tmp_path / "blob")})
+    assert measure_sample(Host(), subject(tmp_path, "good"), trial)[0].kind == "warm"
 
 
 def test_files_that_changed_since_they_were_checked_stop_the_block(tmp_path: Path, cache: FakeCache) -> None:
@@ -235,7 +190,8 @@ def test_a_cold_state_is_verified_before_a_replay_reads(tmp_path: Path, cache: F
         patch.setattr(page_cache, "residency", residency)
         sample, _ = measure_sample(Host(), subject(tmp_path, "good"), Trial(1, "cold", replay=replay))
     check_schema(sample)
-    assert seen == ["before", "after"]
+    # Before the start, at the first token, after the end.
+    assert (len(seen), seen[0], seen[-1]) == (3, "before", "after")
     assert sample.replay is not None
     assert (sample.replay.when, sample.replay.ended_s, sample.replay.problem) == (when, 0.25, None)
     assert sample.replay.cpu_s > 0

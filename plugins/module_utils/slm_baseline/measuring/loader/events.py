@@ -26,6 +26,10 @@ FORKED_ORDER = _ORDER[_ORDER.index("tokenizer") :]
 """Of a template's child: it begins where the tokenizer is ready, and what came before is nobody's time."""
 _COUNTERS = ("read_bytes", "minor_faults", "major_faults", "cpu_user_s", "cpu_system_s")
 _LONGEST_WORDS = 200
+_LONGEST_PATH = 4096
+_MOST_FILES = 10_000
+_MOST_NAMES = 8
+_MOST_TOKENS = 100_000
 MAX_LINE_BYTES = 1 << 20
 
 
@@ -83,8 +87,41 @@ class LoaderGpu:
 
 
 @dataclass(frozen=True)
+class Names:
+    """Some names of tensors: how many there are, and the first few."""
+
+    count: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a loader holds of which file, elements of tensors.
+
+    `class_name` is the model's class. `stored_elements` counts all that the opened files hold, `parameters` what the
+    model holds, each tied name once, `buffer_elements` its persistent buffers. `tied` are further names of parameters,
+    `stored_twice` those of them that the files hold as well, `unplaced` stored names for which the class has no place.
+    `quantization` is the quantiser's name. `is_cached` says whether decoding keeps a cache between tokens.
+    """
+
+    class_name: str
+    stored_elements: int
+    parameters: int
+    buffer_elements: int
+    tied: Names
+    stored_twice: Names
+    unplaced: Names
+    unplaced_elements: int
+    quantization: str | None
+    is_cached: bool
+
+
+@dataclass(frozen=True)
 class LoaderReport:
-    """What the loader says of itself while it holds the model. `software` has versions by package."""
+    """What the loader says of itself while it holds the model. `software` has versions by package.
+
+    `files` are the real paths of the weight files that it has opened.
+    """
 
     memory: LoaderMemory
     device: str
@@ -92,6 +129,8 @@ class LoaderReport:
     parameters: int
     software: dict[str, str]
     gpus: tuple[LoaderGpu, ...]
+    files: tuple[str, ...] = ()
+    loaded: Loaded | None = None
 
 
 @dataclass
@@ -99,13 +138,15 @@ class Events:
     """The events of one loader run so far, in the protocol's order.
 
     `spawn_ns` is when the observer started the process, or let a template's child begin; no event can be earlier.
-    `report` comes with the event `held`.
+    `report` comes with the event `held`. `tokens_s`, which comes with `done`, are the seconds of each token from the
+    second on.
     """
 
     spawn_ns: int
     marks: dict[str, Mark] = field(default_factory=dict)
     report: LoaderReport | None = None
     order: tuple[str, ...] = _ORDER
+    tokens_s: tuple[float, ...] = ()
     _rest: bytes = b""
 
     @property
@@ -146,7 +187,23 @@ class Events:
         self.marks[name] = self._mark(name, event)
         if name == "held":
             self.report = _report(event)
+        if name == "done":
+            self.tokens_s = self._tokens(event)
         return name
+
+    def _tokens(self, event: Mapping[str, Any]) -> tuple[float, ...]:
+        """Seconds of each token from its instants, which lie between the end of the hold and that of the run."""
+        instants = event.get("tokens_ns", [])
+        if not isinstance(instants, list) or len(instants) > _MOST_TOKENS:
+            raise ProtocolError(f"event done has tokens_ns {_shown(instants)}, not a list of instants")
+        before, seconds = self.marks["resumed"].t_ns, []
+        for instant in instants:
+            at = _whole("done", {"tokens_ns": instant}, "tokens_ns")
+            if not before <= at <= self.marks["done"].t_ns:
+                raise ProtocolError(f"event done has a token at {at}, before the one before it or after the end")
+            seconds.append((at - before) / 1e9)
+            before = at
+        return tuple(seconds)
 
     def _mark(self, name: str, event: Mapping[str, Any]) -> Mark:
         t_ns = _whole(name, event, "t_ns")
@@ -222,7 +279,43 @@ def _report(event: Mapping[str, Any]) -> LoaderReport:
         parameters=_whole("held", event, "parameters"),
         software={_words("software", name): _words("software", version) for name, version in software.items()},
         gpus=tuple(_gpu(device) for device in gpus or ()),
+        **_loaded(event),
     )
+
+
+def _loaded(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model holds of which file; nothing from a loader that does not tell."""
+    told = event.get("loaded")
+    if told is None:
+        return {}
+    if not isinstance(told, dict):
+        raise ProtocolError(f"event held has loaded {_shown(told)}, not an object")
+    files = told.get("files")
+    if not isinstance(files, list) or len(files) > _MOST_FILES:
+        raise ProtocolError(f"event held has files {_shown(files)}, not a list of paths")
+    if not all(isinstance(path, str) and len(path) <= _LONGEST_PATH for path in files):
+        raise ProtocolError("event held has a file that is no path")
+    quantization = told.get("quantization")
+    loaded = Loaded(
+        class_name=_words("class", told.get("class")),
+        stored_elements=_whole("held", told, "stored_elements"),
+        parameters=_whole("held", event, "parameters"),
+        buffer_elements=_whole("held", told, "buffer_elements"),
+        tied=_names(told, "tied"),
+        stored_twice=_names(told, "stored_twice"),
+        unplaced=_names(told, "unplaced"),
+        unplaced_elements=_whole("held", told, "unplaced_elements"),
+        quantization=None if quantization is None else _words("quantization", quantization),
+        is_cached=told.get("is_cached") is True,
+    )
+    return {"files": tuple(files), "loaded": loaded}
+
+
+def _names(told: Mapping[str, Any], key: str) -> Names:
+    names = told.get(key)
+    if not isinstance(names, dict) or not isinstance(names.get("names"), list):
+        raise ProtocolError(f"event held has {key} {_shown(names)}, not a count and names")
+    return Names(_whole("held", names, "count"), tuple(_words(key, name) for name in names["names"][:_MOST_NAMES]))
 
 
 def _gpu(device: object) -> LoaderGpu:
