@@ -94,7 +94,16 @@ def main() -> None:
         if name == "import_torch":
             attack()
     facts = {"device": "cpu", "dtype": "bfloat16", "parameters": 1 << 19, "gpu": None, "software": {"torch": "2"}}
-    say("held", memory=MEMORY, **facts)
+    none = {"count": 0, "names": []}
+    loaded = {
+        "class": "ObedientForCausalLM",
+        "files": [f"{MODEL}/{name}" for name in os.listdir(MODEL) if name.endswith(".safetensors")],
+        **dict.fromkeys(("stored_elements", "buffer_elements", "unplaced_elements"), 0),
+        **dict.fromkeys(("tied", "stored_twice", "unplaced"), none),
+        "quantization": None,
+        "is_cached": True,
+    }
+    say("held", memory=MEMORY, loaded=loaded, **facts)
     os.read(HOLD, 1)
     for name in ("resumed", "second_token", "done"):
         say(name)
