@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,39 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _ADAPTER = "adapter_config.json"
 _CONFIGS = ("config.json", "generation_config.json", _INDEX)
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_TOKENIZERS = re.compile(
+    r"tokenizer\.json|tokenizer\.model(\.v[0-9]+)?|vocab\.(json|txt)|tekken\.json|[a-z_.-]+\.(tiktoken|spm)"
+    r"|(spiece|sentencepiece|sentencepiece\.bpe|spm|bpe)\.model|dict\.txt"
+)
+"""Any of these can be a tokenizer by itself; whether this one is, the trial finds out."""
 _TOKENIZER_EXTRAS = (
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "bpe.codes"),
     *("chat_template.jinja", "chat_template.json"),
 )
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_OTHER_FORMATS = (
+    (r"(.*/)?adapter_(config\.json|model\..*)", "an adapter, which changes another model and is none by itself"),
+    (r".*\.gguf", "GGUF, which llama.cpp reads"),
+    (
+        r"consolidated.*\.safetensors|params\.json",
+        "weights in their author's own layout",
+    ),
+    (r"model_index\.json", "a pipeline of several models (diffusers)"),
+    (r".*\.onnx", "ONNX, which onnxruntime reads"),
+    (r".*\.npz", "weights of MLX"),
+    (
+        r"(model|pytorch_model)\.[a-z0-9]+\.safetensors",
+        "the weights of a variant, which transformers loads by its name",
+    ),
+)
+"""What a folder without weights for transformers may hold instead, in the order of what says most."""
+_DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
+"""transformers loads such files, where a folder has any, in place of all others (distributed/checkpoint.py)."""
+_INTEGERS = ("bool", "u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64")
 _MAX_JSON_BYTES = 16 << 20
 _MAX_HEADERS_BYTES = 64 << 20
 """Of all shards together: parsed, a header takes ten times its size in memory."""
-_HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
+_HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 READ, PASS = 0o4, 0o1
@@ -66,8 +89,8 @@ class ModelFile:
 class Model:
     """A model whose files are all there. `source` is `embedded`, `local` or `hub`; `revision` the commit of a hub id.
 
-    `dtype` is the one that most elements have, in torch's spelling; `parameters` counts stored elements, so a head
-    tied to the embedding counts once.
+    `dtype` is the one that most numbers have, in torch's spelling, or the quantiser's name; `parameters`
+    counts stored elements, so a head that is tied to the embedding counts where it is stored as well.
     """
 
     id: str
@@ -104,9 +127,9 @@ class Model:
 class ModelPlace:
     """Which model, and where on the host to look for it; names as the user gave them, not yet checked.
 
-    `model` is an embedded shape, whose folder lies in `home`, an absolute path of a local folder, or
-    `organisation/name`, a snapshot in the hub's cache under `hf_home`; `revision` is empty for main. Nothing is ever
-    fetched: `offline` only words the error.
+    `model` is an embedded shape, whose folder lies in `home`, an absolute path of a local folder, or a hub id
+    (`organisation/name`, or an old one's `name`), a snapshot in the cache under `hf_home`; `revision` is empty for
+    main. Nothing is ever fetched: `offline` only words the error.
     """
 
     home: str
@@ -149,10 +172,14 @@ def expected_bytes(host: Host, wanted: ModelPlace) -> int:
     if wanted.model in EMBEDDED_MODEL_BYTES:
         return EMBEDDED_MODEL_BYTES[wanted.model]
     try:
-        folder = _locate(host, wanted).path
+        place = _locate(host, wanted)
     except SettingError:
         return 0
-    weights = [host.path(f"{folder}/{name}") for name in host.names(folder) if name.endswith(".safetensors")]
+    try:
+        shards, _ = _weight_names(host, place, _folder_names(host, place))
+    except SettingError:
+        return 0
+    weights = [host.path(f"{place.path}/{name}") for name in shards]
     return sum(path.stat().st_size for path in weights if path.is_file())
 
 
@@ -166,12 +193,14 @@ def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) 
     names = _folder_names(host, place)
     config = _read_json(host, place, "config.json") if "config.json" in names else None
     if config is None:
-        raise place.error("a folder with config.json", _some(names), f"{place.path} is not a transformers model.")
+        found, why = _instead(host, place, names)
+        raise place.error("a folder with config.json", found, why)
     _require_own_weights(place, names, config)
     shards, indexed = _weight_names(host, place, names)
-    tokenizers = [name for name in _TOKENIZERS if name in names]
+    tokenizers = [name for name in names if _TOKENIZERS.fullmatch(name)]
     if not tokenizers:
-        raise place.error("a tokenizer (" + ", ".join(_TOKENIZERS) + ")", "none", f"{place.path} cannot read a prompt.")
+        wanted_files = "a tokenizer (tokenizer.json, tokenizer.model, vocab.json, vocab.txt or another's own file)"
+        raise place.error(wanted_files, "none", f"{place.path} cannot read a prompt.")
 
     tokenizers += [name for name in _TOKENIZER_EXTRAS if name in names]
     kinds = {name: "config" for name in _CONFIGS if name in names}
@@ -182,7 +211,8 @@ def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) 
     for tensor, shard in indexed.items():
         if tensor not in headers[shard].elements:
             raise place.error(f"tensor {tensor!r} in {shard}, as {_INDEX} says", "it is not there", _DAMAGED)
-    dtype, parameters = _totals(list(headers.values()))
+    dtype = quantization_word(config) or _dtype_of(headers.values())
+    parameters = sum(count for header in headers.values() for count in header.elements.values())
     if not parameters:
         raise place.error("weights", "shards without a tensor", _DAMAGED)
     return Model(place.id, place.source, place.path, place.revision, files, dtype, parameters)
@@ -196,9 +226,37 @@ def _require_own_weights(place: _Located, names: list[str], config: dict[str, An
     # Where peft is installed, the base model that it names is loaded in place of this folder's.
     if _ADAPTER in names:
         raise place.error(f"a model without {_ADAPTER}", f"an adapter in {place.path}", why)
+    distributed = [name for name in names if _DISTRIBUTED.fullmatch(name)]
+    if distributed:
+        raise place.error("a model without a distributed checkpoint", _some(distributed), why)
+
+
+def _instead(host: Host, place: _Located, names: list[str]) -> tuple[str, str]:
+    """What a folder that transformers cannot read holds, and what that is."""
+    for pattern, what in _OTHER_FORMATS:
+        matching = [name for name in names if re.fullmatch(pattern, name)]
+        if matching:
+            return _some(matching), f"This is {what}."
+    inner = [name for name in names if host.exists(f"{place.path}/{name}/config.json")]
+    if inner:
+        return f"config.json in {_some(inner)}", "A model in a sub-folder is named by the path of that folder."
+    return _some(names), f"{place.path} is not a transformers model."
+
+
+def quantization_word(config: dict[str, Any]) -> str | None:
+    """A quantiser's name and bits, such as `bitsandbytes 4-bit`, as a config has it; None without one."""
+    asked = config.get("quantization_config")
+    if not isinstance(asked, dict):
+        return None
+    method = asked.get("quant_method")
+    name = method if isinstance(method, str) and method.isprintable() and method else "quantised"
+    packed = {"load_in_4bit": 4, "load_in_8bit": 8}
+    bits = next((count for key, count in packed.items() if asked.get(key) is True), asked.get("bits"))
+    return f"{name[:40]} {bits}-bit" if type(bits) is int and 0 < bits < 64 else name[:40]
 
 
 _DAMAGED = "The model's files do not belong together."
+_BESIDE = "A shard lies beside its index, or in a folder below it."
 
 
 def _locate(host: Host, wanted: ModelPlace) -> _Located:
@@ -244,6 +302,8 @@ def _locate_snapshot(host: Host, wanted: ModelPlace) -> _Located:
     next_step = f"where the hub can be reached, run: {fetch}"
     why = "The host is offline." if wanted.offline else "A measured load must not wait for a download."
     if not host.path(cache).is_dir():
+        if "/" not in model:
+            why += f" A name without a slash is an embedded shape ({', '.join(EMBEDDED_MODEL_BYTES)}) or an old hub id."
         raise SettingError(MODEL_KNOB, f"{model} in the hub cache", f"no {cache}", why, next_step)
     commit = revision if _COMMIT.fullmatch(revision) else (host.read_or_none(f"{cache}/refs/{revision}") or "").strip()
     path = f"{cache}/snapshots/{commit}"
@@ -256,7 +316,7 @@ def _locate_snapshot(host: Host, wanted: ModelPlace) -> _Located:
 def _unknown_model(model: object) -> SettingError:
     return SettingError(
         MODEL_KNOB,
-        "an embedded shape, an absolute path or organisation/name",
+        "an embedded shape, an absolute path or a hub id",
         repr(model),
         "Embedded shapes are " + ", ".join(EMBEDDED_MODEL_BYTES) + ".",
         f"correct {MODEL_KNOB}.",
@@ -283,15 +343,18 @@ def _weight_names(host: Host, place: _Located, names: list[str]) -> tuple[list[s
         if pickles:
             why = "Pickled weights can run code when they are loaded, so only safetensors are."
             raise place.error("safetensors weights", _some(pickles), why)
-        raise place.error(f"{_SINGLE} or {_INDEX}", _some(names), f"{place.path} holds no weights.")
+        found, what = _instead(host, place, [name for name in names if name != "config.json"])
+        raise place.error(f"{_SINGLE} or {_INDEX}", found, f"{place.path} holds no weights. {what}")
     weight_map = _read_json(host, place, _INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise place.error(f"a weight_map in {_INDEX}", "none", _DAMAGED)
     for shard in weight_map.values():
-        if not isinstance(shard, str) or "/" in shard or not shard.isprintable() or not shard.endswith(".safetensors"):
-            raise place.error(f"names of .safetensors files in {_INDEX}", repr(shard), "A shard lies beside its index.")
+        if not isinstance(shard, str) or not shard.isprintable() or not shard.endswith(".safetensors"):
+            raise place.error(f"names of .safetensors files in {_INDEX}", repr(shard), _BESIDE)
+        if {"", ".", ".."} & set(shard.split("/")):
+            raise place.error(f"names of files in {place.path}", repr(shard), _BESIDE)
     shards = sorted(set(weight_map.values()))
-    missing = [shard for shard in shards if shard not in names]
+    missing = [shard for shard in shards if not host.path(f"{place.path}/{shard}").exists()]
     if missing:
         raise place.error("every shard that the index names", f"no {_some(missing)}", f"{place.path} is incomplete.")
     return shards, weight_map
@@ -387,13 +450,14 @@ def _read_header(host: Host, place: _Located, file: ModelFile) -> tuple[Header, 
         raise place.error(f"a readable {file.name}", str(error.strerror), f"{source} cannot be read.") from error
 
 
-def _totals(headers: list[Header]) -> tuple[str, int]:
-    """The most frequent dtype by elements, and all elements."""
+def _dtype_of(headers: Iterable[Header]) -> str:
+    """The most frequent dtype. Flags and integers, as in old buffers, count only where there is nothing else."""
     by_dtype: dict[str, int] = {}
     for header in headers:
         for dtype, count in header.elements_by_dtype.items():
             by_dtype[dtype] = by_dtype.get(dtype, 0) + count
-    return max(by_dtype, key=lambda dtype: by_dtype[dtype], default=""), sum(by_dtype.values())
+    floats = {dtype: count for dtype, count in by_dtype.items() if dtype not in _INTEGERS}
+    return max(floats or by_dtype, key=lambda dtype: by_dtype[dtype], default="")
 
 
 def _some(names: list[str]) -> str:

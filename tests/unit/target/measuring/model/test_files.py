@@ -20,6 +20,7 @@ from ansible.module_utils.slm_baseline.measuring.model.files import (
     ModelPlace,
     Reader,
     expected_bytes,
+    quantization_word,
     resolve_model,
 )
 
@@ -318,3 +319,109 @@ def test_a_link_in_a_closed_folder_keeps_a_reader_out(public: Path) -> None:
 def test_the_table_of_sizes_is_what_the_builder_plans() -> None:
     planned = {name: build_model.planned_bytes(shape) for name, shape in build_model.SHAPES.items()}
     assert planned == EMBEDDED_MODEL_BYTES
+
+
+OTHERS = {
+    "adapter_model.safetensors": "an adapter",
+    "model-q4.gguf": "GGUF",
+    "consolidated.safetensors": "their author's own layout",
+    "model_index.json": "a pipeline of several models",
+    "weights.npz": "weights of MLX",
+    "model.fp16.safetensors": "the weights of a variant",
+    "model.onnx": "ONNX",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("config", [True, False])
+def test_what_a_folder_holds_instead_of_a_model_is_said(tmp_path: Path, name: str, config: bool) -> None:
+    folder = tmp_path / "srv/m"
+    folder.mkdir(parents=True)
+    (folder / name).touch()
+    if config:
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(SettingError) as refused:
+        resolve(tmp_path, "/srv/m")
+    assert repr(name) in refused.value.found
+    assert OTHERS[name] in refused.value.why
+
+
+def test_a_model_in_a_sub_folder_is_named(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(SettingError, match=r"config\.json in 'm'"):
+        resolve(tmp_path, "/srv")
+
+
+def test_a_distributed_checkpoint_would_be_loaded_in_place_of_the_weights(tmp_path: Path, folder: Path) -> None:
+    (folder / "shard-00001-model-00001-of-00001.safetensors").touch()
+    with pytest.raises(SettingError, match="other weights than those that are checked"):
+        resolve(tmp_path, "/srv/m")
+
+
+def test_shards_may_lie_in_a_folder_below(tmp_path: Path, folder: Path) -> None:
+    (folder / "parts").mkdir()
+    (folder / "model-2.safetensors").rename(folder / "parts/model-2.safetensors")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "parts/model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert [file.name for file in resolve(tmp_path, "/srv/m").weight_files] == [
+        "model-1.safetensors",
+        "parts/model-2.safetensors",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "vocab.json", "vocab.txt", "tekken.json"),
+        *("sentencepiece.bpe.model", "spiece.model", "qwen.tiktoken", "source.spm", "dict.txt"),
+    ],
+)
+def test_every_library_s_tokenizer_is_one(tmp_path: Path, folder: Path, name: str) -> None:
+    (folder / "tokenizer.json").rename(folder / name)
+    assert {file.name for file in resolve(tmp_path, "/srv/m").files if file.kind == "tokenizer"} == {name}
+
+
+def test_an_old_hub_id_has_no_organisation(tmp_path: Path) -> None:
+    commit = "a" * 40
+    write_model(tmp_path / f"hf/hub/models--gpt2/snapshots/{commit}")
+    (tmp_path / "hf/hub/models--gpt2/refs").mkdir()
+    (tmp_path / "hf/hub/models--gpt2/refs/main").write_text(commit)
+    model = resolve(tmp_path, "gpt2")
+    assert (model.source, model.revision) == ("hub", commit)
+    with pytest.raises(SettingError, match="embedded shape"):
+        resolve(tmp_path, "gpt3")
+
+
+def test_old_buffers_of_flags_are_not_the_dtype(tmp_path: Path, folder: Path) -> None:
+    write_shard(folder / "model.safetensors", "mask", 1000, "BOOL", 1)
+    write_shard(folder / "model-1.safetensors", "a", 10)
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-1.safetensors", "mask": "model-2.safetensors"}}
+    write_shard(folder / "model-2.safetensors", "mask", 1000, "BOOL", 1)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert resolve(tmp_path, "/srv/m").dtype == "bfloat16"
+    write_shard(folder / "model-1.safetensors", "a", 10, "I32", 4)
+    assert resolve(tmp_path, "/srv/m").dtype == "bool"
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"quant_method": "mxfp4"}, "mxfp4"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes 4-bit"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False}, "bitsandbytes 8-bit"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq 4-bit"),
+        ({"bits": "many"}, "quantised"),
+        ({"quant_method": ["x"], "bits": True}, "quantised"),
+        ({"quant_method": "x" * 300}, "x" * 40),
+        ("none", None),
+    ],
+)
+def test_a_quantised_model_has_the_quantisers_word_for_a_dtype(asked: Any, word: str | None) -> None:
+    assert quantization_word({"quantization_config": asked}) == word
+
+
+def test_only_the_weights_that_are_loaded_count_towards_the_memory(tmp_path: Path, folder: Path) -> None:
+    write_shard(folder / "consolidated.safetensors", "x", 1000)
+    place = ModelPlace("/var", "/srv/m", "", "/hf", offline=True)
+    assert expected_bytes(Host(tmp_path), place) == resolve(tmp_path, "/srv/m").weight_bytes
+    assert expected_bytes(Host(tmp_path), ModelPlace("/var", "/srv/none", "", "/hf", offline=True)) == 0
