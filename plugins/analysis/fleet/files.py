@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from analysis.documents.names import well_formed
 from analysis.documents.storage import write_files
 from analysis.fleet.fleet import Fleet, fleet
 from analysis.fleet.metrics import FILE, metrics
 from analysis.fleet.page import Links, render
-from analysis.fleet.stored import read
+from analysis.fleet.report_pages import write_report_pages
+from analysis.fleet.stored import LeftOut, read
 
 PAGE = "index.html"
 
@@ -43,16 +45,17 @@ class Terms:
 
 
 def write(folders: Folders, inventory: Mapping[str, Sequence[str]], terms: Terms, at: datetime) -> Written:
-    """Write the page and the metrics; OSError as the system gave it.
+    """Write the page, pages of reports, and the metrics; OSError as the system gave it.
 
     `inventory` maps the fleet's hosts to their groups.
     """
     stored = read(folders.results, folders.audit / "audit.json", terms.runs_shown)
+    stored.left_out += [LeftOut(well_formed(file), why) for file, why in write_report_pages(folders.reports)]
     whole = fleet(stored, inventory, at, terms.stale_after)
     links = Links(
         results=Path(os.path.relpath(folders.results, folders.reports)).as_posix(),
-        reports=_having(folders.reports, "README.md"),
-        sweeps=_having(folders.reports, "sweep.md"),
+        reports=_having(folders.reports, "README.html"),
+        sweeps=_having(folders.reports, "sweep.html"),
     )
     write_files(folders.reports, {PAGE: render(whole, links)})
     write_files(folders.audit, {f"metrics/{FILE}": metrics(whole)})

@@ -9,10 +9,12 @@ from datetime import datetime, timedelta
 
 from analysis.documents.names import natural
 from analysis.fleet import outliers as likeness
+from analysis.fleet.causes import Cause, causes, slow_hosts
 from analysis.fleet.change_points import Change, changes
 from analysis.fleet.consensus import Consensus, consensus
 from analysis.fleet.outliers import Difference, Odd
-from analysis.fleet.run import Document, Run, Setting
+from analysis.fleet.run import FACTS, Document, Run, Setting
+from analysis.fleet.spread import reaches
 from analysis.fleet.stored import AuditPart, LeftOut, Stored
 
 HOST_STATUSES = ("clean", "drift", "unreachable", "error", "unknown")
@@ -42,16 +44,44 @@ class Host:
         return self.audit is not None and (self.latest is None or self.audit.at >= self.latest.started_at)
 
     @property
+    def rolled_back_at(self) -> datetime | None:
+        """When the host was put back, where that is newer than its newest run and its audit; else None."""
+        at = max((each.started_at for each in self.documents if each.kind == "rollback"), default=None)
+        seen = [self.latest.started_at] if self.latest else []
+        seen += [self.audit.at] if self.audit else []
+        return at if at and all(at > each for each in seen) else None
+
+    @property
     def settings(self) -> tuple[Setting, ...]:
-        """Settings as last seen, by the audit or by a run; empty where nobody could look."""
+        """Settings as last seen, by the audit or by a run; empty where nobody looked since a rollback, or ever."""
+        if self.rolled_back_at:
+            return ()
         if self.audited and self.audit and self.audit.settings:
             return self.audit.settings
         return self.latest.settings if self.latest else ()
 
     @property
+    def settings_at(self) -> datetime | None:
+        """When `settings` were seen; None where there are none."""
+        if not self.settings:
+            return None
+        if self.audited and self.audit and self.audit.settings:
+            return self.audit.at
+        return self.latest.started_at if self.latest else None
+
+    @property
+    def facts(self) -> dict[str, str | None]:
+        """What the newest run was measured on, and the settings as last seen in force."""
+        found = {fact: getattr(self.latest.environment, fact) for fact in FACTS} if self.latest else {}
+        return found | {row.knob: row.runtime for row in self.settings}
+
+    @property
     def status(self) -> str:
-        """One of HOST_STATUSES: the audit's verdict where it is newer, else that of the newest run's settings."""
-        if self.audited and self.audit:
+        """One of HOST_STATUSES: the audit's verdict where it is newer, else that of the newest run's settings.
+
+        `unknown` after a rollback, until somebody looks again.
+        """
+        if self.audited and self.audit and not self.rolled_back_at:
             return self.audit.status
         if not self.settings:
             return "unknown"
@@ -92,6 +122,8 @@ class Fleet:
     outliers: tuple[Outlier, ...]
     changes: tuple[Change, ...]
     left_out: tuple[LeftOut, ...] = field(default=())
+    causes: tuple[Cause, ...] = ()
+    reaches: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def overview(self) -> dict[str, int]:
         """Hosts in all, by status and by what was measured of them."""
@@ -108,15 +140,26 @@ def fleet(stored: Stored, inventory: Mapping[str, Sequence[str]], at: datetime, 
     """The fleet from what is stored and from an inventory: host name -> its groups. Hosts of either are in it."""
     names = sorted({*inventory, *stored.runs, *stored.documents, *stored.audit}, key=natural)
     hosts = tuple(_host(name, stored, inventory) for name in names)
+    histories = {host.name: host.runs for host in hosts if host.runs}
+    outliers, changed = _outliers(hosts), changes(histories.values())
+    slow = slow_hosts([_finding(each) for each in outliers], changed, histories)
     return Fleet(
         at=at,
         stale_after=stale_after,
         hosts=hosts,
         settings=tuple(consensus({host.name: host.settings for host in hosts})),
-        outliers=tuple(_outliers(hosts)),
-        changes=tuple(changes([host.runs for host in hosts])),
+        outliers=tuple(outliers),
+        changes=tuple(changed),
         left_out=tuple(stored.left_out),
+        causes=tuple(causes(slow, {host.name: host.facts for host in hosts})),
+        reaches=reaches(histories),
     )
+
+
+def _finding(found: Outlier) -> tuple[str, list[tuple[str, float, float]], dict[tuple[str, str | None], str | None]]:
+    """An outlier as causes take it."""
+    odd = [(each.metric, each.value, each.median) for each in found.odd]
+    return found.host, odd, {(each.fact, each.here): each.usual for each in found.differs}
 
 
 def _host(name: str, stored: Stored, inventory: Mapping[str, Sequence[str]]) -> Host:

@@ -35,6 +35,22 @@ def metrics(fleet: Fleet) -> str:
                 [({**_host(run), **_model(run)}, run.memory_bytes) for run in latest if run.memory_bytes is not None],
             ),
             family(
+                "slm_baseline_first_token_lower_bound_seconds",
+                "How soon a cold first token could come: what disk and remaining work allow, from the latest run.",
+                [({**_host(run), **_model(run)}, bound) for run in latest if (bound := run.first_token.lower_bound_s)],
+            ),
+            _savings(latest),
+            family(
+                "slm_baseline_idle_pool_bytes",
+                "Huge pages that are reserved and used by nobody, as the latest run found them.",
+                [(_host(run), run.idle_pool_bytes) for run in latest if run.idle_pool_bytes is not None],
+            ),
+            family(
+                "slm_baseline_noisy_samples",
+                "Valid samples of the latest run that other work on the host may have disturbed.",
+                [(_host(run), run.noisy) for run in latest if run.noisy is not None],
+            ),
+            family(
                 "slm_baseline_samples",
                 "Samples of the latest run by what they turned out to be.",
                 [
@@ -66,6 +82,21 @@ def _times(metric: str, name: str, text: str, latest: list[Run]) -> str:
         if (value := run.figure(f"{kind}_{metric}")) is not None
     ]
     return family(f"slm_baseline_{name}", text, samples)
+
+
+def _savings(latest: list[Run]) -> str:
+    """What could be saved in all, which is 0 where the gap may be noise, and by remedy."""
+    samples = []
+    for run in latest:
+        if (saving := run.first_token.saving_s) is not None:
+            parts = run.first_token.saves if saving else {}
+            for name, seconds in {"all": saving, **parts}.items():
+                samples.append(({**_host(run), **_model(run), "by": name}, round(seconds, 6)))
+    return family(
+        "slm_baseline_first_token_saving_seconds",
+        "Seconds that a cold first token could come sooner, in all and by remedy, from the latest run.",
+        samples,
+    )
 
 
 def _likeness(fleet: Fleet, latest: list[Run]) -> str:

@@ -6,28 +6,51 @@ is ever markup: the block is escaped for HTML, and the script only ever sets tex
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 import jinja2
 
 from analysis.documents.schema import validate
 from analysis.documents.storage import folder_name
+from analysis.fleet.causes import Cause
 from analysis.fleet.change_points import Change
 from analysis.fleet.consensus import Consensus
 from analysis.fleet.fleet import Fleet, Host, Outlier
-from analysis.fleet.run import COUNTS, FACTS, KINDS, TIME_METRICS, Environment, Estimate, Run, Setting
+from analysis.fleet.report_pages import WEB, inline_hash
+from analysis.fleet.run import (
+    COUNTS,
+    FACTS,
+    KINDS,
+    REMEDIES,
+    TIME_METRICS,
+    Environment,
+    Estimate,
+    FirstTokenGap,
+    Run,
+    Setting,
+)
 from analysis.render import phases, units
 
-SCHEMA_VERSION = 1
-_FOLDER = Path(__file__).parent / "page"
-_SCRIPTS = ("units.js", "data.js", "dom.js", "charts.js", "table.js", "views.js", "main.js")
+SCHEMA_VERSION = 2
+_SCRIPTS = (
+    "units.js",
+    "data.js",
+    "dom.js",
+    "charts.js",
+    "columns.js",
+    "table.js",
+    "findings.js",
+    "overview.js",
+    "first_token.js",
+    "host.js",
+    "compare.js",
+    "main.js",
+)
 # What would end a script element, or begin a comment in one (https://html.spec.whatwg.org/#script-content-restrictions),
 # and the two line ends that JSON allows and old JavaScript does not.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
@@ -46,28 +69,23 @@ class Links:
 
 def render(fleet: Fleet, links: Links) -> str:
     """The whole HTML file; DocumentError where its data would break plugins/schemas/fleet.schema.json."""
-    style = (_FOLDER / "page.css").read_text(encoding="utf-8")
-    code = "".join((_FOLDER / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+    style = "".join((WEB / name).read_text(encoding="utf-8") for name in ("look.css", "page.css"))
+    code = "".join((WEB / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     script = f'"use strict";\n(() => {{\n{code}}})();\n'
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(WEB), autoescape=True, undefined=jinja2.StrictUndefined
     )
     found = data(fleet, links)
     # All rows of runs come from one function; to check every one would take longer than to make the page.
     validate({**found, "hosts": [{**host, "runs": host["runs"][-1:]} for host in found["hosts"]]}, "fleet")
     return environment.get_template("index.html.j2").render(
-        style=style, script=script, style_hash=_hash(style), script_hash=_hash(script), data=block(found)
+        style=style, script=script, style_hash=inline_hash(style), script_hash=inline_hash(script), data=block(found)
     )
 
 
 def block(document: object) -> str:
     """JSON that can stand in an HTML script element whatever its texts say."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
-
-
-def _hash(text: str) -> str:
-    """What allows exactly this inline text (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 @dataclass
@@ -86,6 +104,9 @@ class _Tables:
     settings: _Table[tuple[Setting, ...]] = field(default_factory=_Table)
     groups: _Table[str] = field(default_factory=_Table)
     phases: _Table[str] = field(default_factory=_Table)
+    counts: _Table[tuple[int, ...]] = field(default_factory=_Table)
+    limits: _Table[str] = field(default_factory=_Table)
+    sizes: _Table[int] = field(default_factory=_Table)
 
 
 def data(fleet: Fleet, links: Links) -> dict[str, Any]:
@@ -103,10 +124,15 @@ def data(fleet: Fleet, links: Links) -> dict[str, Any]:
         "consensus": [_consensus(each, indices) for each in fleet.settings],
         "outliers": [_outlier(each, indices) for each in fleet.outliers],
         "changes": [_change(each, indices) for each in fleet.changes],
+        "causes": [_cause(each, indices) for each in fleet.causes],
         "left_out": [[each.file, each.why] for each in fleet.left_out],
         "facts": list(FACTS),
         "times": list(TIME_METRICS),
         "counts": list(COUNTS),
+        "samples": [list(each) for each in tables.counts.rows],
+        "remedies": list(REMEDIES),
+        "limits": [[name, phases.label(name)] for name in tables.limits.rows],
+        "sizes": list(tables.sizes.rows),
         "phases": [[name, phases.label(name)] for name in tables.phases.rows],
         "groups": list(tables.groups.rows),
         "environments": [[getattr(each, fact) for fact in FACTS] for each in tables.environments.rows],
@@ -136,6 +162,9 @@ def _host(host: Host, fleet: Fleet, links: Links, tables: _Tables) -> dict[str, 
         "report": folder in links.reports,
         "sweep": folder in links.sweeps,
         "older": host.older,
+        "settings_at_s": _instant(host.settings_at),
+        "rolled_back_at_s": _instant(host.rolled_back_at),
+        "reach": [_rounded(fleet.reaches.get(host.name, {}).get(metric)) for metric in TIME_METRICS],
         "runs": [_run(run, folder, tables) for run in host.runs],
         "documents": [
             [each.kind, each.run_id, each.file, int(each.started_at.timestamp()), each.words] for each in host.documents
@@ -145,19 +174,33 @@ def _host(host: Host, fleet: Fleet, links: Links, tables: _Tables) -> dict[str, 
 
 def _run(run: Run, folder: str, tables: _Tables) -> list[Any]:
     """One run as a row: a fleet has tens of thousands, and names of fields would be most of the page."""
+    at = int(run.started_at.timestamp())
     row: list[Any] = [
-        run.run_id,
-        int(run.started_at.timestamp()),
+        # Ids begin with the run's start; only what follows it is stored.
+        run.run_id.removeprefix(f"{run.started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"),
+        at,
         tables.environments.index(run.environment),
         tables.settings.index(run.settings),
         [_estimate(run.times.get(metric)) for metric in TIME_METRICS],
-        _packed(run.memory_bytes, units.size, 4),
-        _packed(run.disk_bytes_per_s, units.rate, 4),
-        list(run.counts),
+        _packed(run.memory_bytes, units.size, 3),
+        _packed(run.disk_bytes_per_s, units.rate, 3),
+        tables.counts.index(run.counts),
         [_phases(run, kind, tables) for kind in KINDS],
+        _first_token(run.first_token, tables),
+        None if run.idle_pool_bytes is None else tables.sizes.index(run.idle_pool_bytes),
+        run.noisy,
     ]
     usual = f"{folder}/{run.run_id}.json"
     return row if run.file == usual and not run.reason else [*row, run.reason, None if run.file == usual else run.file]
+
+
+def _first_token(found: FirstTokenGap, tables: _Tables) -> list[Any] | str | None:
+    """Seconds now, lower bound and what each remedy saves, index of the limit; a text where there is no bound."""
+    if found.now_s is None or found.lower_bound_s is None:
+        return found.problem
+    limit = None if found.limit is None else tables.limits.index(found.limit)
+    seconds = (found.now_s, found.lower_bound_s, *(found.saves.get(name) for name in REMEDIES))
+    return [*(_packed(each, units.seconds, 3) for each in seconds), limit, 0 if found.saving_s else 1]
 
 
 def _estimate(estimate: Estimate | None) -> list[Any] | None:
@@ -173,6 +216,14 @@ def _phases(run: Run, kind: str, tables: _Tables) -> list[float | None]:
     """Seconds by the index of the phase's name."""
     found = {tables.phases.index(name): seconds for name, seconds in run.phases[kind].items()}
     return [_packed(found.get(index), units.seconds, 3) for index in range(max(found, default=-1) + 1)]
+
+
+def _instant(at: datetime | None) -> int | None:
+    return None if at is None else int(at.timestamp())
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _packed(value: float | None, unit: Callable[[float | None], str], digits: int) -> float | None:
@@ -221,6 +272,24 @@ def _outlier(found: Outlier, indices: dict[str, int]) -> dict[str, Any]:
         "phase": None
         if found.phase is None
         else [found.phase_kind, phases.label(found.phase[0]), found.phase[1], found.phase[2]],
+    }
+
+
+def _cause(found: Cause, indices: dict[str, int]) -> dict[str, Any]:
+    return {
+        "fact": found.fact,
+        "here": found.here,
+        "usual": found.usual,
+        "metric": found.metric,
+        "hosts": [indices[name] for name in found.hosts],
+        "holders": found.holders,
+        "ratio": round(found.ratio, 4),
+        "low": _rounded(found.low),
+        "high": _rounded(found.high),
+        "is_interval": found.is_interval,
+        "lost_s": _packed(found.lost_s, units.seconds, 3),
+        "since_s": _instant(found.since),
+        "also": list(found.also),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -63,6 +63,7 @@ class Environment:
     transformers: str | None
     bytecode: str | None
     cold_scope: str | None
+    init: str | None
 
     @property
     def task(self) -> tuple[str | None, ...]:
@@ -71,11 +72,45 @@ class Environment:
 
 
 FACTS = tuple(each.name for each in fields(Environment))
+LEAST_GAP_RATIO = 1.1
+"""A cold start less than this over its lower bound saves nothing worth a word; the report's rule, too."""
+REMEDIES = ("bytecode", "kernels", "replay")
+"""What can save time before the first token, in the order in which it is applied."""
+
+
+@dataclass(frozen=True)
+class FirstTokenGap:
+    """How soon a first token could come, in seconds; None where a run does not say.
+
+    `now_s` is cold, `lower_bound_s` what disk and remaining work allow, `saves` seconds by the names of REMEDIES.
+    `limit` is what the lower bound is made of: `disk`, or a phase. `problem` says why there is no bound.
+    """
+
+    now_s: float | None = None
+    lower_bound_s: float | None = None
+    warm_s: float | None = None
+    saves: Mapping[str, float] = field(default_factory=dict)
+    limit: str | None = None
+    problem: str | None = None
+    ratio_low: float | None = None
+
+    @property
+    def saving_s(self) -> float | None:
+        """Seconds that a start could be sooner; 0 where the gap is small or may be noise, None where unknown."""
+        if self.now_s is None or self.lower_bound_s is None:
+            return None
+        gap = self.now_s - self.lower_bound_s
+        sure = self.ratio_low is None or self.ratio_low > 1
+        return gap if self.now_s >= LEAST_GAP_RATIO * self.lower_bound_s and sure else 0.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """One baseline run. `times` has the names of TIME_METRICS; phases are seconds by name, cold and warm."""
+    """One baseline run. `times` has the names of TIME_METRICS; phases are seconds by name, cold and warm.
+
+    `idle_pool_bytes` is memory of reserved huge pages that nothing used; `noisy` counts valid samples that other work
+    may have disturbed, None where no sample says so. Both are None in documents that do not tell.
+    """
 
     host: str
     run_id: str
@@ -89,6 +124,9 @@ class Run:
     counts: tuple[int, ...]
     phases: Mapping[str, Mapping[str, float]]
     reason: str | None
+    first_token: FirstTokenGap = field(default_factory=FirstTokenGap)
+    idle_pool_bytes: int | None = None
+    noisy: int | None = None
 
     def figure(self, metric: str) -> float | None:
         """A metric of COMPARED_METRICS in its own unit; None where it was not measured."""
@@ -135,6 +173,9 @@ def read_run(document: Mapping[str, Any], file: str) -> Run:
         counts=tuple(int(lenient.number(counts, kind) or 0) for kind in COUNTS),
         phases={kind: _phases(summary, kind) for kind in KINDS},
         reason=next((why for why in (lenient.optional_text(each, "reason") for each in samples) if why), None),
+        first_token=_first_token(lenient.part(document, "first_token")),
+        idle_pool_bytes=_idle_pool_bytes(tuning),
+        noisy=_noisy(samples),
     )
 
 
@@ -208,6 +249,34 @@ def _phases(summary: Mapping[str, Any], kind: str) -> dict[str, float]:
     return {name: seconds for name, seconds in found.items() if seconds is not None}
 
 
+def _first_token(found: Mapping[str, Any]) -> FirstTokenGap:
+    saves = {name: lenient.number(found, f"{name}_s") for name in REMEDIES}
+    return FirstTokenGap(
+        now_s=lenient.number(found, "now_s"),
+        lower_bound_s=lenient.number(found, "floor_s"),
+        warm_s=lenient.number(found, "warm_s"),
+        saves={name: seconds for name, seconds in saves.items() if seconds is not None},
+        limit=lenient.optional_text(found, "limit"),
+        problem=lenient.optional_text(found, "problem"),
+        ratio_low=lenient.number(found, "ratio_low"),
+    )
+
+
+def _idle_pool_bytes(tuning: Mapping[str, Any]) -> int | None:
+    """Memory of free pages that no mapping has reserved, each size once: rows of nodes count the same pages again."""
+    if tuning.get("pools") is None:
+        return None
+    whole = [pool for pool in lenient.parts(tuning, "pools") if pool.get("node") is None]
+    counts = [[lenient.number(pool, name) or 0 for name in ("free", "reserved", "size_bytes")] for pool in whole]
+    return int(sum(max(0, free - reserved) * size for free, reserved, size in counts))
+
+
+def _noisy(samples: Sequence[Mapping[str, Any]]) -> int | None:
+    told = [lenient.part(sample, "noise") for sample in samples if sample.get("kind") in KINDS]
+    known = [noise for noise in told if "noisy" in noise]
+    return sum(noise["noisy"] is True for noise in known) if known else None
+
+
 def _environment(document: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Environment:
     host, software = lenient.part(document, "host"), lenient.part(document, "software")
     disk = lenient.part(host, "disk")
@@ -231,7 +300,13 @@ def _environment(document: Mapping[str, Any], samples: Sequence[Mapping[str, Any
         transformers=lenient.optional_text(software, "transformers"),
         bytecode=_bytecode(lenient.part(lenient.part(document, "imports"), "bytecode")),
         cold_scope=lenient.optional_text(protocol, "cold_scope"),
+        init=_init(host.get("systemd")),
     )
+
+
+def _init(systemd: object) -> str | None:
+    """What a host boots with, which decides whether persisted settings are applied."""
+    return "systemd" if systemd is True else "no systemd" if systemd is False else None
 
 
 def _bytecode(found: Mapping[str, Any]) -> str | None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis.baseline.floor import GAP_RATIO
 from analysis.fleet.fleet import Fleet, fleet
+from analysis.fleet.metrics import metrics
+from analysis.fleet.run import LEAST_GAP_RATIO
 from analysis.fleet.stored import read
 from tests.support import fleet_samples as samples
 from tests.support.fleet_samples import NOW
@@ -119,6 +123,74 @@ def test_bytecode_is_a_fact(
     assert host.latest.environment.bytecode == words
 
 
+def test_figures_of_the_first_token_pools_and_noise_are_read_and_absent_ones_unknown(tmp_path: Path) -> None:
+    document = samples.golden("gpu") | {"first_token": {**samples.FIRST_TOKEN, "kernels_s": 0.5, "unheard_of": [1]}}
+    samples.store(tmp_path / "results", document)
+    latest = gather(tmp_path).hosts[0].latest
+    assert latest is not None
+    found = latest.first_token
+    assert (found.now_s, found.lower_bound_s, found.limit) == (12.2, 4.6, "imports")
+    assert found.saves == {"bytecode": 3.3, "kernels": 0.5, "replay": 4.3}
+    assert found.saving_s == pytest.approx(7.6)
+    # 962 free pages of 2 MiB; the nodes' rows count the same pages again.
+    assert latest.idle_pool_bytes == 962 * (2 << 20)
+    assert latest.noisy is not None
+    old = samples.golden("gpu")
+    old["tuning"] = {**old["tuning"], "pools": None}
+    old["samples"] = [{**each, "noise": None} for each in old["samples"]]
+    samples.store(tmp_path / "old/results", old)
+    latest = gather(tmp_path / "old").hosts[0].latest
+    assert latest is not None
+    assert (latest.first_token.saving_s, latest.idle_pool_bytes, latest.noisy) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "saving"),
+    [({}, 7.6), ({"ratio_low": 0.98}, 0), ({"now_s": 4.9}, 0), ({"now_s": None}, None), ({"floor_s": None}, None)],
+)
+def test_a_gap_within_noise_or_under_a_tenth_saves_nothing(
+    tmp_path: Path, changed: dict[str, Any], saving: float | None
+) -> None:
+    document = samples.golden("gpu") | {"first_token": {**samples.FIRST_TOKEN, **changed}}
+    samples.store(tmp_path / "results", document)
+    latest = gather(tmp_path).hosts[0].latest
+    assert latest is not None
+    assert latest.first_token.saving_s == (None if saving is None else pytest.approx(saving))
+
+
+def test_the_least_gap_is_the_reports() -> None:
+    assert LEAST_GAP_RATIO == GAP_RATIO
+
+
+def test_after_a_rollback_nothing_is_called_clean_until_somebody_looks_again(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 1)
+    (tmp_path / "audit.json").write_text(json.dumps(samples.audit({"gpu-1": "clean"})))
+    rollback = {
+        "schema_version": 1,
+        "kind": "rollback",
+        "host": {"name": "gpu-1"},
+        "run_id": "20260320T130000Z",
+        "started_at": "2026-03-20T13:00:00Z",
+    }
+    (tmp_path / "results/gpu-1/rollback-20260320T130000Z.json").write_text(json.dumps(rollback))
+    (host,) = gather(tmp_path).hosts
+    assert (host.status, host.settings, host.settings_at) == ("unknown", (), None)
+    assert host.rolled_back_at == NOW + timedelta(hours=1)
+    (tmp_path / "audit.json").write_text(json.dumps(samples.audit({"gpu-1": "drift"}, NOW + timedelta(hours=2))))
+    (host,) = gather(tmp_path).hosts
+    assert (host.status, host.rolled_back_at) == ("drift", None)
+    assert host.settings_at == NOW + timedelta(hours=2)
+
+
+def test_settings_of_a_silent_host_have_the_date_of_the_run_that_saw_them(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 3)
+    (tmp_path / "audit.json").write_text(json.dumps(samples.audit({"gpu-1": "unreachable"}, NOW + timedelta(days=2))))
+    (host,) = gather(tmp_path).hosts
+    assert host.status == "unreachable"
+    assert host.settings
+    assert host.settings_at == NOW
+
+
 def test_unlike_hosts_are_not_compared(tmp_path: Path) -> None:
     def change(host: int, run: int, document: dict[str, Any]) -> float:
         if host % 2:
@@ -214,3 +286,20 @@ def test_a_failed_newest_run_is_no_figure_and_says_so(tmp_path: Path) -> None:
     latest = found.hosts[0].latest
     assert latest is not None
     assert (latest.reason, latest.times) == ("killed", {})
+
+
+def test_the_metrics_hold_what_a_first_token_could_save_and_idle_pools(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 1)
+    samples.store(tmp_path / "results", samples.golden("cpu"))
+    lines = metrics(gather(tmp_path)).splitlines()
+    saving = [line for line in lines if line.startswith("slm_baseline_first_token_saving_seconds{")]
+    assert [re.search('by="([a-z]+)"', line)[1] for line in saving if 'host="gpu-1"' in line] == [  # type: ignore[index]
+        "all",
+        "bytecode",
+        "replay",
+    ]
+    # The other host's document is older than the field.
+    assert len(saving) == 3
+    assert sum(line.startswith("slm_baseline_first_token_lower_bound_seconds{") for line in lines) == 1
+    assert f'slm_baseline_idle_pool_bytes{{host="gpu-1"}} {962 * (2 << 20)}' in lines
+    assert sum(line.startswith("slm_baseline_noisy_samples{") for line in lines) == 2
