@@ -14,6 +14,8 @@ const ticks = (low, high, count) => {
   return found;
 };
 
+/** From which share of the whole width on a part holds its number. */
+const labelShare = () => (innerWidth < 640 ? 0.19 : 0.085);
 const phaseBars = (bars) => {
   const longest = Math.max(...bars.map((bar) => bar.phases.reduce((sum, each) => sum + each[2], 0)), 1e-9);
   const names = new Map(bars.flatMap((bar) => bar.phases.map(([name, label]) => [name, label])));
@@ -29,7 +31,7 @@ const phaseBars = (bars) => {
               class: `segment ${PHASE_COLOURS[name] ?? "p7"}`,
               style: { width: `${(100 * seconds) / longest}%` },
               title: `${label}: ${units.seconds(seconds)}`,
-            }, seconds / longest > 0.075 ? units.seconds(seconds) : null)),
+            }, seconds / longest > labelShare() ? units.seconds(seconds) : null)),
           total ? null : h("span", { class: "nothing" }, "no valid sample")));
     }),
     h("ul", { class: "legend", "aria-hidden": "true" }, [...names].map(([name, label]) =>
@@ -94,28 +96,29 @@ const spark = (values) => {
     s("polyline", { points: points.map((point) => point.join(",")).join(" ") }), s("circle", { cx, cy, r: 2.2 }));
 };
 
-/** How hosts spread: dots while they can be told apart, else columns. `rows` is [[title, class, [[host, seconds]]]]. */
-const distribution = (rows) => {
-  const values = rows.flatMap((row) => row[2].map((each) => each[1]));
+/** How hosts spread: dots while they can be told apart, else columns. `rows` is [[title, class, column, [[host, seconds]]]]. */
+const distribution = (rows, model) => {
+  const values = rows.flatMap((row) => row[3].map((each) => each[1]));
   if (!values.length) return h("p", { class: "nothing" }, "Nothing has been measured yet.");
   // Drawn to a narrow screen's width, so that its text is not scaled down to nothing.
-  const width = innerWidth < 640 ? 400 : 760;
+  const width = innerWidth < 640 ? 400 : Math.max(760, Math.min(1380, innerWidth - 100));
   const [left, right] = [60, 20];
-  const few = Math.max(...rows.map((row) => row[2].length)) <= 120;
+  const few = Math.max(...rows.map((row) => row[3].length)) <= 120;
   let [low, high] = [Math.min(...values), Math.max(...values)];
   const room = Math.max((high - low) * 0.06, high * 0.05);
   [low, high] = [Math.max(0, low - room), high + room];
-  const lane = 104;
+  const lane = 108;
   const height = rows.length * lane + 30;
   const x = (value) => left + ((value - low) / (high - low)) * (width - left - right);
-  const bins = width < 760 ? 38 : few ? 60 : 76;
-  return s("svg", { class: "distribution", viewBox: `0 0 ${width} ${height}`, role: "img",
-    "aria-label": rows.map(([title, , each]) => `${title}: ${spread(each)}`).join(". ") },
-    ticks(low, high, width < 760 ? 4 : 7).map((at) => [
+  const bins = width < 760 ? 38 : few ? 60 : Math.round(width / 10);
+  const anchors = [];
+  const picture = s("svg", { class: "distribution", viewBox: `0 0 ${width} ${height}`, role: "group",
+    "aria-label": `${rows.map(([title, , , each]) => `${title}: ${spread(each)}`).join(". ")}. Arrow keys go from column to column.` },
+    ticks(low, high, width < 760 ? 4 : 10).map((at) => [
       s("line", { class: "grid", x1: x(at), x2: x(at), y1: 4, y2: height - 24 }),
       s("text", { class: "axis", x: x(at), y: height - 8, "text-anchor": "middle" }, units.seconds(at)),
     ]),
-    rows.map(([title, style, each], row) => {
+    rows.map(([title, style, column, each], row) => {
       const base = (row + 1) * lane - 14;
       const counts = new Map();
       for (const [host, value] of each) {
@@ -128,22 +131,74 @@ const distribution = (rows) => {
       // A single odd host among a thousand still has to be seen.
       const tall = (share) => Math.max(3, share * 62);
       const middle = median(each.map((pair) => pair[1]));
+      const anchor = (address, words, shape) => {
+        const made = s("a", { href: address, tabindex: anchors.length ? "-1" : "0", "aria-label": words }, s("title", {}, words), shape);
+        anchors.push(made);
+        return made;
+      };
       return s("g", { class: style },
         s("text", { class: "lane", x: 0, y: base - 4 }, title),
         s("line", { class: "base", x1: left, x2: width - right, y1: base, y2: base }),
-        [...counts].map(([bin, found]) => few
-          ? found.map(([host, value], i) => s("circle", { class: "dot", cx: x(value), cy: base - 6 - i * step, r: Math.min(5, step / 1.8 + 1) },
-            s("title", {}, `${host.name}: ${units.seconds(value)}`)))
-          : s("rect", { class: "column", x: left + bin * wide + 0.75, width: Math.max(1, wide - 1.5), y: base - tall(found.length / most),
-            height: tall(found.length / most), rx: 1.5 },
-            s("title", {}, `${things(found.length, "host")} around ${units.seconds(found[Math.floor(found.length / 2)][1])}`))),
+        [...counts].sort((a, b) => a[0] - b[0]).map(([bin, found]) => {
+          if (few) {
+            return found.map(([host, value], i) => anchor(host.address, `${host.name}: ${units.seconds(value)}`,
+              s("circle", { class: "dot", cx: x(value), cy: base - 6 - i * step, r: Math.min(5, step / 1.8 + 1) })));
+          }
+          const seconds = found.map((pair) => pair[1]);
+          const ends = [Math.min(...seconds), Math.max(...seconds)];
+          const filters = { [column]: `${ends[0]}..${ends[1]}`, ...(model ? { model: `=${model}` } : {}) };
+          return anchor(addressOf({ query: "", sort: column, down: true, columns: COLUMN_SETS.times, filters }),
+            `${title}: ${things(found.length, "host")} from ${units.seconds(ends[0])} to ${units.seconds(ends[1])}`, [
+              s("rect", { class: "reach", x: left + bin * wide, width: wide, y: base - 66, height: 66 }),
+              s("rect", { class: "column", x: left + bin * wide + 0.75, width: Math.max(1, wide - 1.5), y: base - tall(found.length / most),
+                height: tall(found.length / most), rx: 1.5 })]);
+        }),
         middle === null ? null : [
           s("line", { class: "middle", x1: x(middle), x2: x(middle), y1: base - 74, y2: base + 5 }),
           s("text", { class: "middle-label", x: x(middle), y: base - 79, "text-anchor": x(middle) > width - 120 ? "end" : "middle" },
             each.length > 1 ? `median ${units.seconds(middle)}` : units.seconds(middle)),
         ]);
     }));
+  picture.addEventListener("keydown", (event) => {
+    const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const at = anchors.indexOf(document.activeElement);
+    const next = anchors[at + (move ?? 0)];
+    if (!move || at < 0 || !next) return;
+    event.preventDefault();
+    anchors[at].setAttribute("tabindex", "-1");
+    next.setAttribute("tabindex", "0");
+    next.focus();
+  });
+  return picture;
 };
+
+/** One bar whose parts add up to `all`; each part leads to its hosts. `parts` is [[state, title, number, address]]. */
+const shareBar = (title, parts, all) => {
+  const present = parts.filter((part) => part[2] > 0);
+  return h("div", { class: "share" },
+    h("div", { class: "share-head" }, h("h2", {}, title), h("span", { class: "muted" }, things(all, "host"))),
+    h("div", { class: "share-bar", "aria-hidden": "true" }, present.map(([state, , number]) =>
+      h("span", { class: state, style: { "flex-grow": String(number) } }))),
+    h("ul", { class: "share-legend" }, present.map(([state, words, number, address]) =>
+      h("li", {}, link(address, h("span", { class: `dot-mark ${state}`, "aria-hidden": "true" }), h("strong", {}, units.count(number)), ` ${words}`)))));
+};
+
+/** A host's cold first token: the lower bound, and what each remedy takes off. */
+const REMEDY_CLASSES = { bytecode: "r0", kernels: "r1", replay: "r2" };
+const remedyParts = (found) => {
+  const saves = data.remedies.map((name) => [REMEDY_CLASSES[name], titleIn(REMEDY_TITLES, name), found.saves[name] ?? 0]);
+  const rest = found.now - found.bound - saves.reduce((sum, each) => sum + each[2], 0);
+  return [["bound", "lower bound", found.bound], ...saves, ["rest", "not explained", rest]].filter((each) => each[2] > 0.005 * found.now);
+};
+const remedyBar = (found, longest) => {
+  const parts = remedyParts(found);
+  return h("div", { class: "bar", role: "img", "aria-label": parts.map(([, title, seconds]) => `${title} ${units.seconds(seconds)}`).join(", ") },
+    parts.map(([style, title, seconds]) => h("span", { class: `segment ${style}`, style: { width: `${(100 * seconds) / longest}%` },
+      title: `${title}: ${units.seconds(seconds)}` }, seconds / longest > labelShare() ? units.seconds(seconds) : null)));
+};
+const remedyLegend = (shown) => h("ul", { class: "legend flush", "aria-hidden": "true" },
+  [...new Map(shown.flatMap(remedyParts).map(([style, title]) => [style, title]))]
+    .map(([style, title]) => h("li", {}, h("span", { class: `swatch ${style}` }), title)));
 const median = (values) => {
   const sorted = [...values].sort((a, b) => a - b);
   if (!sorted.length) return null;

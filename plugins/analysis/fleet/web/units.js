@@ -73,13 +73,24 @@ const units = {
 };
 
 const things = (number, noun) => `${units.count(number)} ${noun}${number === 1 ? "" : "s"}`;
-const signedPercent = (share) => (Math.abs(share) < 0.0005 ? "±0 %" : `${share < 0 ? "−" : "+"}${units.percent(Math.abs(share))}`);
+const signedPercent = (share) => (Math.abs(share) < 0.001 ? "±0 %" : `${share < 0 ? "−" : "+"}${units.percent(Math.abs(share))}`);
 const stamp = (seconds) => `${new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ")} UTC`;
 const day = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 10);
-const ago = (seconds) => {
-  if (seconds < 90) return "just now";
+const lasted = (seconds) => {
   for (const [length, noun] of [[86400, "day"], [3600, "hour"], [60, "minute"]]) {
-    if (seconds >= length) return `${things(Math.floor(seconds / length), noun)} ago`;
+    if (seconds >= length) return things(Math.floor(seconds / length), noun);
   }
-  return "just now";
+  return "a moment";
 };
+/** Ages count from the reader's clock, not from when the page was made. */
+const now = () => Date.now() / 1000;
+const ago = (at) => {
+  const seconds = now() - at;
+  if (seconds < -90) return `${lasted(-seconds)} ahead of this clock`;
+  return seconds < 90 ? "just now" : `${lasted(seconds)} ago`;
+};
+/** What an interval of n values can cover of a true median: three cover it 75 times in 100, six pass 95. */
+const coverage = (n) => Math.min(0.95, 1 - 2 ** (1 - n));
+const coverageWords = (n) => (n < 3 || !Number.isFinite(n) ? "too few samples for an interval"
+  : n < 6 ? `with ${n} samples the interval is the range seen, and covers a true median at most ${units.percent(coverage(n))} of the time`
+    : "95 % interval");

@@ -22,8 +22,9 @@ const ICONS = { clean: "✓", drift: "≠", unreachable: "⨯", error: "!", unkn
 const pill = (state, text, title) =>
   h("span", { class: `pill ${state}`, title }, h("span", { class: "icon", "aria-hidden": "true" }, ICONS[state] ?? ""), text);
 const statusPill = (host) => {
-  const why = host.audit?.problem ?? host.drifted.map((each) => each.detail ?? each.knob).join("; ");
-  return pill(host.status, STATUS_TITLES[host.status], why || null);
+  const why = host.audit?.problem ?? host.drifted.map((each) => each.detail || driftWords(each)).join("; ");
+  const title = host.rolled_back_at_s ? `rolled back ${stamp(host.rolled_back_at_s)}, not looked at since` : why;
+  return pill(host.status, host.rolled_back_at_s ? "rolled back" : STATUS_TITLES[host.status], title || null);
 };
 const measuredPill = (host) =>
   host.measured === "measured" ? null : pill(host.measured, MEASURED_TITLES[host.measured],
@@ -35,8 +36,38 @@ const plainTable = (label, header, rows, classes) =>
   h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
     h("table", { class: classes ?? "plain" },
       h("thead", {}, h("tr", {}, header.map((text) =>
-        h("th", { scope: "col", class: text?.number ? "number" : null }, text?.title ?? text)))),
+        h("th", { scope: "col", class: text.number ? "number" : null }, text.number ? text.title : text)))),
       h("tbody", {}, rows)));
+
+const when = (at) => h("time", { datetime: new Date(at * 1000).toISOString(), title: stamp(at) }, ago(at));
+/** A line to copy; a hosts' pattern is quoted for the shell. */
+const commandLine = (text) => {
+  const code = h("code", { tabindex: "0", role: "region", "aria-label": "Command" }, text);
+  const button = h("button", { type: "button", class: "copy", onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(code);
+      button.textContent = "Selected";
+    }
+    say(button.textContent);
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  } }, "Copy");
+  return h("div", { class: "command" }, code, button);
+};
+const PLAIN_NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+const PATTERN_LENGTH = 20;
+/** How Ansible is told of these hosts: a pattern, or a file of names where there are many. */
+const limitLine = (playbook, chosen) => {
+  const names = chosen.map((host) => host.name).filter((name) => PLAIN_NAME.test(name));
+  const odd = chosen.length - names.length;
+  const many = names.length > PATTERN_LENGTH;
+  return names.length ? h("div", { class: "limit" },
+    commandLine(`ansible-playbook ${playbook} -l ${many ? "@hosts.txt" : names.join(",")}`),
+    many && h("button", { type: "button", onclick: () => save("hosts.txt", "text/plain;charset=utf-8", `${names.join("\n")}\n`) }, `Save hosts.txt (${units.count(names.length)} names)`),
+    odd > 0 && h("p", { class: "small muted" }, `${things(odd, "name")} cannot stand in a pattern and ${odd === 1 ? "is" : "are"} left out.`)) : null;
+};
 
 const save = (name, type, text) => {
   const address = URL.createObjectURL(new Blob([text], { type }));
