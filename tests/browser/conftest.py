@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
 
 from analysis.fleet.files import Folders, Terms, write
+from tests.conftest import REPOSITORY
 from tests.support import fleet_samples as samples
 
 CHROMIUM = shutil.which("chromium")
+TODAY = samples.NOW + timedelta(minutes=3)
 AXE = Path(__file__).parent / "vendor/axe.min.js"
 
 
@@ -51,13 +53,15 @@ Open = Callable[..., Watched]
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """`open_page(file, address, **context)`: a watched page of a fresh, offline context."""
+    """`open_page(file, address, at, **context)`: a watched page of a fresh, offline context."""
     contexts: list[BrowserContext] = []
 
-    def open_(file: Path, address: str = "#/", **options: Any) -> Watched:
+    def open_(file: Path, address: str = "#/", at: datetime = TODAY, **options: Any) -> Watched:
         context = browser.new_context(**{"viewport": {"width": 1360, "height": 900}, "offline": True, **options})
         contexts.append(context)
         page = context.new_page()
+        # A reader of the day on which the samples' page was made; ages count from the reader's clock.
+        page.clock.set_fixed_time(at)
         watched = Watched(page)
 
         def on_request(request: Request) -> None:
@@ -101,10 +105,24 @@ def fleet_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return 1.35 if host == 6 and run > 6 else 1.0
 
     names = samples.build(folder / "results", 40, 12, change)
-    (folder / "reports" / names[0]).mkdir(parents=True)
-    (folder / "reports" / names[0] / "README.md").write_text("# The report\n")
+    report = folder / "reports" / names[0]
+    report.mkdir(parents=True)
+    example = REPOSITORY / "docs/examples/gpu-h200-phi-3-mini"
+    for name in ("README.md", "phases.svg", "imports.svg"):
+        shutil.copy(example / name, report)
+    without = json.loads((folder / f"results/{names[8]}/20260320T115200Z.json").read_text())
+    without["host"]["systemd"] = False
+    (folder / f"results/{names[8]}/20260320T115200Z.json").write_text(json.dumps(without))
     inventory = {name: [f"rack-{index // 10}"] for index, name in enumerate(names)} | {"gpu-new": []}
     return page_of(folder, inventory, {**dict.fromkeys(names, "clean"), names[1]: "drift", names[2]: "unreachable"})
+
+
+@pytest.fixture(scope="session")
+def many_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More like hosts than are drawn one by one, one of them slow."""
+    folder = tmp_path_factory.mktemp("many")
+    names = samples.build(folder / "results", 125, 1, lambda host, run, document: 1.5 if host == 4 else 1.0)
+    return page_of(folder, {name: [] for name in names}, dict.fromkeys(names, "clean"))
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,11 @@ const audited = (host) => host.audit?.at_s ?? null;
 
 const COLUMNS = [
   { id: "host", title: "Host", kind: "text", width: 140, group: "State", value: (host) => host.name, cell: hostLink },
-  { id: "status", title: "Status", kind: "text", width: 138, group: "State", value: (host) => (host.rolled_back_at_s ? "rolled back" : STATUS_TITLES[host.status]), cell: statusPill },
-  { id: "drift", title: "Drift", kind: "text", width: 236, group: "State", value: (host) => host.drift || null,
+  { id: "status", title: "Status", kind: "text", width: 146, group: "State", value: (host) => (host.rolled_back_at_s ? "rolled back" : STATUS_TITLES[host.status]), cell: statusPill },
+  { id: "drift", title: "Drift", kind: "text", width: 232, group: "State", value: (host) => host.drift || null,
     cell: (host) => (host.drift ? h("span", { class: "drift-words", title: host.drift }, host.drift) : null) },
   { id: "measured", title: "Measured", kind: "text", width: 130, group: "State", value: (host) => MEASURED_TITLES[host.measured], cell: (host) => measuredPill(host) ?? MEASURED_TITLES.measured },
-  factColumn("model", 118),
+  factColumn("model", 116),
   factColumn("gpu", 190),
   figureColumn("cold_token", "cold_time_to_first_token_s", 92),
   figureColumn("warm_token", "warm_time_to_first_token_s", 100),
@@ -40,7 +40,7 @@ const COLUMNS = [
   ...data.remedies.map((name) => numberColumn(`save_${name}`, `Saved by ${titleIn(REMEDY_TITLES, name)}`, 118, "First token", TIME_SCALES,
     (host) => host.firstToken?.saves?.[name] ?? null, units.seconds)),
   { id: "limit", title: "Limited by", kind: "text", width: 130, group: "First token", value: (host) => host.firstToken?.limit ?? null },
-  numberColumn("idle_pools", "Idle pools", 92, "State", SIZE_SCALES, (host) => host.latest?.idle ?? null, units.size),
+  numberColumn("idle_pools", "Idle pools", 90, "State", SIZE_SCALES, (host) => host.latest?.idle ?? null, units.size),
   { id: "trend", title: "Cold history", kind: "number", width: 106, scales: SHARE_SCALES, group: "Times",
     value: (host) => {
       const values = host.runs.map((run) => run.value("cold_time_to_first_token_s")).filter((value) => value !== null);

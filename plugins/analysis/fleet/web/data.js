@@ -111,6 +111,7 @@ const hosts = data.hosts.map((row, index) => {
 const byName = new Map(hosts.map((host) => [host.name, host]));
 for (const outlier of data.outliers) hosts[outlier.host].outlier = outlier;
 for (const change of data.changes) hosts[change.host].changes.push(change);
+const causeWords = (cause) => (cause.fact === null ? "no known fact differs" : `${factTitle(cause.fact)} ${cause.here ?? "absent"}`);
 for (const cause of data.causes) for (const index of cause.hosts) hosts[index].cause = cause;
 
 /** Newest runs by what they have to share to be alike. */

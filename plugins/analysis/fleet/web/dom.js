@@ -41,8 +41,10 @@ const plainTable = (label, header, rows, classes) =>
 
 const when = (at) => h("time", { datetime: new Date(at * 1000).toISOString(), title: stamp(at) }, ago(at));
 /** A line to copy; a hosts' pattern is quoted for the shell. */
+let commands = 0;
 const commandLine = (text) => {
-  const code = h("code", { tabindex: "0", role: "region", "aria-label": "Command" }, text);
+  commands += 1;
+  const code = h("code", { tabindex: "0", role: "region", "aria-label": `Command ${commands}` }, text);
   const button = h("button", { type: "button", class: "copy", onclick: async () => {
     try {
       await navigator.clipboard.writeText(text);

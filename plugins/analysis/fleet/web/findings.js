@@ -9,7 +9,6 @@ const hostNames = (chosen, limit, address) => [
 const isSlower = (metric, share) => share * METRICS[metric].slower > 0;
 const factFilter = (fact, here) => (columnOf(fact) ? { [fact]: here === null ? "none" : `=${here}` } : null);
 
-const causeWords = (cause) => (cause.fact === null ? "no known fact differs" : `${factTitle(cause.fact)} ${cause.here ?? "absent"}`);
 const causeEnds = (cause) => {
   if (cause.low === null) return "";
   return ` [${signedPercent(cause.low - 1)}, ${signedPercent(cause.high - 1)}]${cause.is_interval ? "" : ", range seen"}`;
@@ -27,11 +26,11 @@ const causeTable = (found, whole) => (found.length ? plainTable("Likely causes",
           cause.also.length ? `; always with ${cause.also.map(factTitle).join(", ")}` : ""),
         h("details", { class: "members" }, h("summary", {}, members.length === 1 ? "The host" : `The ${units.count(members.length)} hosts`),
           h("p", { class: "small" }, hostNames(members, whole ? 60 : 12, address)))),
-      h("td", { class: "number" }, link(address, h("span", { class: "unseen" }, "Show "), units.count(members.length), h("span", { class: "unseen" }, " hosts"))),
+      h("td", { class: "number" }, h("a", { href: address, "aria-label": `Show ${things(members.length, "host")}` }, units.count(members.length))),
       h("td", {}, h("span", { class: "delta worse" }, `${METRICS[cause.metric].title} ${signedPercent(cause.metric === "disk_bytes_per_s" ? 1 / cause.ratio - 1 : cause.ratio - 1)}`),
         h("span", { class: "muted" }, causeEnds(cause))),
       h("td", { class: "number" }, cause.lost_s > 0 ? units.seconds(cause.lost_s) : "–"),
-      h("td", {}, cause.since_s === null ? h("span", { class: "muted" }, "all stored runs") : h("span", { title: stamp(cause.since_s) }, day(cause.since_s))));
+      h("td", {}, cause.since_s === null ? h("span", { class: "muted" }, "before all runs") : h("span", { title: stamp(cause.since_s) }, day(cause.since_s))));
   }), "plain causes") : h("p", { class: "nothing" }, hosts.length < 5
   ? "Slow hosts are looked for among five or more like hosts, and in six or more runs of one host." : "No host is slower than its like, or than before."));
 const causesView = () => ({

@@ -6,12 +6,12 @@ const groupsOf = (host, grouping) => {
   return [grouping ? host.latest.environment[grouping] ?? "unknown" : ""];
 };
 const BARS = 40;
-const firstTokenRows = (members, longest) => {
+const firstTokenRows = (members, longest, title) => {
   const row = (host) => h("tr", {}, h("th", { scope: "row" }, hostLink(host), host.recorded && h("div", { class: "small muted" }, "start recorded")),
     h("td", { class: "bar-cell" }, remedyBar(host.firstToken, longest)),
     h("td", { class: "number" }, units.seconds(host.firstToken.now)), h("td", { class: "number" }, units.seconds(host.firstToken.bound)),
     h("td", { class: "number strong" }, units.seconds(host.firstToken.saving)));
-  const table = plainTable("First token by host", ["Host", "Cold start: lower bound, then what could be saved", { title: "Now", number: true }, { title: "Lower bound", number: true }, { title: "Could save", number: true }],
+  const table = plainTable(title, ["Host", "Cold start: lower bound, then what could be saved", { title: "Now", number: true }, { title: "Lower bound", number: true }, { title: "Could save", number: true }],
     members.slice(0, BARS).map(row), "plain remedies");
   const more = members.length > BARS && h("button", { type: "button", onclick: () => { table.querySelector("tbody").append(...members.slice(BARS).map(row)); more.remove(); } }, `Show all ${things(members.length, "host")}`);
   return [table, more];
@@ -45,7 +45,7 @@ const firstTokenView = (parameters) => {
         const gain = chosen(members);
         return h("section", { class: "card" }, h("h2", {}, grouping ? `${name} · ` : "", things(gain.length, "host"), gain.length ? ` could save ${units.seconds(median(gain.map((host) => host.firstToken.saving)))} a start (median)` : " with nothing left to save"),
           gain.length > 0 && limitLine("first_token.yml", gain),
-          firstTokenRows(members, longest));
+          firstTokenRows(members, longest, `First token by host${grouping ? `: ${name}` : ""}`));
       }),
       problems.size > 0 && card("Not known", null, h("ul", { class: "bare" }, [...problems].map(([why, members]) =>
         h("li", {}, `${things(members.length, "host")}: ${why} `, h("span", { class: "muted" }, "("), hostNames(members, 4), h("span", { class: "muted" }, ")")))))),

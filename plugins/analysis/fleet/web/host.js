@@ -5,13 +5,22 @@ const largestPhase = (a, b, kind) => {
   const steps = b.phasesOf(kind).filter(([name]) => before.has(name)).map(([name, label, seconds]) => [label, seconds - before.get(name)]);
   return steps.sort((one, other) => Math.abs(other[1]) - Math.abs(one[1]))[0] ?? null;
 };
+/** The same against the median of hosts like it. */
+const largestPart = (host, kind) => {
+  const peers = likes(host.latest, host);
+  const steps = host.latest.phasesOf(kind).map(([name, label, seconds]) => {
+    const usual = median(peers.map((run) => run.phasesOf(kind).find((each) => each[0] === name)?.[2]).filter((each) => each !== undefined));
+    return [label, usual === null ? 0 : seconds - usual];
+  });
+  return steps.sort((one, other) => Math.abs(other[1]) - Math.abs(one[1]))[0] ?? null;
+};
 const speedWords = (host) => {
   const cause = host.cause ? ` ${host.cause.fact === null ? "No known fact differs" : `${causeWords(host.cause)} differs${host.cause.usual === null ? "" : `; usual is ${host.cause.usual}`}`}.` : "";
   if (host.outlier) {
-    const [metric, here, middle, number, share] = host.outlier.odd[0];
-    const [kind, label, seconds, usual] = host.outlier.phase ?? [];
-    const part = label && isTime(metric) && Math.abs(here - middle) > 0
-      ? ` ${label} makes ${units.seconds(Math.abs(seconds - usual))} of the ${units.seconds(Math.abs(here - middle))}${kind === "cold" ? "" : " (warm)"}.` : "";
+    const [metric, here, middle, number, share] = host.outlier.odd.find((each) => each[0] === data.times[0]) ?? host.outlier.odd[0];
+    const phase = isTime(metric) ? largestPart(host, metric.startsWith("warm") ? "warm" : "cold") : null;
+    const part = phase && Math.sign(phase[1]) === Math.sign(here - middle)
+      ? ` ${phase[0]} makes ${units.seconds(Math.abs(phase[1]))} of the ${units.seconds(Math.abs(here - middle))}.` : "";
     return `${METRICS[metric].title} ${units.percent(Math.abs(share))} ${metric === "disk_bytes_per_s" ? (share < 0 ? "lower" : "higher") : share > 0 ? "slower" : "faster"} than ${things(number - 1, "host")} like it.${part}${cause}`;
   }
   const [change] = host.changes;
@@ -55,7 +64,7 @@ const firstTokenCard = (run) => {
   if (found.problem) return card("First token", null, h("p", { class: "nothing" }, `How soon it could come cannot be said: ${found.problem}.`));
   return card("First token", found.saving > 0 ? `Could come ${units.seconds(found.saving)} sooner, limited by ${found.limit ?? "what is not known"}.` : "About as soon as this host allows.",
     h("div", { class: "phases" }, remedyBar(found, found.now)), remedyLegend([found]),
-    plainTable("First token", ["", { title: "Seconds", number: true }], [["Now, cold", found.now], ["Lower bound", found.bound],
+    plainTable("First token", ["Part", { title: "Seconds", number: true }], [["Now, cold", found.now], ["Lower bound", found.bound],
       ...data.remedies.map((name) => [`${titleIn(REMEDY_TITLES, name)} would save`, found.saves[name]])].map(([words, seconds]) =>
       h("tr", {}, h("th", { scope: "row" }, words), h("td", { class: "number" }, seconds === null || seconds === undefined ? "unknown" : units.seconds(seconds))))),
     found.saving > 0 && limitLine("first_token.yml", [run.host]));

@@ -44,11 +44,13 @@ const tableView = (parameters) => {
     return row;
   };
   /** Rows that stay are not touched, so that the one with the focus keeps it. */
-  const settleRows = (wanted) => {
+  const settleRows = (wanted, top) => {
     const keep = new Set(wanted);
     const focused = document.activeElement;
     for (const row of [...body.children]) if (!keep.has(row)) row.remove();
     wanted.forEach((row, i) => { if (body.children[i] !== row) body.insertBefore(row, body.children[i] ?? null); });
+    // Between the two the table was shorter, and may have been scrolled back for it.
+    if (scroller.scrollTop !== top) scroller.scrollTop = top;
     if (focused && focused !== document.activeElement && table.isConnected && document.activeElement === document.body) {
       (focused.isConnected ? focused : scroller).focus({ preventScroll: true });
     }
@@ -56,15 +58,16 @@ const tableView = (parameters) => {
   const empty = h("tr", {}, h("td", { class: "nothing" }, "No host matches. Take a filter away, or clear the search."));
   let drawn = "";
   const draw = (all) => {
-    const first = all ? 0 : Math.max(0, Math.floor(scroller.scrollTop / rowHeight) - 10);
-    const last = all ? rows.length : Math.min(rows.length, Math.ceil((scroller.scrollTop + (scroller.clientHeight || 900)) / rowHeight) + 10);
+    const top = scroller.scrollTop;
+    const first = all ? 0 : Math.max(0, Math.floor(top / rowHeight) - 10);
+    const last = all ? rows.length : Math.min(rows.length, Math.ceil((top + (scroller.clientHeight || 900)) / rowHeight) + 10);
     const key = `${first} ${last}`;
     if (key === drawn) return;
     drawn = key;
     stretch(above, first * rowHeight);
     stretch(below, (rows.length - last) * rowHeight);
     empty.firstChild.setAttribute("colspan", state.columns.length + 1);
-    settleRows(rows.length ? [above, ...rows.slice(first, last).map((host, i) => rowOf(host, first + i)), below] : [empty]);
+    settleRows(rows.length ? [above, ...rows.slice(first, last).map((host, i) => rowOf(host, first + i)), below].filter((row) => !row.hidden) : [empty], top);
   };
   const drawHead = () => {
     const shown = columns();
