@@ -47,8 +47,9 @@ def parse_tmpfiles(path: str, text: str) -> list[Line]:
     lines = []
     for number, text_line in enumerate(text.splitlines(), 1):
         fields = text_line.split(None, 6)
-        if len(fields) == 7 and fields[0].rstrip("+!-=~^$") == "w" and fields[1].startswith(_KERNEL_FILES):
-            lines.append(Line(fields[1], fields[6].strip(), path, number))
+        target = fields[1].strip("\"'") if len(fields) == 7 else ""
+        if target.startswith(_KERNEL_FILES) and fields[0].rstrip("+!-=~^$") == "w":
+            lines.append(Line(target, fields[6].strip(), path, number))
     return lines
 
 

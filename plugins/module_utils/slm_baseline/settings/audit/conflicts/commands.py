@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from .conflict import Conflict, Scanner, sysctl_path, sysctl_value
-from .declared import mount_path, mount_value, read_sysctl, sysctl_files
+from .declared import cmdline_values, mount_path, mount_value, read_sysctl, sysctl_files
 from .shell import MARK, Command, Word, parse_shell
 
 _SHELLS = frozenset(("sh", "bash", "dash", "ksh", "zsh", "ash", "busybox"))
@@ -144,7 +144,9 @@ class Reader:
         match = _EXPANSION.search(text)
         if not match:
             return [text.replace(MARK, "*")]
-        values = self._variables.get(match[1], ["*"])
+        # What a command prints is not known, but `ls /sys/…/node*/…` prints names of kernel files.
+        values = _KERNEL_FILE.findall(match[1]) if match[1][:1] == "(" else self._variables.get(match[1], [])
+        values = values or ["*"]
         return [f"{text[: match.start()]}{value}{text[match.end() :]}" for value in values]
 
     def _without_assignments(self, words: Sequence[Word]) -> list[Word]:
@@ -217,9 +219,17 @@ class Reader:
         literal = form.literal and all(word.literal for word in words) and "%" not in text and "\\" not in text
         return Word(text, literal)
 
+    def _configured(self, path: str, value: Word | None, line: int) -> Iterator[Conflict]:
+        """`echo "vm.nr_hugepages=64" >> /etc/sysctl.conf`: what a file of sysctl.d will say once the script has run."""
+        for text in self.resolved(value) if value is not None and path.startswith("/etc/sysctl") else ():
+            key, equals, count = text.partition("=")
+            for knob in self._scanner.matching(sysctl_path(key.strip())) if equals else ():
+                yield self._conflict(knob, sysctl_value(count) if "*" not in count else None, False, line)
+
     def _file(self, target: str, literal: bool, value: Word | None, plain: bool, line: int) -> Iterator[Conflict]:
         """What writing a value to this file means."""
         path = self._absolute(target)
+        yield from self._configured(path, value, line)
         texts = self.resolved(value) if value is not None else []
         told = texts[0].strip() if len(texts) == 1 and "*" not in texts[0] else None
         knows = literal and value is not None and value.literal and told is not None
@@ -242,6 +252,15 @@ class Reader:
             if not word.text.startswith("-"):
                 for target in self.resolved(word):
                     yield from self._file(target, word.literal, said, command.plain, command.line)
+
+    def read_boot_arguments(self, command: Command) -> Iterator[Conflict]:
+        """`grubby --args=…`, `rpm-ostree kargs --append=…`: what the next kernel is told."""
+        for word in command.words[1:]:
+            for text in self.resolved(word):
+                option, _, value = text.partition("=")
+                if option in ("--args", "--append", "--append-if-missing"):
+                    for knob, one in cmdline_values(self._scanner, value).items():
+                        yield self._conflict(knob, one, False, command.line)
 
     def read_copy(self, command: Command) -> Iterator[Conflict]:
         """`dd of=FILE`, `cp FROM TO`: what they write is not told."""
@@ -319,7 +338,7 @@ class Reader:
             reader = Reader(self._scanner, place, self._depth + 1)
             reader._variables = self._variables
             # What the outer shell, or systemd, has not put in yet is put in by the inner one.
-            text = _EXPANSION.sub(lambda match: f"${{{match[1]}}}" if match[1] else "${?}", word.text)
+            text = _EXPANSION.sub(lambda match: f"${{{match[1]}}}" if match[1].isidentifier() else "${?}", word.text)
             for conflict in reader.shell(text, command.line):
                 yield replace(conflict, line=command.line)
             self._place.called += [one for one in place.called if one not in self._place.called]
@@ -366,6 +385,8 @@ class Reader:
 _Handler = Callable[[Reader, Command], Iterator[Conflict]]
 _HANDLERS: dict[str, _Handler] = {
     "tee": Reader.read_tee,
+    "grubby": Reader.read_boot_arguments,
+    "rpm-ostree": Reader.read_boot_arguments,
     "dd": Reader.read_copy,
     "cp": Reader.read_copy,
     "sysctl": Reader.read_sysctl,

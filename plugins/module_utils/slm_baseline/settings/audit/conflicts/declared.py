@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ....host.errors import SettingError
 from ....host.sizes import is_number
 from ...boot.mount_units import our_units, parse_unit
-from ...boot.tmpfiles import is_ours, tmpfiles_lines
+from ...boot.tmpfiles import Line, is_ours, tmpfiles_lines
 from ...kernel.hugetlb import parse_pool_name, pool_name
 from ...kernel.hugetlbfs import MountSpec, parse_options
 from ...kinds.registry import KINDS, boot_values
@@ -30,8 +30,20 @@ def tmpfiles(scanner: Scanner) -> Iterator[Conflict]:
     ours = [path for kind in KINDS for path in kind().places(())[0]]
     for line in tmpfiles_lines(scanner.host):
         knob = scanner.knob(line.target)
-        if knob and line.path not in ours:
+        if knob and line.path not in ours and not _is_duplicate(scanner, line):
             yield Conflict(line.path, line.number, knob, line.value, "tmpfiles.d")
+
+
+def _is_duplicate(scanner: Scanner, line: Line) -> bool:
+    """Whether a line counts at a boot alone (`w!`), where ours for the same path comes first, so that it is ignored.
+
+    Any other line of theirs counts whenever a package runs systemd-tmpfiles.
+    """
+    (written,) = scanner.text(line.path).splitlines()[line.number - 1 : line.number] or [""]
+    ours = [kind().places(())[0] for kind in KINDS if kind.knob_of(line.target, scanner.default_page_bytes)]
+    names = [os.path.basename(path) for paths in ours for path in paths]
+    is_for_boot_alone = "!" in written.split(None, 1)[0] and "+" not in written.split(None, 1)[0]
+    return is_for_boot_alone and not line.spelled and any(name < os.path.basename(line.path) for name in names)
 
 
 def sysctl_files(scanner: Scanner, folders: tuple[str, ...] = SYSCTL_FOLDERS) -> list[str]:

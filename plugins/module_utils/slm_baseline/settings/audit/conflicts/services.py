@@ -63,7 +63,7 @@ def _merged(scanner: Scanner, units: UnitFiles, name: str) -> _Service | None:
                 commands.append((path, number, value)) if value else commands.clear()
             elif key in _PULLS:
                 service.pulls += [unit for unit in value.split() if unit.endswith(".service")]
-            elif key.startswith(("Condition", "Assert")):
+            elif key.startswith(("Condition", "Assert", "ExecCondition")):
                 service.conditions.append((key, value))
     return service
 

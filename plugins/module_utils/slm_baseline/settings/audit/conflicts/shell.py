@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 MARK = "\x00"
-"""Stands around the name of a variable in a word's text; twice without a name for any other expansion."""
+"""Stands around what a word's text has in place of an expansion: a variable's name, the text of a command in brackets,
+or nothing for any other."""
 
 _OPERATORS = (
     ";;&", "&>>", "<<<", "<<-", ";;", ";&", "&&", "||", "|&", "&>", "<<", ">>", ">|", ">&", "<&", "<>",
@@ -348,7 +349,8 @@ class _Lexer:
                 self._at += 1
                 return True
             self._at += 2
-        parts.append(MARK + MARK)
+        text = self._text[start : self._at].strip("`$")
+        parts.append(f"{MARK}({text.replace(MARK, '')}){MARK}" if len(text) > 1 else MARK + MARK)
         return False
 
     def _skip_balanced(self, opening: str, closing: str, at: int) -> None:
