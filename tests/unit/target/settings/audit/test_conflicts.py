@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.audit.conflicts.find import find_conflicts
+from ansible.module_utils.slm_baseline.settings.audit.conflicts.shell import parse_shell
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN
 from ansible.module_utils.slm_baseline.settings.kinds.registry import boot_values, knob_of, persisted_values
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP_DROPIN
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.fakes import put
@@ -227,7 +228,7 @@ def test_a_unit_that_only_reads_a_knob_does_not_compete(fake_host: Host) -> None
 
 def enable(host: Host, name: str, wants: str = "multi-user.target.wants", unit: str | None = None) -> None:
     link = host.path(f"/etc/systemd/system/{wants}/{name}")
-    link.parent.mkdir(exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
     os.symlink(f"/usr/lib/systemd/system/{unit or name}", link)
 
 
@@ -365,10 +366,59 @@ def test_a_competitor_reads_as_a_sentence(fake_host: Host) -> None:
     assert writer.as_dict()["detail"] == str(writer)
 
 
-@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+PIECES = st.sampled_from(
+    [
+        *("if", "then", "fi", "case", "in", "esac", "for", "do", "done", "{", "}", "(", ")", "$(", "`", "'", '"', "\\"),
+        *(";", ";;", "&&", "|", ">", ">>", "<<EOF", "<<<", "EOF", "\n", " ", "#", "$x", "${x", "x=", "echo", "tee"),
+        *("sysctl -w vm.nr_hugepages=", "sysctl -p", "mount -t hugetlbfs x /mnt/huge", "sh -c", "%", "*", "[", "{a,b}"),
+        *(
+            "[vm]",
+            "transparent_hugepages=",
+            "include=",
+            "[variables]",
+            "${f:virt_check:",
+            "[main]",
+            "drop=",
+            "hugepages=7",
+        ),
+        *(f"{THP}/enabled", POOL, "GRUB_CMDLINE_LINUX=", "linux /x ", "options ", 'RUN+="', "ExecStart=", "- "),
+    ]
+)
+PLACES = (
+    "/etc/sysctl.d/9.conf",
+    "/etc/fstab",
+    "/etc/rc.local",
+    "/proc/cmdline",
+    "/etc/tmpfiles.d/a.conf",
+    "/etc/crontab",
+    "/etc/anacrontab",
+    "/etc/default/grub",
+    "/boot/grub/grub.cfg",
+    "/boot/loader/entries/x.conf",
+    "/usr/lib/bootc/kargs.d/x.toml",
+    "/etc/cloud/cloud.cfg",
+    "/etc/udev/rules.d/x.rules",
+    "/usr/lib/systemd/system/x.service",
+    "/etc/tuned/tuned-main.conf",
+    "/etc/tuned/recommend.conf",
+)
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.lists(PIECES).map("".join))
+@settings(max_examples=200)
 def test_no_text_in_any_file_is_too_odd(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("odd")
-    for path in ("/etc/sysctl.d/9.conf", "/etc/fstab", "/etc/rc.local", "/proc/cmdline", "/etc/tmpfiles.d/a.conf"):
-        put(root, path, text)
-    tuned(Host(root), "p", {"p": text})
-    find_conflicts(Host(root), WANTED, MIB2)
+    for path in PLACES:
+        put(root, path, text, 0o755)
+    enable(Host(root), "x.service")
+    for active in ("p", ""):
+        tuned(Host(root), active, {"p": text, "balanced": text})
+        for conflict in find_conflicts(Host(root), WANTED, MIB2):
+            assert conflict.line >= 1
+            assert conflict.value is not None or not conflict.certain
+
+
+@given(st.lists(PIECES).map("".join))
+def test_any_shell_text_is_read_to_its_end(text: str) -> None:
+    lines = [command.line for command in parse_shell(text)]
+    assert all(1 <= line <= text.count("\n") + 1 for line in lines)

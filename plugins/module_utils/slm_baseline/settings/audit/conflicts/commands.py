@@ -52,6 +52,8 @@ _KERNEL_FILE = re.compile(r"/(?:sys|proc/sys)/[\w/.*+-]+", re.ASCII)
 _WRITING = re.compile(r"write|[\"'][wa]b?\+?[\"']|>")
 _MOST_WORDS = 16
 _DEEPEST = 3
+_LONGEST_WORD = 4096
+"""Characters of a path, as the kernel counts them; `x=$x$x` would grow without end."""
 
 _TOOLS: dict[str, tuple[str, ...]] = {
     "hugeadm": ("hugepages.", "hugepages_overcommit.", "thp."),
@@ -138,7 +140,7 @@ class Reader:
             texts = [one for text in texts for one in self._expanded(text)][:_MOST_WORDS]
         if not word.literal:
             texts = [one for text in texts for one in _braces(text)][:_MOST_WORDS]
-        return texts
+        return [text[:_LONGEST_WORD] for text in texts]
 
     def _expanded(self, text: str) -> list[str]:
         match = _EXPANSION.search(text)
