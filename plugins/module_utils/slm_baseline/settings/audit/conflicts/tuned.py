@@ -61,7 +61,7 @@ class _Loading:
 
 def tuned(scanner: Scanner) -> Iterator[Conflict]:
     """What an active TuneD sets."""
-    profiles = _Profiles(scanner)
+    profiles = Profiles(scanner)
     names, sure = profiles.active()
     if names and not profiles.load(names, sure):
         return
@@ -76,7 +76,9 @@ def tuned(scanner: Scanner) -> Iterator[Conflict]:
     yield from found
 
 
-class _Profiles:
+class Profiles:
+    """The profiles of one host, loaded and merged."""
+
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
         self._main = {key: setting.value for key, setting in self._sections(_MAIN, headless=True).get("", {}).items()}
