@@ -69,6 +69,11 @@ changes:
   type: list
   elements: dict
   sample: [{knob: hugepages.2M, before: "0", after: "1024"}]
+dropped:
+  description: Those of C(changes) that restore what an earlier run set and this one does not ask for.
+  returned: success
+  type: list
+  elements: dict
 undone:
   description: Changes of an interrupted sweep that were undone first; the same form as C(changes).
   returned: success, not in check mode

@@ -39,6 +39,11 @@ changes:
   type: list
   elements: dict
   sample: [{knob: hugetlbfs./mnt/huge, before: not mounted, after: "pagesize=2M,mode=0770,uid=0,gid=0"}]
+dropped:
+  description: Those of C(changes) that restore what an earlier run set and this one does not ask for.
+  returned: success
+  type: list
+  elements: dict
 undone:
   description: Changes of an interrupted sweep that were undone first; the same form as C(changes).
   returned: success, not in check mode

@@ -106,6 +106,12 @@ pending:
   description: Whether a setter would change anything, or finish what a run that was cut short began, or a row drifts.
   returned: always, null unless preflight is asked for
   type: bool
+dropped:
+  description: What an earlier run set and this one does not ask for, so that the setters will restore it.
+  returned: always, empty unless preflight is asked for
+  type: list
+  elements: dict
+  sample: [{knob: hugepages.2M, before: "1024", after: "0"}]
 competitors:
   description: Other writers that want another value (C(path), C(line), C(knob), C(value), C(kind), C(detail)).
   returned: always
@@ -163,6 +169,16 @@ def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, conflicts: Seq
     return preflight(host, guarded(wanted, guard), conflicts)
 
 
+def _announce_dropped(module: AnsibleModule, host: Host, wanted: Wanted) -> list[dict[str, str]]:
+    """Say what an earlier run set and this one does not ask for, before a setter restores it; JSON-ready."""
+    from ansible.module_utils.slm_baseline.settings.apply.preflight import find_dropped
+    from ansible.module_utils.slm_baseline.settings.state.changes import described, tell_restored
+
+    dropped = find_dropped(host, wanted)
+    warn(module, tell_restored(dropped, "will be"))
+    return described(dropped)
+
+
 def main() -> None:
     module = AnsibleModule(
         {
@@ -190,10 +206,12 @@ def main() -> None:
         """Imports late what only some uses need: a host compiles all that is imported, at every task."""
         given, host = module.params, NotingHost(host.root)
         wanted, pending = parse_wanted(host, given), None
+        dropped: list[dict[str, str]] = []
         conflicts, tolerate = conflicts_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
             pending = _preflight(host, given, wanted, [] if tolerate else conflicts)
+            dropped = _announce_dropped(module, host, wanted) if pending else []
         judged = judge(host, wanted, conflicts, tolerate)
         if pending is False:
             # What no setter would change is still for the play to tell.
@@ -211,6 +229,7 @@ def main() -> None:
             "changed": False,
             "desired": values_of(wanted),
             "pending": pending,
+            "dropped": dropped,
             **judged,
             "unreadable": host.unreadable,
         }

@@ -22,7 +22,9 @@ options:
     choices: [present, restored]
     default: present
   force:
-    description: Whether C(restored) also puts the snapshot's values over what others changed since.
+    description: >-
+      Whether C(restored) also puts the snapshot's values over what others changed since. After a rollback it restores
+      what that one left, and nothing else.
     type: bool
     default: false
   first_token:
@@ -82,6 +84,18 @@ archive:
   description: Where the snapshot of a complete restore was moved.
   returned: after a complete restore
   type: str
+attempts:
+  description: >-
+    Earlier rollbacks that did not come to an end: C(run_id), C(began_at), C(changes), C(left) and C(problems), the
+    latter as text.
+  returned: when state is restored
+  type: list
+  elements: dict
+note:
+  description: Why there is nothing to restore, where there is nothing.
+  returned: when state is restored
+  type: str
+  sample: "nothing to restore: this host has no snapshot, so nothing was ever set here"
 problems:
   description: What could not be restored, one error in parts each.
   returned: when a restore is incomplete
@@ -127,7 +141,8 @@ def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     dry_run, force = module.check_mode, module.params["force"]
     with contextlib.nullcontext() if dry_run else leased(module, host, last=True):
         removal = _remove_targets(host, force, dry_run) if module.params["first_token"] else Removal()
-        done = roll_back(host, dry_run=dry_run, force=force)
+        run_id = (module.params["run"] or {}).get("id", "")
+        done = roll_back(host, dry_run=dry_run, force=force, run_id=run_id, began_at=now())
     warn(module, removal.warning)
     warn(module, done.warning)
     if done.left:
@@ -163,6 +178,8 @@ def _answer(done: RollbackOutcome, removal: Removal) -> dict[str, Any]:
         "left": done.left,
         "archive": done.archive,
         "problems": [problem.as_dict() for problem in done.problems],
+        "attempts": list(done.attempts),
+        "note": done.note,
         "first_token": {"removed": removal.removed, "left": removal.left},
         "diff": {"before": removal.diff + text("before"), "after": text("after")},
     }

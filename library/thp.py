@@ -51,6 +51,11 @@ changes:
   type: list
   elements: dict
   sample: [{knob: thp.enabled, before: always, after: madvise}]
+dropped:
+  description: Those of C(changes) that restore what an earlier run set and this one does not ask for.
+  returned: success
+  type: list
+  elements: dict
 undone:
   description: Changes of an interrupted sweep that were undone first; the same form as C(changes).
   returned: success, not in check mode

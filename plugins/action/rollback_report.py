@@ -25,6 +25,8 @@ class ActionModule(ActionBase):
     The report of the last measurement, which lies beside that page, is written again, since it would go on to say
     "tuned". A host that had nothing to restore has no page; that it had nothing is shown.
 
+    A host whose restore is incomplete fails here, with its page written.
+
     An action rather than a copy: that would start Python on the control node twice for each host.
     """
 
@@ -40,20 +42,24 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         folder, host = Path(arguments["folder"]), str((task_vars or {})["inventory_hostname"])
         results, run_id, now = Path(arguments["results"]), str(arguments["run_id"]), datetime.now(UTC)
-        if not has_restored(arguments["restored"], arguments["first_token"]):
-            return {"changed": False, "msg": f"{host}: nothing to restore", "_ansible_verbose_always": True}
+        incomplete = arguments["restored"].get("status") == "incomplete"
+        if not incomplete and not has_restored(arguments["restored"], arguments["first_token"]):
+            said = str(arguments["restored"].get("note") or "nothing to restore")
+            return {"changed": False, "msg": f"{host}: {said}", "_ansible_verbose_always": True}
         text = rollback_page(arguments["restored"], host, run_id, arguments["first_token"])
         try:
             write_files(folder, {PAGE: text})
-            write_state(results, host, "restored", run_id, now)
-            _renew_report(results, folder, now)
+            if not incomplete:
+                write_state(results, host, "restored", run_id, now)
+                _renew_report(results, folder, now)
         except OSError as error:
             raise AnsibleActionFail(
-                f"the host is restored, but the rollback's page cannot be written to {folder}: "
+                f"the host is {'not wholly ' if incomplete else ''}restored, and the rollback's page cannot be written to {folder}: "
                 f"{error.strerror} ({error.filename}). "
                 "Next: make the folder writable, or name another one in report_reports_dir."
             ) from None
-        return {"changed": True, "page": str(folder / PAGE)}
+        why = {"failed": True, "msg": str(arguments["restored"].get("msg"))} if incomplete else {}
+        return {"changed": True, "page": str(folder / PAGE), **why}
 
 
 def _renew_report(results: Path, folder: Path, now: datetime) -> None:

@@ -479,6 +479,72 @@ def test_held_pages_make_the_rollback_incomplete_until_they_are_let_go(kernel: F
     assert run("memory_snapshot", state="restored", run=RUN)["status"] == "restored"
 
 
+def test_the_page_of_a_later_rollback_can_tell_of_the_incomplete_ones(kernel: FakeKernel, run: Run) -> None:
+    run("thp", enabled="always", run=RUN)
+    run("hugepages", pools=[{"size": "2M", "count": 8}], run=RUN)
+    kernel.used[MIB2, 0] = 2
+    first = run("memory_snapshot", state="restored", run=RUN)
+    assert "thp.enabled" in [change["knob"] for change in first["changes"]]
+    assert first["attempts"] == []
+    kernel.let_go(MIB2)
+    second = run("memory_snapshot", state="restored", run=RUN)
+    (attempt,) = second["attempts"]
+    assert (attempt["run_id"], attempt["changes"]) == ("run-1", first["changes"])
+    assert attempt["problems"][0].startswith("hugepages.2M: wanted 0 pages")
+
+
+def test_force_after_a_rollback_restores_what_that_one_left_and_nothing_else(kernel: FakeKernel, run: Run) -> None:
+    never = run("memory_snapshot", state="restored", run=RUN)
+    assert never["note"] == "nothing to restore: this host has no snapshot, so nothing was ever set here"
+    run("thp", enabled="always", defrag="never", run=RUN)
+    # Somebody else wants defrag otherwise by now, and after the rollback also enabled.
+    kernel.write_kernel(f"{THP}/defrag", "defer")
+    left = run("memory_snapshot", state="restored", run=RUN)["left"]
+    assert [entry["knob"] for entry in left] == ["thp.defrag"]
+    kernel.write_kernel(f"{THP}/enabled", "never")
+    plain = run("memory_snapshot", state="restored", run=RUN)
+    assert (plain["status"], plain["changed"]) == ("nothing", False)
+    assert "left what others had changed (thp.defrag). Next: -e rollback_force=true" in plain["note"]
+    for check in (True, False):
+        forced = run("memory_snapshot", check=check, state="restored", force=True, run=RUN)
+        assert [change["knob"] for change in forced["changes"]] == ["thp.defrag"]
+    values = {name: knob.value for name, knob in thp_knobs(kernel).items()}
+    assert (values["thp.defrag"], values["thp.enabled"]) == ("madvise", "never")
+    kernel.write_kernel(f"{THP}/defrag", "defer")
+    again = run("memory_snapshot", state="restored", force=True, run=RUN)
+    assert (again["status"], again["changed"]) == ("nothing", False)
+    assert "has restored all of" in again["note"]
+
+
+def test_what_is_no_longer_asked_for_is_announced_before_it_is_restored(
+    kernel: FakeKernel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    def note(module: object, warning: str) -> None:
+        told.append((warning, thp_knobs(kernel)["thp.defrag"].value))
+
+    monkeypatch.setattr("ansible.module_utils.basic.AnsibleModule.warn", note)
+    run("hugepages", pools=[{"size": "2M", "count": 8}], run=RUN)
+    run("thp", enabled="always", defrag="never", run=RUN)
+    assert told == []
+    looked = run("memory_info", preflight=True, thp={"enabled": "always"}, run=RUN)
+    dropped = [(one["knob"], one["before"], one["after"]) for one in looked["dropped"]]
+    assert dropped == [("thp.defrag", "never", "madvise"), ("hugepages.2M", "8", "0")]
+    assert told.pop() == (
+        "no longer asked for, will be restored to what the host had before: thp.defrag (never -> madvise), "
+        "hugepages.2M (8 -> 0). Next: ask for it again where it is to stay.",
+        "never",
+    )
+    for check, when in ((True, "will be"), (False, "are")):
+        done = run("thp", check=check, enabled="always", run=RUN)
+        assert [one["knob"] for one in done["dropped"]] == ["thp.defrag"]
+        assert "thp.defrag: madvise    (no longer asked for)\n" in done["diff"]["after"]
+        warning, value_then = told.pop()
+        assert (f"no longer asked for, {when} restored" in warning, value_then) == (True, "never")
+    assert run("thp", enabled="always", run=RUN)["dropped"] == told == []
+
+
 def test_memory_info_tells_all_and_judges(kernel: FakeKernel, run: Run) -> None:
     run("thp", enabled="always", run=RUN)
     put(kernel.root, "/etc/sysctl.d/9.conf", "vm.nr_hugepages=5\n")

@@ -40,6 +40,13 @@ def rollback_page(
             ("knob", "found", "before"),
         ),
     ]
+    problems = answer.get("problems") or ()
+    if problems:
+        parts.append(_listed("Not restored", [_sentence(problem) for problem in problems]))
+    if answer.get("note"):
+        parts.append(f"{md(str(answer['note']))}.")
+    for attempt in reversed(answer.get("attempts") or ()):
+        parts.append(_attempt(attempt))
     if left:
         parts.append("Set by hand what is not wanted; `-e rollback_force=true` restores the recorded values there too.")
     return "\n\n".join([*parts, ""])
@@ -48,3 +55,23 @@ def rollback_page(
 def _section(title: str, header: Sequence[str], rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Markdown:
     body = table(header, [[code(row.get(name)) for name in names] for row in rows]) if rows else Markdown("Nothing.")
     return Markdown(f"## {title}\n\n{body}")
+
+
+def _attempt(attempt: Mapping[str, Any]) -> Markdown:
+    """What an earlier rollback did that did not come to an end."""
+    about = f"Run {code(attempt.get('run_id'))}, begun {md(str(attempt.get('began_at')))}."
+    title = "Restored by an earlier, incomplete rollback"
+    done = _section(title, ("setting", "was", "is"), attempt.get("changes") or (), ("knob", "before", "after"))
+    return Markdown(f"{done}\n\n{about} " + "; ".join(md(str(problem)) for problem in attempt.get("problems") or ()))
+
+
+def _listed(title: str, items: Sequence[str]) -> Markdown:
+    return Markdown(f"## {title}\n\n" + "\n".join(f"- {md(item)}" for item in items))
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    """An error of a module in its five parts, as one sentence."""
+    wanted, found = problem.get("wanted"), problem.get("found")
+    return (
+        f"{problem.get('knob')}: wanted {wanted}; found {found}. {problem.get('why')} Next: {problem.get('next_step')}"
+    )

@@ -16,10 +16,10 @@ from .host.files import Host
 from .host.systemd import UNITS, reload_units
 from .module import leased, require_root, warn
 from .settings.apply.transaction import carry_out
-from .settings.kinds.registry import Wanted
+from .settings.kinds.registry import Wanted, values_of
 from .settings.rollback.restore import undo_sweep
 from .settings.rollback.snapshot import load, predict, recorded_of, refuse_unfinished_sweep
-from .settings.state.changes import Change, outcome
+from .settings.state.changes import Change, no_longer_wanted, outcome, tell_restored
 
 
 @contextlib.contextmanager
@@ -42,13 +42,18 @@ def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -
         changes = plan()
         if changes:
             predict(host, wanted, now(), "check")
-        return outcome(changes)
+        dropped = no_longer_wanted(changes, values_of(wanted))
+        warn(module, tell_restored(dropped, "will be"))
+        return outcome(changes, dropped)
     with leased_and_undone(module, host) as (run_id, undone):
         changes = plan()
+        dropped = no_longer_wanted(changes, values_of(wanted))
+        # As long as it can still be read before it is done.
+        warn(module, tell_restored(dropped, "are"))
         pending = carry_out(host, wanted, changes, now(), run_id)
         if pending:
             warn(module, f"every change took, but is not recorded as settled: {pending}")
         if any(change.name.startswith(UNITS) for change in changes):
             warn(module, reload_units(host))
-    told = outcome(changes, verified=True, undone=undone)
+    told = outcome(changes, dropped, verified=True, undone=undone)
     return {**told, "changed": bool(changes or undone)}

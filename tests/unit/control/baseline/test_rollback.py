@@ -38,3 +38,20 @@ def test_a_rollback_that_left_nothing_says_so() -> None:
     page = rollback_page({"status": "restored", "changes": [], "left": []}, "a", "r")
     assert page.count("Nothing.") == 2
     assert "rollback_force" not in page
+
+
+def test_an_incomplete_rollback_and_the_attempts_before_it_are_on_the_page() -> None:
+    problem = {"knob": "hugepages.2M", "wanted": "0 pages", "found": "2 pages", "why": "Held.", "next_step": "stop it."}
+    attempt = {
+        "run_id": "run-1",
+        "began_at": "2026-01-01T00:00:00Z",
+        "changes": [{"knob": "thp.enabled", "before": "always", "after": "madvise"}],
+        "left": [],
+        "problems": ["hugepages.2M: held"],
+    }
+    answer = {"status": "incomplete", "changes": [], "left": [], "problems": [problem], "attempts": [attempt]}
+    page = rollback_page(answer, "a", "run-2")
+    assert "Run `run-2`: incomplete." in page
+    assert "hugepages.2M: wanted 0 pages; found 2 pages. Held. Next: stop it." in page
+    assert page.index("## Restored by an earlier, incomplete rollback") < page.index("`thp.enabled`")
+    assert "Run `run-1`, begun 2026-01-01T00:00:00Z. hugepages.2M: held" in page

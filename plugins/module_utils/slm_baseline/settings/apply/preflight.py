@@ -14,6 +14,7 @@ from ..kinds.memory_guard import Guard
 from ..kinds.pools import Pools
 from ..kinds.registry import Wanted, values_of
 from ..rollback.snapshot import load, recorded_of
+from ..state.changes import Change, no_longer_wanted
 
 
 def guarded(wanted: Wanted, guard: Guard) -> list[Kind]:
@@ -54,3 +55,10 @@ def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict]) -> bool
     is_open = prior is not None and bool(prior.ours.pending)
     is_due = any(kind.plan(host, recorded_of(prior, kind.key)) for kind in wanted)
     return is_due or is_open or host.exists(SWEEP_PRIOR)
+
+
+def find_dropped(host: Host, wanted: Wanted) -> list[Change]:
+    """What the setters will give its prior value back, since an earlier run set it and this one does not ask for it."""
+    prior = load(host)
+    changes = [change for kind in wanted for change in kind.plan(host, recorded_of(prior, kind.key))]
+    return no_longer_wanted(changes, values_of(wanted))

@@ -201,7 +201,8 @@ class Pools:
                 continue
             pools = [pool]
             goal = spread_goal(pool_spread(host, pool.size_bytes), prior[str(pool.size_bytes)].nodes)
-            if pool.node is None and goal is not None:
+            # Of one node alone nobody spoke: the pool as a whole is the same pages.
+            if pool.node is None and goal is not None and len(goal) > 1:
                 pools = [PoolSpec(pool.size_bytes, pages, node) for node, pages in goal.items()]
             for one in pools:
                 if not kept & {(one.size_bytes, None), (one.size_bytes, one.node)}:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +38,7 @@ _KEYS_OF_VERSION_1 = {"thp": "knobs", "pools": "pools", "mounts": "mounts"}
 class Snapshot:
     """Prior state: what each kind recorded, by kind and by key, files (None: absent), folders that did not exist.
 
-    `ours` is what our changes moved since.
+    `ours` is what our changes moved since, `attempts` the rollbacks that did not come to an end.
     """
 
     taken_at: str
@@ -47,6 +47,7 @@ class Snapshot:
     files: Mapping[str, FileState | None] = field(default_factory=dict)
     missing_folders: list[str] = field(default_factory=list)
     ours: Ours = field(default_factory=Ours)
+    attempts: Sequence[Mapping[str, Any]] = ()
 
     def of(self, key: str) -> Mapping[str, Any]:
         """What a kind recorded; nothing where it came after this snapshot."""
@@ -63,12 +64,26 @@ class Snapshot:
             "files": {path: state.to_json() if state else None for path, state in self.files.items()},
             "missing_folders": self.missing_folders,
             "ours": self.ours.to_json(),
+            **({"attempts": list(self.attempts)} if self.attempts else {}),
         }
         return sealed(document)
 
     def completed_by(self, later: Snapshot) -> Snapshot:
         """This state, and of a later one what this one does not know."""
         return replace(self, kinds={key: {**later.of(key), **self.of(key)} for key in {**self.kinds, **later.kinds}})
+
+    def names(self) -> frozenset[str]:
+        """Every knob and file that the snapshot knows."""
+        return frozenset({*self.values(), *self.files})
+
+    def only(self, names: Container[str]) -> Snapshot:
+        """What it recorded of these knobs and files; a pool counts as a whole."""
+        kinds = {
+            key: {name: state for name, state in recorded.items() if any(knob in names for knob in state.values())}
+            for key, recorded in self.kinds.items()
+        }
+        files = {path: state for path, state in self.files.items() if path in names}
+        return replace(self, kinds=kinds, files=files)
 
     def values(self) -> dict[str, str]:
         """Knob names and prior values as text, for reports."""
@@ -148,6 +163,7 @@ def _typed(document: dict[str, Any]) -> Snapshot:
         },
         missing_folders=[absolute(path) for path in document["missing_folders"]],
         ours=Ours.from_json(document["ours"]),
+        attempts=tuple(dict(attempt) for attempt in document.get("attempts", ())),
     )
 
 
@@ -282,3 +298,9 @@ def archive(host: Host, snapshot: Snapshot) -> str:
     host.sync_folder(folder)
     host.sync_folder(host.path(STATE))
     return path
+
+
+def latest_archived(host: Host) -> str | None:
+    """The path of the snapshot that was archived last; None where none was."""
+    paths = [f"{ARCHIVE}/{name}" for name in host.names(ARCHIVE) if name.endswith(".json")]
+    return max(paths, key=lambda path: (host.path(path).stat().st_mtime_ns, path), default=None)

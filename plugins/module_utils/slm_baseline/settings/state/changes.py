@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Protocol
 
 from ...host.errors import SettingError, os_problem
@@ -65,15 +65,34 @@ def described(changes: Sequence[Change]) -> list[dict[str, str]]:
     return [{"knob": change.name, "before": change.before, "after": change.after} for change in changes]
 
 
-def diff(changes: Sequence[Change]) -> dict[str, str]:
-    """Ansible's before/after pair for --diff, one line a knob, file contents indented."""
+def no_longer_wanted(changes: Sequence[Change], wanted: Container[str]) -> list[Change]:
+    """Those that give a knob its prior value back, since no knob of the `wanted` ones is this one any more."""
+    return [change for change in changes if change.name not in wanted and not change.name.startswith("/")]
+
+
+def tell_restored(changes: Sequence[Change], when: str) -> str | None:
+    """A sentence on knobs that nobody asks for any more; None where there are none. `when` is `will be` or `are`."""
+    if not changes:
+        return None
+    values = ", ".join(f"{change.name} ({change.before} -> {change.after})" for change in changes)
+    return (
+        f"no longer asked for, {when} restored to what the host had before: {values}. "
+        "Next: ask for it again where it is to stay."
+    )
+
+
+def diff(changes: Sequence[Change], dropped: Sequence[Change] = ()) -> dict[str, str]:
+    """Ansible's before/after pair for --diff, one line a knob, file contents indented; `dropped` ones say so."""
 
     def text(values: list[tuple[str, str]]) -> str:
         return "".join(f"{name}: {_inline(value)}\n" for name, value in values)
 
+    def after(change: Change) -> str:
+        return f"{change.after}    (no longer asked for)" if change in dropped else change.after
+
     return {
         "before": text([(change.name, change.before) for change in changes]),
-        "after": text([(change.name, change.after) for change in changes]),
+        "after": text([(change.name, after(change)) for change in changes]),
     }
 
 
@@ -81,6 +100,12 @@ def _inline(value: str) -> str:
     return value if "\n" not in value else "\n" + "".join(f"    {line}\n" for line in value.splitlines()).rstrip("\n")
 
 
-def outcome(changes: Sequence[Change], **more: Any) -> dict[str, Any]:
-    """What every setter module returns: changed, changes, diff, and whatever else it has to say."""
-    return {"changed": bool(changes), "changes": described(changes), "diff": diff(changes), **more}
+def outcome(changes: Sequence[Change], dropped: Sequence[Change] = (), **more: Any) -> dict[str, Any]:
+    """What every setter returns: changed, changes, those that nobody asks for any more, diff, and what else it says."""
+    return {
+        "changed": bool(changes),
+        "changes": described(changes),
+        "dropped": described(dropped),
+        "diff": diff(changes, dropped),
+        **more,
+    }

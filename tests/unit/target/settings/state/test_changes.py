@@ -86,6 +86,7 @@ def test_text_for_people_and_machines() -> None:
     assert outcome([], verified=True) == {
         "changed": False,
         "changes": [],
+        "dropped": [],
         "diff": {"before": "", "after": ""},
         "verified": True,
     }
