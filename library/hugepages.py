@@ -18,7 +18,9 @@ author: slm-baseline maintainers
 extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:
   pools:
-    description: "The pools: a list of C({size, count, node}). Sizes are such as C(2M) or C(1G), counts are pages."
+    description: >-
+      The pools: a list of C({size, count, node}). Sizes are such as C(2M) or C(1G), counts are pages. C(memory) in
+      place of C(count) is a size such as C(4G), or a share such as C(25%) of the memory of the host, or of the node.
     type: raw
     required: true
   overcommit:
@@ -55,6 +57,11 @@ EXAMPLES = r"""
     pools:
       - {size: 2M, count: 512, node: 0}
       - {size: 2M, count: 512, node: 1}
+
+- name: Reserve a quarter of the memory
+  hugepages:
+    pools:
+      - {size: 2M, memory: 25%}
 
 - name: No reserved pages, but up to a gigabyte for programs that ask
   hugepages:

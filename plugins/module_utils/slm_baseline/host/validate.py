@@ -31,7 +31,12 @@ class Option:
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most:
             return value
-        raise self.error(f"a whole number from 0 to {most}", why=why, next_step="correct the number.")
+        next_step = "correct the number."
+        if isinstance(value, float) and value.is_integer():
+            next_step = (
+                "end the template that computes it with `| int`: a division gives a fraction, whatever comes out."
+            )
+        raise self.error(f"a whole number from 0 to {most}", why=why, next_step=next_step)
 
     def size(self) -> int:
         """Bytes of a size such as 2M."""
@@ -78,7 +83,7 @@ class Option:
             raise self.error(
                 f"only {', '.join(names)}",
                 ", ".join(unknown) or repr(unknown),
-                why=f"There is no such {self.knob} setting.",
+                why=f"There is no such {self.knob} setting{suggest(unknown, names)}.",
                 next_step="correct the name.",
             )
         return {str(name): value for name, value in self.value.items()}
@@ -102,7 +107,18 @@ class Option:
             raise self.error(
                 both + (f", and optionally {', '.join(optional)}" if optional else ""),
                 ", ".join(names) or (repr(names) if names else "nothing"),
-                why=f"Unknown: {', '.join(unknown)}." if unknown else f"An entry needs {both}.",
+                why=f"Unknown: {', '.join(unknown)}{suggest(unknown, [*required, *optional])}."
+                if unknown
+                else f"An entry needs {both}.",
                 next_step="correct the entry.",
             )
         return {str(name): value for name, value in self.value.items()}
+
+
+def suggest(unknown: Sequence[str], names: Sequence[str]) -> str:
+    """`; did you mean X?` without its end, where one of the names is near an unknown one; else nothing."""
+    # A host would compile what it hardly ever needs.
+    from difflib import get_close_matches
+
+    meant = [match for name in unknown for match in get_close_matches(name.lower(), names, n=1)]
+    return f"; did you mean {', '.join(dict.fromkeys(meant))}" if meant else ""

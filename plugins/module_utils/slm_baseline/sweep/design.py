@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.validate import suggest
 from ..settings.kernel.hugetlb import PoolSpec, parse_pool_name
 from ..settings.kinds.memory_guard import Guard
 from ..settings.kinds.pools import check_pools, parse_pools, plan_pools
@@ -144,7 +145,11 @@ def _parse_arm(item: object) -> Arm:
     unknown = sorted(set(map(str, item)) - set(_KEYS))
     if unknown:
         raise SettingError(
-            knob, f"only {', '.join(_KEYS)}", ", ".join(unknown), "An arm has no such key.", "correct it."
+            knob,
+            f"only {', '.join(_KEYS)}",
+            ", ".join(unknown),
+            f"An arm has no such key{suggest(unknown, _KEYS)}.",
+            "correct it.",
         )
     about = item.get("about") or ""
     if not isinstance(about, str) or len(about) > 200:

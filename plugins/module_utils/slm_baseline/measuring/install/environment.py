@@ -142,15 +142,15 @@ def find_base_python(host: Host, environment: Environment, account: Account) -> 
         if reachable != "1":
             raise SettingError(
                 "slm_benchmark_home",
-                f"a folder that {account.name} can reach",
+                f"a folder that the user {account.name} can reach",
                 environment.home,
-                f"{account.name} may not enter {above}, and the loader runs as {account.name}.",
+                f"The user {account.name} may not enter {above}, and the loader runs as {account.name}.",
                 "choose another folder, such as /opt/slm-baseline.",
             )
         return python
     raise SettingError(
         "slm_benchmark_base_python",
-        f"Python 3.{_FEWEST_MINOR} or later with venv and ensurepip, executable by {account.name}",
+        f"Python 3.{_FEWEST_MINOR} or later with venv and ensurepip, executable by the user {account.name}",
         f"none at {environment.base_python}" if environment.base_python else "none in /usr/bin or /usr/local/bin",
         "The loader's environment is made from it.",
         "install one (Debian: python3-venv), or set slm_benchmark_python to one that has torch and transformers.",

@@ -47,6 +47,9 @@ print(json.dumps({{
 """
 
 
+_IS_PROBE = b"sysconfig.get_paths"
+
+
 @dataclass(frozen=True)
 class Interpreter:
     """What a Python says of itself. `packages` has None for each that is missing."""
@@ -76,6 +79,9 @@ def probe(python: str, account: Account | None) -> Interpreter:
         answer = run_bounded([python, "-c", _PROBE], account, environment, _PROBE_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise _unusable(python, account, f"running it failed: {error}") from error
+    if _IS_PROBE in answer.output or _IS_PROBE in answer.errors:
+        # Another program's complaint about what it was given, or an echo of it.
+        raise _unusable(python, account, f"it is no Python: it ended with exit code {answer.returncode}")
     if answer.returncode:
         last = plain_text(answer.errors[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
         raise _unusable(python, account, last[0])
@@ -124,7 +130,7 @@ def is_too_old(name: str, version: str) -> bool:
 
 
 def _unusable(python: str, account: Account | None, found: str) -> SettingError:
-    user = account.name if account else "this user"
+    user = f"the user {account.name}" if account else "this user"
     return SettingError(
         PYTHON_KNOB,
         f"a Python that {user} can run",

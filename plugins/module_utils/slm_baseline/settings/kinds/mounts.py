@@ -200,13 +200,15 @@ def _mount(host: Host, entry: Mapping[str, object]) -> MountSpec:
 
 def _path(given: Option) -> str:
     text = str(given.value)
+    # The folder is the same with a slash at its end.
+    text = text.rstrip("/") or text
     plain = (
         isinstance(given.value, str) and text.startswith("/") and os.path.normpath(text) == text and text.isprintable()
     )
     if not plain or text == "/" or text.startswith("//") or not text.isascii() or set(text) & set("\\\"'%$,:# "):
         raise given.error(
             "an absolute path such as /mnt/huge",
-            why="It must be absolute and plain: no `..`, no trailing slash, no blanks, quotes or %, : , $ #.",
+            why="It must be absolute and plain: no `..`, no blanks, quotes or %, : , $ #.",
             next_step="correct the path.",
         )
     if text == "/dev/hugepages":

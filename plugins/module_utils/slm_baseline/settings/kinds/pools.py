@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...host.errors import NeedsReboot, SettingError, os_problem
 from ...host.files import Host
+from ...host.meminfo import read_meminfo, read_node_meminfo
 from ...host.processes import holders, pool_users
 from ...host.sizes import format_size, is_number, size_or
 from ...host.validate import Option
@@ -52,6 +53,7 @@ _SYSCTLS = ("/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy")
 _FILE = re.compile(
     rf"(?:{HUGEPAGES}|{NODES}/node(?P<node>[0-9]+)/hugepages)/hugepages-(?P<size>[0-9]+)kB/nr_hugepages", re.ASCII
 )
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Pools:
 
     @classmethod
     def parse(cls, host: Host, given: object) -> Pools:
-        return cls(parse_pools(given))
+        return cls(parse_pools(given, lambda node: memory_of(host, node)))
 
     @classmethod
     def recorded(cls, key: str, value: Any) -> PoolState:
@@ -283,17 +285,31 @@ def _is_part_of(name: str, whole_pool: str) -> bool:
     return name.rpartition(".")[2] == whole_pool.rpartition(".")[2]
 
 
-def parse_pools(settings: object) -> list[PoolSpec]:
-    """The wanted pools of the user's list of `{size, count, node}`; SettingError for anything odd in it.
+def parse_pools(settings: object, memory_of_node: Callable[[int | None], int] | None = None) -> list[PoolSpec]:
+    """The wanted pools of the user's list of `{size, count or memory, node}`; SettingError for anything odd in it.
 
-    Two entries contradict when they set one pool twice, or set one size both as a whole and by node.
+    `memory` is a size such as 4G, or a share such as 25% of the bytes that `memory_of_node` tells of a node, or of the
+    host for None. One entry may stand without a list. Two entries contradict when they set one pool twice, or set one
+    size both as a whole and by node.
     """
     pools = []
-    for entry in Option("hugepages_pools", settings).entries(("size", "count"), ("node",)):
+    listed = [settings] if isinstance(settings, Mapping) else settings
+    for entry in Option("hugepages_pools", listed).entries(("size",), ("count", "memory", "node")):
         size_bytes = Option("hugepages_pools.size", entry["size"]).size()
         knob = f"hugepages.{format_size(size_bytes)}"
         node = None if entry.get("node") is None else Option(f"{knob} node", entry["node"]).integer(_MAX_COUNT)
-        pools.append(PoolSpec(size_bytes, Option(f"{knob} count", entry["count"]).integer(_MAX_COUNT), node))
+        if ("count" in entry) == ("memory" in entry):
+            raise Option("hugepages_pools", settings).error(
+                "size and count, or size and memory, and optionally node",
+                ", ".join(entry),
+                why="A pool is so many pages, or so much memory.",
+                next_step="give it one of both, as in {size: 2M, count: 1024} or {size: 2M, memory: 25%}.",
+            )
+        if "count" in entry:
+            count = Option(f"{knob} count", entry["count"]).integer(_MAX_COUNT)
+        else:
+            count = count_pages(f"{knob} memory", entry["memory"], size_bytes, node, memory_of_node)
+        pools.append(PoolSpec(size_bytes, count, node))
     for index, pool in enumerate(pools):
         for other in pools[:index]:
             if pool.size_bytes == other.size_bytes and (pool.node == other.node or None in (pool.node, other.node)):
@@ -305,6 +321,48 @@ def parse_pools(settings: object) -> list[PoolSpec]:
                     "keep one entry a pool: either one for the whole host, or one for each node.",
                 )
     return pools
+
+
+def count_pages(
+    knob: str,
+    memory: object,
+    page_bytes: int,
+    node: int | None,
+    memory_of_node: Callable[[int | None], int] | None = None,
+) -> int:
+    """Pages in a size such as 4G, which must be whole pages, or in a share such as 25%, rounded down."""
+    option = Option(knob, memory)
+    share = _SHARE.fullmatch(memory.strip()) if isinstance(memory, str) else None
+    if share is None:
+        size_bytes = option.size()
+        if not page_bytes or size_bytes % page_bytes or size_bytes // page_bytes > _MAX_COUNT:
+            raise option.error(
+                f"whole pages of {format_size(page_bytes)}",
+                why="A page is had whole or not at all.",
+                next_step=f"choose a multiple of {format_size(page_bytes)}.",
+            )
+        return size_bytes // page_bytes
+    if memory_of_node is None or not page_bytes or not 0 < float(share[1]) <= 100:
+        raise option.error(
+            "a size such as 4G, or a share of the memory above 0% and up to 100%",
+            why="Pages are reserved from the memory that is there.",
+        )
+    return int(memory_of_node(node) * float(share[1]) / 100) // page_bytes
+
+
+def memory_of(host: Host, node: int | None) -> int:
+    """Bytes of the host's memory, or of a node's; SettingError where they cannot be told."""
+    memory = read_meminfo(host) if node is None else read_node_meminfo(host, node)
+    if "MemTotal" not in memory:
+        place = "the host" if node is None else f"node {node}"
+        raise SettingError(
+            "hugepages_pools",
+            f"a share of the memory of {place}",
+            "no such memory",
+            f"There is no MemTotal of {place}.",
+            "choose a node that the host has, or give the pool's memory as a size.",
+        )
+    return memory["MemTotal"]
 
 
 def check_pools(host: Host, wanted: Sequence[PoolSpec]) -> None:

@@ -154,7 +154,6 @@ def test_settings_and_their_defaults(fake_host: Host) -> None:
         "",
         "/",
         "//mnt",
-        "/mnt/",
         "/mnt/../etc",
         "/mnt/./x",
         "/mnt/a b",
@@ -496,3 +495,8 @@ def test_one_unreadable_mount_of_somebody_elses_is_a_note(fake_host: Host) -> No
     assert "hugetlbfs./mnt/odd" not in runtime_values(fake_host)
     wanted = Mounts([MountSpec("/mnt/odd", MIB2)])
     assert isinstance(wanted.read(fake_host)["hugetlbfs./mnt/odd"], SettingError)
+
+
+def test_a_slash_at_the_end_makes_no_other_folder(fake_host: Host) -> None:
+    plain, slashed = ([{"path": path, "page_size": "2M"}] for path in ("/mnt/huge", "/mnt/huge//"))
+    assert parse_mounts(fake_host, slashed) == parse_mounts(fake_host, plain)

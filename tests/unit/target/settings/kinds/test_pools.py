@@ -19,6 +19,7 @@ from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import (
     read_pools,
 )
 from ansible.module_utils.slm_baseline.settings.kinds.pools import (
+    Pools,
     boot_arguments,
     check_pools,
     parse_pools,
@@ -62,6 +63,44 @@ def test_settings_in_every_spelling(settings: object, wanted: list[PoolSpec]) ->
 
 
 @pytest.mark.parametrize(
+    ("entry", "wanted"),
+    [
+        ({"size": "2M", "memory": "4G"}, PoolSpec(MIB2, 2048)),
+        ({"size": "1G", "memory": "4096M"}, PoolSpec(GIB, 4)),
+        ({"size": "2M", "memory": 4194304}, PoolSpec(MIB2, 2)),
+        ({"size": "2M", "memory": "25%"}, PoolSpec(MIB2, 2000)),
+        ({"size": "2M", "memory": "12.5 %", "node": 1}, PoolSpec(MIB2, 62, 1)),
+        ({"size": "1G", "memory": "100%"}, PoolSpec(GIB, 15)),
+        ({"size": "1G", "memory": "1%"}, PoolSpec(GIB, 0)),
+    ],
+)
+def test_a_pool_of_so_much_memory_is_pages(entry: dict[str, object], wanted: PoolSpec) -> None:
+    def memory(node: int | None) -> int:
+        return 16000 << 20 if node is None else 1000 << 20
+
+    assert parse_pools([entry], memory) == parse_pools(entry, memory) == [wanted]
+
+
+def test_a_share_of_a_node_that_is_not_there_is_refused(kernel: FakeKernel) -> None:
+    assert Pools.parse(kernel, [{"size": "2M", "memory": "50%"}]).pools == [
+        PoolSpec(MIB2, 16384000 * 1024 // 2 // MIB2)
+    ]
+    with pytest.raises(SettingError, match="no such memory"):
+        Pools.parse(kernel, [{"size": "2M", "memory": "50%", "node": 7}])
+
+
+def test_a_fraction_that_is_whole_says_where_it_comes_from() -> None:
+    with pytest.raises(SettingError) as caught:
+        parse_pools([{"size": "2M", "count": 16609.0}])
+    assert "`| int`" in caught.value.next_step
+
+
+def test_an_unknown_key_is_named_with_what_was_meant() -> None:
+    with pytest.raises(SettingError, match="Unknown: cuont; did you mean count"):
+        parse_pools([{"size": "2M", "cuont": 1}])
+
+
+@pytest.mark.parametrize(
     "count", [True, False, -1, "-1", 1.5, 1024.0, "1.5", "1k", "", None, 2**31, "9" * 5000, "²", []]
 )
 def test_a_count_that_is_no_whole_number_is_refused(count: object) -> None:
@@ -75,8 +114,17 @@ def test_a_count_that_is_no_whole_number_is_refused(count: object) -> None:
     "settings",
     [
         "2M",
-        {"size": "2M", "count": 1},
         True,
+        [{"size": "2M", "count": 1, "memory": "2M"}],
+        [{"size": "2M", "memory": "3M"}],
+        [{"size": "2M", "memory": "25"}],
+        [{"size": "2M", "memory": 0.25}],
+        [{"size": "2M", "memory": "101%"}],
+        [{"size": "2M", "memory": "0%"}],
+        [{"size": "2M", "memory": "-1%"}],
+        [{"size": "2M", "memory": "many"}],
+        [{"size": "0", "memory": "2M"}],
+        [{"size": "2M", "memory": True}],
         7,
         [None],
         ["2M"],
