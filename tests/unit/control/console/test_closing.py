@@ -1,0 +1,92 @@
+"""The last lines of a run: hosts alike together, values before and after, figures, pages, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from analysis.console.closing import Closing, figures
+
+THP = {
+    "changes": [
+        {"knob": "thp.enabled", "before": "always", "after": "madvise"},
+        {"knob": "/etc/x", "before": "", "after": ""},
+    ]
+}
+
+
+def sample(kind: str, first_token_s: float | None) -> dict[str, Any]:
+    return {"kind": kind, "time_to_first_token_s": first_token_s}
+
+
+def told(closing: Closing) -> list[str]:
+    return closing.lines()
+
+
+def test_hosts_that_were_changed_alike_share_a_line_and_can_be_undone() -> None:
+    closing = Closing()
+    for host in ("gpu-1", "gpu-2"):
+        closing.note(host, "memory_info", {"pending": True})
+        closing.note(host, "thp", THP)
+    closing.note("gpu-3", "memory_info", {"pending": False})
+    assert told(closing) == [
+        "gpu-1, gpu-2: changed thp.enabled always -> madvise",
+        "gpu-3: every setting is as wanted, nothing was changed",
+        "to undo: ansible-playbook rollback.yml -l gpu-1,gpu-2",
+    ]
+
+
+def test_a_dry_run_has_changed_nothing() -> None:
+    closing = Closing(check_mode=True)
+    closing.note("a", "thp", THP)
+    assert told(closing) == ["a: would change thp.enabled always -> madvise"]
+
+
+def test_a_measurement_is_told_in_medians_with_its_page() -> None:
+    closing = Closing()
+    blocks = [
+        {"samples": [sample("cold", 9.0), sample("warm", 4.0)]},
+        {"samples": [sample("cold", 10.0), sample("failed", None)]},
+    ]
+    closing.note("a", "slm_benchmark", {"results": blocks})
+    closing.note("a", "report_page", {"page": "/r/a/README.md"})
+    assert told(closing)[:2] == [
+        "a: first token 9.50 s cold (2), 4.00 s warm (1): medians of so many samples",
+        "a: page /r/a/README.md",
+    ]
+    assert figures({"samples": [sample("lukewarm", 5.0)]}) == ""
+
+
+def test_a_rollback_says_what_it_restored_what_it_left_and_when_there_was_nothing() -> None:
+    closing = Closing()
+    restored = {"status": "restored", "changes": [{"knob": "hugepages.2M", "before": "8", "after": "0"}]}
+    closing.note("a", "memory_snapshot", {**restored, "left": [{"knob": "thp.defrag"}]})
+    closing.note("b", "memory_snapshot", {"status": "nothing", "note": "nothing to restore: never tuned"})
+    assert told(closing) == [
+        "a: changed hugepages.2M 8 -> 0",
+        "a: left, since others changed it: thp.defrag",
+        "b: nothing to restore: never tuned",
+    ]
+
+
+def test_a_host_that_failed_says_why_on_one_line() -> None:
+    closing = Closing()
+    closing.note("a", "memory_info", {})
+    closing.note_failure("a", {"msg": "hugepages.2M: wanted 8;\nfound 3"})
+    closing.note_failure("b", {"msg": "no route to host"}, unreachable=True)
+    assert told(closing) == ["a: failed: hugepages.2M: wanted 8; found 3", "b: unreachable: no route to host"]
+
+
+def test_a_fleet_is_told_in_few_lines() -> None:
+    closing = Closing()
+    for number in range(1000):
+        closing.note(f"gpu-{number}", "thp", THP)
+    assert told(closing) == [
+        "gpu-0, gpu-1, gpu-2, gpu-3, gpu-4 and 995 more: changed thp.enabled always -> madvise",
+        "to undo: ansible-playbook rollback.yml -l gpu-hosts",
+    ]
+
+
+def test_what_a_host_says_cannot_draw_on_the_terminal() -> None:
+    closing = Closing()
+    closing.note("a", "thp", {"changes": [{"knob": "thp.\x1b[2Jx", "before": "a\nb", "after": "c"}]})
+    assert all(line.isprintable() for line in told(closing))
