@@ -53,10 +53,10 @@ class ActionModule(ActionBase):
                 write_state(results, host, "restored", run_id, now)
                 _renew_report(results, folder, now)
         except OSError as error:
+            how_far = "not wholly restored" if incomplete else "restored"
             raise AnsibleActionFail(
-                f"the host is {'not wholly ' if incomplete else ''}restored, and the rollback's page cannot be written to {folder}: "
-                f"{error.strerror} ({error.filename}). "
-                "Next: make the folder writable, or name another one in report_reports_dir."
+                f"the host is {how_far}, but the rollback's page cannot be written to {folder}: {error.strerror} "
+                f"({error.filename}). Next: make the folder writable, or name another one in report_reports_dir."
             ) from None
         why = {"failed": True, "msg": str(arguments["restored"].get("msg"))} if incomplete else {}
         return {"changed": True, "page": str(folder / PAGE), **why}

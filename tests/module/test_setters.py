@@ -333,8 +333,11 @@ def test_units_that_systemd_did_not_read_again_are_a_warning(
 
 def test_a_second_run_of_the_project_is_refused_by_name(kernel: FakeKernel, run: Run) -> None:
     run("thp", enabled="always", run=RUN)
+    # Of the same controller, which sees that the first one lives.
+    controller = {"name": "c", "id": "b", "pid": 8, "started": 1.0}
+    other = {"id": "run-2", "controller": controller, "alive": [[7, 1.0], [8, 1.0]]}
     for name, arguments in (("thp", {"enabled": "never"}), ("memory_snapshot", {"state": "restored"})):
-        result = run(name, run=OTHER_RUN, **arguments)
+        result = run(name, run=other, **arguments)
         assert result["problem"]["found"] == "run run-1, started from c (pid 7)"
     assert run("run_lease", run=OTHER_RUN)["released"] is False
     assert run("run_lease", check=True, run=RUN)["released"] is False

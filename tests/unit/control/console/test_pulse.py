@@ -29,7 +29,7 @@ class Display:
 
 def test_a_task_at_work_is_named_until_the_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closing_lines, "_PULSE_S", 0.01)
-    monkeypatch.setattr(closing_lines.context, "CLIARGS", {"check": False})
+    monkeypatch.setattr("ansible.context.CLIARGS", {"check": False})
     plugin: Any = closing_lines.CallbackModule()
     plugin._display = display = Display()
     plugin.v2_playbook_on_task_start(Task(), False)
