@@ -152,21 +152,30 @@ class Tally:
 def open_recorded(entry: Entry, tally: Tally) -> int | None:
     """A descriptor of the recorded file; None for one that is another by now, or no regular file, or closed to us."""
     try:
-        descriptor = os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
-    except FileNotFoundError:
+        # Looked at before it is opened (O_PATH, open(2)): to open a device may act on it.
+        place = os.open(entry.path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
         tally.stale.append(entry.path)
         return None
     except OSError:
         tally.unread.append(entry.path)
         return None
-    found = os.fstat(descriptor)
-    if (found.st_ino, found.st_size, found.st_mtime_ns) != (entry.inode, entry.size, entry.mtime_ns) or not (
-        stat.S_ISREG(found.st_mode)
-    ):
-        tally.stale.append(entry.path)
-        os.close(descriptor)
+    try:
+        found = os.fstat(place)
+        if stat.S_ISLNK(found.st_mode):
+            tally.unread.append(entry.path)
+            return None
+        if (found.st_ino, found.st_size, found.st_mtime_ns) != (entry.inode, entry.size, entry.mtime_ns) or not (
+            stat.S_ISREG(found.st_mode)
+        ):
+            tally.stale.append(entry.path)
+            return None
+        return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        tally.unread.append(entry.path)
         return None
-    return descriptor
+    finally:
+        os.close(place)
 
 
 def pages_are_taken_back() -> bool:

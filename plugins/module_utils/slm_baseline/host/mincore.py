@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import re
 from collections.abc import Iterator
+
+from .deadline import Deadline
 
 _WINDOW_BYTES = 1 << 30
 _LOWEST_BIT = bytes(number & 1 for number in range(256))
@@ -14,39 +17,62 @@ _RUN = re.compile(b"\x01+")
 
 
 def page_vectors(descriptor: int, size: int) -> Iterator[bytes]:
-    """One byte a page, 1 where it is resident, for `size` bytes of the file in windows of 1 GiB; OSError.
+    """One byte a page, 1 where it is resident, for `size` bytes of the file in windows of 1 GiB; OSError."""
+    for offset in range(0, size, _WINDOW_BYTES):
+        yield _window(descriptor, offset, min(_WINDOW_BYTES, size - offset))
 
-    Mapping touches no page of the file.
-    """
+
+def _window(descriptor: int, offset: int, length: int) -> bytes:
+    """One byte a page of a part of the file. Mapping touches no page of it; OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-    for offset in range(0, size, _WINDOW_BYTES):
-        length = min(_WINDOW_BYTES, size - offset)
-        address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
-        if address == ctypes.c_void_p(-1).value:
+    address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    try:
+        vector = ctypes.create_string_buffer(-(-length // mmap.PAGESIZE))
+        if libc.mincore(address, length, vector):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        try:
-            vector = ctypes.create_string_buffer(-(-length // mmap.PAGESIZE))
-            if libc.mincore(address, length, vector):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            # Only the lowest bit of each byte is defined (mincore(2)).
-            yield vector.raw.translate(_LOWEST_BIT)
-        finally:
-            libc.munmap(address, length)
+        # Only the lowest bit of each byte is defined (mincore(2)).
+        return vector.raw.translate(_LOWEST_BIT)
+    finally:
+        libc.munmap(address, length)
 
 
-def resident_ranges(descriptor: int, size: int, gap_pages: int = 0) -> list[tuple[int, int]]:
-    """Resident ranges of a file as (first page, pages), in order; gaps of at most `gap_pages` are taken in."""
+def resident_ranges(
+    descriptor: int, size: int, gap_pages: int = 0, deadline: Deadline | None = None
+) -> list[tuple[int, int]]:
+    """Resident ranges of a file as (first page, pages), in order; gaps of at most `gap_pages` are taken in.
+
+    Windows of 1 GiB without a byte of data are passed over: a sparse file of 1 TiB would take 14 s. OSError, ETIMEDOUT
+    where the deadline comes first.
+    """
     ranges: list[tuple[int, int]] = []
-    window_pages = _WINDOW_BYTES // mmap.PAGESIZE
-    for number, vector in enumerate(page_vectors(descriptor, size)):
-        for run in _RUN.finditer(vector):
-            first, end = number * window_pages + run.start(), number * window_pages + run.end()
+    for offset in _windows_with_data(descriptor, size):
+        if deadline and deadline.is_over:
+            raise OSError(errno.ETIMEDOUT, "No time left to ask which pages are in memory")
+        first_page = offset // mmap.PAGESIZE
+        for run in _RUN.finditer(_window(descriptor, offset, min(_WINDOW_BYTES, size - offset))):
+            first, end = first_page + run.start(), first_page + run.end()
             if ranges and first - sum(ranges[-1]) <= gap_pages:
                 ranges[-1] = (ranges[-1][0], end - ranges[-1][0])
             else:
                 ranges.append((first, end - first))
     return ranges
+
+
+def _windows_with_data(descriptor: int, size: int) -> Iterator[int]:
+    """Where the windows begin that are not one hole (lseek(2), SEEK_DATA)."""
+    offset = 0
+    while offset < size:
+        try:
+            offset = max(offset, os.lseek(descriptor, offset, os.SEEK_DATA) // _WINDOW_BYTES * _WINDOW_BYTES)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            # A file system that does not tell: every window may have some.
+        yield offset
+        offset += _WINDOW_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,16 +31,21 @@ class OutputLimit(subprocess.SubprocessError):
     """The program said more than anybody wants to read; the message names how much."""
 
 
-def run_bounded(command: Sequence[str], account: Account | None, env: Mapping[str, str], timeout_s: float) -> Completed:
+def run_bounded(
+    command: Sequence[str], account: Account | None, env: Mapping[str, str], timeout_s: float, request: bytes = b""
+) -> Completed:
     """Run a program as this user and take what it says until it ends, though a child of its may hold its output open.
 
-    Raises OSError where it cannot be started, subprocess.TimeoutExpired where it takes longer, OutputLimit where it
-    says more than a mebibyte. Whatever it started has ended by then.
+    `request` is what it finds on standard input. Raises OSError where it cannot be started, subprocess.TimeoutExpired
+    where it takes longer, OutputLimit where it says more than a mebibyte. Whatever it started has ended by then.
     """
-    with subreaper():
+    with subreaper(), tempfile.TemporaryFile() as asked:
+        # A file, not a pipe: nobody waits for a program that does not read.
+        asked.write(request)
+        asked.seek(0)
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=asked,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd="/",

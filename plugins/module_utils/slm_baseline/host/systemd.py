@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 
 from .files import Host
 
@@ -18,7 +19,7 @@ def mount_unit(path: str) -> str:
         if char == "/"
         else char
         if (char.isascii() and (char.isalnum() or char in ":_.")) and not (char == "." and index == 0)
-        else "".join(f"\\x{byte:02x}" for byte in char.encode())
+        else "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
         for index, char in enumerate(text)
     )
     return f"{escaped}.mount"
@@ -29,6 +30,50 @@ def systemd_runs(host: Host) -> bool:
     return host.path("/run/systemd/system").is_dir()
 
 
+def systemctl(timeout_s: float, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """One run of systemctl; a status other than 0, with the reason on stderr, also where it does not end or exist."""
+    from .trust import find_program
+
+    program = find_program(Host(), "systemctl")
+    if program is None:
+        return subprocess.CompletedProcess([verb, *words], 1, "", "no systemctl that only root can write")
+    try:
+        return subprocess.run(
+            [program, "--no-ask-password", "--no-pager", verb, *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"systemctl {verb} timed out after {timeout_s:.0f} seconds"
+        return subprocess.CompletedProcess([program, verb, *words], 1, "", reason)
+    except OSError as error:
+        return subprocess.CompletedProcess([program, verb, *words], 1, "", str(error))
+
+
+def show(names: Sequence[str], properties: Sequence[str], timeout_s: float = 60) -> dict[str, dict[str, str]]:
+    """Properties of units by the names asked for; none of one that systemd does not answer for.
+
+    A property with several values (`ExecStartEx`) has them in one text, a line each.
+    """
+    if not names:
+        return {}
+    answer = systemctl(timeout_s, "show", f"--property={','.join(properties)}", "--", *names)
+    found: list[dict[str, str]] = []
+    for block in answer.stdout.split("\n\n"):
+        facts: dict[str, str] = {}
+        for line in block.splitlines():
+            name, equals, value = line.partition("=")
+            if equals:
+                facts[name] = f"{facts[name]}\n{value}" if name in facts else value
+        found.append(facts)
+    return dict(zip(names, found)) if len(found) == len(names) else {}
+
+
 def reload_units(host: Host) -> str | None:
     """Let a running systemd read the units again; a mount that stands already is then tracked under its unit.
 
@@ -36,24 +81,8 @@ def reload_units(host: Host) -> str | None:
     """
     if not (host.is_live and systemd_runs(host)):
         return None
-    from .trust import find_program
-
-    systemctl = find_program(host, "systemctl")
-    if systemctl is None:
-        return "systemd did not read the mount units again (no systemctl). Next: run systemctl daemon-reload by hand."
-    try:
-        done = subprocess.run(
-            [systemctl, "daemon-reload"],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=60,
-        )
-        failure = done.stderr.strip() or f"exit code {done.returncode}" if done.returncode else ""
-    except (OSError, subprocess.SubprocessError) as error:
-        failure = str(error)
-    if not failure:
+    answer = systemctl(60, "daemon-reload")
+    if not answer.returncode:
         return None
+    failure = answer.stderr.strip() or f"exit code {answer.returncode}"
     return f"systemd did not read the mount units again ({failure}). Next: run systemctl daemon-reload by hand."

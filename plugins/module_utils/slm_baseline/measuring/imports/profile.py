@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...host.accounts import Account, run_as
+from ...host.accounts import Account
 from ...host.errors import SettingError
+from ...host.subprocesses import run_bounded
 from ..install.interpreter import PACKAGES
 from ..loader.process import Loader, clean_environment, observe, plain_text
 from ..probes import page_cache
@@ -173,7 +174,7 @@ def describe(imports: Sequence[Imported], answer: Mapping[str, Any]) -> dict[str
             raise ValueError(str(bytecode))
         standard = frozenset(map(str, answer["standard"]))
         distributions = as_distributions(answer["distributions"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise NoAnswer(f"the process that looked for bytecode gave an odd answer: {error!r}") from error
     packages = by_package(imports, standard)
     extras = not_required(imports, distributions, PACKAGES)
@@ -207,21 +208,18 @@ def _ask(loader: Loader, names: Sequence[str]) -> Mapping[str, Any]:
     account: Account | None = loader.account
     asked = {"names": list(names), "folder": loader.script.rpartition("/")[0], "limit_s": COMPILE_LIMIT_S}
     try:
-        answer = subprocess.run(
+        answer = run_bounded(
             [loader.python, "-c", _PROBE],
-            input=json.dumps(asked).encode(),
-            capture_output=True,
-            cwd="/",
-            env=clean_environment(loader, "/nonexistent"),
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-            **run_as(account),
+            account,
+            clean_environment(loader, "/nonexistent"),
+            _PROBE_TIMEOUT_S,
+            json.dumps(asked).encode(),
         )
         if answer.returncode:
-            last = plain_text(answer.stderr[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
+            last = plain_text(answer.errors[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
             raise NoAnswer(f"looking for bytecode failed: {last[0]}")
-        said = json.loads(answer.stdout)
-    except (subprocess.SubprocessError, ValueError, RecursionError) as error:
+        said = json.loads(answer.output)
+    except (OSError, subprocess.SubprocessError, ValueError, RecursionError) as error:
         raise NoAnswer(f"looking for bytecode failed: {error}") from error
     if not isinstance(said, dict):
         raise NoAnswer("the process that looked for bytecode gave no answer")

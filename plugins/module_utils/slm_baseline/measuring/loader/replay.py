@@ -20,6 +20,8 @@ AHEAD, TOGETHER = "ahead", "together"
 _BLOCK_BYTES = 512
 """Of `ru_inblock`: the kernel's `read_bytes` of the process in such blocks, with all of its threads."""
 _STEP_S = 0.002
+_LINE_BYTES = 1 << 16
+"""As much as a pipe holds."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,19 @@ class Replaying:
         process.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
         assert process.stdout
         with process.stdout as stream:
-            said = stream.read().decode("utf-8", "replace").strip()
+            said = _take_line(stream.fileno())
         problem = f"it was still reading after {self._timeout_s:g} s" if is_late else None
         if not problem and process.returncode:
             problem = (said.splitlines() or [f"it ended with {process.returncode}"])[-1][:300]
         return replay_record(when, said, usage.ru_inblock * _BLOCK_BYTES, usage.ru_utime + usage.ru_stime, problem)
+
+
+def _take_line(descriptor: int) -> str:
+    """What a program that has ended said: it is in the pipe, whoever else of its user still holds that open."""
+    os.set_blocking(descriptor, False)
+    with contextlib.suppress(BlockingIOError):
+        return os.read(descriptor, _LINE_BYTES).decode("utf-8", "replace").strip()
+    return ""
 
 
 def replay_record(when: str, said: str, read_bytes: int, cpu_s: float, problem: str | None = None) -> ReplayRecord:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ...host.foreign_files import open_foreign
+
 REPEATS = 3
 SLOWER = {"cpu_s": 1.2, "memory_s": 1.35, "read_s": 2.5}
 """Noisy from here: the time of a piece over the best of the run so far. Disks scatter more than CPUs."""
@@ -163,7 +165,7 @@ def _touch() -> None:
 def _read(path: Path) -> float | None:
     """Seconds to read the file's first bytes past the page cache."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_DIRECT)
+        descriptor = open_foreign(path, os.O_DIRECT)
     except OSError:
         return None
     try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...host.foreign_files import open_foreign
 from . import page_cache
 
 _MIB = 1 << 20
@@ -151,14 +152,13 @@ def host_cached(first: Ceiling, second: Ceiling) -> bool | None:
 
 def _try(files: Sequence[Path], way: ReadMethod, turn: tuple[int, int]) -> WayTried:
     """One way, on the slice of its turn (index, count)."""
-    # Non-blocking, since a pipe that was put in a file's place would wait for a writer.
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_DIRECT if way.how == "direct" else 0)
+    flags = os.O_DIRECT if way.how == "direct" else 0
     with ExitStack() as stack:
         try:
             page_cache.evict(files)
             descriptors = []
             for path in files:
-                descriptors.append(os.open(path, flags))
+                descriptors.append(open_foreign(path, flags))
                 stack.callback(os.close, descriptors[-1])
             sizes = [os.fstat(descriptor).st_size for descriptor in descriptors]
             chunks = spread(sizes, *slice_of(sum(sizes), *turn), way.chunk_bytes)

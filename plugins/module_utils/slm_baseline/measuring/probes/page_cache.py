@@ -10,13 +10,13 @@ import ctypes
 import errno
 import mmap
 import os
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Union
 
 from ...host.caches import drop_host_caches as drop_host_caches
 from ...host.errors import SettingError
+from ...host.foreign_files import open_foreign
 from ...host.mincore import page_vectors
 
 _CACHESTAT = 451
@@ -153,11 +153,11 @@ def warm(paths: Iterable[PathLike]) -> int:
 def _open(path: PathLike) -> int | None:
     """A regular file for reading; None for one that has gone since it was listed, as in a package being upgraded."""
     try:
-        # Non-blocking, since a pipe put in its place would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return open_foreign(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    return descriptor
+    except OSError as error:
+        # No plain file: a pipe or a device that was put in its place.
+        if error.errno == errno.EINVAL:
+            return None
+        raise

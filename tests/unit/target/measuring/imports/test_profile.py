@@ -161,3 +161,23 @@ def test_all_of_the_timing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(profile, "STDERR_BYTES", 1000)
     the_end, _ = profile._timed_imports(loader(tmp_path), [])
     assert 0 < len(the_end) < len(everything)
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ("while :; do head -c 1000000 /dev/zero; done", "more than 1 MiB"),
+        ('echo \'{"states": {"valid": Infinity}}\'', "odd answer"),
+        ("echo '[]'", "gave no answer"),
+        ("cat > /dev/null; echo no >&2; exit 3", "looking for bytecode failed: no"),
+        ("exec 0<&-; exit 3", "exit code 3"),
+    ],
+)
+def test_an_interpreter_may_say_what_it_likes(tmp_path: Path, answer: str, found: str) -> None:
+    """One that talks for ever grew root's module by 100 MB/s; `Infinity` was a traceback."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{answer}\n")
+    python.chmod(0o755)
+    asked = Loader(str(python), "/x/slm_load.py", (), None, 60.0)
+    with pytest.raises(NoAnswer, match=found):
+        describe([], profile._ask(asked, ["json"] * 50_000))
