@@ -22,7 +22,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ansible.module_utils
@@ -30,9 +30,10 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
-from ansible.module_utils.slm_baseline.first_token.recorder.start import ready_command  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.interruption import PYTHON  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.start import ready_command  # noqa: E402  found through the path above
 from ansible.module_utils.slm_baseline.first_token.target import Target, recorded_targets  # noqa: E402
-from ansible.module_utils.slm_baseline.first_token.unit_files import PYTHON, REPLAYER, STARTER  # noqa: E402  found through the path above
+from ansible.module_utils.slm_baseline.first_token.unit_files import REPLAYER, STARTER  # noqa: E402
 from ansible.module_utils.slm_baseline.host.caches import drop_host_caches  # noqa: E402
 from ansible.module_utils.slm_baseline.host.errors import SettingError  # noqa: E402
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
@@ -111,6 +112,7 @@ def main() -> int:
     parser.add_argument("name", help="the target, as in first_token_targets")
     parser.add_argument("--url", required=True, help="where the first request goes")
     parser.add_argument("--body", required=True, help="the request, JSON")
+    parser.add_argument("--env", action="append", default=[], help="NAME=VALUE for the engine, as in the target")
     parser.add_argument("--blocks", default=6, type=int)
     parser.add_argument("--arms", default=";".join(ARMS), help="names, separated by `;`")
     parser.add_argument("--out", type=Path, help="where the figures go as JSON")
@@ -118,11 +120,13 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.exit("engine: dropping the page cache needs root. Next: run it as root.")
     target = recorded_targets(Host(Path("/"))).get(arguments.name)
-    if target is None or not target.command or target.ready == "exit":
+    if target is None or not target.command or target.ready.how == "exit":
         sys.exit(f"engine: {arguments.name} is no target with a command and a port or URL. Next: first_token.yml.")
     arms = [arm for arm in arguments.arms.split(";") if arm]
     if odd := [arm for arm in arms if arm not in ARMS]:
         sys.exit(f"engine: no such arm: {odd[0]}. Next: choose of {'; '.join(ARMS)}.")
+    # A record has digests of the values alone.
+    target = replace(target, environment=tuple(pair.partition("=")[::2] for pair in arguments.env))
     engine = Engine(target, arguments.url, arguments.body.encode())
     starts: dict[str, list[Start]] = {}
     try:

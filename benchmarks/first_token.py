@@ -15,6 +15,7 @@ disk gives what it reads cold and the warm start takes. Needs root. `--plan-only
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import pwd
@@ -35,16 +36,21 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 
-from ansible.module_utils.slm_baseline.first_token.bytecode import Filled, fill, sources_of  # noqa: E402  found through the path above
+from ansible.module_utils.slm_baseline.first_token.bytecode import (  # noqa: E402  found through the path above
+    LEAST_MODULES,
+    find_cached,
+    find_compiled,
+    with_cached,
+)
 from ansible.module_utils.slm_baseline.first_token.plan import to_text  # noqa: E402
-from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import in_tree  # noqa: E402
-from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording, record  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.members import in_tree  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording, plan_file, record  # noqa: E402
+from ansible.module_utils.slm_baseline.host.deadline import Deadline  # noqa: E402
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
 
 from benchmarks.peers import PEERS  # noqa: E402
 
 REPLAY = ["/usr/bin/python3", "-IS", str(ROOT / "files" / "slm_replay.py")]
-COMPILE = str(ROOT / "files" / "slm_compile.py")
 PEER_LOADER = str(ROOT / "benchmarks" / "peers.py")
 PEER_PACKAGES = str(ROOT / "benchmarks" / "requirements-peers.txt")
 CHANGES = "(changes the application)"
@@ -223,28 +229,35 @@ class Bench:
         return Start(start.seconds, start.phases, start.read_bytes, said.strip())
 
 
-def make_plan(subject: Subject, folder: Path) -> tuple[Recording, dict[str, str], Filled | None]:
-    """Record the subject's imports, fill a bytecode cache if it lacks any, and record the start that is replayed."""
+def make_plan(subject: Subject, folder: Path) -> tuple[Recording, dict[str, str], int]:
+    """Record the subject's imports, have it fill a bytecode cache if it lacks any, and give the plan of the next start.
+
+    The last is how many modules are kept.
+    """
     host = Host(Path("/"))
 
     def recorded(env: Mapping[str, str]) -> Recording:
         def start() -> None:
             subject.run(env)
 
-        drop_caches()
-        return record(host, in_tree(os.getpid()), start)
+        return record(host, in_tree(os.getpid()), drop_caches, start, Deadline.after(3600))
 
     first = recorded({})
+    if len(find_compiled(host, first.seen.opened)) < LEAST_MODULES:
+        return first, {}, 0
     prefix = folder / "pycache"
     prefix.mkdir()
-    env: dict[str, str] = {}
-    filled = None
-    for program, sources in sources_of(first.seen.opened.values()).items():
-        filled = fill([program, "-IS", COMPILE], sources, str(prefix), subject.identity)
-        print(f"bytecode for {program}: {filled}", flush=True)
-        if filled.compile_s > 0.5:
-            env = {"PYTHONPYCACHEPREFIX": str(prefix)}
-    return (recorded(env) if env else first), env, filled
+    os.chown(prefix, subject.identity.get("user", -1), subject.identity.get("group", -1))
+    env = {"PYTHONPYCACHEPREFIX": str(prefix)}
+    second = recorded(env)
+    files = {}
+    for source, path in find_cached(host, str(prefix), list(second.seen.opened)).items():
+        with contextlib.suppress(OSError):
+            file = plan_file(path, Deadline.after(60))
+            if file:
+                files[source] = file
+    print(f"bytecode: {len(files)} modules are kept", flush=True)
+    return replace(second, plan=with_cached(second.plan, files)), env, len(files)
 
 
 def disk_rate(files: Sequence[Path]) -> float:

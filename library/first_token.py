@@ -9,8 +9,8 @@ short_description: Shorten the cold start of a systemd unit or a command
 description:
   - Starts the target once with an empty page cache and records with fanotify what it opens and which pages of it are
     read, until it is ready. The plan lies in C(/var/lib/slm-baseline/first-token), which only root can write.
-  - Where modules that it imports have no bytecode, the target's own interpreter compiles them as the target's own
-    user, root stores the result in a cache folder, and the target is recorded once more with it.
+  - Where modules that it imports have no bytecode, the target is started once more with a cache folder of its own user,
+    in which its own interpreter keeps what it compiles. Later starts get the cache only while it fits.
   - A systemd unit gets a drop-in and a unit beside it that replays the plan. A command is started with
     C(/var/lib/slm-baseline/first-token/bin/slm-start NAME -- command).
   - A target that is set up already, with no file of its plan changed, is not started and not changed.
@@ -21,12 +21,15 @@ options:
     description: The target's name. It names a folder and a unit. Left out with O(state=absent), every target is meant.
     type: str
   state:
-    description: C(absent) removes plan, bytecode and units. What somebody else changed since is left and listed.
+    description:
+      - C(absent) removes plan, bytecode and units. What somebody else changed since is left and listed.
     type: str
     choices: [present, absent]
     default: present
   unit:
-    description: The systemd service to start sooner. It is restarted once or twice.
+    description:
+      - The systemd service to start sooner. It is stopped and started once or twice, and so are the units that ran and
+        are stopped with it. What ran runs again at the end, and that is looked at.
     type: str
   command:
     description: In place of a unit, the program with its arguments; the program's path is absolute.
@@ -36,7 +39,8 @@ options:
     description: The unprivileged user that the command runs as.
     type: str
   environment:
-    description: Environment variables of the command.
+    description:
+      - Environment variables of the command. Their values are in no result, log or diff; the host keeps digests.
     type: dict
   ready:
     description: How to tell that the target is ready, and how long it may take.
@@ -71,8 +75,9 @@ options:
     type: bool
     default: false
   programs:
-    description: The folder on the control node's copy of this project with C(slm_replay.py) and C(slm_compile.py), as
-      texts by file name.
+    description:
+      - C(slm_replay.py), C(slm_fit.py) and C(slm_restart.py) of the control node's copy of this project, as texts by
+        file name.
     type: dict
     default: {}
 attributes:
@@ -98,7 +103,10 @@ plan:
   returned: when it was recorded
   type: dict
 bytecode:
-  description: What the cache holds (compiled, copied, failed, compile_s in CPU seconds, bytes); null for no cache.
+  description:
+    - What the cache holds; null for no cache. C(compiled) modules that were compiled at every start, C(copied) ones
+      that had bytecode elsewhere, and C(bytes). C(failed) is 0 and C(compile_s) null, since nobody compiles beside the
+      start.
   returned: when it was recorded
   type: dict
 starts:
@@ -124,6 +132,18 @@ left:
   returned: state absent
   type: list
   elements: str
+stops:
+  description:
+    - What recording stops and starts again. C(unit), whether it C(runs) now, how often at most (C(times)), and the
+      units that are stopped C(with) it.
+  returned: success, with state present
+  type: list
+  elements: dict
+  sample: [{target: vllm, unit: vllm.service, runs: true, times: 2, with: [proxy.service]}]
+service_down:
+  description: Whether a service that was stopped does not run again. C(problem) names it.
+  returned: where that is so
+  type: bool
 rows:
   description: The target's audit rows.
   returned: success
@@ -135,23 +155,58 @@ problem:
   type: dict
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.slm_baseline.first_token.setup import difference, is_set_up, remove_all, rows, rows_of, set_up
-from ansible.module_utils.slm_baseline.first_token.target import parse_name, parse_target, recorded_targets
+from ansible.module_utils.slm_baseline.first_token.audit import difference, is_set_up, rows, rows_of
+from ansible.module_utils.slm_baseline.first_token.install import find_subject, put_programs, set_up, stops_of
+from ansible.module_utils.slm_baseline.first_token.places import target_names
+from ansible.module_utils.slm_baseline.first_token.recorder.interruption import ServiceDown, make_good, read_note
+from ansible.module_utils.slm_baseline.first_token.remove import remove_all
+from ansible.module_utils.slm_baseline.first_token.target import Target, digest, parse_name, parse_target
+from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import PROGRAMS
-from ansible.module_utils.slm_baseline.module import COMMON_ARGUMENTS, RUN_ARGUMENT, finish, leased, require_root, warn
+from ansible.module_utils.slm_baseline.module import (
+    COMMON_ARGUMENTS,
+    RUN_ARGUMENT,
+    fail,
+    finish,
+    leased,
+    require_root,
+    warn,
+)
 
-
-def main() -> None:
-    ready = {
+READY_ARGUMENT: dict[str, Any] = {
+    "type": "dict",
+    "options": {
         "type": {"type": "str", "choices": ["notify", "port", "url", "exit"]},
         "port": {"type": "int"},
         "url": {"type": "str"},
         "timeout_s": {"type": "float", "default": 600},
+    },
+}
+_LEAST_SECRET = 8
+"""Shorter values (`1`, `false`) stand in too many results to be hidden there, and are no secrets."""
+
+
+def keep_secret(module: AnsibleModule) -> dict[str, str]:
+    """The environment's values; what the module tells of itself has digests from here on.
+
+    Ansible hides the values of an option that must not be logged wherever they stand in a result, short ones and paths
+    as well: only what can be a secret is left to that.
+    """
+    environment = {str(name): str(value) for name, value in (module.params["environment"] or {}).items()}
+    module.no_log_values -= {
+        value for value in environment.values() if len(value) < _LEAST_SECRET or value.startswith("/")
     }
+    if environment:
+        module.params["environment"] = {name: digest(name, value) for name, value in environment.items()}
+    return environment
+
+
+def main() -> None:
     module = AnsibleModule(
         {
             "name": {"type": "str"},
@@ -159,8 +214,8 @@ def main() -> None:
             "unit": {"type": "str"},
             "command": {"type": "list", "elements": "str"},
             "user": {"type": "str"},
-            "environment": {"type": "dict"},
-            "ready": {"type": "dict", "options": ready},
+            "environment": {"type": "dict", "no_log": True},
+            "ready": READY_ARGUMENT,
             "replay": {"type": "str", "choices": ["together", "ahead", "both", "none"], "default": "both"},
             "bytecode": {"type": "bool", "default": True},
             "force": {"type": "bool", "default": False},
@@ -171,7 +226,8 @@ def main() -> None:
         required_if=[("state", "present", ["name"])],
         supports_check_mode=True,
     )
-    given = module.params
+    environment = keep_secret(module)
+    given = {**module.params, "environment": environment}
 
     def work(host: Host) -> dict[str, Any]:
         require_root(host, "first_token")
@@ -179,31 +235,67 @@ def main() -> None:
 
     def present(host: Host) -> dict[str, Any]:
         target = parse_target(given)
-        if is_set_up(host, target):
-            return {"changed": False, "rows": rows_of(host, target.name), "summary": f"{target.name}: set up already"}
-        diff = difference(host, target)
+        programs = {f"{PROGRAMS}/{name}": str(text).encode() for name, text in given["programs"].items()}
+        if is_set_up(host, target) and read_note(host) is None:
+            return {"rows": rows_of(host, target.name), "stops": [], **_kept(module, host, target, programs)}
+        diff, stops = difference(host, target), stops_of(find_subject(host, target))
+        told = {"diff": diff, "stops": stops}
         if module.check_mode:
-            told = {"changed": True, "summary": f"{target.name}: would be recorded", "diff": diff}
-            return {**told, "rows": rows_of(host, target.name)}
+            summary = f"{target.name}: would be recorded{_stopping(stops)}"
+            return {"changed": True, "summary": summary, "rows": rows_of(host, target.name), **told}
         with leased(module, host):
-            programs = {f"{PROGRAMS}/{name}": str(text).encode() for name, text in given["programs"].items()}
-            outcome = set_up(host, target, programs)
-        told = {"summary": outcome.summary(target), "diff": diff}
-        return {**outcome.to_json(), **told, "rows": rows_of(host, target.name)}
+            try:
+                outcome = set_up(host, target, programs)
+            except ServiceDown as error:
+                fail(module, str(error), problem=error.as_dict(), service_down=True)
+        return {
+            **outcome.to_json(),
+            "summary": outcome.summary(target),
+            "rows": rows_of(host, target.name),
+            **told,
+        }
 
     def absent(host: Host) -> dict[str, Any]:
-        names = [parse_name(given["name"])] if given["name"] else list(recorded_targets(host))
-        names = [name for name in names if name in recorded_targets(host)]
-        if module.check_mode or not names:
+        found = target_names(host)
+        names = [parse_name(given["name"])] if given["name"] else found
+        names = [name for name in names if name in found]
+        if module.check_mode:
             done = remove_all(host, names, given["force"], dry_run=True)
-        else:
+        elif names or read_note(host) is not None:
             with leased(module, host):
                 done = remove_all(host, names, given["force"])
+        else:
+            make_good(host)
+            done = remove_all(host, [], given["force"], dry_run=True)
         warn(module, done.warning)
+        if done.problems:
+            raise SettingError(
+                "first_token",
+                "every target taken away",
+                "; ".join(done.problems),
+                "Their units are gone; what lies in their folders is not.",
+                "see who fills the folder, then run this again.",
+            )
         told = {"removed": done.removed, "left": done.left, "diff": {"before": done.diff, "after": ""}}
-        return {"changed": bool(done.removed), "rows": rows(host), **told}
+        return {"changed": bool(done.removed or done.started), "rows": rows(host), **told}
 
     finish(module, work)
+
+
+def _kept(module: AnsibleModule, host: Host, target: Target, programs: Mapping[str, bytes]) -> dict[str, Any]:
+    """A target that is set up already: its programs are brought up to date."""
+    changed = not module.check_mode and bool(programs) and put_programs(host, target, programs)
+    return {"changed": changed, "summary": f"{target.name}: set up already"}
+
+
+def _stopping(stops: list[dict[str, Any]]) -> str:
+    """What is stopped, in words."""
+    if not stops:
+        return ""
+    also = [name for each in stops for name in each["with"]]
+    return f"; {stops[0]['unit']} would be stopped and started up to twice" + (
+        f", and with it {', '.join(also)}" if also else ""
+    )
 
 
 if __name__ == "__main__":

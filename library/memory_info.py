@@ -62,6 +62,12 @@ options:
     description: Whether C(rows) also has those of the first-token targets on the host (plan and bytecode).
     type: bool
     default: false
+  first_token_targets:
+    description:
+      - The names of the wanted targets. With them, O(first_token) also has a row for each target on the host that is
+        not among them.
+    type: list
+    elements: str
   tolerate_competitors:
     description: Whether other writers of the same knobs are only reported.
     type: bool
@@ -140,10 +146,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.first_token.places import has_anything
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.lease import release
 from ansible.module_utils.slm_baseline.host.noting import NotingHost
-from ansible.module_utils.slm_baseline.host.paths import TARGETS
 from ansible.module_utils.slm_baseline.host.validate import Option
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
 from ansible.module_utils.slm_baseline.settings.audit.conflicts.conflict import Conflict
@@ -195,6 +201,7 @@ def main() -> None:
             "compact": {"type": "raw", "default": False},
             "facts": {"type": "bool", "default": True},
             "first_token": {"type": "bool", "default": False},
+            "first_token_targets": {"type": "list", "elements": "str"},
             "tolerate_competitors": {"type": "bool", "default": False},
             "release": {"type": "bool", "default": False},
             **SETTER_ARGUMENTS,
@@ -221,10 +228,10 @@ def main() -> None:
         if given["preflight"]:
             for conflict in judged["possible_writers"]:
                 warn(module, f"{conflict['detail']}. Nothing is refused for it; the next audit shows what came of it.")
-        if given["first_token"] and host.names(TARGETS):
-            from ansible.module_utils.slm_baseline.first_token.setup import rows
+        if given["first_token"] and has_anything(host):
+            from ansible.module_utils.slm_baseline.first_token.audit import rows
 
-            judged["rows"] += rows(host)
+            judged["rows"] += rows(host, given["first_token_targets"])
         result = {
             "changed": False,
             "desired": values_of(wanted),

@@ -107,10 +107,11 @@ import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.first_token.places import has_anything, target_names
 from ansible.module_utils.slm_baseline.first_token.removed import Removal
 from ansible.module_utils.slm_baseline.host.clock import now
+from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.paths import TARGETS
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
 from ansible.module_utils.slm_baseline.setter import leased_and_undone
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
@@ -140,44 +141,51 @@ def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
     dry_run, force = module.check_mode, module.params["force"]
     with contextlib.nullcontext() if dry_run else leased(module, host, last=True):
-        removal = _remove_targets(host, force, dry_run) if module.params["first_token"] else Removal()
         run_id = (module.params["run"] or {}).get("id", "")
+        # Settings first: a target's folder, which another user may have filled, must not keep them from it.
         done = roll_back(host, dry_run=dry_run, force=force, run_id=run_id, began_at=now())
+        removal = _remove_targets(host, force, dry_run) if module.params["first_token"] else Removal()
     warn(module, removal.warning)
     warn(module, done.warning)
     if done.left:
         values = "; ".join(f"{entry['knob']} is {entry['found']}, was {entry['before']}" for entry in done.left)
         warn(module, f"changed by others since, left: {values}. Next: set by hand what is not wanted.")
     result = _answer(done, removal)
-    if done.status == "incomplete":
-        reasons = " / ".join(str(problem) for problem in done.problems)
+    if result["problems"]:
+        reasons = " / ".join([*map(str, done.problems), *removal.problems])
         fail(module, f"rollback incomplete: {reasons}", **result)
     return result
 
 
 def _remove_targets(host: Host, force: bool, dry_run: bool) -> Removal:
-    """Take away what shortens starts."""
-    names = host.names(TARGETS)
-    if not names:
+    """Take away what shortens starts; what of it fails is told beside what else does."""
+    if not has_anything(host):
         return Removal()
     # A host compiles all that is imported, and most have no target.
-    from ansible.module_utils.slm_baseline.first_token.setup import remove_all
+    from ansible.module_utils.slm_baseline.first_token.remove import remove_all
 
-    return remove_all(host, names, force, dry_run)
+    try:
+        return remove_all(host, target_names(host), force, dry_run)
+    except SettingError as error:
+        return Removal(problems=[str(error)])
 
 
 def _answer(done: RollbackOutcome, removal: Removal) -> dict[str, Any]:
     def text(side: str) -> str:
         return "".join(f"{change['knob']}: {change[side]}\n" for change in done.changes)
 
+    problems = [
+        {"knob": "first_token", "wanted": "removed", "found": found, "why": "", "next_step": "run it again."}
+        for found in removal.problems
+    ]
     return {
-        "changed": bool(done.changes or removal.removed),
-        "status": done.status,
+        "changed": bool(done.changes or removal.removed or removal.started),
+        "status": "incomplete" if problems else done.status,
         "before": done.before,
         "changes": done.changes,
         "left": done.left,
         "archive": done.archive,
-        "problems": [problem.as_dict() for problem in done.problems],
+        "problems": [problem.as_dict() for problem in done.problems] + problems,
         "attempts": list(done.attempts),
         "note": done.note,
         "first_token": {"removed": removal.removed, "left": removal.left},

@@ -66,7 +66,7 @@ options:
     default: 0.5
   programs:
     description:
-      - C(slm_replay.py) and C(slm_compile.py) as texts by file name, for arms with C(first_token).
+      - C(slm_replay.py), C(slm_fit.py) and C(slm_restart.py) as texts by file name, for arms with C(first_token).
       - For O(state=planned).
     type: dict
     default: {}

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.slm_baseline import module as modules
 from ansible.module_utils.slm_baseline import setter
-from ansible.module_utils.slm_baseline.first_token.unit_files import MARK
+from ansible.module_utils.slm_baseline.first_token.places import MARK
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import ARCHIVE, LEASE, SNAPSHOT, STATE, SWEEP_PRIOR, TARGETS, VOLATILE
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text

@@ -13,8 +13,10 @@ from typing import Any
 import psutil
 import pytest
 from ansible.module_utils.slm_baseline.first_token.recorder import start as start_module
-from ansible.module_utils.slm_baseline.first_token.target import Target
+from ansible.module_utils.slm_baseline.first_token.recorder.ready import ask_ready
+from ansible.module_utils.slm_baseline.first_token.target import Ready, Target
 from ansible.module_utils.slm_baseline.host import lease
+from ansible.module_utils.slm_baseline.host.deadline import Deadline
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import LEASE
@@ -22,6 +24,7 @@ from ansible.module_utils.slm_baseline.host.paths import LEASE
 from benchmarks import agreement, engine, fidelity, one_host, subject
 from benchmarks.first_token import CHANGES, Start, best_peer
 from benchmarks.subject import Benchmark, Effect
+from tests.support.ourselves import Ourselves
 
 BENCHMARK = Benchmark("fidelity", "", sys.executable, "python3", pairs=15)
 
@@ -160,13 +163,13 @@ def test_an_engine_is_asked_once_it_is_ready_and_all_of_it_is_ended(
         port = free.getsockname()[1]
     asked = tmp_path / "asked"
     command = (sys.executable, "-c", SERVER, str(port), str(asked))
-    target = Target("app", command=command, user="app", ready="port", ready_at=str(port), timeout_s=60)
-    monkeypatch.setattr(start_module, "identity_of", lambda *_: {})
+    target = Target("app", command=command, user="app", ready=Ready("port", str(port), 60))
+    monkeypatch.setattr(start_module, "identity_of", lambda *_: Ourselves())
     before = set(psutil.Process().children(recursive=True))
     start = engine.Engine(target, f"http://127.0.0.1:{port}/v1/completions", b'{"prompt": "Hello"}').start()
     assert 0 < start.ready_s <= start.token_s
     assert asked.read_bytes() == b'{"prompt": "Hello"}'
-    assert not start_module.answers(target)
+    assert not ask_ready(Host(), target.ready, Deadline.after(5)).is_ready
     with pytest.raises(SettingError, match="ftp://nowhere"):
         engine.Engine(target, "ftp://nowhere", b"{}").start()
     assert set(psutil.Process().children(recursive=True)) <= before
@@ -176,7 +179,7 @@ def test_an_engine_that_is_no_target_or_an_arm_that_is_none_is_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    target = Target("app", command=("/bin/app",), user="app", ready="port", ready_at="1")
+    target = Target("app", command=("/bin/app",), user="app", ready=Ready("port", "1"))
     monkeypatch.setattr(engine, "recorded_targets", lambda _: {"app": target})
     for name, arms, said in (("other", "", "other is no target"), ("app", "warm, luke", "no such arm: warm, luke")):
         monkeypatch.setattr(sys, "argv", ["engine", name, "--url", "http://x", "--body", "{}", "--arms", arms])

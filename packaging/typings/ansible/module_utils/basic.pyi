@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 class AnsibleModule:
     params: dict[str, Any]
     check_mode: bool
+    no_log_values: set[str]
     _diff: bool
     def __init__(
         self,

@@ -1,197 +1,174 @@
-"""A bytecode cache of ours: root stores what the target's own interpreter compiled as the target's own user."""
+"""A bytecode cache for a target: a folder of the target's own user, filled by the target's own start.
+
+The target is started once with PYTHONPYCACHEPREFIX set to that folder (`sys.pycache_prefix`), so its interpreter stores
+there what it compiles: as its own user, in its own sandbox, with the checks of its own importlib. Root compiles
+nothing, runs no interpreter of anybody's, and stores no byte of what it compiled.
+
+A later start gets the cache only while it fits (fit.py): none of the sources changed since, and every command line of
+the unit runs as the cache's user.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ..host.errors import SettingError
-from ..host.subreaper import ProcessTree, subreaper
-from .recorder.fanotify import Opened
+from ..host.files import Host
+from ..host.foreign_files import open_foreign
+from .fit import Fit, find_rights_above
+from .plan import Plan, PlanFile
+from .recorder.unit import Unit
+from .target import Target
 
-NOBODY = 65534
-"""User and group that own nothing: what they may read, everybody may."""
-MAX_FILE_BYTES = 64 << 20
-MAX_TOTAL_BYTES = 2 << 30
-MAX_FILES = 200_000
-_BYTECODE = re.compile(r"(?P<folder>.*?)(?P<beside>/__pycache__)?/(?P<name>[^/.]+)\.[a-z]+-\d+(\.opt-\d)?\.pyc")
-_TIMEOUT_S = 600
+LEAST_MODULES = 50
+"""Fewer modules to compile are not worth a cache: 1,735 took 5.8 s of CPU on a GPU host, so these take 0.2 s."""
+_OLDEST_NS = 315_532_800 * 10**9
+"""1980: what a zip file can say. Trees that are made alike everywhere (OSTree, Nix) give each file a time before."""
+_BYTECODE = re.compile(r"(?P<folder>.*?)/(?P<name>[^/.]+)\.(?P<tag>[a-z]+-\d+(\.opt-\d)?)\.pyc(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Where a target's bytecode is. `prefix` is what its interpreter is told, `folder` where that leads on the host.
+
+    `lines` are for the unit's drop-in: what lets the unit write there.
+    """
+
+    prefix: str
+    folder: str
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What a cache got: modules compiled (CPU seconds), copied from beside their sources, and failed; bytes stored."""
+    """What a cache got: modules that were compiled at every start, those that had bytecode elsewhere, and the bytes."""
 
     compiled: int
     copied: int
-    failed: int
-    compile_s: float
     bytes: int
 
 
-def sources_of(opened: Iterable[Opened]) -> dict[str, list[str]]:
-    """Sources of the modules that were imported, by the interpreter that did it, in the order of the first opening.
-
-    A module with valid bytecode shows as its `.pyc` alone, one without as its `.py`.
-    """
-    sources: dict[str, dict[str, None]] = {}
-    for one in opened:
-        source = source_of(one.path)
-        if source and not one.is_folder and _is_python(one.program):
-            sources.setdefault(one.program, {})[source] = None
-    return {program: list(paths) for program, paths in sources.items()}
+def cache_of(target: Target, unit: Unit | None) -> Cache:
+    """The cache that a target gets. systemd makes and keeps that of a dynamic user, who has no lasting id."""
+    if unit and unit.has_dynamic_user:
+        name = f"slm-first-token-{target.name}"
+        lines = (f"CacheDirectory={name}", "UnsetEnvironment=CACHE_DIRECTORY")
+        return Cache(f"/var/cache/{name}", f"/var/cache/private/{name}", lines)
+    # A unit without a mount namespace of its own gets none because of us.
+    closed = unit and (unit.fact("ProtectSystem") == "strict" or unit.fact("ReadOnlyPaths"))
+    return Cache(target.pycache, target.pycache, (f"ReadWritePaths=-{target.pycache}",) if closed else ())
 
 
-def source_of(path: str, prefix: str = "") -> str | None:
-    """The source that a module's opened file stands for; None for a file of no module.
-
-    `prefix` is a bytecode cache, which repeats the path of each source below it; elsewhere bytecode is in __pycache__.
-    """
-    if path.endswith(".py"):
-        return path
-    cached = bool(prefix) and path.startswith(f"{prefix}/")
-    found = _BYTECODE.fullmatch(path[len(prefix) :] if cached else path)
-    if not found or cached == bool(found["beside"]):
-        return None
-    return f"{found['folder']}/{found['name']}.py"
+def find_objection(unit: Unit) -> str:
+    """Why a unit must not have a cache, as a sentence; empty where nothing speaks against it."""
+    if unit.user in ("", "root", "0") and not unit.has_dynamic_user:
+        return "the unit runs as root, whose interpreters would go on writing there; give it a User=."
+    if "PYTHONPYCACHEPREFIX=" in unit.fact("Environment"):
+        return "the unit has a PYTHONPYCACHEPREFIX of its own."
+    if unit.has_dynamic_user and unit.fact("CacheDirectory"):
+        return "the unit has a CacheDirectory= of its own, and would be told of two."
+    return find_rights_above(dict(unit.facts))
 
 
-def _is_python(program: str) -> bool:
-    return os.path.basename(program).startswith(("python", "pypy"))
+def find_compiled(host: Host, opened: Iterable[str]) -> list[str]:
+    """Sources that were opened and have no bytecode beside them that fits: a start compiles each of these."""
+    return [path for path in opened if path.endswith(".py") and not has_bytecode(host, path)]
 
 
-def make_cache(folder: Path, group: int) -> None:
-    """Make the folder of a cache, for root and the target's group alone: bytecode holds what its source holds.
-
-    A source may be closed to others by its own mode or by that of any folder above it, so the whole cache is. What
-    nobody's group could read is open to all; a dynamic user, whose group has no number yet, reads that.
-    """
-    os.mkdir(folder, mode=0o700)
-    os.chown(folder, -1, group)
-    os.chmod(folder, 0o755 if group == NOBODY else 0o750)
-
-
-def fill(command: list[str], sources: Iterable[str], prefix: str, identity: Mapping[str, Any]) -> Filled:
-    """Have `command` (interpreter and slm_compile.py) compile the sources and store the bytes below `prefix`.
-
-    `identity` are subprocess's `user`, `group` and `extra_groups`. `prefix` is a folder of root's alone. SettingError
-    where the interpreter fails or sends anything but bytecode for a place below the prefix.
-    """
-    with subreaper() as family:
-        return _filled([*command, prefix], b"\0".join(map(os.fsencode, sources)), prefix, identity, family)
-
-
-def _filled(
-    command: list[str], request: bytes, prefix: str, identity: Mapping[str, Any], family: ProcessTree
-) -> Filled:
+def has_bytecode(host: Host, source: str) -> bool:
+    """Whether some interpreter's bytecode beside a source is that of the source, by its header (PEP 552)."""
+    folder, name = os.path.split(source)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-            start_new_session=True,
-            **identity,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise _failed(command[0], str(error)) from error
-    totals: dict[str, Any] = {}
-    files = stored = 0
-    # It may be anybody's interpreter: one that reads nothing, or says nothing, is ended, and so is all that it started
-    # and that may hold its pipes open.
-    ending = threading.Timer(_TIMEOUT_S, family.end)
-    ending.start()
-    with process:
-        assert process.stdin
-        assert process.stdout
-        try:
-            # All of it is taken before the first answer comes, so neither side waits for the other.
-            process.stdin.write(request)
-            process.stdin.close()
-            for path, data in frames(process.stdout):
-                if not path:
-                    totals = json.loads(data)
-                    break
-                files, stored = files + 1, stored + len(data)
-                if stored > MAX_TOTAL_BYTES or files > MAX_FILES:
-                    raise ValueError("more bytecode than any start imports")
-                _store(prefix, path, data)
-        except (OSError, ValueError, RecursionError) as error:
-            raise _failed(command[0], str(error)) from error
-        finally:
-            ending.cancel()
-            process.kill()
+        found = os.lstat(host.path(source))
+    except OSError:
+        return False
+    for cached in host.names(f"{folder}/__pycache__"):
+        if cached.startswith(f"{name[:-3]}.") and cached.endswith(".pyc"):
+            header = _read_header(host, f"{folder}/__pycache__/{cached}")
+            # What is not checked by time is checked by its content, or by nobody.
+            if len(header) == 16 and (header[4:8] != bytes(4) or header[8:16] == stamp_of(found)):
+                return True
+    return False
+
+
+def stamp_of(found: os.stat_result) -> bytes:
+    """Time and size of a source, as the header of its bytecode has them."""
+    return b"".join((int(value) & 0xFFFFFFFF).to_bytes(4, "little") for value in (found.st_mtime, found.st_size))
+
+
+def _read_header(host: Host, path: str) -> bytes:
     try:
-        return Filled(
-            int(totals["compiled"]),
-            int(totals["copied"]),
-            int(totals["failed"]),
-            float(totals["compile_s"]),
-            stored,
-        )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise _failed(command[0], f"it ended with {process.returncode} before it was done") from error
-
-
-def frames(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """`path NUL length NUL bytes` again and again, as slm_compile.py writes them; ValueError for anything else."""
-    while True:
-        path = _until_nul(stream, 4096)
-        if path is None:
-            return
-        length = _until_nul(stream, 12)
-        if length is None or not length.isdigit() or int(length) > MAX_FILE_BYTES:
-            raise ValueError("a frame without a sane length")
-        data = stream.read(int(length))
-        if len(data) != int(length):
-            raise ValueError("a frame cut short")
-        yield os.fsdecode(path), data
-
-
-def _until_nul(stream: IO[bytes], limit: int) -> bytes | None:
-    """Bytes up to a NUL; None at the end of the stream."""
-    found = bytearray()
-    while True:
-        byte = stream.read(1)
-        if not byte:
-            if found:
-                raise ValueError("a frame cut short")
-            return None
-        if byte == b"\0":
-            return bytes(found)
-        found += byte
-        if len(found) > limit:
-            raise ValueError("a name without an end")
-
-
-def _store(prefix: str, path: str, data: bytes) -> None:
-    """Write one file below the prefix, which root alone may write, so nothing on the way can be a link of others."""
-    if os.path.normpath(path) != path or not path.startswith(f"{prefix}/") or not path.endswith(".pyc"):
-        raise ValueError(f"bytecode for {path!r}, which is not below {prefix}")
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = open_foreign(host.path(path), os.O_NOFOLLOW)
+    except OSError:
+        return b""
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        return os.read(descriptor, 16)
+    except OSError:
+        return b""
     finally:
         os.close(descriptor)
 
 
-def _failed(program: str, found: str) -> SettingError:
-    return SettingError(
-        "first_token.bytecode",
-        f"bytecode from {program}",
-        found,
-        "The target's own interpreter compiles its modules, as the target's user.",
-        "run that interpreter by hand as that user; without bytecode, set `bytecode: false` for this target.",
+def find_cached(host: Host, folder: str, opened: Sequence[str]) -> dict[str, str]:
+    """The bytecode in a cache by its source, for sources that a start asked for, and no others.
+
+    The cache belongs to another user, so it is not listed: a file counts where a source that was opened leads to it.
+    """
+    tags = {found["tag"] for path in opened if path.startswith(f"{folder}/") and (found := _BYTECODE.fullmatch(path))}
+    cached = {}
+    for source in opened:
+        if not source.endswith(".py"):
+            continue
+        for tag in sorted(tags):
+            path = f"{folder}{source[:-3]}.{tag}.pyc"
+            try:
+                found_at = os.lstat(host.path(path))
+                source_at = os.lstat(host.path(source))
+            except OSError:
+                continue
+            header = _read_header(host, path)
+            is_checked = header[4:8] == bytes(4) and header[8:16] == stamp_of(source_at)
+            if stat.S_ISREG(found_at.st_mode) and is_checked:
+                cached[source] = path
+    return cached
+
+
+def lacks_times(host: Host, sources: Iterable[str]) -> bool:
+    """Whether a source has no time of its own: another version of it could have the same time and size."""
+    for source in sources:
+        try:
+            if os.lstat(host.path(source)).st_mtime_ns < _OLDEST_NS:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def with_cached(plan: Plan, files: Mapping[str, PlanFile]) -> Plan:
+    """The plan of a start that reads bytecode where this one compiled: `files` are its files by source."""
+    rest = {file.path for file in plan.files}
+    more = [file for source, file in files.items() if source not in rest]
+    return replace(plan, files=[files.get(file.path, file) for file in plan.files] + more)
+
+
+def fit_of(host: Host, target: Target, unit: Unit | None, uid: int | None, cache: Cache, sources: Iterable[str]) -> Fit:
+    """What this cache was made for; OSError where something of it is gone already."""
+    folders, listed = [], []
+    for folder in sorted({os.path.dirname(source) for source in sources}):
+        found = os.lstat(host.path(folder))
+        folders.append((found.st_ino, found.st_mtime_ns, folder))
+    for source in sorted(sources):
+        found = os.lstat(host.path(source))
+        listed.append((found.st_ino, found.st_size, found.st_mtime_ns, source))
+    return Fit(
+        cache.prefix,
+        cache.folder,
+        os.lstat(host.path(cache.folder)).st_ino,
+        "dynamic" if uid is None else str(uid),
+        (unit.name, unit.user) if unit else (),
+        tuple(folders),
+        tuple(listed),
     )

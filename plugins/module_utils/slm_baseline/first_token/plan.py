@@ -62,11 +62,11 @@ def to_text(plan: Plan) -> str:
     """The plan as text; imports come before weights, whatever was opened first."""
     lines = [FIRST_LINE]
     lines += [f"{name}\t{value}" for name, value in plan.facts.items()]
-    lines += [f"D\t{_escaped(path)}" for path in plan.folders]
+    lines += [f"D\t{escape(path)}" for path in plan.folders]
     for file in sorted(plan.files, key=lambda file: file.is_weights):
         ranges = "*" if file.ranges is None else ",".join(f"{first}+{count}" for first, count in file.ranges)
         numbers = (file.inode, file.size_bytes, file.mtime_ns)
-        lines.append("\t".join(["IW"[file.is_weights], *map(str, numbers), ranges, _escaped(file.path)]))
+        lines.append("\t".join(["IW"[file.is_weights], *map(str, numbers), ranges, escape(file.path)]))
     return "\n".join([*lines, LAST_LINE, ""])
 
 
@@ -83,11 +83,11 @@ def parse_plan(text: str) -> Plan:
             first, *rest = line.split("\t")
             if first == "D":
                 (path,) = rest
-                folders.append(_unescaped(path))
+                folders.append(unescape(path))
             elif first in ("I", "W"):
                 inode, size, mtime_ns, ranges, path = rest
                 files.append(
-                    PlanFile(_unescaped(path), first == "W", int(inode), int(size), int(mtime_ns), _ranges(ranges))
+                    PlanFile(unescape(path), first == "W", int(inode), int(size), int(mtime_ns), _ranges(ranges))
                 )
             else:
                 (facts[first],) = rest
@@ -108,11 +108,11 @@ def _damaged(text: str) -> ParseError:
     return ParseError("first_token.plan", "a plan of this version", text, "record it again with first_token.yml.")
 
 
-def _escaped(path: str) -> str:
+def escape(path: str) -> str:
     return path.replace("%", "%25").replace("\t", "%09").replace("\n", "%0A")
 
 
-def _unescaped(path: str) -> str:
+def unescape(path: str) -> str:
     return path.replace("%09", "\t").replace("%0A", "\n").replace("%25", "%")
 
 

@@ -1,4 +1,4 @@
-"""What removing targets did. Apart from setup.py: a rollback of a host without targets needs no more than this."""
+"""What removing targets did. Apart from remove.py: a rollback of a host without targets needs no more than this."""
 
 from __future__ import annotations
 
@@ -7,17 +7,28 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Removal:
-    """The paths that were removed, or would be, and those that others changed since and that are therefore left."""
+    """The paths that were removed, or would be, and those that others changed since and that are therefore left.
+
+    `started` are units that an interrupted recording had left stopped. `problems` are the targets that could not be
+    removed, with the reason.
+    """
 
     removed: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     @property
     def warning(self) -> str | None:
-        """What is for the user to do, where anything was left."""
-        if not self.left:
-            return None
-        return f"changed by others since, left: {'; '.join(self.left)}. Next: remove by hand what is not wanted."
+        """What is for the user to know or to do, where there is anything."""
+        words = []
+        if self.started:
+            words.append(f"started again after a recording that was cut short: {', '.join(self.started)}.")
+        if self.left:
+            words.append(
+                f"changed by others since, left: {'; '.join(self.left)}. Next: remove by hand what is not wanted."
+            )
+        return " ".join(words) or None
 
     @property
     def diff(self) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
-from ..host.paths import TARGETS
+from ..host.paths import FIT, TARGETS
 from ..host.sizes import is_number
 from ..host.systemd import UNITS
+from ..host.validate import Option
+from .places import DROP_IN, FIT_UNITS, REPLAY_UNITS, RUN_UNITS
 
 READY = ("notify", "port", "url", "exit")
 REPLAY = ("together", "ahead", "both", "none")
@@ -23,21 +26,40 @@ SWEEP_PREFIX = "slm_sweep"
 _LAST_PORT = 65535
 _LONGEST_S = 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,120}\.service")
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,119}\.service")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """How to tell that a target is ready, one of READY, and how long that may take. `at` is a port or a URL."""
+
+    how: str = "exit"
+    at: str = ""
+    timeout_s: float = 600.0
+
+    def __str__(self) -> str:
+        return f"{self.how} {self.at}".strip()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether an address tells it."""
+        return self.how in ("port", "url")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One target. Either `unit`, or `command` with the `user` it runs as. `ready_at` is a port or a URL."""
+    """One target. Either `unit`, or `command` with the `user` it runs as.
+
+    `environment` is the command's; one that comes from a record has digests in place of values.
+    """
 
     name: str
     unit: str = ""
     command: tuple[str, ...] = ()
     user: str = ""
-    environment: tuple[tuple[str, str], ...] = ()
-    ready: str = "exit"
-    ready_at: str = ""
-    timeout_s: float = 600.0
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ready: Ready = Ready()
     replay: str = "both"
     bytecode: bool = True
 
@@ -51,7 +73,13 @@ class Target:
 
     @property
     def pycache(self) -> str:
+        """The bytecode cache, which belongs to the target's user."""
         return f"{self.folder}/pycache"
+
+    @property
+    def fit(self) -> str:
+        """What tells whether the cache still fits; there is no cache without it."""
+        return f"{self.folder}/bytecode"
 
     @property
     def record(self) -> str:
@@ -59,11 +87,20 @@ class Target:
 
     @property
     def replay_unit(self) -> str:
-        return f"{UNITS}/slm-first-token-{self.name}.service"
+        return f"{UNITS}/{REPLAY_UNITS}{self.name}.service"
+
+    @property
+    def fit_unit(self) -> str:
+        return f"{UNITS}/{FIT_UNITS}{self.name}.service"
+
+    @property
+    def fit_environment(self) -> str:
+        """What the fit unit writes for the next start: the variable, or no file."""
+        return f"{FIT}/{self.name}.env"
 
     @property
     def boot_link(self) -> str:
-        return f"{UNITS}/basic.target.wants/slm-first-token-{self.name}.service"
+        return f"{UNITS}/basic.target.wants/{REPLAY_UNITS}{self.name}.service"
 
     @property
     def has_boot_link(self) -> bool:
@@ -71,36 +108,117 @@ class Target:
 
     @property
     def drop_in(self) -> str:
-        return f"{UNITS}/{self.unit}.d/slm-first-token.conf"
+        return f"{UNITS}/{self.unit}.d/{DROP_IN}"
+
+    @property
+    def recording_drop_in(self) -> str:
+        """What the unit has while it is recorded. No reboot survives it."""
+        return f"{RUN_UNITS}/{self.unit}.d/zz-slm-first-token-recording.conf"
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "command": list(self.command), "environment": dict(self.environment)}
+        """As it is recorded and compared: of the environment digests alone, which may be told."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "command": list(self.command),
+            "user": self.user,
+            "environment": {key: digest(key, value) for key, value in self.environment},
+            "ready": self.ready.how,
+            "ready_at": self.ready.at,
+            "timeout_s": self.ready.timeout_s,
+            "replay": self.replay,
+            "bytecode": self.bytecode,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Target:
         """TypeError, KeyError or ValueError for a document that is none of ours."""
         values = dict(document)
         values["command"] = tuple(values["command"])
-        values["environment"] = tuple(sorted(values["environment"].items()))
+        values["environment"] = tuple(sorted((key, digest(key, value)) for key, value in values["environment"].items()))
+        values["ready"] = Ready(values["ready"], values.pop("ready_at"), values.pop("timeout_s"))
         return cls(**values)
+
+    def is_same_as(self, other: Target | None) -> bool:
+        """Whether both ask for the same, as far as a record tells."""
+        return other is not None and self.to_json() == other.to_json()
+
+
+def digest(key: str, value: str) -> str:
+    """What stands for an environment variable's value wherever it is kept: it may be a secret."""
+    if _DIGEST.fullmatch(value):
+        return value
+    return f"sha256:{hashlib.sha256(f'{key}={value}'.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
 
 def parse_target(given: Mapping[str, Any]) -> Target:
     """A target from the module's options; SettingError for anything odd in it."""
     name = parse_name(given["name"])
     if name.startswith(SWEEP_PREFIX):
-        raise SettingError(
-            "first_token.name",
+        raise Option("first_token.name", name).error(
             f"a name that does not begin with {SWEEP_PREFIX}",
             name,
-            "A sweep records starts of its own under such names, and removes them at its end.",
-            "choose another name.",
+            why="A sweep records starts of its own under such names, and removes them at its end.",
+            next_step="choose another name.",
         )
     knob = f"first_token.{name}"
-    unit, command = given.get("unit") or "", tuple(given.get("command") or ())
-    ready = given.get("ready") or {}
-    how = ready.get("type") or ("notify" if unit else "exit")
-    at = str(ready.get("port") or ready.get("url") or "")
+    unit, command = given.get("unit") or "", tuple(str(word) for word in given.get("command") or ())
+    _require_one(knob, unit, command, given.get("user") or "")
+    return Target(
+        name,
+        unit,
+        command,
+        given.get("user") or "",
+        tuple(sorted((str(key), str(value)) for key, value in (given.get("environment") or {}).items())),
+        parse_ready(f"{knob}.ready", given.get("ready") or {}, bool(unit)),
+        given.get("replay") or "both",
+        bool(given.get("bytecode", True)),
+    )
+
+
+def parse_ready(knob: str, given: Mapping[str, Any], is_unit: bool) -> Ready:
+    """How to tell that a unit or a command is ready; SettingError for a rule that cannot tell it."""
+    how = given.get("type") or ("notify" if is_unit else "exit")
+    needs = how if how in ("port", "url") else ""
+    if (needs and not given.get(needs)) or (how == "notify" and not is_unit):
+        raise Option(knob, given).error(
+            f"a rule that fits {how}",
+            json.dumps(dict(given)),
+            why="Without it nobody can tell when the start is over, and where the recording ends.",
+            next_step="give {type: notify}, {type: port, port: 8000}, {type: url, url: 'http://127.0.0.1:8000/health'}"
+            " or {type: exit}; notify needs a unit.",
+        )
+    at = str(given[needs]) if needs else ""
+    if needs:
+        (_require_port if how == "port" else _require_url)(f"{knob}.{how}", at)
+    return Ready(how, at, _parse_seconds(f"{knob}.timeout_s", given.get("timeout_s", 600)))
+
+
+def parse_name(name: object) -> str:
+    """A target's name: what a folder and a unit can be called; SettingError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise Option("first_token.name", name).error(
+            "letters, digits, dot, underscore and hyphen",
+            repr(name)[:80],
+            why="It names a folder and a unit.",
+            next_step="choose a shorter, plainer name.",
+        )
+    return name
+
+
+def recorded_targets(host: Host) -> dict[str, Target | None]:
+    """The targets that have a folder on this host, by name; None for one whose record cannot be read."""
+    found: dict[str, Target | None] = {}
+    for name in host.names(TARGETS):
+        try:
+            found[name] = Target.from_json(json.loads(host.read(f"{TARGETS}/{name}/target.json"))["target"])
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            found[name] = None
+    return found
+
+
+def _require_one(knob: str, unit: str, command: tuple[str, ...], user: str) -> None:
+    """SettingError unless there is a unit, or a whole command with an unprivileged user, and not both."""
     if bool(unit) == bool(command):
         raise SettingError(
             knob,
@@ -110,66 +228,41 @@ def parse_target(given: Mapping[str, Any]) -> Target:
             "give `unit: NAME.service`, or `command: [program, argument]` with `user`.",
         )
     if unit and not _UNIT.fullmatch(unit):
-        raise SettingError(
-            f"{knob}.unit", "the name of a service unit", repr(unit), "Only services start.", "write NAME.service."
+        raise Option(f"{knob}.unit", unit).error(
+            "the name of a service unit", why="Only services start.", next_step="write NAME.service."
         )
-    if command and not (given.get("user") and str(command[0]).startswith("/")):
+    if command and not (user and command[0].startswith("/")):
         raise SettingError(
             f"{knob}.command",
             "an absolute program, and the user it runs as",
-            f"{command[0]!r} as {given.get('user') or 'nobody in particular'}",
+            f"{command[0]!r} as {user or 'no user'}",
             "Nothing of a target's runs as root, and no PATH decides which program is meant.",
             "give the program's whole path, and `user`.",
         )
-    needs = {"port": "port", "url": "url"}.get(how)
-    if (needs and not ready.get(needs)) or (how == "notify" and not unit) or (how == "exit" and unit and needs):
-        raise SettingError(
-            f"{knob}.ready",
-            f"a rule that fits {how}",
-            json.dumps(ready),
-            "Without it nobody can tell when the start is over, and where the recording ends.",
-            "give {type: notify}, {type: port, port: 8000}, {type: url, url: 'http://127.0.0.1:8000/health'} or"
-            " {type: exit}; notify needs a unit.",
-        )
-    return Target(
-        name,
-        unit,
-        tuple(str(word) for word in command),
-        given.get("user") or "",
-        tuple(sorted((str(key), str(value)) for key, value in (given.get("environment") or {}).items())),
-        how,
-        _address(f"{knob}.ready", how, at) if needs else "",
-        _seconds(f"{knob}.ready.timeout_s", ready.get("timeout_s", 600)),
-        given.get("replay") or "both",
-        bool(given.get("bytecode", True)),
-    )
 
 
-def _address(knob: str, how: str, at: str) -> str:
-    """A port or URL that can be asked; SettingError."""
-    if how == "port":
-        if not is_number(at) or not 0 < int(at) <= _LAST_PORT:
-            raise SettingError(
-                f"{knob}.port", f"a port from 1 to {_LAST_PORT}", at, "No other can be asked.", "correct the number."
-            )
-        return at
+def _require_port(knob: str, at: str) -> None:
+    if not is_number(at) or not 0 < int(at) <= _LAST_PORT:
+        raise SettingError(knob, f"a port from 1 to {_LAST_PORT}", at, "No other can be asked.", "correct the number.")
+
+
+def _require_url(knob: str, at: str) -> None:
     try:
         url = urllib.parse.urlsplit(at)
         is_one = url.scheme == "http" and bool(url.hostname) and (url.port is None or url.port > 0) and at.isprintable()
     except ValueError:
         is_one = False
-    if not is_one or " " in at:
+    if not is_one or " " in at or not at.isascii():
         raise SettingError(
-            f"{knob}.url",
+            knob,
             "http://HOST:PORT/PATH",
             repr(at)[:200],
             "It is asked without TLS, as on the host itself.",
             "give such an address, or {type: port, port: ...}, which a service with TLS opens as well.",
         )
-    return at
 
 
-def _seconds(knob: str, value: object) -> float:
+def _parse_seconds(knob: str, value: object) -> float:
     """How long a start may take, in seconds; SettingError. NaN never ends a wait, and infinity makes it one."""
     try:
         seconds = 600.0 if value is None else float(str(value))
@@ -184,27 +277,3 @@ def _seconds(knob: str, value: object) -> float:
             "correct the number.",
         )
     return seconds
-
-
-def parse_name(name: object) -> str:
-    """A target's name: what a folder and a unit can be called; SettingError."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise SettingError(
-            "first_token.name",
-            "letters, digits, dot, underscore and hyphen",
-            repr(name)[:80],
-            "It names a folder and a unit.",
-            "choose a shorter, plainer name.",
-        )
-    return name
-
-
-def recorded_targets(host: Host) -> dict[str, Target | None]:
-    """The targets that this host has, by name; None for one whose record cannot be read."""
-    found: dict[str, Target | None] = {}
-    for name in host.names(TARGETS):
-        try:
-            found[name] = Target.from_json(json.loads(host.read(f"{TARGETS}/{name}/target.json"))["target"])
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            found[name] = None
-    return found

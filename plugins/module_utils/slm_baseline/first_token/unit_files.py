@@ -1,31 +1,38 @@
-"""The files of ours that give a target its plan and its bytecode: two units of systemd's, and how to start by hand."""
+"""The files of ours that give a target its plan and its bytecode: units of systemd's, and how to start by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from ..host.mountinfo import MountEntry
-from ..host.paths import PROGRAMS, TARGETS
+from ..host.paths import PROGRAMS, RECORDING, TARGETS
 from ..host.systemd import mount_unit
+from .bytecode import Cache
+from .places import FIT_UNITS, MARK, REPLAY_UNITS
 from .plan import Plan
+from .recorder.interruption import PYTHON, RESTARTER
 from .target import Target
 
-MARK = "# Made by slm-baseline (first_token.yml); rollback.yml removes it."
 REPLAYER = f"{PROGRAMS}/slm_replay.py"
-COMPILER = f"{PROGRAMS}/slm_compile.py"
+FITTER = f"{PROGRAMS}/slm_fit.py"
 STARTER = f"{PROGRAMS}/slm-start"
-PYTHON = "/usr/bin/python3"
+GIVEN_PROGRAMS = (REPLAYER, FITTER, RESTARTER)
+"""The programs that come with the module."""
 
 STARTER_TEXT = f"""#!/bin/sh
 # slm-start NAME -- COMMAND...: start a command with the plan and the bytecode recorded under that name.
 {MARK}
+usage() {{ echo "slm-start: wanted NAME -- COMMAND..." >&2; exit 2; }}
 name=$1
-case $name in ''|.*|*[!A-Za-z0-9._-]*) echo "slm-start: wanted NAME -- COMMAND..." >&2; exit 2 ;; esac
-[ "$2" = -- ] && [ $# -gt 2 ] || {{ echo "slm-start: wanted NAME -- COMMAND..." >&2; exit 2; }}
+case $name in ''|.*|*[!A-Za-z0-9._-]*) usage ;; esac
+[ "$2" = -- ] && [ $# -gt 2 ] || usage
 shift 2
 home={TARGETS}/$name
-if [ -f "$home/plan" ]; then {PYTHON} -IS {REPLAYER} "$home/plan" > /dev/null 2>&1 & fi
-if [ -f "$home/bytecode" ]; then export PYTHONPYCACHEPREFIX="$home/pycache"; fi
+if [ ! -d "$home" ]; then echo "slm-start: nothing is recorded as $name; see $(dirname "$home")" >&2; exit 2; fi
+if [ -r "$home/plan" ]; then {PYTHON} -IS {REPLAYER} "$home/plan" > /dev/null 2>&1 & fi
+# The cache is its owner's alone, and only while it fits.
+if [ -r "$home/bytecode" ] && prefix=$({PYTHON} -IS {FITTER} "$home/bytecode" 2> /dev/null)
+then export PYTHONPYCACHEPREFIX="$prefix"; fi
 exec "$@"
 """
 
@@ -43,6 +50,7 @@ DefaultDependencies=no
 After={" ".join(["local-fs.target", *mounts])}
 Conflicts=shutdown.target
 Before=shutdown.target
+ConditionPathExists=!{RECORDING}
 
 [Service]
 Type=simple
@@ -61,6 +69,32 @@ WantedBy=basic.target
 """
 
 
+def fit_unit(target: Target, mounts: Sequence[str] = ()) -> str:
+    """Our unit before the target's: whether the cache fits. The start waits for it, and no longer than five seconds."""
+    return f"""{MARK}
+[Unit]
+Description=Whether the bytecode kept for {target.unit} still fits (slm-baseline first_token {target.name})
+DefaultDependencies=no
+After={" ".join(["local-fs.target", *mounts])}
+Conflicts=shutdown.target
+Before=shutdown.target
+ConditionPathExists=!{RECORDING}
+
+[Service]
+Type=oneshot
+ExecStart=-{PYTHON} -IS {FITTER} {target.fit} {target.fit_environment}
+TimeoutStartSec=5
+RuntimeDirectory=slm-baseline/first-token
+RuntimeDirectoryPreserve=yes
+CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+NoNewPrivileges=yes
+PrivateNetwork=yes
+ProtectSystem=strict
+RestrictAddressFamilies=AF_UNIX
+MemoryDenyWriteExecute=yes
+"""
+
+
 def mount_units(plan: Plan, mounts: Sequence[MountEntry]) -> list[str]:
     """The units of the mounts, other than `/`, that hold a file of the plan."""
     points = sorted({mount.path for mount in mounts} - {"/"}, key=len, reverse=True)
@@ -68,21 +102,36 @@ def mount_units(plan: Plan, mounts: Sequence[MountEntry]) -> list[str]:
     return [mount_unit(point) for point in sorted({point for point in found if point})]
 
 
-def drop_in(target: Target, has_bytecode: bool) -> str:
-    """What the target's own unit gets: our unit beside it, and where its bytecode is."""
-    lines = [MARK]
+def drop_in(target: Target, cache: Cache | None) -> str:
+    """What the target's own unit gets: our units beside and before it, and where its bytecode is."""
+    lines = [MARK, f"# Target: {target.name}"]
+    if target.replay in ("together", "both") or cache:
+        lines.append("[Unit]")
     if target.replay in ("together", "both"):
-        lines += ["[Unit]", f"Wants=slm-first-token-{target.name}.service"]
-    if has_bytecode:
-        lines += ["[Service]", f"Environment=PYTHONPYCACHEPREFIX={target.pycache}"]
+        lines.append(f"Wants={REPLAY_UNITS}{target.name}.service")
+    if cache:
+        fit = f"{FIT_UNITS}{target.name}.service"
+        lines += [f"Wants={fit}", f"After={fit}", "[Service]", f"EnvironmentFile=-{target.fit_environment}"]
+        lines += cache.lines
     return "\n".join([*lines, ""])
 
 
-def wanted_files(target: Target, has_bytecode: bool, mounts: Sequence[str] = ()) -> dict[str, str]:
+def recording_drop_in(cache: Cache) -> str:
+    """What the target's unit has for the start that fills its cache.
+
+    Bytecode that the user wants nowhere beside the sources may be written to the cache.
+    """
+    lines = [MARK, "[Service]", f"Environment=PYTHONPYCACHEPREFIX={cache.prefix} PYTHONDONTWRITEBYTECODE="]
+    return "\n".join([*lines, *cache.lines, ""])
+
+
+def wanted_files(target: Target, cache: Cache | None, mounts: Sequence[str] = ()) -> dict[str, str]:
     """Every file of ours for a unit, by path; nothing for a command, which `slm-start` starts."""
     if not target.unit:
         return {}
-    files = {target.drop_in: drop_in(target, has_bytecode)}
+    files = {target.drop_in: drop_in(target, cache)}
     if target.replay != "none":
         files[target.replay_unit] = replay_unit(target, mounts)
+    if cache:
+        files[target.fit_unit] = fit_unit(target, mounts)
     return files

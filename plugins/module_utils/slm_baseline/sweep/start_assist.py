@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..first_token.setup import is_set_up, remove, rows_of, set_up
-from ..first_token.target import SWEEP_PREFIX, Target, recorded_targets
-from ..first_token.unit_files import COMPILER, PYTHON, REPLAYER
+from ..first_token.audit import is_set_up, rows_of
+from ..first_token.install import set_up
+from ..first_token.recorder.interruption import PYTHON
+from ..first_token.remove import remove
+from ..first_token.target import SWEEP_PREFIX, Ready, Target, recorded_targets
+from ..first_token.unit_files import GIVEN_PROGRAMS, REPLAYER
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.paths import PROGRAMS
@@ -28,7 +31,7 @@ WITH_BYTECODE = f"{SWEEP_PREFIX}-bytecode"
 
 @dataclass(frozen=True)
 class Recorder:
-    """How the subject is started for a recording, and the programs that compile and replay, by path."""
+    """How the subject is started for a recording, and the programs that belong to a recorded start, by path."""
 
     target: Target
     programs: Mapping[str, bytes]
@@ -43,7 +46,7 @@ class Recorder:
             command=(loader.python, loader.script, *loader.arguments, "--until", "first_token"),
             user=loader.account.name if loader.account else "",
             environment=tuple(sorted(environment.items())),
-            timeout_s=loader.timeout_s,
+            ready=Ready(timeout_s=loader.timeout_s),
             replay="none",
             bytecode=False,
         )
@@ -63,13 +66,13 @@ class Recorder:
         return all(host.read_or_none(path) == content.decode() for path, content in self.programs.items())
 
     def _require_programs(self) -> None:
-        missing = sorted({REPLAYER, COMPILER} - set(self.programs))
+        missing = sorted(set(GIVEN_PROGRAMS) - set(self.programs))
         if missing:
             raise SettingError(
                 "programs",
                 ", ".join(missing),
                 "not given",
-                "Arms of the first token compile and replay with them.",
+                "Arms of the first token replay with them.",
                 "give the module `programs`, as roles/sweep does.",
             )
 
@@ -94,7 +97,7 @@ class Starts:
         """What this host has recorded for a sweep."""
         targets = recorded_targets(host)
         plain, other = targets.get(AS_FOUND), targets.get(WITH_BYTECODE)
-        if other and not host.exists(f"{other.folder}/bytecode"):
+        if other and not host.exists(other.fit):
             # Nothing was to be gained, so it is the start as found.
             return Starts(other)
         return Starts(plain, other)

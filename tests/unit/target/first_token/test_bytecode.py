@@ -1,139 +1,199 @@
-"""Bytecode: which sources were imported, and what is taken from an interpreter that serves another user."""
+"""A cache is its user's own, filled by a start, and nothing in it counts that was not asked for and is not checked."""
 
 from __future__ import annotations
 
-import io
 import os
 import py_compile
-import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token import bytecode
-from ansible.module_utils.slm_baseline.first_token.bytecode import fill, frames, make_cache, source_of, sources_of
-from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Opened
-from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.first_token.bytecode import (
+    Cache,
+    cache_of,
+    find_cached,
+    find_compiled,
+    find_objection,
+    fit_of,
+    has_bytecode,
+    lacks_times,
+    stamp_of,
+    with_cached,
+)
+from ansible.module_utils.slm_baseline.first_token.fit import find_rights_above
+from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile
+from ansible.module_utils.slm_baseline.first_token.recorder.unit import Unit
+from ansible.module_utils.slm_baseline.first_token.target import Target
+from ansible.module_utils.slm_baseline.host.files import Host
 
-from tests.conftest import REPOSITORY
+from tests.support.bytecode import command_lines
 
-COMPILER = str(REPOSITORY / "files" / "slm_compile.py")
+LIVE = Host()
+TARGET = Target("app", unit="app.service")
+PLAIN = command_lines("")
+UNIT = Unit("app.service", "simple", "app", "", False, "active", facts=tuple({"ExecStartEx": PLAIN}.items()))
+
+
+def with_facts(**facts: str) -> Unit:
+    return replace(UNIT, facts=tuple({"ExecStartEx": PLAIN, **facts}.items()))
 
 
 @pytest.mark.parametrize(
-    ("path", "source"),
+    ("unit", "words"),
     [
-        ("/a/b.py", "/a/b.py"),
-        ("/a/__pycache__/b.cpython-312.pyc", "/a/b.py"),
-        ("/a/__pycache__/b.cpython-312.opt-1.pyc", "/a/b.py"),
-        ("/cache/a/b.cpython-312.pyc", "/a/b.py"),
-        ("/a/b.cpython-312.pyc", None),
-        ("/cache/a/__pycache__/b.cpython-312.pyc", None),
-        ("/a/b.so", None),
+        (UNIT, ""),
+        (replace(UNIT, user=""), "runs as root"),
+        (replace(UNIT, user="root"), "runs as root"),
+        (replace(UNIT, user="0"), "runs as root"),
+        (replace(UNIT, user="", has_dynamic_user=True), ""),
+        (with_facts(ExecStartPreEx=command_lines("privileged")), "more rights than its user's"),
+        (with_facts(ExecStartPreEx=command_lines("ignore-failure privileged")), "more rights than its user's"),
+        (with_facts(ExecStartPostEx=command_lines("", "no-setuid")), "more rights than its user's"),
+        (with_facts(ExecReloadEx=command_lines("ambient")), "more rights than its user's"),
+        (with_facts(ExecStopPostEx=command_lines("privileged")), "more rights than its user's"),
+        (with_facts(ExecConditionEx=command_lines("privileged")), "more rights than its user's"),
+        (with_facts(ExecStopEx=command_lines("ignore-failure")), ""),
+        (with_facts(PermissionsStartOnly="yes"), "more rights than its user's"),
+        (with_facts(PermissionsStartOnly="no"), ""),
+        (with_facts(ExecStartEx=""), "does not tell"),
+        (with_facts(AmbientCapabilities="cap_net_raw cap_setuid"), "may become other users"),
+        (with_facts(AmbientCapabilities="cap_net_raw"), ""),
+        (with_facts(Environment="A=1 PYTHONPYCACHEPREFIX=/x"), "of its own"),
+        (replace(with_facts(CacheDirectory="x"), has_dynamic_user=True), "CacheDirectory="),
+        (with_facts(CacheDirectory="x"), ""),
     ],
 )
-def test_the_source_of_an_opened_file(path: str, source: str | None) -> None:
-    assert source_of(path, "/cache") == source
+def test_a_unit_has_a_cache_only_where_all_its_lines_run_as_its_user(unit: Unit, words: str) -> None:
+    """`ExecStartPre=+/usr/bin/python3` ran what the service's user had put into the cache, as root."""
+    found = find_objection(unit)
+    assert (words in found) if words else (found == "")
 
 
-def test_sources_are_told_apart_by_interpreter_and_other_programs_are_left_out() -> None:
-    opened = [
-        Opened("/a/x.py", False, "/usr/bin/python3.11"),
-        Opened("/a/__pycache__/y.cpython-311.pyc", False, "/usr/bin/python3.11"),
-        Opened("/b/z.py", False, "/opt/bin/python3.12"),
-        Opened("/a/x.py", False, "/usr/bin/grep"),
-        Opened("/a", True, "/usr/bin/python3.11"),
-    ]
-    assert sources_of(opened) == {"/usr/bin/python3.11": ["/a/x.py", "/a/y.py"], "/opt/bin/python3.12": ["/b/z.py"]}
+def test_a_unit_without_a_word_on_its_rights_has_none() -> None:
+    assert "does not tell" in find_rights_above({})
+    assert find_rights_above({"ExecStartEx": PLAIN}) == ""
 
 
-def test_an_interpreter_takes_the_filled_cache_and_compiles_nothing(tmp_path: Path) -> None:
-    source, prefix = tmp_path / "site" / "mine.py", tmp_path / "cache"
-    source.parent.mkdir()
-    source.write_text("VALUE = 1\n")
-    (source.parent / "later.py").write_text("OTHER = 2\n")
-    py_compile.compile(str(source.parent / "later.py"))
-    prefix.mkdir()
-    filled = fill([sys.executable, "-IS", COMPILER], [str(source), str(tmp_path / "gone.py")], str(prefix), {})
-    assert (filled.compiled, filled.copied, filled.failed) == (1, 1, 1)
-    # The sources of the interpreter itself that lie where it looks are there too, where they have bytecode.
-    ours = f"{prefix}{source.parent}"
-    stored = {path: path.stat().st_mtime_ns for path in prefix.rglob("*.pyc") if str(path).startswith(ours)}
-    answer = subprocess.run(
-        [sys.executable, "-v", "-c", "import mine, later; print(mine.__cached__, later.__cached__)"],
-        env={"PYTHONPYCACHEPREFIX": str(prefix), "PYTHONPATH": str(source.parent)},
-        capture_output=True,
-        text=True,
-        check=True,
+def test_where_a_cache_lies() -> None:
+    assert cache_of(TARGET, UNIT) == Cache(TARGET.pycache, TARGET.pycache)
+    assert cache_of(TARGET, None) == Cache(TARGET.pycache, TARGET.pycache)
+    writable = (f"ReadWritePaths=-{TARGET.pycache}",)
+    assert cache_of(TARGET, with_facts(ProtectSystem="strict")).lines == writable
+    assert cache_of(TARGET, with_facts(ReadOnlyPaths="/var")).lines == writable
+    assert cache_of(TARGET, with_facts(ProtectSystem="full")).lines == ()
+    dynamic = cache_of(TARGET, replace(UNIT, has_dynamic_user=True))
+    assert dynamic == Cache(
+        "/var/cache/slm-first-token-app",
+        "/var/cache/private/slm-first-token-app",
+        ("CacheDirectory=slm-first-token-app", "UnsetEnvironment=CACHE_DIRECTORY"),
     )
-    assert answer.stdout.split() == [str(path) for path in sorted(stored, reverse=True)]
-    assert f"matches {source}" in answer.stderr
-    assert {path: path.stat().st_mtime_ns for path in stored} == stored
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"/etc/cron.d/x.pyc\x001\x00x",
-        b"PREFIX/../x.pyc\x001\x00x",
-        b"PREFIX/x.sh\x001\x00x",
-        b"PREFIX/a.pyc\x0099999999999\x00x",
-        b"PREFIX/a.pyc\x00ten\x00x",
-        b"PREFIX/a.pyc\x005\x00x",
-        b"\x004\x00nope",
-        b"",
-    ],
-)
-def test_whatever_a_strange_interpreter_sends_stays_below_the_prefix(tmp_path: Path, sent: bytes) -> None:
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Modules: `has` with bytecode beside it, `stale` with that of an older source, `lacks` without."""
+    for name in ("has", "stale", "lacks"):
+        (tmp_path / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    for name in ("has", "stale"):
+        py_compile.compile(str(tmp_path / f"{name}.py"))
+    (tmp_path / "stale.py").write_text("NAME = 'newer than that'\n")
+    return tmp_path
+
+
+def test_a_source_is_compiled_at_each_start_unless_bytecode_beside_it_fits(site: Path) -> None:
+    opened = [str(site / name) for name in ("has.py", "lacks.py", "stale.py", "lacks.so")]
+    assert find_compiled(LIVE, opened) == [str(site / "lacks.py"), str(site / "stale.py")]
+    # One with a hash in place of the time is the interpreter's to check.
+    py_compile.compile(str(site / "stale.py"), invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
+    assert has_bytecode(LIVE, str(site / "stale.py"))
+    (cached,) = (site / "__pycache__").glob("has.*")
+    cached.write_bytes(cached.read_bytes()[:12])
+    assert not has_bytecode(LIVE, str(site / "has.py"))
+    assert not has_bytecode(LIVE, str(site / "gone.py"))
+    cached.unlink()
+    os.mkfifo(cached)
+    assert not has_bytecode(LIVE, str(site / "has.py"))
+
+
+def fill(site: Path, prefix: Path, *names: str) -> list[str]:
+    """What a start opens that imports these with the cache."""
+    prefix.mkdir(exist_ok=True)
+    env = {"PYTHONPYCACHEPREFIX": str(prefix), "PYTHONPATH": str(site)}
+    subprocess.run([sys.executable, "-c", f"import {', '.join(names)}"], env=env, check=True)
+    stored = [str(path) for path in prefix.rglob("*.pyc") if str(site) in str(path)]
+    # An interpreter writes under another name first.
+    return [*(str(site / f"{name}.py") for name in names), f"{stored[0]}.140234", *stored[1:]]
+
+
+def test_what_the_start_itself_stored_is_found_by_what_it_asked_for(site: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "cache"
-    prefix.mkdir()
-    answer = tmp_path / "answer"
-    answer.write_bytes(sent.replace(b"PREFIX", os.fsencode(prefix)))
-    with pytest.raises(SettingError, match="bytecode"):
-        fill(["/bin/sh", "-c", f"cat >/dev/null; cat {answer}"], ["/a.py"], str(prefix), {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answer", "cache"]
+    opened = fill(site, prefix, "has", "lacks")
+    cached = find_cached(LIVE, str(prefix), opened)
+    assert set(cached) == {str(site / "has.py"), str(site / "lacks.py")}
+    assert all(path.startswith(f"{prefix}{site}/") and os.path.exists(path) for path in cached.values())
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "exec sleep 600",
-        "cat >/dev/null; exec sleep 600",
-        "yes | tr -d '\\n' & sleep 600",
-        "setsid sh -c 'setsid sleep 600 & sleep 600' & exit 0",
-    ],
-)
-def test_an_interpreter_that_holds_us_up_is_ended(tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bytecode, "_TIMEOUT_S", 0.5)
-    with pytest.raises(SettingError, match="bytecode"):
-        fill(["/bin/sh", "-c", script], ["/a.py"] * 50_000, str(tmp_path), {})
+def test_bytecode_for_what_nobody_asked_for_does_not_count(site: Path, tmp_path: Path) -> None:
+    """A fake interpreter stored bytecode of `json`, which others then ran."""
+    prefix = tmp_path / "cache"
+    opened = fill(site, prefix, "has", "lacks")
+    (stored,) = (prefix / str(site).lstrip("/")).glob("has.*.pyc")
+    (stored.parent / stored.name.replace("has", "stale")).write_bytes(stored.read_bytes())
+    assert str(site / "stale.py") not in find_cached(LIVE, str(prefix), opened)
+    assert find_cached(LIVE, str(prefix), [path for path in opened if path.endswith(".py")]) == {}
 
 
-def test_counts_that_are_no_numbers_are_one_error(tmp_path: Path) -> None:
-    told = '{"compiled": Infinity, "copied": 0, "failed": 0, "compile_s": 0}'
-    with pytest.raises(SettingError, match="bytecode"):
-        fill(["/bin/sh", "-c", f"printf '\\0%d\\0%s' {len(told)} '{told}'"], [], str(tmp_path), {})
+@pytest.mark.parametrize("mode", ["unchecked", "hash", "other time", "link", "short"])
+def test_bytecode_that_is_not_checked_against_its_source_does_not_count(site: Path, tmp_path: Path, mode: str) -> None:
+    """Unchecked bytecode of an image ran on after an upgrade, with new source and new bytecode beside it."""
+    prefix = tmp_path / "cache"
+    opened = fill(site, prefix, "has", "lacks")
+    (stored,) = (prefix / str(site).lstrip("/")).glob("lacks.*.pyc")
+    if mode in ("unchecked", "hash"):
+        kinds = py_compile.PycInvalidationMode
+        kind = kinds.UNCHECKED_HASH if mode == "unchecked" else kinds.CHECKED_HASH
+        py_compile.compile(str(site / "lacks.py"), str(stored), invalidation_mode=kind)
+    elif mode == "other time":
+        os.utime(site / "lacks.py", (1_700_000_000, 1_700_000_000))
+    elif mode == "link":
+        stored.rename(tmp_path / "elsewhere.pyc")
+        stored.symlink_to(tmp_path / "elsewhere.pyc")
+    else:
+        stored.write_bytes(b"short")
+    assert set(find_cached(LIVE, str(prefix), opened)) == {str(site / "has.py")}
 
 
-def test_frames_are_read_one_after_the_other() -> None:
-    assert list(frames(io.BytesIO(b"/a\x002\x00xy/b\x000\x00"))) == [("/a", b"xy"), ("/b", b"")]
+def test_sources_without_times_of_their_own_have_no_cache(site: Path) -> None:
+    sources = [str(site / "has.py"), str(site / "gone.py")]
+    assert not lacks_times(LIVE, sources)
+    os.utime(site / "has.py", (1, 1))
+    assert lacks_times(LIVE, sources)
 
 
-def test_a_cache_is_closed_to_all_but_root_and_the_targets_group(tmp_path: Path) -> None:
-    source, cache = tmp_path / "private.py", tmp_path / "cache"
-    source.write_text("KEY = 'secret'\n")
-    source.chmod(0o600)
-    make_cache(cache, os.getgid())
-    fill([sys.executable, "-IS", COMPILER], [str(source)], str(cache), {})
-    assert b"secret" in next(cache.rglob("private.*.pyc")).read_bytes()
-    found = cache.stat()
-    assert (oct(found.st_mode & 0o777), found.st_gid) == ("0o750", os.getgid())
-    with pytest.raises(FileExistsError):
-        make_cache(cache, os.getgid())
+def test_the_plan_of_the_next_start_has_the_bytecode_in_the_place_of_its_source() -> None:
+    def file(path: str) -> PlanFile:
+        return PlanFile(path, False, 1, 2, 3)
+
+    plan = Plan({"page_bytes": "4096"}, ["/a"], [file("/a/x.py"), file("/a/lib.so"), file("/a/main.py")])
+    found = with_cached(plan, {"/a/x.py": file("/c/x.pyc"), "/a/y.py": file("/c/y.pyc")})
+    assert [each.path for each in found.files] == ["/c/x.pyc", "/a/lib.so", "/a/main.py", "/c/y.pyc"]
+    assert found.folders == ["/a"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to another group")
-def test_a_cache_of_nobody_holds_what_everybody_can_read_and_is_open_to_all(tmp_path: Path) -> None:
-    make_cache(tmp_path / "cache", 65534)
-    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o755
+def test_the_stamp_of_a_source_is_what_its_bytecode_has(site: Path) -> None:
+    (cached,) = (site / "__pycache__").glob("has.*")
+    assert cached.read_bytes()[8:16] == stamp_of((site / "has.py").stat())
+
+
+def test_what_a_cache_was_made_for_is_the_folder_the_user_and_the_sources(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    cache = Cache("/told", str(tmp_path / "cache"))
+    fit = fit_of(LIVE, TARGET, UNIT, 7, cache, [str(site / "has.py")])
+    found = (site / "has.py").stat()
+    assert fit.sources == ((found.st_ino, found.st_size, found.st_mtime_ns, str(site / "has.py")),)
+    assert [folder for _, _, folder in fit.folders] == [str(site)]
+    assert (fit.prefix, fit.folder, fit.uid, fit.unit) == ("/told", cache.folder, "7", ("app.service", "app"))
+    assert fit.inode == (tmp_path / "cache").stat().st_ino
+    assert fit_of(LIVE, TARGET, None, None, cache, []).uid == "dynamic"

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any
 
 import pytest
+from ansible.module_utils.slm_baseline.first_token.bytecode import Cache
+from ansible.module_utils.slm_baseline.first_token.places import MARK
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile
-from ansible.module_utils.slm_baseline.first_token.target import Target, parse_target
-from ansible.module_utils.slm_baseline.first_token.unit_files import MARK, mount_units, wanted_files
+from ansible.module_utils.slm_baseline.first_token.target import Ready, Target, digest, parse_ready, parse_target
+from ansible.module_utils.slm_baseline.first_token.unit_files import (
+    drop_in,
+    fit_unit,
+    mount_units,
+    recording_drop_in,
+    wanted_files,
+)
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.mountinfo import MountEntry
 
@@ -32,7 +41,10 @@ BAD_SECONDS = (math.nan, math.inf, -math.inf, -1, 0, "nan", "soon", 1e9)
 def test_a_target_comes_back_from_its_record() -> None:
     for given in (UNIT, COMMAND | {"environment": {"B": 1, "A": "2"}}):
         target = parse_target(given)
-        assert Target.from_json(target.to_json()) == target
+        again = Target.from_json(target.to_json())
+        assert again.is_same_as(target)
+        assert again.ready == target.ready
+        assert again.command == target.command
 
 
 @pytest.mark.parametrize(
@@ -61,19 +73,97 @@ def test_what_cannot_be_is_refused_by_its_knob(given: dict[str, Any], knob: str)
     assert refused.value.next_step
 
 
-def test_a_unit_gets_a_drop_in_and_a_unit_beside_it_and_a_command_no_file() -> None:
+CACHE = Cache("/told", "/kept", ("ReadWritePaths=-/kept",))
+
+
+def test_a_unit_gets_a_drop_in_and_units_beside_it_and_a_command_no_file() -> None:
     target = parse_target(UNIT)
-    files = wanted_files(target, has_bytecode=True)
+    files = wanted_files(target, CACHE)
     assert list(files) == [
         "/etc/systemd/system/vllm.service.d/slm-first-token.conf",
         "/etc/systemd/system/slm-first-token-vllm.service",
+        "/etc/systemd/system/slm-bytecode-vllm.service",
     ]
     assert all(text.startswith(MARK) for text in files.values())
-    assert "Wants=slm-first-token-vllm.service" in files[target.drop_in]
-    assert f"Environment=PYTHONPYCACHEPREFIX={target.pycache}" in files[target.drop_in]
-    assert "PYTHONPYCACHEPREFIX" not in wanted_files(target, has_bytecode=False)[target.drop_in]
-    assert "Wants" not in wanted_files(parse_target(UNIT | {"replay": "ahead"}), True)[target.drop_in]
-    assert wanted_files(parse_target(COMMAND), True) == {}
+    assert files[target.drop_in].splitlines()[1:] == [
+        "# Target: vllm",
+        "[Unit]",
+        "Wants=slm-first-token-vllm.service",
+        "Wants=slm-bytecode-vllm.service",
+        "After=slm-bytecode-vllm.service",
+        "[Service]",
+        "EnvironmentFile=-/run/slm-baseline/first-token/vllm.env",
+        "ReadWritePaths=-/kept",
+    ]
+    assert wanted_files(parse_target(COMMAND), CACHE) == {}
+    without = wanted_files(target, None)
+    assert target.fit_unit not in without
+    assert without[target.drop_in].splitlines()[2:] == ["[Unit]", "Wants=slm-first-token-vllm.service"]
+    alone = wanted_files(parse_target(UNIT | {"replay": "none"}), None)
+    assert list(alone) == [target.drop_in]
+    assert alone[target.drop_in].splitlines()[1:] == ["# Target: vllm"]
+    assert "Wants=slm-first" not in drop_in(parse_target(UNIT | {"replay": "ahead"}), CACHE)
+
+
+def test_no_start_of_a_unit_is_given_a_cache_without_a_look() -> None:
+    """The variable in the drop-in held for every command line of the unit, root's too, whatever became of the unit."""
+    target = parse_target(UNIT)
+    for path, text in wanted_files(target, CACHE).items():
+        assert "PYTHONPYCACHEPREFIX" not in text, path
+    assert "PYTHONPYCACHEPREFIX=/told PYTHONDONTWRITEBYTECODE=" in recording_drop_in(CACHE)
+    assert target.recording_drop_in.startswith("/run/")
+    fit = fit_unit(target)
+    assert f"slm_fit.py {target.fit} {target.fit_environment}" in fit
+    assert "TimeoutStartSec=5" in fit
+    assert "CapabilityBoundingSet=CAP_DAC_READ_SEARCH" in fit
+
+
+def test_nothing_of_ours_takes_part_in_a_recorded_start() -> None:
+    files = wanted_files(parse_target(UNIT), CACHE)
+    for path in (Target("vllm").replay_unit, Target("vllm").fit_unit):
+        assert "ConditionPathExists=!/run/slm-baseline/first-token/recording" in files[path]
+
+
+def test_of_an_environment_digests_alone_are_kept() -> None:
+    """A value may be a secret; the record, a diff and a result have what stands for it."""
+    target = parse_target(COMMAND | {"environment": {"HF_TOKEN": "hf_abcdefgh", "N": 1}})
+    assert dict(target.environment) == {"HF_TOKEN": "hf_abcdefgh", "N": "1"}
+    assert "hf_abcdefgh" not in json.dumps(target.to_json())
+    assert "hf_abcdefgh" not in repr(target)
+    assert target.to_json()["environment"]["N"] == digest("N", "1")
+    other = parse_target(COMMAND | {"environment": {"HF_TOKEN": "hf_abcdefgi", "N": 1}})
+    assert not target.is_same_as(other)
+    assert not target.is_same_as(None)
+    # A value is not told by its digest elsewhere, and a digest stands for itself.
+    assert digest("A", "x") != digest("B", "x")
+    assert digest("A", digest("A", "x")) == digest("A", "x")
+    # A record of the first release has the values themselves.
+    old = {**target.to_json(), "environment": {"HF_TOKEN": "hf_abcdefgh", "N": "1"}}
+    assert Target.from_json(old).is_same_as(target)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_unit", "ready"),
+    [
+        ({}, True, Ready("notify")),
+        ({}, False, Ready("exit")),
+        ({"type": "port", "port": 8000, "timeout_s": 5}, True, Ready("port", "8000", 5.0)),
+        ({"type": "url", "url": "http://h/x"}, False, Ready("url", "http://h/x")),
+        ({"type": "exit", "port": 8000, "timeout_s": None}, True, Ready("exit")),
+    ],
+)
+def test_how_a_target_tells_that_it_is_ready(given: dict[str, Any], is_unit: bool, ready: Ready) -> None:
+    assert parse_ready("knob", given, is_unit) == ready
+    assert ready.is_asked == (ready.how in ("port", "url"))
+
+
+@pytest.mark.parametrize(
+    "unit", ["-Hhost.service", "-.service", "a b.service", "x.service\n", ".service", "a/b.service"]
+)
+def test_a_unit_that_is_an_option_or_no_name_is_refused(unit: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        parse_target(UNIT | {"unit": unit})
+    assert refused.value.knob == "first_token.vllm.unit"
 
 
 def test_a_replay_at_boot_comes_after_the_mounts_that_hold_what_it_reads() -> None:
@@ -82,13 +172,13 @@ def test_a_replay_at_boot_comes_after_the_mounts_that_hold_what_it_reads() -> No
     units = mount_units(Plan({}, (), files), mounts)
     assert units == [r"a-b\x2dc.mount"]
     target = parse_target(UNIT)
-    assert "After=local-fs.target a-b\\x2dc.mount\n" in wanted_files(target, True, units)[target.replay_unit]
+    assert "After=local-fs.target a-b\\x2dc.mount\n" in wanted_files(target, None, units)[target.replay_unit]
 
 
 def test_nothing_waits_for_a_replay() -> None:
     """A oneshot would be a job that a boot waits for; a unit that comes before others would hold them up."""
     target = parse_target(UNIT)
-    text = wanted_files(target, True)[target.replay_unit]
+    text = wanted_files(target, None)[target.replay_unit]
     assert "Type=simple" in text
     assert "DefaultDependencies=no" in text
     assert re.findall("^Before=.*", text, re.MULTILINE) == ["Before=shutdown.target"]

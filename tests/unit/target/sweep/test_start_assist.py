@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.slm_baseline.first_token.audit import rows
+from ansible.module_utils.slm_baseline.first_token.bytecode import Cache, fit_of
+from ansible.module_utils.slm_baseline.first_token.fit import fit_text
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
-from ansible.module_utils.slm_baseline.first_token.setup import remove, rows
+from ansible.module_utils.slm_baseline.first_token.remove import remove
 from ansible.module_utils.slm_baseline.first_token.target import Target, parse_target, recorded_targets
-from ansible.module_utils.slm_baseline.first_token.unit_files import COMPILER, REPLAYER
+from ansible.module_utils.slm_baseline.first_token.unit_files import GIVEN_PROGRAMS, REPLAYER
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import FIRST_TOKEN
@@ -28,7 +31,7 @@ from tests.support.fake_kernel import FakeKernel
 from tests.support.fakes import build_host
 from tests.unit.target.sweep.test_run import GIVEN, REQUEST, Loads
 
-PROGRAMS = {REPLAYER: b"replay", COMPILER: b"compile"}
+PROGRAMS = dict.fromkeys(GIVEN_PROGRAMS, b"program")
 RECORDER = Recorder(Target(AS_FOUND, command=("/opt/python", "slm_load.py"), user="nobody", replay="none"), PROGRAMS)
 BYTECODE, TOGETHER, AHEAD, BOTH = (
     Arm("bytecode", bytecode=True),
@@ -68,7 +71,9 @@ class Recording:
         file = PlanFile("/srv/lib.so", False, found.st_ino, found.st_size, found.st_mtime_ns)
         host.path(target.plan).write_text(to_text(Plan({"page_bytes": "4096"}, [], [file])))
         if target.bytecode and self.gain:
-            host.path(f"{target.folder}/bytecode").write_text("\n")
+            os.makedirs(host.path(target.pycache), mode=0o700)
+            cache = Cache(target.pycache, target.pycache)
+            host.path(target.fit).write_text(fit_text(fit_of(host, target, None, os.getuid(), cache, [])))
         host.path(target.record).write_text(json.dumps({"target": target.to_json(), "files": {}}))
 
 

@@ -7,10 +7,11 @@ neither file nor folder, so fanotify tells nothing of it. What it read is in mem
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 
+from ...host.deadline import Deadline
 from ...host.files import Host
+from ...host.foreign_files import is_of_a_user
 from ...host.mountinfo import read_mountinfo
 
 MOST_FOLDERS = 20_000
@@ -18,25 +19,27 @@ LONGEST_S = 10.0
 """A folder that was not looked into costs a read from the disk to find out."""
 
 
-def looked_into(host: Host, listed: Sequence[str]) -> list[str]:
+def find_cached_folders(host: Host, listed: Sequence[str], deadline: Deadline) -> list[str]:
     """Folders below the listed ones whose names are in memory; ask right after a cold start.
 
     It goes down into a folder only where that is in memory too, since a lookup passes through every folder above. What
     is mounted below a folder is left out, as are folders beyond the bounds. None are found where the kernel does not
     count what a thread reads (CONFIG_TASK_IO_ACCOUNTING).
     """
-    mounted = {entry.path for entry in read_mountinfo(host)}
+    mounts = read_mountinfo(host)
+    mounted = {entry.path for entry in mounts}
+    foreign = tuple(f"{entry.path}/" for entry in mounts if is_of_a_user(entry))
     known = set(listed)
     found: list[str] = []
-    waiting = list(reversed(listed))
-    until = time.monotonic() + LONGEST_S
+    waiting = [path for path in reversed(listed) if not f"{path}/".startswith(foreign)]
+    until = Deadline.after(deadline.left_s(LONGEST_S))
     try:
         counters = os.open(host.path("/proc/thread-self/io"), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return []
     try:
         for _ in range(MOST_FOLDERS):
-            if not waiting or time.monotonic() > until:
+            if not waiting or until.is_over:
                 break
             path = waiting.pop()
             before = _read_bytes(counters)

@@ -13,20 +13,29 @@ import select
 import stat
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ...host.errors import SettingError, os_problem
+from ...host.deadline import Deadline
+from ...host.errors import SettingError
 from ...host.files import Host
+from ...host.foreign_files import is_of_a_user
 from ...host.mountinfo import MountEntry, read_mountinfo
+from .members import Belongs
 
 # include/uapi/linux/fanotify.h
 _CLOEXEC, _NONBLOCK, _UNLIMITED_QUEUE = 0x1, 0x2, 0x10
-_MARK_ADD, _MARK_FILESYSTEM = 0x1, 0x100
+_MARK_ADD, _MARK_FLUSH, _MARK_FILESYSTEM = 0x1, 0x80, 0x100
 _OPEN, _QUEUE_OVERFLOW, _ON_DIRECTORY = 0x20, 0x4000, 0x40000000
+_AT_FDCWD = -100
 _EVENT = struct.Struct("=IBBHQii")
-_READ_BYTES = 1 << 18
+EVENTS_A_READ = 256
+"""Each event comes with a descriptor. A process may have 1,024, and loses the events for which it has none left."""
 _WAIT_MS = 200
+DRAIN_S = 10.0
+"""How long what was queued until the end may take to be read: a million events."""
+
+_BEGIN_S = 1.0
 
 _IN_MEMORY = frozenset(
     {
@@ -60,11 +69,10 @@ _IN_MEMORY = frozenset(
 
 @dataclass(frozen=True)
 class Opened:
-    """One file or folder that a watched process opened, and the program that opened it first."""
+    """One file or folder that a watched process opened."""
 
     path: str
     is_folder: bool
-    program: str
 
 
 @dataclass
@@ -73,17 +81,55 @@ class Seen:
 
     `unattributed` counts events of processes that had ended before they were asked, `elsewhere` files of the watched
     processes that the host has not at that path: a mount namespace may hold another file there, or it is gone again.
+    `unwatched` are mounts that the kernel does not let root watch, with the reason.
     """
 
     opened: dict[str, Opened] = field(default_factory=dict)
     unattributed: int = 0
     elsewhere: int = 0
     overflowed: bool = False
+    unwatched: list[str] = field(default_factory=list)
 
     @property
     def folders(self) -> list[str]:
         """Folders that were listed, in order of their first opening."""
         return [opened.path for opened in self.opened.values() if opened.is_folder]
+
+
+class Watch:
+    """A watch that stands. What happens before `begin` is not collected."""
+
+    def __init__(self, descriptor: int, belongs: Belongs, unwatched: list[str]) -> None:
+        self._descriptor = descriptor
+        self._unwatched = unwatched
+        self._collector = Collector(descriptor, belongs)
+        self._collector.start()
+
+    def begin(self) -> None:
+        """What is opened from here on counts."""
+        self._collector.begin()
+
+    def end(self, deadline: Deadline) -> Seen:
+        """What was seen. Nothing new is queued from here on, so what is queued comes to an end; the deadline holds."""
+        # However busy others are: without marks there are no events.
+        _libc().fanotify_mark(self._descriptor, _MARK_FLUSH | _MARK_FILESYSTEM, 0, _AT_FDCWD, None)
+        seen = self._collector.stop(deadline.left_s(DRAIN_S))
+        seen.unwatched = self._unwatched
+        return seen
+
+
+@contextlib.contextmanager
+def watching(host: Host, belongs: Belongs) -> Iterator[Watch]:
+    """A watch over every file system with a disk below it; SettingError where the kernel cannot be asked at all."""
+    descriptor = _open_group()
+    try:
+        watch = Watch(descriptor, belongs, _mark_all(descriptor, watched_mounts(read_mountinfo(host))))
+        try:
+            yield watch
+        finally:
+            watch.end(Deadline.after(0))
+    finally:
+        os.close(descriptor)
 
 
 def watched_mounts(mounts: Sequence[MountEntry]) -> list[MountEntry]:
@@ -95,28 +141,11 @@ def watched_mounts(mounts: Sequence[MountEntry]) -> list[MountEntry]:
     return list(by_device.values())
 
 
-@contextlib.contextmanager
-def watching(host: Host, belongs: Callable[[int], bool | None]) -> Iterator[Seen]:
-    """Collect, while the block runs, what processes open of which `belongs(pid)` is true; SettingError.
-
-    `belongs` answers None for a process that has ended and cannot be asked.
-    """
-    descriptor = _open_group()
-    try:
-        for mount in watched_mounts(read_mountinfo(host)):
-            _mark(descriptor, mount)
-        collector = _Collector(descriptor, belongs)
-        collector.start()
-        try:
-            yield collector.seen
-        finally:
-            collector.stop()
-    finally:
-        os.close(descriptor)
-
-
 def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "fanotify_mark"):
+        libc.fanotify_mark.argtypes = (ctypes.c_int, ctypes.c_uint, ctypes.c_uint64, ctypes.c_int, ctypes.c_char_p)
+    return libc
 
 
 def _open_group() -> int:
@@ -137,53 +166,94 @@ def _unavailable(found: str) -> SettingError:
         "fanotify, to see what a start reads",
         found,
         "The kernel tells it to a root with CAP_SYS_ADMIN, where it was built with CONFIG_FANOTIFY.",
-        "run it on the host itself, not in a container without that capability; nothing was changed.",
+        "run it on the host itself, not in a container without that capability; nothing was stopped or changed.",
     )
 
 
-def _mark(descriptor: int, mount: MountEntry) -> None:
-    libc = _libc()
-    libc.fanotify_mark.argtypes = (ctypes.c_int, ctypes.c_uint, ctypes.c_uint64, ctypes.c_int, ctypes.c_char_p)
-    if libc.fanotify_mark(
-        descriptor, _MARK_ADD | _MARK_FILESYSTEM, _OPEN | _ON_DIRECTORY, -100, os.fsencode(mount.path)
+def _mark_all(descriptor: int, mounts: Sequence[MountEntry]) -> list[str]:
+    """Watch these; the mounts that cannot be watched, with the reason. SettingError where none can."""
+    unwatched = []
+    for mount in mounts:
+        # Opening a file there for us is its owner's program's work, and nobody waits for that.
+        reason = "another user's program answers for it" if is_of_a_user(mount) else _mark(descriptor, mount)
+        if reason:
+            unwatched.append(f"{mount.path} ({mount.fstype}): {reason}")
+    if mounts and len(unwatched) == len(mounts):
+        raise _unavailable(unwatched[0])
+    return unwatched
+
+
+def _mark(descriptor: int, mount: MountEntry) -> str | None:
+    if not _libc().fanotify_mark(
+        descriptor, _MARK_ADD | _MARK_FILESYSTEM, _OPEN | _ON_DIRECTORY, _AT_FDCWD, os.fsencode(mount.path)
     ):
-        number = ctypes.get_errno()
-        raise os_problem(
-            f"first_token {mount.path}", "a file system that can be watched", OSError(number, os.strerror(number))
-        )
+        return None
+    return os.strerror(ctypes.get_errno())
 
 
-class _Collector(threading.Thread):
+class Collector(threading.Thread):
     """Reads events as they come, since a process can be asked who it is only while it lives."""
 
-    def __init__(self, descriptor: int, belongs: Callable[[int], bool | None]) -> None:
+    def __init__(self, descriptor: int, belongs: Belongs) -> None:
         super().__init__(name="fanotify", daemon=True)
         self.descriptor = descriptor
         self.belongs = belongs
         self.seen = Seen()
-        self.programs: dict[int, str] = {}
-        self.ending = threading.Event()
+        self._lock = threading.Lock()
+        self._has_begun = False
+        self._ending = threading.Event()
+        self._until = Deadline.after(0)
 
-    def stop(self) -> None:
-        self.ending.set()
-        self.join()
+    def begin(self) -> None:
+        # What is queued now was opened before. Others may open files faster than these are read.
+        until = Deadline.after(_BEGIN_S)
+        with self._lock:
+            while self._read() and not until.is_over:
+                pass
+            self.seen = Seen()
+            self._has_begun = True
+
+    def stop(self, most_s: float) -> Seen:
+        self._until = Deadline.after(most_s)
+        self._ending.set()
+        self.join(most_s + 1)
+        if self.is_alive():
+            # Held up by a file system; what it has seen so far counts.
+            self.seen.overflowed = True
+        return self.seen
 
     def run(self) -> None:
         poll = select.poll()
         poll.register(self.descriptor, select.POLLIN)
         while True:
-            ready = poll.poll(0 if self.ending.is_set() else _WAIT_MS)
-            if ready:
-                with contextlib.suppress(BlockingIOError):
-                    self.take(os.read(self.descriptor, _READ_BYTES))
-            elif self.ending.is_set():
+            is_ending = self._ending.is_set()
+            if poll.poll(0 if is_ending else _WAIT_MS):
+                with self._lock:
+                    data = self._read()
+                    self.take(data)
+            elif is_ending:
                 return
+            if is_ending and self._until.is_over:
+                self.seen.overflowed = True
+                return
+
+    def _read(self) -> bytes:
+        """Some events, none where there are none; before `begin` they are let go at once."""
+        try:
+            data = os.read(self.descriptor, EVENTS_A_READ * _EVENT.size)
+        except OSError:
+            return b""
+        if self._has_begun:
+            return data
+        for file in descriptors_of(data):
+            os.close(file)
+        return b"" if not data else b"\0"
 
     def take(self, data: bytes) -> None:
         offset = 0
         while offset + _EVENT.size <= len(data):
             length, _, _, _, mask, file, pid = _EVENT.unpack_from(data, offset)
-            offset += length
+            offset += max(length, _EVENT.size)
             if mask & _QUEUE_OVERFLOW:
                 self.seen.overflowed = True
             if file >= 0:
@@ -193,7 +263,8 @@ class _Collector(threading.Thread):
                     os.close(file)
 
     def note(self, file: int, pid: int) -> None:
-        if pid == os.getpid():
+        # A process of another process namespace has no id here, and is none that systemd or we have started.
+        if pid in (0, os.getpid()):
             return
         path = os.readlink(f"/proc/self/fd/{file}")
         if path in self.seen.opened:
@@ -205,10 +276,18 @@ class _Collector(threading.Thread):
             self.seen.elsewhere += 1
         elif belongs:
             # A group without file identifiers does not tell in the event whether it was a folder (fanotify(7)).
-            is_folder = stat.S_ISDIR(os.fstat(file).st_mode)
-            # What it ran when it was last asked stands for a process that has ended since.
-            self.programs[pid] = program_of(pid) or self.programs.get(pid, "")
-            self.seen.opened[path] = Opened(path, is_folder, self.programs[pid])
+            self.seen.opened[path] = Opened(path, stat.S_ISDIR(os.fstat(file).st_mode))
+
+
+def descriptors_of(data: bytes) -> list[int]:
+    """The descriptors that came with some events."""
+    found, offset = [], 0
+    while offset + _EVENT.size <= len(data):
+        length, _, _, _, _, file, _ = _EVENT.unpack_from(data, offset)
+        offset += max(length, _EVENT.size)
+        if file >= 0:
+            found.append(file)
+    return found
 
 
 def _is_at(path: str, file: int) -> bool:
@@ -217,64 +296,3 @@ def _is_at(path: str, file: int) -> bool:
         return os.path.samestat(os.lstat(path), os.fstat(file))
     except OSError:
         return False
-
-
-def program_of(pid: int) -> str:
-    """The program that a process runs; empty for one that has ended."""
-    try:
-        return os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return ""
-
-
-def in_tree(root_pid: int) -> Callable[[int], bool | None]:
-    """Whether a process is `root_pid` or descends from it, by its parents in /proc."""
-    known: dict[int, bool] = {root_pid: True}
-
-    def belongs(pid: int) -> bool | None:
-        chain = []
-        current = pid
-        while current not in known:
-            chain.append(current)
-            parent = _parent_of(current)
-            if parent is None:
-                return None
-            if parent <= 1:
-                known[current] = False
-                break
-            current = parent
-        answer = known[current]
-        known.update(dict.fromkeys(chain, answer))
-        return answer
-
-    return belongs
-
-
-def in_unit(unit: str) -> Callable[[int], bool | None]:
-    """Whether a process is in the control group of that unit; the group's path is not known before the unit starts.
-
-    One that was in it once is known from then on: events come late on a busy host, and it may have ended by then.
-    """
-    members: set[int] = set()
-
-    def belongs(pid: int) -> bool | None:
-        if pid in members:
-            return True
-        try:
-            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-                is_member = any(unit in line.rstrip("\n").split(":", 2)[2].split("/") for line in file)
-        except (OSError, IndexError):
-            return None
-        if is_member:
-            members.add(pid)
-        return is_member
-
-    return belongs
-
-
-def _parent_of(pid: int) -> int | None:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return None

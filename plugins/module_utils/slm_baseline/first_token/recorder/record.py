@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
-import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ...host.deadline import Deadline
 from ...host.files import Host
+from ...host.foreign_files import open_foreign
 from ...host.mincore import resident_ranges
 from ..plan import Plan, PlanFile
-from .cached_folders import looked_into
-from .fanotify import Opened, Seen, watching
+from .cached_folders import find_cached_folders
+from .fanotify import Seen, watching
+from .members import Belongs
 from .seek_probe import disk_seeks
 
 GAP_BYTES = 64 << 10
 """Ranges closer than this are read as one: a request costs more than the pages between."""
 WEIGHTS_LEAST_BYTES = 32 << 20
 """A larger file that is no program or library is weights: in every engine, whatever its suffix."""
+PLANNING_S = 120.0
+"""How long it may take to ask which pages of all opened files are in memory."""
 _ELF = b"\x7fELF"
+_BLOCK_BYTES = 512
+"""Of `st_blocks` (stat(2)), whatever the file system's own blocks are."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +35,34 @@ class Recording:
     """A plan, and what is to be known of it: what was seen, and how many opened files the start itself wrote.
 
     These are in no plan, whether they are at their path or, as a file that is written under another name first, not.
+    `unasked` counts files that there was no time to ask about.
     """
 
     plan: Plan
     seen: Seen
     written: int
+    unasked: int = 0
 
 
-def record(host: Host, belongs: Callable[[int], bool | None], start: Callable[[], None]) -> Recording:
-    """Run `start`, which returns once the target is ready, and plan what it read. The caller has dropped the caches.
+def record(
+    host: Host, belongs: Belongs, prepare: Callable[[], None], start: Callable[[], None], deadline: Deadline
+) -> Recording:
+    """Watch, `prepare` a cold start, `start` it, which returns once the target is ready, and plan what it read.
 
-    SettingError where the kernel cannot be asked; what `start` raises passes through.
+    The watch stands before anything is prepared: where the kernel cannot be asked nothing is stopped (SettingError).
+    What `prepare` and `start` raise passes through.
     """
-    started_ns = time.time_ns()
-    with watching(host, belongs) as seen:
+    with watching(host, belongs) as watch:
+        prepare()
+        started_ns = time.time_ns()
+        watch.begin()
         start()
+        seen = watch.end(deadline)
     # At once, while nothing else has been read.
-    return plan_of(seen, looked_into(host, seen.folders), started_ns)
+    return plan_of(seen, find_cached_folders(host, seen.folders, deadline), started_ns, deadline)
 
 
-def plan_of(seen: Seen, below: Sequence[str], started_ns: int) -> Recording:
+def plan_of(seen: Seen, below: Sequence[str], started_ns: int, deadline: Deadline) -> Recording:
     """The plan of what was opened: each file with the ranges of it that are in memory now, in order of opening.
 
     Folders that were listed come before those `below` them that were looked into.
@@ -58,36 +73,44 @@ def plan_of(seen: Seen, below: Sequence[str], started_ns: int) -> Recording:
     # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
     folders = [*seen.folders, *below]
     files: list[PlanFile] = []
-    written = 0
+    written = unasked = 0
+    until = Deadline.after(deadline.left_s(PLANNING_S))
     for opened in seen.opened.values():
-        if not opened.is_folder:
-            try:
-                file = _plan_file(opened)
-            except OSError:
+        if opened.is_folder:
+            continue
+        try:
+            file = plan_file(opened.path, until)
+        except OSError as error:
+            if error.errno in (errno.ETIMEDOUT, errno.EACCES):
+                unasked += 1
+            # A device or a socket is read by nobody ahead.
+            elif error.errno != errno.EINVAL:
                 written += 1
-                continue
-            if file and file.mtime_ns < started_ns:
-                files.append(file)
-            elif file:
-                written += 1
+            continue
+        if file and file.mtime_ns < started_ns:
+            files.append(file)
+        elif file:
+            written += 1
     facts = {"page_bytes": str(mmap.PAGESIZE), "spinning": str(int(disk_seeks(files)))}
-    return Recording(Plan(facts, folders, files), seen, written)
+    return Recording(Plan(facts, folders, files), seen, written, unasked)
 
 
-def _plan_file(opened: Opened) -> PlanFile | None:
-    """One file of the plan; None where nothing of it was read, or it is no regular file by now. OSError."""
-    descriptor = os.open(opened.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+def plan_file(path: str, deadline: Deadline) -> PlanFile | None:
+    """One file of a plan; None where nothing of it was read. OSError, EINVAL for what is no plain file by now."""
+    descriptor = open_foreign(path, os.O_NOFOLLOW, deadline.left_s(5))
     try:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or not found.st_size:
+        if not found.st_size:
             return None
-        ranges = resident_ranges(descriptor, found.st_size, GAP_BYTES // mmap.PAGESIZE)
+        ranges = resident_ranges(descriptor, found.st_size, GAP_BYTES // mmap.PAGESIZE, deadline)
         if not ranges:
             return None
         pages = -(-found.st_size // mmap.PAGESIZE)
-        is_weights = found.st_size >= WEIGHTS_LEAST_BYTES and os.pread(descriptor, 4, 0) != _ELF
+        # A hole is no weights, however large.
+        stored_bytes = min(found.st_size, found.st_blocks * _BLOCK_BYTES)
+        is_weights = stored_bytes >= WEIGHTS_LEAST_BYTES and os.pread(descriptor, 4, 0) != _ELF
         return PlanFile(
-            opened.path,
+            path,
             is_weights,
             found.st_ino,
             found.st_size,

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
+from ...host.foreign_files import open_foreign
 from ..plan import PlanFile
 
 READS = 15
@@ -25,7 +26,7 @@ LEAST_BYTES = 32 << 20
 
 def random_reads_s(file: PlanFile) -> list[float]:
     """Seconds of each of some reads of a page past the page cache; OSError where the file system has no O_DIRECT."""
-    descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_DIRECT)
+    descriptor = open_foreign(file.path, os.O_NOFOLLOW | os.O_DIRECT)
     try:
         # An anonymous mapping is aligned to pages, as O_DIRECT wants its buffers.
         with mmap.mmap(-1, mmap.PAGESIZE) as buffer:

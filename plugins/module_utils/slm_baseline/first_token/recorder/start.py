@@ -4,44 +4,57 @@ from __future__ import annotations
 
 import contextlib
 import grp
-import http.client
 import os
 import pwd
-import socket
+import select
 import subprocess
-import tempfile
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import Any
 
+from ...host.deadline import Deadline
 from ...host.errors import SettingError
+from ...host.files import Host
 from ...host.sizes import is_number
 from ...host.subreaper import subreaper
-from ..bytecode import NOBODY
 from ..target import Target
+from .ready import ask_ready
 
 _STEP_S = 0.02
+_LAST_READS = 16
+_KEPT_BYTES = 4096
+"""Of the end of a command's stderr: for its last words."""
 
 
-def identity_of(target: Target, user: str, group: str = "", is_dynamic: bool = False) -> dict[str, Any]:
-    """subprocess's arguments for the target's user, in a group of the unit's or its own.
+@dataclass(frozen=True)
+class Identity:
+    """The user that a target runs as."""
 
-    A dynamic user exists while its unit runs; nobody may read as much as it may. SettingError for a user or group that
-    does not exist, or a command's root. systemd takes numbers for both.
+    uid: int
+    gid: int
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """subprocess's arguments."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+
+def identity_of(target: Target, user: str, group: str = "") -> Identity:
+    """The target's user, in a group of the unit's or its own. systemd takes numbers for both.
+
+    SettingError for a user or group that does not exist, or a command's root.
     """
     try:
         entry = pwd.getpwuid(int(user)) if is_number(user) else pwd.getpwnam(user)
         gid = int(group) if is_number(group) else grp.getgrnam(group).gr_gid if group else entry.pw_gid
     except (KeyError, ValueError, OverflowError):
-        if is_dynamic:
-            return {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         raise SettingError(
             f"first_token.{target.name}.user",
             f"{user}{':' if group else ''}{group}",
             "no such user or group",
             "The target runs as it.",
-            "name an existing one.",
+            "name an existing one; nothing was stopped or changed.",
         ) from None
     if entry.pw_uid == 0 and target.command:
         raise SettingError(
@@ -51,7 +64,7 @@ def identity_of(target: Target, user: str, group: str = "", is_dynamic: bool = F
             "A recorded command gets no privileges.",
             "name the user that the service has.",
         )
-    return {"user": entry.pw_uid, "group": gid, "extra_groups": []}
+    return Identity(entry.pw_uid, gid)
 
 
 def start_command(target: Target, environment: Mapping[str, str]) -> None:
@@ -66,83 +79,127 @@ def ready_command(target: Target, environment: Mapping[str, str], prefix: Sequen
 
     `prefix` is a program with its arguments that runs the command.
     """
-    deadline = time.monotonic() + target.timeout_s
+    deadline = Deadline.after(target.ready.timeout_s)
+    identity = identity_of(target, target.user)
     # A server forks workers into sessions of their own: they stay part of the recorded tree, and end with it.
-    with tempfile.TemporaryFile() as errors, subreaper():
-        process = _spawned([*prefix, *target.command], target, environment, errors)
-        try:
-            _wait_until_ready(target, process, deadline, errors)
-            yield
-        finally:
-            process.kill()
-            process.wait()
+    with subreaper():
+        process = _spawned([*prefix, *target.command], target, environment, identity)
+        assert process.stderr
+        with process.stderr:
+            try:
+                _wait_until_ready(target, process, deadline, identity)
+                yield
+            finally:
+                process.kill()
+                process.wait()
 
 
 def _spawned(
-    command: Sequence[str], target: Target, environment: Mapping[str, str], errors: IO[bytes]
+    command: Sequence[str], target: Target, environment: Mapping[str, str], identity: Identity
 ) -> subprocess.Popen[bytes]:
-    """`errors` takes what the command writes to stderr: a pipe that nobody reads would stop it."""
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **dict(target.environment), **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=errors,
+            stderr=subprocess.PIPE,
             start_new_session=True,
-            **identity_of(target, target.user),
+            **identity.arguments,
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise not_ready(target, str(error)) from error
+    assert process.stderr
+    os.set_blocking(process.stderr.fileno(), False)
+    return process
 
 
-def _wait_until_ready(target: Target, process: subprocess.Popen[bytes], deadline: float, errors: IO[bytes]) -> None:
-    if target.ready != "exit":
-        wait_for_answer(target, deadline, lambda: process.poll() is None)
-        return
-    try:
-        process.wait(target.timeout_s)
-    except subprocess.TimeoutExpired:
-        raise not_ready(target, f"still running after {target.timeout_s:g} s") from None
-    if process.returncode:
-        errors.seek(max(0, errors.seek(0, os.SEEK_END) - 4096))
-        last = (errors.read().decode("utf-8", "replace").strip().splitlines() or ["no word"])[-1][:300]
-        raise not_ready(target, f"exit status {process.returncode}: {last}")
+class _Words:
+    """The end of what a command says on stderr: taken from its pipe, so that it is never held up, and not kept."""
 
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stderr
+        self._pipe = process.stderr.fileno()
+        self._end = b""
 
-def wait_for_answer(target: Target, deadline: float, lives: Callable[[], bool]) -> None:
-    """Return once the target answers at its port or URL; SettingError when it ends before, or time is up."""
-    while not answers(target):
-        if not lives():
-            raise not_ready(target, "it ended before it was ready")
-        if time.monotonic() > deadline:
-            raise not_ready(target, f"no answer at {target.ready_at} within {target.timeout_s:g} s")
-        time.sleep(_STEP_S)
-
-
-def answers(target: Target) -> bool:
-    """Whether the target is ready, by its port or URL."""
-    try:
-        if target.ready == "port":
-            socket.create_connection(("127.0.0.1", int(target.ready_at)), timeout=1).close()
-            return True
-        url = urllib.parse.urlsplit(target.ready_at)
-        connection = http.client.HTTPConnection(url.hostname or "127.0.0.1", url.port or 80, timeout=5)
-        try:
-            connection.request("GET", f"{url.path or '/'}{'?' + url.query if url.query else ''}")
-            return 200 <= connection.getresponse().status < 300
-        finally:
-            connection.close()
-    except (OSError, ValueError, http.client.HTTPException):
+    def take(self, wait_s: float) -> bool:
+        """Wait so long for more, and take what there is; whether there was anything."""
+        if self._pipe < 0:
+            time.sleep(wait_s)
+            return False
+        if select.select([self._pipe], [], [], wait_s)[0]:
+            with contextlib.suppress(BlockingIOError):
+                said = os.read(self._pipe, 1 << 16)
+                self._end = (self._end + said)[-_KEPT_BYTES:]
+                if not said:
+                    self._pipe = -1
+                return bool(said)
         return False
+
+    @property
+    def last(self) -> str:
+        lines = self._end.decode("utf-8", "replace").strip().splitlines() or ["no word"]
+        return lines[-1][:300]
+
+
+def _wait_until_ready(target: Target, process: subprocess.Popen[bytes], deadline: Deadline, identity: Identity) -> None:
+    words = _Words(process)
+    if target.ready.is_asked:
+        wait_for_answer(
+            target, deadline, lambda: process.poll() is None, lambda: [identity.uid], lambda: words.take(_STEP_S)
+        )
+        return
+    while True:
+        # Looked at before reading: what it said before its end is in the pipe by then.
+        has_ended = process.poll() is not None
+        words.take(0 if has_ended else _STEP_S)
+        if has_ended:
+            break
+        if deadline.is_over:
+            raise not_ready(target, f"still running after {target.ready.timeout_s:g} s")
+    if process.returncode:
+        # Whoever else holds the pipe may go on for ever.
+        for _ in range(_LAST_READS):
+            if not words.take(0):
+                break
+        raise not_ready(target, f"exit status {process.returncode}: {words.last}")
+
+
+def wait_for_answer(
+    target: Target,
+    deadline: Deadline,
+    lives: Callable[[], bool],
+    users: Callable[[], Sequence[int]],
+    pause: Callable[[], object] = lambda: time.sleep(_STEP_S),
+) -> None:
+    """Return once the target answers at its port or URL; SettingError when it ends before, or time is up.
+
+    `users` are those that may listen there. An answer of another user's listener is none.
+    """
+    stranger = None
+    while True:
+        answer = ask_ready(Host(), target.ready, deadline, users)
+        if answer.is_ready:
+            return
+        stranger = answer.stranger if answer.stranger is not None else stranger
+        if not lives():
+            raise not_ready(target, "it ended before it was ready" + _named(stranger))
+        if deadline.is_over:
+            found = f"no answer at {target.ready.at} within {target.ready.timeout_s:g} s"
+            raise not_ready(target, found + _named(stranger))
+        pause()
+
+
+def _named(uid: int | None) -> str:
+    return "" if uid is None else f" (a process of user id {uid} listens there, which is not the target's)"
 
 
 def not_ready(target: Target, found: str) -> SettingError:
     """The error of a start that did not get as far as it should."""
     return SettingError(
         f"first_token.{target.name}",
-        f"a start that gets ready ({target.ready}{' ' + target.ready_at if target.ready_at else ''})",
+        f"a start that gets ready ({target.ready})",
         found,
         "What a start reads is recorded until it is ready.",
         "start it by hand as its user; if it takes longer, raise ready.timeout_s.",

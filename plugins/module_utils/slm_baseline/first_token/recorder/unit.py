@@ -1,26 +1,40 @@
-"""A target's systemd unit: what it is, how it is started cold, and how it is left as it was found."""
+"""A target's systemd unit: what it is, who is stopped with it, how it is started cold and left as it was found."""
 
 from __future__ import annotations
 
-import subprocess
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from ...host.deadline import Deadline
 from ...host.errors import SettingError
 from ...host.files import Host
-from ...host.systemd import systemd_runs
+from ...host.systemd import show, systemctl, systemd_runs
+from ..fit import RIGHTS
 from ..target import Target
-from .start import answers, not_ready, wait_for_answer
+from .members import is_below, systemd_groups
+from .ready import ask_ready
+from .start import not_ready, wait_for_answer
 
-_SYSTEMCTL = "/usr/bin/systemctl"
-_ASK_TIMEOUT_S = 60
-_STOP_TIMEOUT_S = 300
+ASK_S = 60.0
+STOP_S = 300.0
+PUT_BACK_S = 300.0
+"""How long it may take until all runs again that was stopped, beside what the target itself is given."""
 _STEP_S = 0.1
 _TELLING_TYPES = ("notify", "notify-reload", "oneshot", "dbus")
 """Types of service that systemd takes for started only once they say so, or have ended."""
-_STOPPING_WITH_IT = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf")
-"""Whoever has Requires=, Requisite=, BindsTo= or PartOf= of a unit is stopped with it (systemd.unit(5))."""
+_STOPPED_WITH_IT = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo")
+"""Whoever has Requires=, Requisite=, BindsTo= or PartOf= of a unit is stopped with it, or is named in its
+PropagatesStopTo= (systemd.unit(5))."""
+_CONFLICTS = ("Conflicts", "ConflictedBy")
+_STARTED_WITH_IT = ("Requires", "BindsTo", "Wants")
+_FACTS = (
+    *("Id", "LoadState", "Type", "Group", "DynamicUser", "ActiveState", "ControlGroup", "Slice"),
+    *("Environment", "CacheDirectory", "ProtectSystem", "ReadOnlyPaths"),
+    *RIGHTS,
+)
+_CONTROLLERS = ("cgroup", "cpu", "cpuset", "memory", "io", "pids", "blkio", "devices", "freezer", "rdma")
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,8 @@ class Unit:
     """A unit as it was found. `name` is its own, since an alias has no control group; `user` is empty for root's,
     `group` for the user's own.
 
-    `dependents` are the units that ran and are stopped with it.
+    `others` are the units that ran and are stopped with it: by its stop, or because they conflict with its start.
+    `facts` are systemd's words on it.
     """
 
     name: str
@@ -37,31 +52,37 @@ class Unit:
     group: str
     has_dynamic_user: bool
     state: str
-    dependents: tuple[str, ...] = ()
+    control_group: str = ""
+    others: tuple[str, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
 
     @property
     def ran(self) -> bool:
-        return _runs(self.state)
+        return is_running(self.state)
+
+    def fact(self, name: str) -> str:
+        """One of systemd's words; empty where it does not say."""
+        return dict(self.facts).get(name, "")
 
 
 def find_unit(target: Target) -> Unit:
     """What systemd knows of the target's unit; SettingError for one that it does not know, or that tells nothing."""
-    facts = _show(target.unit, "Id", "LoadState", "Type", "User", "Group", "DynamicUser", "ActiveState")
+    facts = show([target.unit], _FACTS).get(target.unit, {})
     if facts.get("LoadState") != "loaded":
         raise SettingError(
             f"first_token.{target.name}.unit",
             f"{target.unit}, loaded",
             facts.get("LoadState") or "no systemd that answers",
             "Only a unit that systemd knows can be started.",
-            "correct the name, or give the command instead.",
+            "correct the name, or give the command instead; nothing was stopped or changed.",
         )
-    if target.ready == "notify" and facts.get("Type") not in _TELLING_TYPES:
+    if target.ready.how == "notify" and facts.get("Type") not in _TELLING_TYPES:
         raise SettingError(
             f"first_token.{target.name}.ready",
             "a unit that tells when it is ready",
             f"Type={facts.get('Type')}",
             "systemd takes such a unit for started as soon as its process runs.",
-            "give {type: port, port: …} or {type: url, url: …}.",
+            "give {type: port, port: …} or {type: url, url: …}; nothing was stopped or changed.",
         )
     name, state = facts["Id"], facts.get("ActiveState", "")
     return Unit(
@@ -71,13 +92,24 @@ def find_unit(target: Target) -> Unit:
         facts.get("Group", ""),
         facts.get("DynamicUser") == "yes",
         state,
-        tuple(other for other in _dependents(name) if _runs(_state(other))) if _runs(state) else (),
+        facts.get("ControlGroup") or _control_group(name, facts.get("Slice", "")),
+        find_others(name, is_running(state)),
+        tuple(sorted(facts.items())),
     )
 
 
-def stop_unit(target: Target, unit: Unit) -> None:
+def find_others(name: str, runs: bool) -> tuple[str, ...]:
+    """The units that run and are stopped when this one is stopped, if it `runs`, and started."""
+    stopped = _closure([name], _STOPPED_WITH_IT) if runs else []
+    starting = [name, *_closure([name], _STARTED_WITH_IT)]
+    conflicting = _running(_named(starting, _CONFLICTS))
+    stopped += conflicting + _closure(conflicting, _STOPPED_WITH_IT)
+    return tuple(other for other in _running(dict.fromkeys(stopped)) if other != name)
+
+
+def stop_unit(target: Target, unit: Unit, deadline: Deadline) -> None:
     """Stop the unit, so that no page of it is held in memory by itself; SettingError where it or its address stays."""
-    answer = _systemctl(_STOP_TIMEOUT_S, "stop", unit.name)
+    answer = systemctl(deadline.left_s(STOP_S), "stop", "--", unit.name)
     if answer.returncode:
         raise SettingError(
             f"first_token.{target.name}.unit",
@@ -86,60 +118,128 @@ def stop_unit(target: Target, unit: Unit) -> None:
             "A start can be recorded from the beginning only.",
             "stop it by hand, and see why it does not.",
         )
-    if target.ready in ("port", "url") and answers(target):
+    if target.ready.is_asked and ask_ready(Host(), target.ready, deadline).is_ready:
         raise SettingError(
             f"first_token.{target.name}.ready",
-            f"no answer at {target.ready_at} while {unit.name} is stopped",
+            f"no answer at {target.ready.at} while {unit.name} is stopped",
             "an answer",
             "Another service has that address, and would be taken for this one.",
-            "correct the port or the URL.",
+            "correct the port or the URL, or see who has it.",
         )
 
 
-def start_unit(target: Target, unit: Unit) -> None:
+def start_unit(target: Target, unit: Unit, deadline: Deadline) -> None:
     """Start the stopped unit and wait until it is ready; SettingError."""
-    deadline = time.monotonic() + target.timeout_s
+    ready_by = Deadline.after(deadline.left_s(target.ready.timeout_s))
     # The starts of a recording are none that systemd's limit of starts was made for.
-    _systemctl(_ASK_TIMEOUT_S, "reset-failed", unit.name)
-    answer = _systemctl(target.timeout_s, "start", unit.name)
+    systemctl(ready_by.left_s(ASK_S), "reset-failed", "--", unit.name)
+    answer = systemctl(ready_by.left_s(), "start", "--", unit.name)
     if answer.returncode:
         raise not_ready(target, _first_line(answer.stderr))
-    if target.ready in ("port", "url"):
-        wait_for_answer(target, deadline, _now_and_then(lambda: _runs(_state(unit.name))))
-    elif target.ready == "exit":
-        _wait_for_end(target, unit, deadline)
+    if target.ready.is_asked:
+        lives = _now_and_then(lambda: is_running(_state(unit.name)))
+        wait_for_answer(target, ready_by, lives, lambda: users_of(unit.control_group))
+    elif target.ready.how == "exit":
+        _wait_for_end(target, unit, ready_by)
+    found = show([unit.name], ["ControlGroup"]).get(unit.name, {}).get("ControlGroup")
+    if found and found != unit.control_group:
+        raise SettingError(
+            f"first_token.{target.name}.unit",
+            f"{unit.name} in the control group {unit.control_group}",
+            found,
+            "Who opens a file is told by its control group.",
+            "start the unit by hand, and run this again.",
+        )
 
 
-def put_back(unit: Unit) -> None:
-    """Have the unit and its dependents run, or not, as they were found."""
-    if unit.ran:
-        stopped = [name for name in (unit.name, *unit.dependents) if not _runs(_state(name))]
-        if stopped:
-            _systemctl(_ASK_TIMEOUT_S, "start", "--no-block", *stopped)
-        return
-    _systemctl(_STOP_TIMEOUT_S, "stop", unit.name)
-    if unit.state != "failed":
-        _systemctl(_ASK_TIMEOUT_S, "reset-failed", unit.name)
+def put_back(target: Target, unit: Unit) -> list[str]:
+    """Have the unit and the others run, or not, as they were found; those that do not run again, in words."""
+    deadline = Deadline.after(PUT_BACK_S + target.ready.timeout_s)
+    if not unit.ran:
+        systemctl(deadline.left_s(STOP_S), "stop", "--", unit.name)
+        if unit.state != "failed":
+            systemctl(deadline.left_s(ASK_S), "reset-failed", "--", unit.name)
+    wanted = ([unit.name] if unit.ran else []) + list(unit.others)
+    # One that was found on its way up may be there again: nobody knows whether it ever arrives.
+    may_be_starting = {unit.name} if unit.state == "activating" else set()
+    for is_last in (False, True):
+        down = [name for name in wanted if not _has_come_back(name, may_be_starting)]
+        if down:
+            systemctl(deadline.left_s(), "start", "--", *down)
+        while down and not deadline.is_over:
+            states = {name: _states(name) for name in down}
+            down = [name for name in down if not _is_back(states[name], name in may_be_starting)]
+            # What is neither up nor on its way is not waited for.
+            if not down or not any(states[name].get("ActiveState") in _MOVING for name in down):
+                break
+            time.sleep(_STEP_S)
+        if not down or is_last or deadline.is_over:
+            return [f"{name} is {_state(name) or 'unknown'}" for name in down]
+        systemctl(deadline.left_s(ASK_S), "reset-failed", "--", *down)
+    return []
+
+
+_MOVING = ("activating", "deactivating", "reloading", "refreshing")
+
+
+def _has_come_back(name: str, may_be_starting: set[str]) -> bool:
+    state = _state(name)
+    return state in ("active", "reloading", "refreshing") or (state == "activating" and name in may_be_starting)
+
+
+def _is_back(facts: dict[str, str], may_be_starting: bool) -> bool:
+    """Whether a unit that was started runs, or is a oneshot that has done its work."""
+    state = facts.get("ActiveState", "")
+    if state in ("active", "reloading", "refreshing") or (state == "activating" and may_be_starting):
+        return True
+    return (state, facts.get("Type"), facts.get("Result")) == ("inactive", "oneshot", "success")
 
 
 def end_replay(host: Host, target: Target) -> None:
     """End a replay that is under way; its unit file is about to go."""
     if host.is_live and systemd_runs(host) and host.exists(target.replay_unit):
-        name = target.replay_unit.rpartition("/")[2]
-        _systemctl(_STOP_TIMEOUT_S, "stop", name)
-        _systemctl(_ASK_TIMEOUT_S, "reset-failed", name)
+        name = os.path.basename(target.replay_unit)
+        systemctl(ASK_S, "stop", "--", name)
+        systemctl(ASK_S, "reset-failed", "--", name)
 
 
-def _wait_for_end(target: Target, unit: Unit, deadline: float) -> None:
+def users_of(control_group: str) -> list[int]:
+    """The users of the processes in a unit's control group."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+                if any(is_below(control_group, group) for group in systemd_groups(file)):
+                    found.add(os.stat(f"/proc/{pid}").st_uid)
+        except OSError:
+            continue
+    return sorted(found)
+
+
+def _control_group(name: str, slice_name: str) -> str:
+    """The group that systemd will give a unit which does not run: that of its slice, and its own name below."""
+    known = show([slice_name, "-.slice"], ["ControlGroup"]) if slice_name else {}
+    group = known.get(slice_name, {}).get("ControlGroup")
+    if not group:
+        # A slice that holds nothing yet. `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+        words = slice_name.removesuffix(".slice").split("-") if slice_name not in ("", "-.slice") else []
+        parts = [f"{'-'.join(words[: number + 1])}.slice" for number in range(len(words))]
+        group = "/".join([known.get("-.slice", {}).get("ControlGroup", "").rstrip("/"), *parts])
+    # systemd puts an underscore before names that the kernel has for itself (cg_escape in src/basic/cgroup-util.c).
+    own = f"_{name}" if name.startswith(("_", ".", *(f"{each}." for each in _CONTROLLERS))) else name
+    return f"{group.rstrip('/')}/{own}"
+
+
+def _wait_for_end(target: Target, unit: Unit, deadline: Deadline) -> None:
     """Return once the unit's process has ended well: a oneshot has by now, any other service is waited for."""
     while True:
-        facts = _show(unit.name, "SubState", "Result")
+        facts = show([unit.name], ["SubState", "Result"], deadline.left_s(ASK_S)).get(unit.name, {})
         if facts.get("SubState") in ("dead", "exited", "failed"):
             if facts.get("Result") != "success":
                 raise not_ready(target, f"it ended with {facts.get('Result')}")
             return
-        if time.monotonic() > deadline:
-            raise not_ready(target, f"still running after {target.timeout_s:g} s")
+        if deadline.is_over:
+            raise not_ready(target, f"still running after {target.ready.timeout_s:g} s")
         time.sleep(_STEP_S)
 
 
@@ -156,48 +256,40 @@ def _now_and_then(question: Callable[[], bool]) -> Callable[[], bool]:
     return asked
 
 
-def _dependents(name: str) -> Iterator[str]:
-    """Every unit that is stopped with this one, and with those, and so on."""
-    found, todo = {name}, [name]
+def _closure(names: Sequence[str], properties: Sequence[str]) -> list[str]:
+    """The units that these lead to by some properties, and those that they lead to, and so on; not these themselves."""
+    found: dict[str, None] = {}
+    todo = list(names)
     while todo:
-        facts = _show(todo.pop(), *_STOPPING_WITH_IT)
-        new = {other for names in facts.values() for other in names.split()} - found
-        found |= new
-        todo += new
-        yield from new
+        new = [name for name in _named(todo, properties) if name not in found and name not in names]
+        found.update(dict.fromkeys(new))
+        todo = new
+    return list(found)
 
 
-def _runs(state: str) -> bool:
+def _named(names: Sequence[str], properties: Sequence[str]) -> list[str]:
+    """The units that properties of these name, each once."""
+    facts = show(list(names), properties)
+    return list(dict.fromkeys(other for each in facts.values() for text in each.values() for other in text.split()))
+
+
+def _running(names: Iterable[str]) -> list[str]:
+    asked = list(names)
+    facts = show(asked, ["ActiveState"])
+    return [name for name in asked if is_running(facts.get(name, {}).get("ActiveState", ""))]
+
+
+def is_running(state: str) -> bool:
+    """Whether an ActiveState is one of a unit that runs or is about to."""
     return state in ("active", "reloading", "refreshing", "activating")
 
 
+def _states(name: str) -> dict[str, str]:
+    return show([name], ["ActiveState", "Type", "Result"]).get(name, {})
+
+
 def _state(name: str) -> str:
-    return _show(name, "ActiveState").get("ActiveState", "")
-
-
-def _show(name: str, *properties: str) -> dict[str, str]:
-    """Properties of a unit; none where systemd does not answer."""
-    answer = _systemctl(_ASK_TIMEOUT_S, "show", f"--property={','.join(properties)}", name)
-    return dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
-
-
-def _systemctl(timeout_s: float, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """One run of systemctl; a status other than 0, with the reason on stderr, also where it does not end or exist."""
-    command = [_SYSTEMCTL, verb, *words]
-    try:
-        return subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"systemctl {verb} still waiting after {timeout_s:g} s")
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 1, "", str(error))
+    return _states(name).get("ActiveState", "")
 
 
 def _first_line(text: str) -> str:

@@ -14,6 +14,7 @@ from ansible.module_utils.slm_baseline.first_token.recorder.seek_probe import (
     disk_seeks,
     random_reads_s,
 )
+from ansible.module_utils.slm_baseline.host.deadline import Deadline
 
 
 def plan_file(size_bytes: int, path: str = "/model") -> PlanFile:
@@ -58,8 +59,8 @@ def test_each_read_of_a_real_file_is_timed(tmp_path: Path) -> None:
 
 
 def test_a_plan_says_what_its_disk_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = Seen({str(tmp_path): Opened(str(tmp_path), True, "")})
+    seen = Seen({str(tmp_path): Opened(str(tmp_path), True)})
     monkeypatch.setattr(record, "disk_seeks", lambda files: True)
-    assert record.plan_of(seen, [], started_ns=2).plan.facts["spinning"] == "1"
+    assert record.plan_of(seen, [], started_ns=2, deadline=Deadline.after(60)).plan.facts["spinning"] == "1"
     monkeypatch.setattr(record, "disk_seeks", lambda files: False)
-    assert record.plan_of(seen, [], started_ns=2).plan.facts["spinning"] == "0"
+    assert record.plan_of(seen, [], started_ns=2, deadline=Deadline.after(60)).plan.facts["spinning"] == "0"

@@ -1,0 +1,141 @@
+#!/usr/bin/python3 -IS
+"""Start again what a recording has stopped, once that recording has ended without doing so itself.
+
+    slm_restart.py NOTE
+
+NOTE is written before anything is stopped, and removed when all runs again (`first_token/recorder/interruption.py`). So
+where it is left, the recording was killed, or the machine went down. This runs beside a recording and waits for its
+end, at boot, and before the next task of ours. It ends with 0 where there is nothing to do or all of it is done; else
+with 1, and the note stays for whoever comes next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from typing import Any
+
+LONGEST_S = 300
+STEP_S = 0.2
+OURS_TO_REMOVE = ("/run/systemd/system/", "/run/slm-baseline/")
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether that very process runs: an id is used again, with another start time (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return fields[0] not in (b"Z", b"X") and int(fields[19]) == started
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def wait_for_end(pid: int, started: int) -> None:
+    """Return once that process has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        while is_alive(pid, started):
+            time.sleep(STEP_S)
+        return
+    with open(descriptor, "rb", buffering=0) as file:
+        if is_alive(pid, started):
+            poll = select.poll()
+            poll.register(file, select.POLLIN)
+            poll.poll()
+
+
+def read_note(path: str) -> dict[str, Any] | None:
+    """The note; None where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            note: dict[str, Any] = json.load(file)
+            return note
+    except FileNotFoundError:
+        return None
+
+
+def systemctl(*words: str) -> str:
+    """What systemctl says; empty where it fails."""
+    try:
+        done = subprocess.run(
+            ["/usr/bin/systemctl", "--no-ask-password", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=LONGEST_S,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        sys.stderr.write(f"slm_restart: systemctl {' '.join(words)}: {error}\n")
+        return ""
+    return done.stdout
+
+
+def runs(name: str, or_ended: bool) -> bool:
+    """Whether a unit runs, or has done what it is for, where that counts."""
+    shown = systemctl("show", "--property=ActiveState,Type,Result", "--", name)
+    facts = dict(line.partition("=")[::2] for line in shown.splitlines())
+    if facts.get("ActiveState") in ("active", "reloading", "refreshing"):
+        return True
+    return or_ended and (facts.get("ActiveState"), facts.get("Type"), facts.get("Result")) == (
+        "inactive",
+        "oneshot",
+        "success",
+    )
+
+
+def make_good(note: dict[str, Any], is_same_boot: bool) -> list[str]:
+    """Put everything back; the units that still do not run."""
+    for path in note["remove"]:
+        if path.startswith(OURS_TO_REMOVE) and ".." not in path:
+            # Nothing in /run is left after a boot.
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    systemctl("daemon-reload")
+    if is_same_boot:
+        for name in note["stop"]:
+            systemctl("stop", "--", name)
+    down = [name for name in note["start"] if not runs(name, or_ended=False)]
+    for name in down:
+        systemctl("reset-failed", "--", name)
+        systemctl("start", "--", name)
+    until = time.monotonic() + LONGEST_S
+    while down and time.monotonic() < until:
+        down = [name for name in down if not runs(name, or_ended=True)]
+        if down:
+            time.sleep(STEP_S)
+    return down
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        sys.stderr.write("usage: slm_restart.py NOTE\n")
+        return 2
+    note = read_note(arguments[0])
+    if note is None:
+        return 0
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        is_same_boot = file.read().strip() == note["boot_id"]
+    if is_same_boot:
+        wait_for_end(note["pid"], note["started"])
+        note = read_note(arguments[0])
+        if note is None:
+            return 0
+    down = make_good(note, is_same_boot)
+    if down:
+        sys.stderr.write(f"slm_restart: a recording stopped {', '.join(down)}, which did not start again\n")
+        return 1
+    sys.stdout.write(f"slm_restart: started again after a recording that was cut short: {', '.join(note['start'])}\n")
+    os.unlink(arguments[0])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

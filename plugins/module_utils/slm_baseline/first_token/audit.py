@@ -1,0 +1,179 @@
+"""How targets stand on a host, as rows of the audit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ..host.errors import SettingError
+from ..host.files import Host
+from ..host.paths import STOPPED_NOTE, TARGETS
+from ..host.systemd import systemd_runs
+from .fit import find_misfit, find_unit_misfit, parse_fit
+from .places import target_names
+from .plan import MAX_BYTES, changed_files, parse_plan
+from .target import SWEEP_PREFIX, Target, recorded_targets
+
+
+def is_set_up(host: Host, target: Target) -> bool:
+    """Whether the host has this very target, with nothing stale, missing or changed by others."""
+    if not target.is_same_as(recorded_targets(host).get(target.name)):
+        return False
+    return all(row["verdict"] == "clean" for row in rows_of(host, target.name))
+
+
+def difference(host: Host, target: Target) -> dict[str, str]:
+    """What setting this target up changes, as a diff's `before` and `after`: rows, and options asked otherwise.
+
+    A plan has thousands of lines, which nobody reads; what counts is whether it fits, and why not. Of an environment
+    variable only a digest is told.
+    """
+    recorded = recorded_targets(host).get(target.name)
+    before = {row["knob"]: row["detail"] or row["runtime"] for row in rows_of(host, target.name)}
+    plan = f"first_token.{target.name}.plan"
+    before.setdefault(plan, "missing")
+    after = dict.fromkeys(before, "clean")
+    if recorded:
+        for name, value in target.to_json().items():
+            if value != recorded.to_json()[name]:
+                knob = f"first_token.{target.name}.{name}"
+                before[knob], after[knob] = str(recorded.to_json()[name]), str(value)
+    return {
+        side: "".join(f"{knob}: {value}\n" for knob, value in text.items())
+        for side, text in (("before", before), ("after", after))
+    }
+
+
+def rows(host: Host, wanted: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Audit rows of every target on the host; what a sweep has recorded for itself is no state of the host's.
+
+    With the names of the `wanted` targets, one that nobody wants any more is drift.
+    """
+    found = []
+    if host.exists(STOPPED_NOTE):
+        found.append(_stopped_row(host))
+    for name in target_names(host):
+        if name.startswith(SWEEP_PREFIX):
+            continue
+        found += rows_of(host, name)
+        if wanted is not None and name not in wanted:
+            found.append(_orphan_row(name))
+    return found
+
+
+def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
+    """Audit rows of one target: `first_token.NAME.plan` and `.bytecode`, in the form of all rows; none without it."""
+    if name not in target_names(host):
+        return []
+    target = recorded_targets(host).get(name)
+    if target is None:
+        return [_row(name, "plan", "missing", f"{TARGETS}/{name} has no record that can be read")]
+    state, detail = _plan_state(host, target)
+    if state == "clean":
+        state, detail = _units_state(host, target)
+    kept = state
+    if state == "clean" and target.has_boot_link and not is_linked(host, target):
+        kept, detail = "missing", f"{target.boot_link} is gone, so no boot reads ahead"
+    found = [_row(name, "plan", state, detail, kept)]
+    if host.exists(target.fit):
+        found.append(_row(name, "bytecode", *_bytecode_state(host, target)))
+    return found
+
+
+def is_linked(host: Host, target: Target) -> bool:
+    """Whether the next boot starts our unit."""
+    link = host.path(target.boot_link)
+    return link.is_symlink() and os.readlink(link) == target.replay_unit
+
+
+def _plan_state(host: Host, target: Target) -> tuple[str, str]:
+    try:
+        if host.path(target.plan).stat().st_size > MAX_BYTES:
+            return "missing", "the plan is larger than any that is recorded here"
+        plan = parse_plan(host.read(target.plan))
+    except OSError as error:
+        return "missing", f"{target.plan}: {error.strerror}"
+    except SettingError as error:
+        return "missing", str(error)
+    changed = changed_files(host, plan.files)
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return "stale", f"{changed[0]}{more} changed since it was recorded"
+    return "clean", ""
+
+
+def _units_state(host: Host, target: Target) -> tuple[str, str]:
+    """Whether our units beside the target's are as we wrote them."""
+    for path, recorded in json.loads(host.read(target.record)).get("files", {}).items():
+        text = host.read_or_none(path)
+        if text is None:
+            return "missing", f"{path} is gone"
+        if hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() != recorded:
+            return "stale", f"{path} was changed by others since"
+    return "clean", ""
+
+
+def _bytecode_state(host: Host, target: Target) -> tuple[str, str]:
+    """Whether the next start gets the cache."""
+    try:
+        fit = parse_fit(host.read(target.fit))
+    except OSError as error:
+        return "missing", f"{target.fit}: {error.strerror}"
+    except SettingError as error:
+        return "stale", str(error)
+    reason = find_misfit(host, fit)
+    if not reason and fit.unit and host.is_live and systemd_runs(host):
+        reason = find_unit_misfit(fit.unit)
+    return ("stale", f"{reason}, so no start gets it") if reason else ("clean", "")
+
+
+def _orphan_row(name: str) -> dict[str, Any]:
+    knob = f"first_token.{name}"
+    return {
+        "knob": knob,
+        "desired": "absent",
+        "runtime": "present",
+        "persisted": "present",
+        "boot": None,
+        "source": f"{TARGETS}/{name}",
+        "verdict": "drift",
+        "detail": f"{knob} is on the host, and first_token_targets does not name it; add it there, or take it away with"
+        f" {{name: {name}, state: absent}}",
+    }
+
+
+def _stopped_row(host: Host) -> dict[str, Any]:
+    try:
+        names = ", ".join(map(str, json.loads(host.read(STOPPED_NOTE))["start"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        names = "a service"
+    return {
+        "knob": "first_token.stopped",
+        "desired": "none",
+        "runtime": names,
+        "persisted": names,
+        "boot": None,
+        "source": STOPPED_NOTE,
+        "verdict": "drift",
+        "detail": f"a recording that was cut short stopped {names}; first_token.yml or rollback.yml starts it again",
+    }
+
+
+def _row(name: str, what: str, state: str, detail: str, kept: str | None = None) -> dict[str, Any]:
+    """`state` is what a start now finds, `kept` what the next boot finds: the same unless it is given."""
+    kept = kept or state
+    worst = state if state != "clean" else kept
+    knob = f"first_token.{name}.{what}"
+    return {
+        "knob": knob,
+        "desired": "clean",
+        "runtime": state,
+        "persisted": kept,
+        "boot": None,
+        "source": f"{TARGETS}/{name}/plan",
+        "verdict": "clean" if worst == "clean" else "drift",
+        "detail": detail and f"{knob} is {worst}: {detail}; record it again with first_token.yml",
+    }

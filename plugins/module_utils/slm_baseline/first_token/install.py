@@ -1,0 +1,429 @@
+"""Set a target up: record its start, then put its plan, its bytecode and its units in place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..host.caches import drop_host_caches
+from ..host.deadline import Deadline
+from ..host.errors import SettingError, os_problem
+from ..host.files import Host
+from ..host.mountinfo import read_mountinfo
+from ..host.paths import FIRST_TOKEN, PROGRAMS
+from ..host.rmtree import remove_folder_if_empty, remove_tree
+from ..host.systemd import reload_units
+from ..host.trust import require_trusted
+from .audit import is_linked
+from .bytecode import (
+    LEAST_MODULES,
+    Cache,
+    Filled,
+    cache_of,
+    find_cached,
+    find_compiled,
+    find_objection,
+    fit_of,
+    lacks_times,
+    with_cached,
+)
+from .fit import Fit, fit_text
+from .places import MARK
+from .plan import Plan, PlanFile, to_text
+from .recorder.interruption import make_good, promised
+from .recorder.members import in_control_group, in_tree
+from .recorder.record import PLANNING_S, Recording, plan_file, record
+from .recorder.start import Identity, identity_of, start_command
+from .recorder.unit import STOP_S, Unit, find_unit, start_unit, stop_unit
+from .remove import read_hashes, remove, remove_files
+from .target import Target, recorded_targets
+from .unit_files import GIVEN_PROGRAMS, STARTER, STARTER_TEXT, mount_units, recording_drop_in, wanted_files
+
+WRITTEN_TELLS = 10
+"""A start that wrote more files than this (bytecode, compiled kernels) is none of those that follow: they read them."""
+UNATTRIBUTED_TELLS = 10
+"""More than one opened file in so many without a process to ask is told."""
+_OUT_OF_REACH = (
+    "bytecode: the start does not keep it in a cache of ours (python -I or -E, PYTHONPYCACHEPREFIX in its environment"
+    " file, or a file system of its own), so there is none."
+)
+
+
+@dataclass
+class Outcome:
+    """What setting up did. `notes` are plain sentences; `plan` and `bytecode` are None where there is none."""
+
+    changed: bool
+    plan: Plan | None = None
+    bytecode: Filled | None = None
+    starts: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def summary(self, target: Target) -> str:
+        """One line for people: what was recorded, what is replayed, and how to start a command with it."""
+        plan = self.plan or Plan({"page_bytes": "4096"})
+        words = [
+            f"{target.name}: a start reads {plan.bytes_of(False) / 1e6:.0f} MB of imports and"
+            f" {plan.bytes_of(True) / 1e6:.0f} MB of weights in {len(plan.files)} files"
+        ]
+        if self.bytecode:
+            words.append(f"{self.bytecode.compiled} modules were compiled at every start, and are kept now")
+        if target.command:
+            words.append(f"start it with {STARTER} {target.name} -- {target.command[0]} ...")
+        return "; ".join([*words, *self.notes])
+
+    def to_json(self) -> dict[str, Any]:
+        plan = self.plan and {
+            "files": len(self.plan.files),
+            "folders": len(self.plan.folders),
+            "imports_bytes": self.plan.bytes_of(weights=False),
+            "weights_bytes": self.plan.bytes_of(weights=True),
+        }
+        filled = self.bytecode
+        # Nobody compiles beside the start any more, so nobody times it, and nothing fails.
+        bytecode = filled and {
+            "compiled": filled.compiled,
+            "copied": filled.copied,
+            "failed": 0,
+            "compile_s": None,
+            "bytes": filled.bytes,
+        }
+        return {
+            "changed": self.changed,
+            "plan": plan,
+            "bytecode": bytecode,
+            "starts": self.starts,
+            "notes": self.notes,
+        }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is recorded: the target, its unit if it is one, and its user; None for a dynamic one."""
+
+    host: Host
+    target: Target
+    unit: Unit | None
+    identity: Identity | None
+
+    @property
+    def knob(self) -> str:
+        return f"first_token.{self.target.name}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytecode that is kept: where, what for, and how much."""
+
+    cache: Cache
+    fit: Fit
+    filled: Filled
+
+
+def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome:
+    """Record the target's start and put plan, bytecode and units in place; SettingError, with nothing left behind.
+
+    `programs` are GIVEN_PROGRAMS by path. The target is started once or twice, cold: the whole host's page cache is
+    dropped before each. A unit runs afterwards if it did before, and so does what was stopped with it. What a former
+    recording left in force stays in force where this one fails.
+    """
+    subject = find_subject(host, target)
+    refuse_foreign(host, target, subject.unit)
+    is_new = not host.exists(target.folder)
+    try:
+        require_trusted(host, os.path.dirname(os.path.dirname(FIRST_TOKEN)), subject.knob)
+        put_programs(host, target, programs)
+        make_good(host)
+        os.makedirs(host.path(target.folder), mode=0o755, exist_ok=True)
+        return _set_up(subject)
+    except OSError as error:
+        _clear(host, target, is_new)
+        raise os_problem(subject.knob, "its files in place", error) from error
+    except BaseException:
+        _clear(host, target, is_new)
+        raise
+
+
+def _clear(host: Host, target: Target, is_new: bool) -> None:
+    """Leave nothing of a first try that failed; what failed is the error that counts."""
+    if is_new:
+        with contextlib.suppress(OSError):
+            remove(host, target.name)
+
+
+def find_subject(host: Host, target: Target) -> Subject:
+    """The target with what the host knows of it; SettingError for what cannot be recorded. Changes nothing."""
+    if target.command:
+        return Subject(host, target, None, identity_of(target, target.user))
+    unit = find_unit(target)
+    for name, other in recorded_targets(host).items():
+        if name != target.name and other and other.unit in (target.unit, unit.name):
+            raise SettingError(
+                f"first_token.{target.name}.unit",
+                "one target a unit",
+                f"{name}, which has {other.unit} too",
+                "Each recording of the one would undo the other's.",
+                f"give this target another unit, or take the other away: {{name: {name}, state: absent}}.",
+            )
+    return Subject(
+        host, target, unit, None if unit.has_dynamic_user else identity_of(target, unit.user or "root", unit.group)
+    )
+
+
+def put_programs(host: Host, target: Target, programs: Mapping[str, bytes]) -> bool:
+    """Have the programs on the host; whether any of them was another. SettingError where one is not given."""
+    missing = [os.path.basename(path) for path in GIVEN_PROGRAMS if path not in programs and not host.exists(path)]
+    if missing:
+        raise SettingError(
+            f"first_token.{target.name}.programs",
+            ", ".join(missing),
+            "not given",
+            "They replay, look whether bytecode fits, and start again what was stopped.",
+            "give the module `programs`, as roles/first_token does; nothing was stopped or changed.",
+        )
+    os.makedirs(host.path(PROGRAMS), mode=0o755, exist_ok=True)
+    changed = False
+    for path, content in {**programs, STARTER: STARTER_TEXT.encode()}.items():
+        if (host.read_or_none(path) or "").encode("utf-8", "surrogateescape") != content:
+            host.write_durably(path, content, mode=0o755)
+            changed = True
+    return changed
+
+
+def refuse_foreign(host: Host, target: Target, unit: Unit | None) -> None:
+    """SettingError where a file in our place is somebody else's."""
+    for path in wanted_files(target, cache_of(target, unit)):
+        text = host.read_or_none(path)
+        if text is not None and not text.startswith(MARK):
+            raise SettingError(
+                f"first_token.{target.name}",
+                f"{path} to be ours",
+                "a file that somebody else wrote",
+                "It would be overwritten now, and removed by a rollback.",
+                "move it away, or choose another name; nothing was stopped or changed.",
+            )
+
+
+def _set_up(subject: Subject) -> Outcome:
+    host, target, unit = subject.host, subject.target, subject.unit
+    outcome = Outcome(changed=True)
+    with promised(host, target, unit) if unit else contextlib.nullcontext():
+        recording = _record(subject)
+        outcome.starts = 1
+        kept = None
+        if target.bytecode:
+            recording, kept = _with_bytecode(subject, recording, outcome)
+        if outcome.starts == 1 and recording.written > WRITTEN_TELLS:
+            outcome.notes.append(
+                f"plan: the first start wrote {recording.written} files, so one that reads them is recorded, too."
+            )
+            outcome.starts = 2
+            recording = _record(subject)
+    outcome.plan, outcome.bytecode = recording.plan, kept.filled if kept else None
+    outcome.notes += notes_of(recording)
+    _put_in_place(subject, recording.plan, kept)
+    return outcome
+
+
+def _record(subject: Subject, environment: Mapping[str, str] | None = None) -> Recording:
+    """One cold start, recorded. A command gets the environment; a unit has it by a drop-in."""
+    host, target, unit = subject.host, subject.target, subject.unit
+    deadline = Deadline.after(STOP_S + target.ready.timeout_s + PLANNING_S)
+
+    def prepare() -> None:
+        if unit:
+            # What a running process has mapped stays in memory, and would pass for read by the start.
+            stop_unit(target, unit, deadline)
+        drop_host_caches(host)
+
+    def start() -> None:
+        if unit:
+            start_unit(target, unit, deadline)
+        else:
+            start_command(target, environment or {})
+
+    belongs = in_control_group(unit.control_group) if unit else in_tree(os.getpid())
+    return record(host, belongs, prepare, start, deadline)
+
+
+def _with_bytecode(subject: Subject, first: Recording, outcome: Outcome) -> tuple[Recording, Kept | None]:
+    """The recording that counts, and the bytecode that is kept: that of a second start, if it is worth one."""
+    host, target, unit = subject.host, subject.target, subject.unit
+    objection = find_objection(unit) if unit else ""
+    if objection:
+        outcome.notes.append(f"bytecode: no cache, since {objection}")
+        return first, None
+    compiled = find_compiled(host, first.seen.opened)
+    if len(compiled) < LEAST_MODULES:
+        outcome.notes.append("bytecode: nothing to gain; the modules that it imports are compiled already.")
+        return first, None
+    if lacks_times(host, compiled):
+        outcome.notes.append("bytecode: no cache, since the sources have no times of their own (OSTree, Nix).")
+        return first, None
+    cache = cache_of(target, unit)
+    outcome.starts = 2
+    try:
+        with _cache_in_making(subject, cache):
+            second = _record(subject, {"PYTHONPYCACHEPREFIX": cache.prefix, "PYTHONDONTWRITEBYTECODE": ""})
+            cached = find_cached(host, cache.folder, list(second.seen.opened))
+            if len(cached) < LEAST_MODULES:
+                outcome.notes.append(_OUT_OF_REACH)
+                raise _NotKept
+            files = _plan_files(cached)
+            uid = subject.identity.uid if subject.identity else None
+            fit = fit_of(host, target, unit, uid, cache, cached)
+    except _NotKept:
+        return first, None
+    except SettingError as error:
+        # The first start's plan is as good as ever.
+        outcome.notes.append(f"bytecode: no cache, since the start that fills it failed: {error.found}")
+        return first, None
+    stored = sum(file.size_bytes for file in files.values())
+    filled = Filled(len(set(compiled) & set(cached)), len(set(cached) - set(compiled)), stored)
+    plan = with_cached(second.plan, files)
+    return Recording(plan, second.seen, second.written, second.unasked), Kept(cache, fit, filled)
+
+
+class _NotKept(Exception):
+    """A cache that is not worth keeping."""
+
+
+@contextlib.contextmanager
+def _cache_in_making(subject: Subject, cache: Cache) -> Iterator[None]:
+    """A new cache, and a unit that is told of it, within the block. Where the block fails, the former one is back."""
+    host, target, unit, identity = subject.host, subject.target, subject.unit, subject.identity
+    former = host.path(f"{cache.folder}.former")
+    remove_tree(former)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(host.path(cache.folder), former)
+    try:
+        if identity:
+            make_cache(host, cache.folder, identity)
+        if unit:
+            write_files(host, {target.recording_drop_in: recording_drop_in(cache)})
+            reload_units(host)
+        yield
+    except BaseException:
+        remove_tree(host.path(cache.folder))
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(former, host.path(cache.folder))
+        raise
+    remove_tree(former)
+
+
+def make_cache(host: Host, folder: str, identity: Identity) -> None:
+    """Make the folder of a cache: its user's alone, whose code lies in it. Nobody else's, not to read either."""
+    os.mkdir(host.path(folder), mode=0o700)
+    descriptor = os.open(host.path(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchown(descriptor, identity.uid, identity.gid)
+    finally:
+        os.close(descriptor)
+
+
+def _plan_files(cached: Mapping[str, str]) -> dict[str, PlanFile]:
+    deadline = Deadline.after(PLANNING_S)
+    found = {}
+    for source, path in cached.items():
+        with contextlib.suppress(OSError):
+            file = plan_file(path, deadline)
+            if file:
+                found[source] = file
+    return found
+
+
+def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None) -> None:
+    """The record first, so that whatever follows is known to be ours; then what it names, units last."""
+    host, target = subject.host, subject.target
+    former = read_hashes(host, target.name)
+    cache = kept.cache if kept else None
+    files = wanted_files(target, cache, mount_units(plan, read_mountinfo(host)))
+    hashes = {path: digest_of(text) for path, text in files.items()}
+    document = {"schema_version": 1, "target": target.to_json(), "files": hashes}
+    if cache and not subject.identity:
+        document["cache"] = cache.folder
+    host.write_durably(target.record, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
+    # Names of files that others may not list: for root, who replays a unit's plan, and a command's own group.
+    gid = subject.identity.gid if target.command and subject.identity else 0
+    text = to_text(plan).encode("utf-8", "surrogateescape")
+    host.write_durably(target.plan, text, mode=0o640, gid=gid)
+    if kept:
+        text = fit_text(kept.fit).encode("utf-8", "surrogateescape")
+        host.write_durably(target.fit, text, mode=0o640, gid=gid)
+    else:
+        host.remove_durably(target.fit)
+        remove_tree(host.path(target.pycache))
+    remove_files(host, {path: digest for path, digest in former.items() if path not in files})
+    write_files(host, files)
+    _set_link(host, target)
+    reload_units(host)
+
+
+def write_files(host: Host, files: Mapping[str, str]) -> None:
+    """Write these texts, durably; the folders they need are made. OSError."""
+    for path, text in files.items():
+        os.makedirs(host.path(path).parent, mode=0o755, exist_ok=True)
+        host.write_durably(path, text.encode())
+
+
+def _set_link(host: Host, target: Target) -> None:
+    """Have the next boot start our unit, or not."""
+    link = host.path(target.boot_link)
+    if target.has_boot_link and not os.path.lexists(link):
+        os.makedirs(link.parent, mode=0o755, exist_ok=True)
+        os.symlink(target.replay_unit, link)
+    elif not target.has_boot_link and is_linked(host, target):
+        host.remove_durably(target.boot_link)
+        remove_folder_if_empty(link.parent)
+
+
+def digest_of(text: str) -> str:
+    """What a file of ours is known by."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def notes_of(recording: Recording) -> list[str]:
+    """What is to be known of a recording, as plain sentences."""
+    seen, notes = recording.seen, []
+    if not recording.plan.files:
+        notes.append("plan: nothing to replay; the start left nothing in the page cache (O_DIRECT, or no disk below).")
+    if recording.plan.facts["spinning"] == "1":
+        notes.append("plan: the disk has to seek, so one reader replays it, in the order of the start.")
+    if seen.overflowed:
+        notes.append("plan: the kernel dropped events, or others opened so much that not all could be read in time.")
+    if recording.unasked:
+        notes.append(f"plan: {recording.unasked} files did not answer in time, or lie with another user's program.")
+    notes += [f"plan: not watched: {mount}." for mount in seen.unwatched]
+    if seen.elsewhere * UNATTRIBUTED_TELLS > len(seen.opened):
+        notes.append(
+            f"plan: {seen.elsewhere} opened files lie where only the unit sees them (a container's, or mounts"
+            " of its own), and are not in the plan."
+        )
+    # On a busy host these are mostly processes of others; only many of them can leave a hole in the plan.
+    if seen.unattributed * UNATTRIBUTED_TELLS > len(seen.opened):
+        notes.append(
+            f"plan: {seen.unattributed} opened files belong to processes that ended before they could be"
+            " asked who they are; those of the target among them are missing."
+        )
+    return notes
+
+
+def stops_of(subject: Subject) -> list[dict[str, Any]]:
+    """What recording this target stops and starts again, how often at most, and what is stopped with it."""
+    unit, target = subject.unit, subject.target
+    if unit is None:
+        return []
+    return [
+        {
+            "target": target.name,
+            "unit": unit.name,
+            "runs": unit.ran,
+            "times": 2,
+            "with": list(unit.others),
+        }
+    ]

@@ -1,0 +1,38 @@
+"""What is ours of this wing on a host, by name. Apart from target.py: an audit without targets needs no more."""
+
+from __future__ import annotations
+
+from ..host.files import Host
+from ..host.paths import FIRST_TOKEN, TARGETS
+from ..host.systemd import UNITS
+
+REPLAY_UNITS = "slm-first-token-"
+FIT_UNITS = "slm-bytecode-"
+DROP_IN = "slm-first-token.conf"
+RUN_UNITS = "/run/systemd/system"
+MARK = "# Made by slm-baseline (first_token.yml); rollback.yml removes it."
+
+
+def target_names(host: Host) -> list[str]:
+    """The names of all targets that have a folder or a unit of ours on this host."""
+    found = set(host.names(TARGETS))
+    for name in host.names(UNITS):
+        for begin in (REPLAY_UNITS, FIT_UNITS):
+            if name.startswith(begin) and name.endswith(".service"):
+                found.add(name[len(begin) : -len(".service")])
+    for folder in host.names(UNITS):
+        if folder.endswith(".service.d"):
+            found |= set(names_in(host.read_or_none(f"{UNITS}/{folder}/{DROP_IN}") or ""))
+    return sorted(found)
+
+
+def has_anything(host: Host) -> bool:
+    """Whether there is anything of this wing on the host."""
+    return host.exists(FIRST_TOKEN) or bool(target_names(host))
+
+
+def names_in(text: str) -> list[str]:
+    """The targets that a drop-in of ours is for."""
+    if not text.startswith(MARK):
+        return []
+    return [line.partition(": ")[2] for line in text.splitlines() if line.startswith("# Target: ")]

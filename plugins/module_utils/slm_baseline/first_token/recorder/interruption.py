@@ -1,0 +1,204 @@
+"""A service that a recording stops runs again, whatever becomes of the recording.
+
+Before anything is stopped, a note of what is to run again lies durably on the disk, and a unit of systemd's waits for
+this process's end (files/slm_restart.py). Once all is as it was found, and seen to be, both go. A killed process leaves
+the note to that unit, a machine that goes down to its next boot, and both to the next task of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ...host.errors import SettingError
+from ...host.files import Host
+from ...host.paths import FIT, PROGRAMS, RECORDING, STOPPED_NOTE
+from ...host.rmtree import remove_folder_if_empty
+from ...host.systemd import UNITS, reload_units, systemctl
+from ..places import MARK
+from ..target import Target
+from .members import is_alive, own_identity
+from .unit import ASK_S, Unit, put_back
+
+RESTARTER = f"{PROGRAMS}/slm_restart.py"
+PYTHON = "/usr/bin/python3"
+GUARD = "slm-baseline-restart.service"
+GUARD_UNIT = f"{UNITS}/{GUARD}"
+GUARD_LINK = f"{UNITS}/multi-user.target.wants/{GUARD}"
+_MAKE_GOOD_S = 900.0
+_GUARD_TEXT = f"""{MARK}
+[Unit]
+Description=Start again what a recording of slm-baseline has stopped
+ConditionPathExists={STOPPED_NOTE}
+
+[Service]
+Type=exec
+ExecStart={PYTHON} -IS {RESTARTER} {STOPPED_NOTE}
+NoNewPrivileges=yes
+ProtectHome=yes
+PrivateNetwork=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+class ServiceDown(SettingError):
+    """What a recording stopped does not run again."""
+
+
+@contextlib.contextmanager
+def promised(host: Host, target: Target, unit: Unit) -> Iterator[None]:
+    """Within the block the unit may be stopped and started; after it all that ran runs again, and that was seen.
+
+    SettingError where the promise cannot be made, with nothing stopped. ServiceDown where something does not run again;
+    what the block raised is told with it.
+    """
+    _promise(host, target, unit)
+    try:
+        yield
+    except BaseException as error:
+        down = _keep(host, target, unit)
+        if down:
+            raise _down(target, down, error) from error
+        raise
+    down = _keep(host, target, unit)
+    if down:
+        raise _down(target, down, None)
+
+
+def make_good(host: Host) -> list[str]:
+    """Start what an interrupted recording left stopped; the units, for a person. ServiceDown where they stay down."""
+    note = read_note(host)
+    if note is None:
+        _forget(host)
+        return []
+    names = [str(name) for name in note.get("start", [])]
+    if _is_under_way(host, note):
+        raise SettingError(
+            "first_token",
+            "no other recording on this host",
+            f"one of {note.get('target')}, by process {note.get('pid')}",
+            "Two recordings would stop the same services.",
+            "wait until it has ended.",
+        )
+    reason = ""
+    if host.is_live:
+        try:
+            done = subprocess.run(
+                [PYTHON, "-IS", str(host.path(RESTARTER)), STOPPED_NOTE],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_MAKE_GOOD_S,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
+            reason = (done.stderr.strip() or f"exit status {done.returncode}") if done.returncode else ""
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = str(error)
+    if reason:
+        raise ServiceDown(
+            "first_token",
+            f"{', '.join(names)}, running again after a recording that was cut short",
+            reason.splitlines()[-1][:300],
+            "A recording stopped them.",
+            f"start them by hand, then remove {STOPPED_NOTE}.",
+        )
+    _forget(host)
+    return names
+
+
+def read_note(host: Host) -> dict[str, Any] | None:
+    """What is to be started again; None where there is no note. One that cannot be read names nothing."""
+    try:
+        found = json.loads(host.read(STOPPED_NOTE))
+        return found if isinstance(found, dict) else {}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_under_way(host: Host, note: Mapping[str, Any]) -> bool:
+    pid, started = note.get("pid"), note.get("started")
+    if note.get("boot_id") != _boot_id(host) or not isinstance(pid, int) or not isinstance(started, int):
+        return False
+    return pid != os.getpid() and is_alive(pid, started)
+
+
+def _promise(host: Host, target: Target, unit: Unit) -> None:
+    pid, started = own_identity()
+    note = {
+        "schema_version": 1,
+        "target": target.name,
+        "start": [*([unit.name] if unit.ran else []), *unit.others],
+        "stop": [] if unit.ran else [unit.name],
+        "remove": [RECORDING, target.recording_drop_in],
+        "boot_id": _boot_id(host),
+        "pid": pid,
+        "started": started,
+    }
+    host.write_durably(STOPPED_NOTE, json.dumps(note, indent=1).encode() + b"\n", mode=0o600)
+    host.write_durably(GUARD_UNIT, _GUARD_TEXT.encode())
+    os.makedirs(host.path(GUARD_LINK).parent, mode=0o755, exist_ok=True)
+    if not os.path.lexists(host.path(GUARD_LINK)):
+        os.symlink(GUARD_UNIT, host.path(GUARD_LINK))
+    host.sync_folder(host.path(GUARD_LINK).parent)
+    answer = systemctl(ASK_S, "start", "--", GUARD)
+    if answer.returncode:
+        host.remove_durably(STOPPED_NOTE)
+        _forget(host)
+        raise SettingError(
+            f"first_token.{target.name}",
+            f"{GUARD}, which starts {unit.name} again should this be killed",
+            (answer.stderr.strip().splitlines() or ["no word"])[0][:300],
+            "Nothing is stopped without it.",
+            "see why systemd does not start it; nothing was stopped or changed.",
+        )
+    os.makedirs(host.path(FIT), mode=0o755, exist_ok=True)
+    host.path(RECORDING).write_bytes(b"")
+
+
+def _keep(host: Host, target: Target, unit: Unit) -> list[str]:
+    """Put everything back; what does not run again, in words. The note stays for it."""
+    for path in (target.recording_drop_in, RECORDING):
+        host.path(path).unlink(missing_ok=True)
+    remove_folder_if_empty(host.path(target.recording_drop_in).parent)
+    reload_units(host)
+    down = put_back(target, unit)
+    if not down:
+        host.remove_durably(STOPPED_NOTE)
+        _forget(host)
+    return down
+
+
+def _forget(host: Host) -> None:
+    """Remove the unit that waits; there is no note any more."""
+    if not os.path.lexists(host.path(GUARD_UNIT)) and not os.path.lexists(host.path(GUARD_LINK)):
+        return
+    if host.is_live:
+        systemctl(ASK_S, "stop", "--", GUARD)
+    for path in (GUARD_LINK, GUARD_UNIT):
+        host.remove_durably(path)
+    remove_folder_if_empty(host.path(GUARD_LINK).parent)
+    reload_units(host)
+
+
+def _boot_id(host: Host) -> str:
+    return (host.read_or_none("/proc/sys/kernel/random/boot_id") or "").strip()
+
+
+def _down(target: Target, down: list[str], error: BaseException | None) -> ServiceDown:
+    before = f"; before that: {error}" if error else ""
+    return ServiceDown(
+        f"first_token.{target.name}.unit",
+        "every service running again that ran before",
+        f"{', '.join(down)}{before}",
+        "A recording stopped them, and they do not start again.",
+        "see `systemctl status` and `journalctl -u` of them; the next run tries to start them first.",
+    )

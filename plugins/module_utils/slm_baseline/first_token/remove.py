@@ -1,0 +1,127 @@
+"""Take away what a target has on a host: what its record names, and what is known by its mark where there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+
+from ..host.files import Host
+from ..host.paths import FIRST_TOKEN, FIT, PROGRAMS, STOPPED_NOTE, TARGETS
+from ..host.rmtree import remove_folder_if_empty, remove_tree
+from ..host.systemd import UNITS, reload_units
+from .audit import is_linked
+from .places import DROP_IN, MARK, names_in, target_names
+from .recorder.interruption import make_good
+from .recorder.unit import end_replay
+from .removed import Removal
+from .target import Target, recorded_targets
+
+_NO_DIGEST = ""
+"""Of a file that no record names: its mark alone says that it is ours."""
+
+
+def remove_all(host: Host, names: Iterable[str], force: bool = False, dry_run: bool = False) -> Removal:
+    """Remove what these targets have on the host, as `remove` does; a target that cannot be removed stops no other.
+
+    What an interrupted recording has stopped is started first. SettingError where that does not run again.
+    """
+    started = [] if dry_run else make_good(host)
+    removed: list[str] = []
+    left: list[str] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            gone, kept = remove(host, name, force, dry_run)
+            removed += gone
+            left += kept
+        except OSError as error:
+            problems.append(f"first_token.{name}: {error.strerror} on {error.filename}")
+    return Removal(removed, left, started, problems)
+
+
+def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) -> tuple[list[str], list[str]]:
+    """Remove what a target has on the host: what was removed, and what others changed since and is therefore left.
+
+    With `force` what others changed goes too; with `dry_run` nothing does, and the answer is the same. The unit keeps
+    running as it is; its next start is as it was before us. Units go before folders, which another user may have
+    filled. OSError.
+    """
+    target = recorded_targets(host).get(name) or Target(name)
+    gone, left = _classify(host, read_hashes(host, name), force)
+    if is_linked(host, target):
+        gone.append(target.boot_link)
+    folders = [path for path in (target.folder, *_caches_of(host, target)) if os.path.lexists(host.path(path))]
+    if dry_run:
+        return [*gone, *folders], left
+    end_replay(host, target)
+    _remove_paths(host, gone)
+    host.path(target.fit_environment).unlink(missing_ok=True)
+    if gone:
+        reload_units(host)
+    for path in folders:
+        remove_tree(host.path(path))
+    _leave_no_trace(host)
+    return [*gone, *folders], left
+
+
+def remove_files(host: Host, hashes: Mapping[str, str]) -> None:
+    """Remove files of ours that nobody has changed since; OSError."""
+    _remove_paths(host, _classify(host, hashes, force=False)[0])
+
+
+def read_hashes(host: Host, name: str) -> dict[str, str]:
+    """The files of ours of a target and what each is known by: those of its record, and what is found by its mark."""
+    try:
+        hashes = dict(json.loads(host.read(f"{TARGETS}/{name}/target.json"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        hashes = {}
+    target = Target(name)
+    places = [f"{UNITS}/{folder}/{DROP_IN}" for folder in host.names(UNITS) if folder.endswith(".service.d")]
+    for path in (*places, target.replay_unit, target.fit_unit):
+        text = host.read_or_none(path) or ""
+        is_units = path in (target.replay_unit, target.fit_unit)
+        is_named = name in names_in(text) or f"{TARGETS}/{name}/" in text
+        # What bears no mark is somebody's by now, and listed as such.
+        if path not in hashes and text and (is_units or is_named):
+            hashes[path] = _NO_DIGEST
+    return hashes
+
+
+def _classify(host: Host, hashes: Mapping[str, str], force: bool) -> tuple[list[str], list[str]]:
+    """Which of these files go, and which others changed since and stay."""
+    gone: list[str] = []
+    left: list[str] = []
+    for path, recorded in hashes.items():
+        text = host.read_or_none(path)
+        if text is None:
+            continue
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        is_ours = text.startswith(MARK) and recorded in (_NO_DIGEST, digest)
+        (gone if force or is_ours else left).append(path)
+    return gone, left
+
+
+def _caches_of(host: Host, target: Target) -> list[str]:
+    """Where systemd keeps the cache of a dynamic user: a link, and the folder that it leads to."""
+    name = f"slm-first-token-{target.name}"
+    paths = [f"/var/cache/private/{name}", f"/var/cache/private/{name}.former", f"/var/cache/{name}"]
+    return [path for path in paths if os.path.lexists(host.path(path))]
+
+
+def _remove_paths(host: Host, paths: Iterable[str]) -> None:
+    for path in paths:
+        host.remove_durably(path)
+        if os.path.dirname(path) != UNITS:
+            remove_folder_if_empty(host.path(path).parent)
+
+
+def _leave_no_trace(host: Host) -> None:
+    """With the last target the programs and the folders go, too."""
+    if target_names(host) or host.exists(STOPPED_NOTE):
+        return
+    for path in (TARGETS, PROGRAMS):
+        remove_tree(host.path(path))
+    for path in (FIRST_TOKEN, os.path.dirname(FIRST_TOKEN), FIT):
+        remove_folder_if_empty(host.path(path))

@@ -1,0 +1,147 @@
+"""How a target stands on a host: clean, stale, missing, or nobody's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.slm_baseline.first_token.audit import difference, is_set_up, rows, rows_of
+from ansible.module_utils.slm_baseline.first_token.places import has_anything, target_names
+from ansible.module_utils.slm_baseline.first_token.target import Ready, Target
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import STOPPED_NOTE
+
+from tests.support.targets import TARGET, install_target
+
+PLAN, BYTECODE = "first_token.vllm.plan", "first_token.vllm.bytecode"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return install_target(tmp_path)
+
+
+def states(host: Host) -> dict[str, str]:
+    return {row["knob"]: row["runtime"] for row in rows(host)}
+
+
+def test_a_target_that_is_set_up_is_clean_and_another_is_not_it(host: Host) -> None:
+    assert states(host) == {PLAN: "clean", BYTECODE: "clean"}
+    assert is_set_up(host, TARGET)
+    assert not is_set_up(host, replace(TARGET, ready=Ready("port", "8001")))
+    assert not is_set_up(host, Target("other", unit="vllm.service"))
+    assert rows_of(host, "other") == []
+
+
+def test_an_upgrade_makes_the_plan_stale_and_names_the_file(host: Host) -> None:
+    host.path("/srv/lib.so").write_bytes(b"newer")
+    assert states(host)[PLAN] == "stale"
+    assert "/srv/lib.so changed" in rows(host)[0]["detail"]
+    assert rows(host)[0]["verdict"] == "drift"
+    assert not is_set_up(host, TARGET)
+
+
+def test_a_newer_source_makes_its_bytecode_stale(host: Host) -> None:
+    (host.path("/srv") / "mine.new").write_text("VALUE = 22\n")
+    host.path("/srv/mine.new").rename(host.path("/srv/mine.py"))
+    assert states(host) == {PLAN: "clean", BYTECODE: "stale"}
+    assert "/srv/mine.py changed since it was compiled, so no start gets it" in rows(host)[1]["detail"]
+    assert not is_set_up(host, TARGET)
+
+
+@pytest.mark.parametrize("text", ["", "\n", "slm-baseline first-token fit 1\n"])
+def test_a_cache_of_an_earlier_release_is_recorded_again(host: Host, text: str) -> None:
+    """Its variable stands in the drop-in, for every command line of the unit."""
+    host.path(TARGET.fit).write_text(text)
+    assert states(host)[BYTECODE] == "stale"
+
+
+@pytest.mark.parametrize("path", [TARGET.plan, TARGET.drop_in, TARGET.fit_unit])
+def test_what_is_gone_is_missing(host: Host, path: str) -> None:
+    host.path(path).unlink()
+    assert states(host)[PLAN] == "missing"
+
+
+def test_a_unit_of_ours_that_others_changed_is_drift(host: Host) -> None:
+    with host.path(TARGET.drop_in).open("a") as file:
+        file.write("Environment=OTHERS=1\n")
+    row = rows(host)[0]
+    assert (row["runtime"], row["persisted"], row["verdict"]) == ("stale", "stale", "drift")
+    assert "was changed by others since" in row["detail"]
+
+
+def test_what_no_boot_would_read_ahead_is_not_persisted(host: Host) -> None:
+    host.path(TARGET.boot_link).unlink()
+    row = rows(host)[0]
+    assert (row["runtime"], row["persisted"], row["verdict"]) == ("clean", "missing", "drift")
+    assert "no boot reads ahead" in row["detail"]
+    assert not is_set_up(host, TARGET)
+
+
+def test_a_diff_says_what_is_missing_stale_or_asked_otherwise(host: Host) -> None:
+    assert difference(host, Target("new", unit="new.service")) == {
+        "before": "first_token.new.plan: missing\n",
+        "after": "first_token.new.plan: clean\n",
+    }
+    host.path("/srv/lib.so").write_bytes(b"newer")
+    told = difference(host, replace(TARGET, replay="together"))
+    assert f"{PLAN} is stale: /srv/lib.so changed since" in told["before"]
+    assert "first_token.vllm.replay: both\n" in told["before"]
+    assert told["after"] == f"{PLAN}: clean\n{BYTECODE}: clean\nfirst_token.vllm.replay: together\n"
+
+
+def test_a_diff_has_no_value_of_an_environment(host: Host) -> None:
+    told = difference(host, replace(TARGET, environment=(("HF_TOKEN", "hf_secret"),)))
+    assert "first_token.vllm.environment" in told["after"]
+    assert "hf_secret" not in told["before"] + told["after"]
+
+
+def test_a_damaged_record_or_plan_is_a_row_and_no_traceback(host: Host) -> None:
+    host.path(TARGET.plan).write_bytes(b"\xff\xfe")
+    assert states(host)[PLAN] == "missing"
+    host.path(TARGET.record).write_text("[]")
+    assert states(host) == {PLAN: "missing"}
+
+
+def test_a_target_that_nobody_names_any_more_is_drift(host: Host) -> None:
+    def orphans(wanted: list[str] | None) -> list[str]:
+        return [row["knob"] for row in rows(host, wanted) if row["knob"] == "first_token.vllm"]
+
+    assert orphans(None) == orphans(["vllm"]) == []
+    assert orphans(["other"]) == orphans([]) == ["first_token.vllm"]
+    row = rows(host, [])[-1]
+    assert (row["verdict"], row["desired"]) == ("drift", "absent")
+    assert "{name: vllm, state: absent}" in row["detail"]
+
+
+def test_what_is_left_without_a_record_is_seen_by_its_mark(host: Host) -> None:
+    """A late failure or a power loss left a drop-in that nothing found."""
+    for path in (TARGET.replay_unit, TARGET.fit_unit, TARGET.boot_link):
+        host.path(path).unlink()
+    shutil.rmtree(host.path(TARGET.folder))
+    assert target_names(host) == ["vllm"]
+    assert states(host) == {PLAN: "missing"}
+    host.path(TARGET.drop_in).write_text("[Service]\n# Target: vllm\n")
+    assert target_names(host) == []
+
+
+@pytest.mark.parametrize("path", [TARGET.replay_unit, TARGET.fit_unit])
+def test_a_unit_of_ours_alone_names_its_target(tmp_path: Path, path: str) -> None:
+    host = Host(tmp_path)
+    assert not has_anything(host)
+    host.path(path).parent.mkdir(parents=True)
+    host.path(path).write_text("x")
+    assert target_names(host) == ["vllm"]
+    assert has_anything(host)
+
+
+@pytest.mark.parametrize(
+    ("note", "names"), [({"start": ["a.service", "b.service"]}, "a.service, b.service"), ([], "a service")]
+)
+def test_what_a_recording_left_stopped_is_drift(host: Host, note: object, names: str) -> None:
+    host.path(STOPPED_NOTE).write_text(json.dumps(note))
+    row = rows(host)[0]
+    assert (row["knob"], row["verdict"], row["runtime"]) == ("first_token.stopped", "drift", names)

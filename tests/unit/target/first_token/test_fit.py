@@ -1,0 +1,221 @@
+"""Whether a cache fits: the audit and the program that each start runs say the same, and say it in one line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.slm_baseline.first_token import fit as module
+from ansible.module_utils.slm_baseline.first_token.bytecode import Cache, fit_of
+from ansible.module_utils.slm_baseline.first_token.fit import (
+    Fit,
+    find_misfit,
+    find_unit_misfit,
+    fit_text,
+    parse_fit,
+)
+from ansible.module_utils.slm_baseline.first_token.target import Target
+from ansible.module_utils.slm_baseline.host.errors import ParseError
+from ansible.module_utils.slm_baseline.host.files import Host
+from hypothesis import given
+from hypothesis import strategies as st
+
+from files import slm_fit
+from tests.support.bytecode import command_lines
+
+LIVE = Host()
+PATHS = st.text(min_size=1).map(lambda text: f"/{text}").filter(lambda path: "\0" not in path)
+NUMBERS = st.integers(0, 2**63)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    for folder in ("site", "cache"):
+        (tmp_path / folder).mkdir(mode=0o700)
+    for name in ("a", "b"):
+        (tmp_path / "site" / f"{name}.py").write_text(f"{name} = 1\n")
+    return tmp_path
+
+
+@pytest.fixture
+def fit(site: Path) -> Fit:
+    cache = Cache(str(site / "cache"), str(site / "cache"))
+    sources = [str(site / "site" / f"{name}.py") for name in ("a", "b")]
+    return fit_of(LIVE, Target("app"), None, os.getuid(), cache, sources)
+
+
+def said(fit: Fit, site: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the program says of it: the folder, or why not."""
+    path = site / "bytecode"
+    path.write_text(fit_text(fit), encoding="utf-8", errors="surrogateescape")
+    path.chmod(0o640)
+    status = slm_fit.main([str(path)])
+    out, err = capsys.readouterr()
+    assert (status, bool(out), err.count("\n")) in ((0, True, 0), (1, False, 1))
+    return (out or err).strip()
+
+
+@given(
+    st.builds(
+        Fit,
+        PATHS,
+        PATHS,
+        NUMBERS,
+        st.sampled_from(["0", "dynamic"]),
+        st.sampled_from([(), ("a.service", "app")]),
+        st.just(()),
+        st.just(()),
+    ),
+    st.dictionaries(PATHS, st.tuples(NUMBERS, NUMBERS, NUMBERS)),
+)
+def test_a_description_comes_back_from_its_text(fit: Fit, sources: dict[str, tuple[int, int, int]]) -> None:
+    folders = tuple(sorted({os.path.dirname(path) for path in sources}))
+    listed = sorted(sources, key=lambda path: (os.path.dirname(path), path))
+    by_folder = tuple((*sources[path], path) for path in listed)
+    whole = replace(fit, folders=tuple((1, 2, folder) for folder in folders), sources=by_folder)
+    assert parse_fit(fit_text(whole)) == whole
+
+
+@given(st.text())
+def test_any_other_text_is_one_error(text: str) -> None:
+    with pytest.raises(ParseError):
+        parse_fit(text)
+    with pytest.raises(ParseError):
+        parse_fit(f"{module.FIRST_LINE}\n{text}")
+
+
+def test_a_cache_that_fits_is_given(fit: Fit, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert find_misfit(LIVE, fit) is None
+    assert said(fit, site, capsys) == str(site / "cache")
+
+
+def upgrade(site: Path) -> None:
+    (site / "site/a.py.new").write_text("a = 22\n")
+    (site / "site/a.py.new").rename(site / "site/a.py")
+
+
+def disturb(what: str, site: Path) -> None:
+    if what == "upgrade":
+        upgrade(site)
+    elif what == "gone":
+        (site / "site/b.py").unlink()
+    elif what == "folder gone":
+        shutil.rmtree(site / "site")
+    elif what == "another folder":
+        (site / "cache").rename(site / "old")
+        (site / "cache").mkdir(mode=0o700)
+    elif what == "link":
+        (site / "cache").rename(site / "real")
+        (site / "cache").symlink_to(site / "real")
+    else:
+        (site / "cache").chmod(0o777)
+
+
+@pytest.mark.parametrize("what", ["upgrade", "gone", "folder gone", "another folder", "link", "open to all"])
+def test_a_cache_that_does_not_fit_is_not_given(
+    fit: Fit, site: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    """A stale cache made starts slower than without us: new bytecode beside its sources was not looked at."""
+    disturb(what, site)
+    assert find_misfit(LIVE, fit)
+    assert "as without a cache" in said(fit, site, capsys)
+
+
+def test_a_new_file_beside_the_sources_is_no_misfit(fit: Fit, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A log beside the application would keep every start from its cache."""
+    (site / "site/app.log").write_text("x")
+    assert find_misfit(LIVE, fit) is None
+    assert said(fit, site, capsys) == str(site / "cache")
+
+
+def test_a_cache_is_given_to_its_owner_alone(fit: Fit, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`slm-start` by root ran the target user's bytecode as root."""
+    other = replace(fit, uid=str(os.getuid() + 1))
+    assert "others may write" in said(other, site, capsys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        path = site / "bytecode"
+        path.write_text(fit_text(fit))
+        assert slm_fit.main([str(path)]) == 1
+    assert find_misfit(LIVE, other)
+    assert find_misfit(LIVE, replace(fit, uid="dynamic")) is None
+
+
+@pytest.mark.parametrize("text", ["", "x", f"{module.FIRST_LINE}\nend\n", f"{module.FIRST_LINE}\nuid\t1\n"])
+def test_a_damaged_description_gives_nothing(site: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    path = site / "bytecode"
+    path.write_text(text)
+    path.chmod(0o640)
+    assert slm_fit.main([str(path)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_description_that_others_may_write_gives_nothing(
+    fit: Fit, site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said(fit, site, capsys)
+    (site / "bytecode").chmod(0o666)
+    assert slm_fit.main([str(site / "bytecode")]) == 1
+    assert "others than root may write" in capsys.readouterr().err
+    (site / "link").symlink_to(site / "bytecode")
+    assert slm_fit.main([str(site / "link")]) == 1
+    assert slm_fit.main([str(site / "none")]) == 1
+    assert slm_fit.main([]) == slm_fit.main(["a", "b", "c"]) == 2
+
+
+def as_unit(monkeypatch: pytest.MonkeyPatch, **facts: str) -> None:
+    """systemd says that of the unit."""
+    shown = {"ExecStartEx": command_lines(""), "User": "app", **facts}
+    text = "".join(f"{name}={line}\n" for name, value in shown.items() for line in value.split("\n"))
+
+    class Done:
+        stdout = text
+
+    monkeypatch.setattr(subprocess, "run", lambda *command, **more: Done)
+    monkeypatch.setattr(module, "show", lambda names, properties: {"app.service": shown})
+
+
+@pytest.mark.parametrize(
+    ("facts", "fits"),
+    [
+        ({}, True),
+        ({"ExecStartPreEx": command_lines("", "ignore-failure privileged")}, False),
+        ({"ExecReloadEx": command_lines("no-setuid")}, False),
+        ({"ExecStopEx": command_lines("ambient")}, False),
+        ({"PermissionsStartOnly": "yes"}, False),
+        ({"AmbientCapabilities": "cap_setuid"}, False),
+        ({"User": "other"}, False),
+        ({"User": ""}, False),
+        ({"ExecStartEx": ""}, False),
+    ],
+)
+def test_a_unit_whose_lines_changed_gets_none(
+    fit: Fit, site: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], fits: bool
+) -> None:
+    """Looked at before each start: the administrator may have added a line with more rights."""
+    as_unit(monkeypatch, **facts)
+    environment, path = site / "app.env", site / "bytecode"
+    path.write_text(fit_text(replace(fit, unit=("app.service", "app"))))
+    path.chmod(0o640)
+    environment.write_text("PYTHONPYCACHEPREFIX=/of/the/start/before\n")
+    assert slm_fit.main([str(path), str(environment)]) == (0 if fits else 1)
+    if fits:
+        assert environment.read_text() == f"PYTHONPYCACHEPREFIX={site / 'cache'}\n"
+    else:
+        assert not environment.exists()
+    assert (find_unit_misfit(("app.service", "app")) == "") is fits
+
+
+def test_a_systemd_that_does_not_answer_gives_none(fit: Fit, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(*command: object, **more: object) -> None:
+        raise subprocess.TimeoutExpired("systemctl", 4)
+
+    monkeypatch.setattr(subprocess, "run", late)
+    path = site / "bytecode"
+    path.write_text(fit_text(replace(fit, unit=("app.service", "app"))))
+    assert slm_fit.main([str(path), str(site / "env")]) == 1
+    assert not (site / "env").exists()

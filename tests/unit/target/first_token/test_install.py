@@ -1,0 +1,335 @@
+"""Setting a target up: how often it is started, what is kept, and what stays where it fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import getpass
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.first_token import install
+from ansible.module_utils.slm_baseline.first_token.audit import is_set_up, rows_of
+from ansible.module_utils.slm_baseline.first_token.bytecode import Filled
+from ansible.module_utils.slm_baseline.first_token.install import (
+    WRITTEN_TELLS,
+    Outcome,
+    find_subject,
+    notes_of,
+    put_programs,
+    set_up,
+    stops_of,
+)
+from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, parse_plan
+from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Opened, Seen
+from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording
+from ansible.module_utils.slm_baseline.first_token.recorder.unit import Unit
+from ansible.module_utils.slm_baseline.first_token.target import Ready, Target
+from ansible.module_utils.slm_baseline.first_token.unit_files import GIVEN_PROGRAMS, STARTER
+from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.paths import FIRST_TOKEN
+
+from tests.support.bytecode import command_lines
+from tests.support.ourselves import Ourselves
+
+FACTS = {"page_bytes": "4096", "spinning": "0"}
+PROGRAMS = dict.fromkeys(GIVEN_PROGRAMS, b"program")
+COMMAND = Target("app", command=("/bin/true",), user=getpass.getuser())
+SERVICE = Target("app", unit="app.service", ready=Ready("port", "1"))
+UNIT = Unit(
+    *("app.service", "simple", "app", "", False, "active", "/system.slice/app.service", ("front.service",)),
+    facts=(("ExecStartEx", command_lines("")),),
+)
+
+
+class Starts:
+    """Stands in for cold starts: each recording has what it is told, and what was asked is kept."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.host = host
+        self.recordings: list[Recording | Exception] = []
+        self.environments: list[dict[str, str]] = []
+        self.promised: list[str] = []
+        self.cached: dict[str, str] = {}
+        for name in ("require_trusted", "reload_units", "make_good", "drop_host_caches"):
+            monkeypatch.setattr(install, name, lambda *_: [])
+        monkeypatch.setattr(install, "_record", self.record)
+        monkeypatch.setattr(install, "find_unit", lambda target: UNIT)
+        monkeypatch.setattr(install, "identity_of", lambda *_: Ourselves())
+        monkeypatch.setattr(install, "promised", self.promise)
+        monkeypatch.setattr(install, "LEAST_MODULES", 2)
+        monkeypatch.setattr(install, "find_cached", lambda host, folder, opened: self.cached)
+
+    def record(self, subject: Any, environment: dict[str, str] | None = None) -> Recording:
+        self.environments.append(environment or {})
+        found = self.recordings.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @contextlib.contextmanager
+    def promise(self, host: Host, target: Target, unit: Unit) -> Iterator[None]:
+        self.promised.append("made")
+        try:
+            yield
+        finally:
+            self.promised.append("kept")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    host = Host(tmp_path)
+    for folder in ("/proc/self", "/srv", "/etc/systemd/system"):
+        os.makedirs(host.path(folder))
+    host.path("/proc/self/mountinfo").write_text("")
+    for name in ("a", "b", "c"):
+        host.path(f"/srv/{name}.py").write_text("x = 1\n")
+    return host
+
+
+@pytest.fixture
+def starts(host: Host, monkeypatch: pytest.MonkeyPatch) -> Starts:
+    return Starts(host, monkeypatch)
+
+
+def recording(number: int, *sources: str, written: int = 0) -> Recording:
+    seen = Seen({path: Opened(path, False) for path in sources})
+    files = [PlanFile(path, False, 1, 2, 3) for path in sources]
+    return Recording(Plan(FACTS, [f"/start{number}"], files), seen, written)
+
+
+def compiled(number: int) -> Recording:
+    return recording(number, "/srv/a.py", "/srv/b.py", "/srv/c.py")
+
+
+def keep(host: Host, starts: Starts, target: Target = COMMAND) -> None:
+    """The next second start leaves bytecode of a and b."""
+    starts.cached = {f"/srv/{name}.py": f"{target.pycache}/{name}.pyc" for name in "ab"}
+
+
+@pytest.fixture
+def kept_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "plan_file", lambda path, deadline: PlanFile(path, False, 9, 100, 9))
+
+
+@pytest.mark.parametrize(("written", "starts_wanted"), [(WRITTEN_TELLS, 1), (WRITTEN_TELLS + 1, 2)])
+def test_a_start_that_wrote_what_later_ones_read_is_recorded_again(
+    host: Host, starts: Starts, written: int, starts_wanted: int
+) -> None:
+    starts.recordings = [recording(1, written=written), recording(2, written=written)]
+    outcome = set_up(host, replace(COMMAND, bytecode=False), PROGRAMS)
+    assert outcome.starts == starts_wanted
+    assert outcome.plan
+    assert outcome.plan.folders == [f"/start{starts_wanted}"]
+    assert any("one that reads them is recorded" in note for note in outcome.notes) == (starts_wanted == 2)
+
+
+def test_modules_that_are_compiled_at_each_start_are_kept_by_a_second_one(
+    host: Host, starts: Starts, kept_files: None
+) -> None:
+    keep(host, starts)
+    starts.recordings = [compiled(1), compiled(2)]
+    outcome = set_up(host, COMMAND, PROGRAMS)
+    assert starts.environments == [{}, {"PYTHONPYCACHEPREFIX": COMMAND.pycache, "PYTHONDONTWRITEBYTECODE": ""}]
+    assert outcome.starts == 2
+    assert outcome.bytecode == Filled(2, 0, 200)
+    plan = parse_plan(host.read(COMMAND.plan))
+    assert [file.path for file in plan.files] == [f"{COMMAND.pycache}/a.pyc", f"{COMMAND.pycache}/b.pyc", "/srv/c.py"]
+    assert plan.folders == ["/start2"]
+    found = host.path(COMMAND.pycache).stat()
+    assert (found.st_mode & 0o777, found.st_uid) == (0o700, os.getuid())
+    assert [row["knob"] for row in rows_of(host, "app")] == ["first_token.app.plan", "first_token.app.bytecode"]
+    assert "2 modules were compiled at every start" in outcome.summary(COMMAND)
+    assert outcome.to_json()["bytecode"] == {
+        "compiled": 2,
+        "copied": 0,
+        "failed": 0,
+        "compile_s": None,
+        "bytes": 200,
+    }
+
+
+def test_where_nothing_is_compiled_there_is_one_start_and_no_cache(host: Host, starts: Starts) -> None:
+    starts.recordings = [recording(1, "/srv/a.py")]
+    outcome = set_up(host, COMMAND, PROGRAMS)
+    assert (outcome.starts, outcome.bytecode) == (1, None)
+    assert any("nothing to gain" in note for note in outcome.notes)
+    assert not host.exists(COMMAND.pycache)
+    assert not host.exists(COMMAND.fit)
+
+
+@pytest.mark.parametrize("why", ["out of reach", "the second start fails", "no times"])
+def test_a_cache_that_is_not_to_be_had_leaves_the_first_starts_plan(host: Host, starts: Starts, why: str) -> None:
+    starts.recordings = [compiled(1), compiled(2)]
+    if why == "the second start fails":
+        starts.recordings[1] = SettingError("first_token.app", "a start that gets ready", "exit status 3", "x", "y")
+    if why == "no times":
+        os.utime(host.path("/srv/a.py"), (1, 1))
+    outcome = set_up(host, COMMAND, PROGRAMS)
+    assert outcome.bytecode is None
+    assert outcome.plan
+    assert outcome.plan.folders == ["/start1"]
+    assert not host.exists(COMMAND.pycache)
+    said = {"out of reach": "does not keep it in a cache", "the second start fails": "exit status 3"}
+    assert any(said.get(why, "no times of their own") in note for note in outcome.notes)
+
+
+def test_a_unit_with_more_rights_has_no_cache_and_one_start(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = replace(UNIT, facts=(("ExecStartEx", command_lines("", "privileged")),))
+    monkeypatch.setattr(install, "find_unit", lambda target: unit)
+    starts.recordings = [compiled(1)]
+    outcome = set_up(host, SERVICE, PROGRAMS)
+    assert (outcome.starts, outcome.bytecode) == (1, None)
+    assert any("more rights than its user's" in note for note in outcome.notes)
+
+
+def test_a_unit_is_stopped_only_within_the_promise_and_its_files_come_last(
+    host: Host, starts: Starts, kept_files: None
+) -> None:
+    keep(host, starts, SERVICE)
+    starts.recordings = [compiled(1), compiled(2)]
+    outcome = set_up(host, SERVICE, PROGRAMS)
+    assert starts.promised == ["made", "kept"]
+    assert outcome.bytecode
+    assert all(host.exists(path) for path in (SERVICE.drop_in, SERVICE.replay_unit, SERVICE.fit_unit))
+    assert [row["knob"] for row in rows_of(host, "app")] == ["first_token.app.plan", "first_token.app.bytecode"]
+    # The variable itself is in no file that survives: a look comes before each start.
+    assert "PYTHONPYCACHEPREFIX" not in host.read(SERVICE.drop_in)
+
+
+def test_the_record_is_written_before_what_it_names(
+    host: Host, starts: Starts, kept_files: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    real = Host.write_durably
+
+    def write(self: Host, path: str, *more: Any, **named: Any) -> None:
+        written.append(path)
+        real(self, path, *more, **named)
+
+    monkeypatch.setattr(Host, "write_durably", write)
+    keep(host, starts, SERVICE)
+    starts.recordings = [compiled(1), compiled(2)]
+    set_up(host, SERVICE, PROGRAMS)
+    mine = [path for path in written if path not in PROGRAMS and path != STARTER and not path.startswith("/run/")]
+    assert mine == [SERVICE.record, SERVICE.plan, SERVICE.fit, SERVICE.drop_in, SERVICE.replay_unit, SERVICE.fit_unit]
+
+
+def test_a_first_try_that_fails_leaves_nothing(host: Host, starts: Starts) -> None:
+    starts.recordings = [SettingError("first_token.app", "a start", "none", "x", "y")]
+    with pytest.raises(SettingError, match="wanted a start"):
+        set_up(host, SERVICE, PROGRAMS)
+    assert starts.promised == ["made", "kept"]
+    assert not host.exists(FIRST_TOKEN)
+    assert not host.exists(SERVICE.drop_in)
+
+
+@pytest.mark.parametrize("at", ["first start", "second start"])
+def test_a_try_that_fails_leaves_the_former_plan_and_cache_in_force(
+    host: Host, starts: Starts, kept_files: None, at: str
+) -> None:
+    keep(host, starts)
+    starts.recordings = [compiled(1), compiled(2)]
+    set_up(host, COMMAND, PROGRAMS)
+    host.path(f"{COMMAND.pycache}/former").write_text("x")
+    before = {path: host.read(path) for path in (COMMAND.plan, COMMAND.record, COMMAND.fit)}
+    starts.recordings = [] if at == "first start" else [compiled(3)]
+    starts.recordings.append(KeyboardInterrupt())  # type: ignore[arg-type]
+    with pytest.raises((KeyboardInterrupt, AttributeError, TypeError)), contextlib.suppress(SettingError):
+        set_up(host, COMMAND, PROGRAMS)
+    assert {path: host.read(path) for path in before} == before
+    assert host.exists(f"{COMMAND.pycache}/former")
+
+
+def test_a_target_that_is_recorded_anew_loses_what_it_has_no_more(host: Host, starts: Starts, kept_files: None) -> None:
+    keep(host, starts, SERVICE)
+    starts.recordings = [compiled(1), compiled(2)]
+    set_up(host, SERVICE, PROGRAMS)
+    starts.recordings = [recording(3)]
+    without = replace(SERVICE, bytecode=False, replay="together")
+    set_up(host, without, PROGRAMS)
+    for path in (SERVICE.fit_unit, SERVICE.fit, SERVICE.pycache):
+        assert not host.exists(path), path
+    assert not os.path.lexists(host.path(SERVICE.boot_link))
+    assert is_set_up(host, without)
+
+
+def test_an_error_of_the_disk_is_one_error(host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/x")
+
+    starts.recordings = [recording(1)]
+    monkeypatch.setattr(install, "_put_in_place", full)
+    with pytest.raises(SettingError, match="The disk is full"):
+        set_up(host, COMMAND, PROGRAMS)
+    assert not host.exists(FIRST_TOKEN)
+
+
+def test_a_file_of_somebody_elses_in_our_place_is_refused_before_anything(host: Host, starts: Starts) -> None:
+    host.path(SERVICE.drop_in).parent.mkdir(parents=True)
+    host.path(SERVICE.drop_in).write_text("[Service]\n")
+    with pytest.raises(SettingError, match=r"somebody else wrote.*nothing was stopped"):
+        set_up(host, SERVICE, PROGRAMS)
+    assert starts.promised == []
+    assert not host.exists(FIRST_TOKEN)
+
+
+def test_a_unit_has_one_target(host: Host, starts: Starts) -> None:
+    starts.recordings = [recording(1)]
+    set_up(host, SERVICE, PROGRAMS)
+    with pytest.raises(SettingError, match=r"one target a unit.*\{name: app, state: absent\}"):
+        find_subject(host, replace(SERVICE, name="other"))
+    assert find_subject(host, SERVICE).unit == UNIT
+    assert find_subject(host, replace(COMMAND, name="other")).unit is None
+
+
+def test_programs_are_given_once_and_brought_up_to_date(host: Host) -> None:
+    with pytest.raises(SettingError, match=r"slm_replay\.py.*nothing was stopped"):
+        put_programs(host, COMMAND, {})
+    assert put_programs(host, COMMAND, PROGRAMS)
+    assert not put_programs(host, COMMAND, PROGRAMS)
+    assert not put_programs(host, COMMAND, {})
+    assert put_programs(host, COMMAND, {**PROGRAMS, GIVEN_PROGRAMS[0]: b"newer"})
+    assert host.path(STARTER).stat().st_mode & 0o777 == 0o755
+
+
+def test_what_is_stopped_is_told_beforehand(host: Host, starts: Starts) -> None:
+    (stops,) = stops_of(find_subject(host, SERVICE))
+    assert stops == {
+        "target": "app",
+        "unit": "app.service",
+        "runs": True,
+        "times": 2,
+        "with": ["front.service"],
+    }
+    assert stops_of(find_subject(host, COMMAND)) == []
+
+
+def test_what_is_to_be_known_of_a_recording_is_told() -> None:
+    opened = {f"/{number}": Opened(f"/{number}", False) for number in range(10)}
+    file = PlanFile("/a", False, 1, 2, 3)
+
+    def notes(seen: Seen, **facts: str) -> list[str]:
+        return notes_of(Recording(Plan({**FACTS, **facts}, [], [file]), seen, 0))
+
+    assert notes(Seen(opened)) == []
+    assert notes(Seen(opened, unattributed=1, elsewhere=1)) == []
+    assert len(notes(Seen(opened, unattributed=2, elsewhere=2))) == 2
+    assert len(notes(Seen(opened, overflowed=True), spinning="1")) == 2
+
+
+def test_a_summary_is_one_line() -> None:
+    outcome = Outcome(True, Plan(FACTS, [], [PlanFile("/w", True, 1, 3_000_000, 3)]), None, 1, ["a note"])
+    assert outcome.summary(COMMAND) == (
+        "app: a start reads 0 MB of imports and 3 MB of weights in 1 files;"
+        f" start it with {STARTER} app -- /bin/true ...; a note"
+    )
+    assert outcome.to_json()["bytecode"] is None
+    assert outcome.to_json()["plan"] == {"files": 1, "folders": 0, "imports_bytes": 0, "weights_bytes": 3_000_000}
