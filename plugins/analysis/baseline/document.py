@@ -10,6 +10,7 @@ from typing import Any
 from analysis import statistics
 from analysis.baseline.floor import explain
 from analysis.baseline.imports import Imports
+from analysis.baseline.kernels import Kernels
 from analysis.documents import schema
 from analysis.documents.decode import typed
 from analysis.documents.samples import Sample
@@ -29,15 +30,17 @@ def result_document(
     """The document of docs/architecture.md from what a run registered; DocumentError where it breaks its schema.
 
     `benchmark` is what the last block of `slm_benchmark` returned under that name (host, model, software, protocol,
-    ceiling, imports, samples), `name` the inventory name, `run` has run_id, started_at and finished_at, `memory` is
-    what `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's values, empty
-    where there is none.
+    ceiling, imports, kernels, samples), `name` the inventory name, `run` has run_id, started_at and finished_at,
+    `memory` is what `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's
+    values, empty where there is none.
     """
     # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is refused.
     samples = json.loads(as_json(benchmark["samples"]))
     schema.validate(samples, "result", part="/properties/samples")
     imports = json.loads(as_json(benchmark.get("imports")))
     schema.validate(imports, "result", part="/properties/imports")
+    kernels = json.loads(as_json(benchmark.get("kernels")))
+    schema.validate(kernels, "result", part="/properties/kernels")
     measured = [typed(Sample, sample) for sample in samples]
     result = {
         "schema_version": SCHEMA_VERSION,
@@ -52,9 +55,10 @@ def result_document(
         "tuning": _tuning(memory, before),
         "ceiling": benchmark["ceiling"],
         "imports": imports,
+        "kernels": kernels,
         "samples": samples,
         "summary": statistics.summarise(measured).to_json(),
-        "first_token": asdict(explain(measured, typed(Imports, imports))),
+        "first_token": asdict(explain(measured, typed(Imports, imports), typed(Kernels, kernels))),
     }
     plain: dict[str, Any] = json.loads(as_json(result))
     check_result(plain)

@@ -12,30 +12,44 @@ from analysis.render.markdown import Markdown, code, md, plain, table
 
 
 def headline(result: Result) -> str:
-    """One line: how much sooner, by which remedy, down to what; or that there is no gap; or why it cannot be said."""
+    """One line: how much sooner, by which remedy, down to what; or that there is no gap; or why it cannot be said.
+
+    A factor, and bold, are for what at least three quiet blocks bear out.
+    """
     found = result.first_token
     if found.problem:
         return f"How much sooner a first token could come cannot be said: {md(found.problem)}."
+    floor = f"{units.seconds(found.floor_s)} ({_limit(found)})"
+    at_most = "" if found.bytecode_s is not None else "at most "
+    if not found.is_borne_out:
+        return (
+            f"First token now, cold: {units.seconds(found.now_s)}, with a floor of {at_most}{floor}, from "
+            f"{_blocks(found.blocks)} alone: too few to say how much sooner it could come. What would count: "
+            f"{_remedies(found)}. Measure again while nothing else runs, with `slm_benchmark_runs: 6`."
+        )
     if not found.has_gap:
         return (
             f"**First token comes about as soon as this host allows:** {units.seconds(found.now_s)} cold, with a floor "
-            f"of {units.seconds(found.floor_s)} ({_limit(found)}). Bytecode and replay have little left to save."
+            f"of {floor}. Bytecode, kept kernels and replay have little left to save."
         )
     # Quoted for the shell: an inventory name may hold anything that a shell would take for a command.
     command = f"ansible-playbook first_token.yml -l {shlex.quote(plain(result.host.name))}"
-    at_most = "" if found.bytecode_s is not None else "at most "
     return (
         f"**First token could come {units.ratio(found.ratio)} sooner on this host: {_remedies(found)}; the floor is "
-        f"{at_most}{units.seconds(found.floor_s)} ({_limit(found)}).** Next: {code(command)}."
+        f"{at_most}{floor}.** Next: {code(command)}."
     )
 
 
 def _remedies(found: FirstToken) -> str:
-    """`bytecode -6.10 s, replay up to -4.90 s`: what is worth a word, in the order in which it is done."""
-    parts = [("bytecode -", found.bytecode_s), ("replay up to -", found.replay_s)]
+    """`bytecode -6.10 s, kept kernels -600 ms, replay up to -4.90 s`: what is worth a word, as it is done."""
+    parts = [
+        ("bytecode -", found.bytecode_s),
+        ("kept kernels -", found.kernels_s),
+        ("replay up to -", found.replay_s),
+    ]
     least = 0.01 * (found.now_s or 0.0)
     told = [f"{name}{units.seconds(saved)}" for name, saved in parts if saved and saved >= least]
-    return ", ".join(told if found.bytecode_s is not None else ["bytecode unknown", *told])
+    return ", ".join(told if found.bytecode_s is not None else ["bytecode unknown", *told]) or "nothing"
 
 
 def _limit(found: FirstToken) -> str:
@@ -56,23 +70,32 @@ def _figures(found: FirstToken) -> str:
         f" [{units.ratio(found.ratio_low)}, {units.ratio(found.ratio_high)}]" if found.ratio_low is not None else ""
     )
     gap = (found.now_s or 0.0) - (found.floor_s or 0.0)
+    kernels = [(found.kernels_s, "Kernels kept from start to start would save, at least")]
     shares = [
         (found.bytecode_s, "Bytecode for every module would save, at least"),
+        *(kernels if found.kernels_s is not None else []),
         (found.replay_s, "Reading everything before it is needed would save, at most"),
     ]
+    over = f"{units.ratio(found.ratio)}{interval}, {_blocks(found.blocks)}"
     rows = [
         ["First token now, cold", Markdown(units.seconds(found.now_s))],
         ["The floor", Markdown(f"{units.seconds(found.floor_s)} ({_limit(found)})")],
-        ["Now over the floor", Markdown(f"{units.ratio(found.ratio)}{interval}, {_blocks(found.blocks)}")],
+        ["Now over the floor", Markdown(over if found.is_borne_out else f"not told by {_blocks(found.blocks)}")],
         *(
             [words, Markdown("unknown" if saved is None else f"{units.seconds(saved)}{_share(saved, gap)}")]
             for saved, words in shares
         ),
-        ["Everything in memory and bytecode there", Markdown(units.seconds(found.warm_s))],
+        [_ALL_THERE[found.kernels_s is not None], Markdown(units.seconds(found.warm_s))],
         ["Read from the disk, cold", Markdown(units.size(found.read_bytes))],
         ["What the disk gives", Markdown(units.rate(found.disk_bytes_per_s))],
     ]
     return table(["", "Median"], rows)
+
+
+_ALL_THERE = {
+    False: "Everything in memory and bytecode there",
+    True: "Everything in memory, bytecode there and kernels kept",
+}
 
 
 def _share(saved: float, gap: float) -> str:

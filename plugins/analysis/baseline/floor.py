@@ -1,8 +1,8 @@
 """How soon a first token could come on a host: what the disk and the work that stays allow, and what would get there.
 
 B is what a cold run reads up to its first token, D what the disk gives, W the time to first token with everything in
-memory and bytecode there. Nothing comes sooner than F = max(B / D, W). Sharper, by phase k, since work on what is read
-last cannot begin before it is read:
+memory, bytecode there and kernels kept. Nothing comes sooner than F = max(B / D, W). Sharper, by phase k, since work on
+what is read last cannot begin before it is read:
 
     F* = max(W, max over k of (sum of B up to k) / D + (sum of warm times after k))
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from analysis import statistics
 from analysis.baseline.imports import Imports
+from analysis.baseline.kernels import Kernels
 from analysis.documents.samples import Sample
 
 IMPORT_PHASES = ("import_torch", "import_transformers")
@@ -39,7 +40,8 @@ class FirstToken:
 
     `now_s` is the cold time to first token as the host is, `ratio` that over the floor; `ratio_low` and `ratio_high`
     are its interval, None below three blocks. `bytecode_s` is what bytecode would save at least (None where the imports
-    could not be looked at), `replay_s` what reading everything in time would save at most. `limit` is what the floor
+    could not be looked at), `kernels_s` what kept kernels would (None where that was not measured), `replay_s` what
+    reading everything in time would save at most. `limit` is what the floor
     is made of: `disk`, or the phase in which a warm run spends most, imports taken together as `imports`.
     """
 
@@ -55,8 +57,14 @@ class FirstToken:
     ratio_low: float | None = None
     ratio_high: float | None = None
     bytecode_s: float | None = None
+    kernels_s: float | None = None
     replay_s: float | None = None
     limit: str | None = None
+
+    @property
+    def is_borne_out(self) -> bool:
+        """Whether enough quiet blocks stand behind the figures for an interval: fewer bear out no factor."""
+        return self.blocks >= statistics.FEWEST_FOR_INTERVAL
 
     @property
     def has_gap(self) -> bool:
@@ -91,7 +99,15 @@ def with_bytecode(steps: Sequence[Step], saving_s: float) -> list[Step]:
     ]
 
 
-def explain(samples: Iterable[Sample], imports: Imports | None) -> FirstToken:
+def with_kernels(steps: Sequence[Step], saving_s: float) -> list[Step]:
+    """The steps of a host that keeps its compiled kernels: the saving comes off the first token's own phase."""
+    return [
+        Step(step.name, step.read_bytes, max(0.0, step.warm_s - saving_s)) if step.name == LAST_PHASE else step
+        for step in steps
+    ]
+
+
+def explain(samples: Iterable[Sample], imports: Imports | None, kernels: Kernels | None = None) -> FirstToken:
     """What a run's quiet blocks, each one valid cold and warm sample, say of its first token: medians over blocks."""
     pairs = _pairs(samples)
     if not pairs:
@@ -99,8 +115,9 @@ def explain(samples: Iterable[Sample], imports: Imports | None) -> FirstToken:
     quiet = [(cold, warm) for cold, warm in pairs if not cold.is_noisy and not warm.is_noisy]
     if not quiet:
         return FirstToken("the host was busy with other work in every block")
-    saving_s = imports.bytecode.saving_s if imports and imports.bytecode else None
-    known = [(cold, _steps(cold, warm, saving_s or 0.0), _disk(cold)) for cold, warm in quiet]
+    compiling_s = imports.bytecode.saving_s if imports and imports.bytecode else None
+    kernels_s = kernels.saving_s(warm for _, warm in pairs) if kernels else None
+    known = [(cold, _steps(cold, warm, compiling_s or 0.0, kernels_s or 0.0), _disk(cold)) for cold, warm in quiet]
     whole = [(cold, steps, rate) for cold, steps, rate in known if steps and rate and cold.time_to_first_token_s]
     if not whole:
         lacking = "the disk's ceiling is unknown" if all(steps for _, steps, _ in known) else None
@@ -111,7 +128,9 @@ def explain(samples: Iterable[Sample], imports: Imports | None) -> FirstToken:
     )
     now, floor = _median(cold.time_to_first_token_s for cold, _, _ in whole), _median(floors)
     gap = max(0.0, now - floor)
-    bytecode_s = None if saving_s is None else min(saving_s, gap)
+    # What is done first is counted first; together they save no more than there is.
+    bytecode_s = None if compiling_s is None else min(compiling_s, gap)
+    kept_s = None if kernels_s is None else min(kernels_s, gap - (bytecode_s or 0.0))
     works = [sum(step.warm_s for step in steps) for _, steps, _ in whole]
     return FirstToken(
         problem=None,
@@ -126,7 +145,8 @@ def explain(samples: Iterable[Sample], imports: Imports | None) -> FirstToken:
         ratio_low=ratios.ci_low,
         ratio_high=ratios.ci_high,
         bytecode_s=bytecode_s,
-        replay_s=gap - (bytecode_s or 0.0),
+        kernels_s=kept_s,
+        replay_s=max(0.0, gap - (bytecode_s or 0.0) - (kept_s or 0.0)),
         limit="disk" if floor > DISK_OVER_WORK * _median(works) else _longest([steps for _, steps, _ in whole]),
     )
 
@@ -140,7 +160,7 @@ def _pairs(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
     return [(block["cold"], block["warm"]) for block in blocks.values() if len(block) == 2]
 
 
-def _steps(cold: Sample, warm: Sample, saving_s: float) -> list[Step]:
+def _steps(cold: Sample, warm: Sample, compiling_s: float, kernels_s: float) -> list[Step]:
     """The phases up to the first token; none where bytes or seconds of any are unknown."""
     steps = []
     for phase in cold.phases:
@@ -149,7 +169,7 @@ def _steps(cold: Sample, warm: Sample, saving_s: float) -> list[Step]:
             return []
         steps.append(Step(phase.name, phase.read_bytes, warm_s))
         if phase.name == LAST_PHASE:
-            return with_bytecode(steps, saving_s)
+            return with_kernels(with_bytecode(steps, compiling_s), kernels_s)
     return []
 
 

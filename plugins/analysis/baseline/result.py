@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from analysis.baseline.document import check_result
 from analysis.baseline.floor import FirstToken, explain
 from analysis.baseline.imports import Imports
+from analysis.baseline.kernels import Kernels
 from analysis.documents.decode import typed
 from analysis.documents.samples import Sample
 from analysis.documents.subject import Ceiling, CopyRate, MeasuredHost, Model, Software
@@ -110,6 +111,7 @@ class Result:
     samples: tuple[Sample, ...]
     summary: Summary
     imports: Imports | None = None
+    kernels: Kernels | None = None
 
     @property
     def valid(self) -> tuple[Sample, ...]:
@@ -119,7 +121,7 @@ class Result:
     @functools.cached_property
     def first_token(self) -> FirstToken:
         """What stands between this host and the soonest first token; made from the samples, whatever is stored."""
-        return explain(self.samples, self.imports)
+        return explain(self.samples, self.imports, self.kernels)
 
     @property
     def same_load(self) -> bool:

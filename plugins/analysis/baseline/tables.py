@@ -261,12 +261,22 @@ def _gpu_use(result: Result) -> Markdown:
     rows = []
     for kind in _KINDS:
         uses = [use for sample in result.samples if sample.kind == kind for use in sample.gpu or []]
-        for index in sorted({use.index for use in uses}):
-            mine = [use for use in uses if use.index == index]
-            figures = (statistics.figure(getattr(use, field) for use in mine).median for field in fields)
-            rows.append([kind, index, *(Markdown(units.size(value)) for value in figures)])
+        medians = {}
+        for index in sorted({use.shown_index for use in uses}):
+            mine = [use for use in uses if use.shown_index == index]
+            medians[index] = [statistics.figure(getattr(use, field) for use in mine).median for field in fields]
+            rows.append([kind, index, *(Markdown(units.size(value)) for value in medians[index])])
+        if len(medians) > 1:
+            sums = [_sum(values) for values in zip(*medians.values(), strict=True)]
+            rows.append([kind, "all", *(Markdown(units.size(value)) for value in sums)])
     header = ["Load", "GPU", "In use before", "With the model held", "torch holds", "torch's peak"]
     return table(header, rows, numbers=range(1, 6)) if rows else Markdown("")
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum; None where one is not known."""
+    known = list(values)
+    return None if None in known else sum(each for each in known if each is not None)
 
 
 def _feeding(result: Result) -> Markdown:
@@ -274,7 +284,12 @@ def _feeding(result: Result) -> Markdown:
     copies = result.copy_rates
     if not copies:
         return Markdown("Host-to-device rates were not measured.")
-    rows = [[copy.index, *(Markdown(units.rate(copy.rate(way))) for way in ("pinned", "pageable"))] for copy in copies]
+    # torch counts the devices that it sees; people know nvidia-smi's numbers.
+    shown = {use.index: use.shown_index for sample in result.samples for use in sample.gpu or []}
+    rows = [
+        [shown.get(copy.index, copy.index), *(Markdown(units.rate(copy.rate(way))) for way in ("pinned", "pageable"))]
+        for copy in copies
+    ]
     reached = []
     for kind in _KINDS:
         rate = result.weights_rate(kind)

@@ -33,13 +33,19 @@ class Noise:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """What a sample used of one GPU, in bytes."""
+    """What a sample used of one GPU, in bytes. `index` is torch's, `driver_index` nvidia-smi's, which people know."""
 
     index: int
+    driver_index: int | None = None
     memory_before_bytes: int | None = None
     memory_after_bytes: int | None = None
     allocated_bytes: int | None = None
     peak_bytes: int | None = None
+
+    @property
+    def shown_index(self) -> int:
+        """Its number for people: nvidia-smi's, where that is known."""
+        return self.index if self.driver_index is None else self.driver_index
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ NoteRule = Callable[[Result], str | None]
 
 RULES: tuple[NoteRule, ...] = (
     rules_device.gpu_unseen,
+    rules_device.gpu_left_out,
+    rules_device.gpu_shared,
     rules_device.weights_off_gpu,
     rules_tuning.not_as_asked,
     rules_tuning.waits_for_systemd,
@@ -33,6 +35,7 @@ RULES: tuple[NoteRule, ...] = (
     rules_time.weights_read_late,
     rules_time.imports_dominate,
     rules_time.no_bytecode,
+    rules_time.kernels_compiled,
     rules_time.not_required,
     rules_time.imports_unknown,
     rules_memory.weights_file_backed,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from analysis.baseline.result import Result
 from analysis.documents.samples import NOT_A_GPU
+from analysis.render import units
 from analysis.render.markdown import md
+
+SHARED_BYTES = 256 << 20
+"""A driver counts some megabytes of its own."""
 
 
 def gpu_unseen(result: Result) -> str | None:
@@ -21,6 +25,35 @@ def gpu_unseen(result: Result) -> str | None:
         f"torch's build first (driver {driver} for CUDA {cuda}, torch {torch}): a CPU build sees no GPU, and one for "
         f"a newer CUDA may not. Then see whether {md(result.protocol.user)}, who runs the loader, may open "
         "`/dev/nvidia*`. In the loader's Python, as that user, `import torch; torch.cuda.init()` says what is wrong."
+    )
+
+
+def gpu_left_out(result: Result) -> str | None:
+    """torch saw some of the host's GPUs, and not all, in every valid sample."""
+    uses = [use for sample in result.valid for use in sample.gpu or ()]
+    seen = {use.shown_index for use in uses}
+    unseen = [gpu.index for gpu in result.host.gpus if gpu.index not in seen]
+    if not seen or not unseen or any(use.driver_index is None for use in uses):
+        return None
+    named = ", ".join(map(str, unseen))
+    return (
+        f"torch saw {len(seen)} of the host's {len(result.host.gpus)} GPUs, and not {named}: the loader's Python sets "
+        "CUDA_VISIBLE_DEVICES, or its user may not open the device. GPUs are numbered here as nvidia-smi numbers them."
+    )
+
+
+def gpu_shared(result: Result) -> str | None:
+    """Others held 256 MiB or more of a GPU that the loader used, before a valid sample began."""
+    taken: dict[int, int] = {}
+    for use in (use for sample in result.valid for use in sample.gpu or ()):
+        if (use.memory_before_bytes or 0) >= SHARED_BYTES:
+            taken[use.shown_index] = max(taken.get(use.shown_index, 0), use.memory_before_bytes or 0)
+    if not taken:
+        return None
+    named = ", ".join(f"{units.size(size)} of GPU {index}" for index, size in sorted(taken.items()))
+    return (
+        f"Others hold {named} already: it is part of what is in use with the model held, and their work may slow the "
+        "load down."
     )
 
 

@@ -91,6 +91,23 @@ def no_bytecode(result: Result) -> str | None:
     )
 
 
+def kernels_compiled(result: Result) -> str | None:
+    """Compiling kernels costs a start at least 2 % of the warm time to first token."""
+    kernels, token = result.kernels, result.summary.median("warm_time_to_first_token_s")
+    saving_s = kernels.saving_s(sample for sample in result.valid if sample.kind == "warm") if kernels else None
+    if kernels is None or kernels.kept is None or not token or not saving_s or saving_s < WORTH_SHARE * token:
+        return None
+    later_s = max(0.0, kernels.compiling.second_token - kernels.kept.second_token) if kernels.compiling else 0.0
+    second = f" and {units.seconds(later_s)} of its second" if later_s else ""
+    return (
+        f"Each start compiles kernels anew: {units.seconds(saving_s)} of its first token{second}, where "
+        f"{units.count(kernels.files)} files ({units.size(kernels.bytes)}) would keep them. A service whose home lasts "
+        "keeps them in it (the driver's in `~/.nv/ComputeCache`). One without (`nobody`, `DynamicUser=`, a container "
+        "made anew) needs `CUDA_CACHE_PATH` in a folder that lasts and belongs to its own user; a folder that it may "
+        "only read is not used."
+    )
+
+
 def not_required(result: Result) -> str | None:
     """What is imported and nothing requires costs a start at least 2 % of the warm time to first token."""
     token = result.summary.median("warm_time_to_first_token_s")
@@ -190,10 +207,20 @@ def gpu_state(result: Result) -> str | None:
     for gpu in result.host.gpus:
         name = f"GPU {gpu.index}"
         if gpu.persistence_mode is False:
-            parts.append(f"{name} has persistence mode off, so a first context may pay for starting the driver")
+            parts.append(
+                f"{name} has persistence mode off, so a first context pays for starting the driver{_ready(result)}"
+            )
         if gpu.pcie_width and gpu.pcie_width_max and gpu.pcie_width < gpu.pcie_width_max:
             parts.append(f"{name} runs on {gpu.pcie_width} of {gpu.pcie_width_max} PCIe lanes")
     return f"{'; '.join(parts)}." if parts else None
+
+
+def _ready(result: Result) -> str:
+    """What a warm start spends until its devices are ready; "" where that was not measured."""
+    seconds = result.summary.median("warm_phase_device_ready_s")
+    if not seconds:
+        return ""
+    return f" ({units.seconds(seconds)} until the devices were ready; 0.3 s a GPU is usual with it on)"
 
 
 def one_time_work(result: Result) -> str | None:
@@ -203,5 +230,6 @@ def one_time_work(result: Result) -> str | None:
         return None
     return (
         f"Even warm, the first token takes {units.ratio(first / second)} the second ({units.seconds(first)} against "
-        f"{units.seconds(second)}): one-time work, such as loading kernels and touching the weights for the first time."
+        f"{units.seconds(second)}): one-time work, such as loading kernels and touching the weights for the first "
+        "time. The second has some of that, too; what a token costs is the third and later."
     )

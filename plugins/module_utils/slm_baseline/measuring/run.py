@@ -34,6 +34,7 @@ from .probes.canary import best_canary
 from .probes.copy_bandwidth import SCRIPT, measure_copy_rates
 from .probes.gpu import DRIVER_VERSION, read_gpus
 from .probes.host_facts import host_facts
+from .probes.kernel_cost import profile_kernels
 from .protocol import NEW_TOKENS, SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling_record, measure_sample
 from .sample import CeilingRecord, Sample, Shared, Trial, to_document
 from .store import Block, append_sample, close_block, finished_blocks, samples_path
@@ -193,6 +194,9 @@ def measure_block(host: Host, request: Request, run_id: str, number: int, watch:
         result["benchmark"] = whole_run(host, request, subject, blocks)
         loader = subject.loader_of(Trial(number, "warm", dtype=request.dtype))
         result["benchmark"]["imports"] = profile_imports(loader, subject.files)
+        # Nothing else compiles kernels for its first token.
+        has_gpu = bool(result["benchmark"]["host"]["gpus"])
+        result["benchmark"]["kernels"] = profile_kernels(loader, subject.files) if has_gpu else None
     return result
 
 

@@ -15,6 +15,7 @@ from analysis.baseline.document import check_result
 from analysis.baseline.figures import imports_svg
 from analysis.baseline.floor import FirstToken, Step, explain, floor_s, simple_floor_s, with_bytecode
 from analysis.baseline.imports import Bytecode, Imports
+from analysis.baseline.kernels import Kernels, KernelSeconds
 from analysis.baseline.notes import time as rules_time
 from analysis.baseline.report import host_report
 from analysis.baseline.result import Result, read_result
@@ -127,6 +128,35 @@ def test_what_a_run_says_of_its_first_token() -> None:
     assert found.has_gap
 
 
+def kernels(compiling_s: float, kept_s: float) -> Kernels:
+    return Kernels(None, 5, 616_601, KernelSeconds(compiling_s, 0.4), KernelSeconds(kept_s, 0.1))
+
+
+def test_kept_kernels_save_at_least_what_the_soonest_compiling_run_took_longer() -> None:
+    warm = [sample(1, "warm", [3.0, 8.0, 2.0, 0.9], [0] * 4), sample(2, "warm", [3.0, 8.0, 2.0, 1.3], [0] * 4)]
+    assert kernels(1.1, 0.35).saving_s(warm) == pytest.approx(0.55)
+    assert kernels(0.8, 0.35).saving_s(warm) == pytest.approx(0.45)
+    assert kernels(0.8, 0.95).saving_s(warm) == 0.0
+    assert Kernels("it failed").saving_s(warm) is None
+    assert Kernels(None, 0, 0, KernelSeconds(0.3, 0.1), None).saving_s(warm) == 0.0
+
+
+def test_kept_kernels_lower_the_floor_and_are_counted_after_bytecode() -> None:
+    blocks = [*block(1), *block(2), *block(3)]
+    without, found = explain(blocks, imports(6.0)), explain(blocks, imports(6.0), kernels(0.9, 0.3))
+    assert without.kernels_s is None
+    assert found.kernels_s == pytest.approx(0.6)
+    # Read until 8 s, then the first token without compiling: 0.4 s.
+    assert found.floor_s == pytest.approx(8.4)
+    assert found.replay_s == pytest.approx(25 - 8.4 - 6.0 - 0.6)
+    assert explain(blocks, imports(100.0), kernels(0.9, 0.3)).kernels_s == pytest.approx(0.0)
+
+
+def test_fewer_than_three_quiet_blocks_bear_out_neither_bold_nor_a_factor() -> None:
+    runs = ([each for number in range(count) for each in block(number)] for count in (2, 3))
+    assert [explain(run, imports(6.0)).is_borne_out for run in runs] == [False, True]
+
+
 def test_without_a_look_at_the_imports_bytecode_is_unknown() -> None:
     for unknown in (None, Imports("it failed")):
         found = explain(block(1), unknown)
@@ -194,6 +224,43 @@ def test_the_first_line_says_how_much_sooner_and_what_to_do() -> None:
     unknown = first_line(load())
     assert "bytecode unknown, replay up to -" in unknown
     assert "the floor is at most 3.47 s" in unknown
+
+
+def test_the_first_line_of_fewer_than_three_quiet_blocks_is_neither_bold_nor_a_factor() -> None:
+    document = load()
+    quiet = [each for each in document["samples"] if each["kind"] in ("cold", "warm")]
+    document["samples"] = [each for each in quiet if each["block"] <= 2]
+    line = first_line(document)
+    assert "**" not in line
+    assert "sooner on this host" not in line
+    assert "from 2 quiet blocks alone: too few to say" in line
+    assert "| Now over the floor | not told by 2 quiet blocks |" in host_report(document)
+
+
+def test_kept_kernels_are_a_remedy_in_the_first_line_the_table_and_the_notes() -> None:
+    document = load("gpu", imports=IMPORTS)
+    for each in document["samples"]:
+        each["noise"] = {**each["noise"], "noisy": False}
+    phases = [phase for each in document["samples"] for phase in each["phases"] if phase["name"] == "first_token"]
+    for phase in phases:
+        phase["seconds"] += 1.0
+    soonest = min(phase["seconds"] for phase in phases)
+    document["kernels"] = {
+        "problem": None,
+        "files": 5,
+        "bytes": 616_601,
+        "compiling": {"first_token": 99.0, "second_token": 0.4},
+        "kept": {"first_token": soonest - 0.6, "second_token": 0.1},
+    }
+    check_result(document)
+    result = read_result(document)
+    assert "kept kernels -600 ms" in first_line(document)
+    assert "| Kernels kept from start to start would save, at least | 600 ms" in host_report(document)
+    said = rules_time.kernels_compiled(result) or ""
+    assert said.startswith("Each start compiles kernels anew: 600 ms of its first token and 300 ms of its second")
+    document["kernels"]["kept"] = None
+    assert rules_time.kernels_compiled(read_result(document)) is None
+    assert "kept kernels" not in first_line(document)
 
 
 def test_the_first_line_says_that_there_is_no_gap() -> None:

@@ -411,3 +411,34 @@ def test_what_is_said_of_devices_is_escaped(gpu: dict[str, Any]) -> None:
         assert said
         assert "&lt;b&gt;\\|\\`x\\`" in said
         assert "<b>" not in said
+
+
+def two_gpus(document: dict[str, Any], *used: int) -> dict[str, Any]:
+    """The document of a host with two GPUs, whose loader saw these of nvidia-smi's numbers."""
+    uses = [{"index": number, "driver_index": index} for number, index in enumerate(used)]
+    return with_samples(document, gpu=uses)
+
+
+def test_gpus_that_torch_did_not_see_are_named_as_the_driver_numbers_them(gpu: dict[str, Any]) -> None:
+    assert len(gpu["host"]["gpus"]) == 2
+    assert rules_device.gpu_left_out(as_result(two_gpus(gpu, 0, 1))) is None
+    said = rules_device.gpu_left_out(as_result(two_gpus(gpu, 1))) or ""
+    assert said.startswith("torch saw 1 of the host's 2 GPUs, and not 0: ")
+    # An older result does not tell which they were.
+    assert rules_device.gpu_left_out(as_result(with_samples(gpu, gpu=[{"index": 0}]))) is None
+    assert rules_device.gpu_left_out(as_result(with_samples(gpu, gpu=[]))) is None
+
+
+@pytest.mark.parametrize(("taken", "told"), [((256 << 20) - 1, False), (256 << 20, True)])
+def test_memory_of_a_gpu_that_others_hold_is_told(gpu: dict[str, Any], taken: int, told: bool) -> None:
+    use = {"index": 0, "driver_index": 1, "memory_before_bytes": taken}
+    said = rules_device.gpu_shared(as_result(with_samples(gpu, gpu=[use])))
+    assert (said is not None) is told
+    assert not told or "256 MiB of GPU 1" in (said or "")
+
+
+def test_persistence_mode_that_is_off_is_told_with_what_it_costs(gpu: dict[str, Any]) -> None:
+    slow = with_figures(gpu, warm_phase_device_ready_s=[2.9] * 3)
+    assert "(2.90 s until the devices were ready; 0.3 s a GPU is usual with it on)" in (
+        rules_time.gpu_state(as_result(slow)) or ""
+    )

@@ -253,3 +253,15 @@ def test_a_stored_result_of_another_version_is_refused() -> None:
     document["schema_version"] = 2
     with pytest.raises(DocumentError, match="schema_version"):
         host_report(document)
+
+
+def test_what_the_devices_of_two_gpus_hold_is_the_model() -> None:
+    document = json.loads((REPOSITORY / "docs/examples/gpu-h200-x2-phi-3-mini/result.json").read_text(encoding="utf-8"))
+    for sample in document["samples"]:
+        held = sum(use["allocated_bytes"] for use in sample["gpu"])
+        assert len(sample["gpu"]) == 2
+        assert document["model"]["bytes"] <= held <= 1.02 * document["model"]["bytes"]
+    page = host_report(document)
+    assert "| warm | all | 0 B | 8.59 GiB | 7.19 GiB | 7.19 GiB |" in page
+    document["samples"] = [{**sample, "gpu": sample["gpu"][:1]} for sample in document["samples"]]
+    assert "| warm | all |" not in host_report(document)

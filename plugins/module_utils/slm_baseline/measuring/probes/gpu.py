@@ -84,10 +84,12 @@ class GpuFacts:
 class GpuUse:
     """What a sample says of one GPU, bytes: the driver's view before the run and while the model is held, and torch's.
 
-    None for what the driver or torch does not tell.
+    `index` is torch's, `driver_index` nvidia-smi's: another one where CUDA_VISIBLE_DEVICES leaves devices out. None for
+    what the driver or torch does not tell.
     """
 
     index: int
+    driver_index: int | None
     name: str
     memory_before_bytes: int | None
     memory_after_bytes: int | None
@@ -208,8 +210,10 @@ def gpu_use(
 def _one_use(device: LoaderGpu, before: GpuFacts, held: GpuFacts, own_pids: Collection[int]) -> GpuUse:
     earlier, now = _matching(before, device), _matching(held, device)
     seen = [*(earlier.processes if earlier else ()), *(now.foreign_processes(own_pids) if now else ())]
+    known = earlier or now
     return GpuUse(
         index=device.index,
+        driver_index=known.index if known else None,
         name=device.name,
         memory_before_bytes=earlier.memory_used_bytes if earlier else None,
         memory_after_bytes=now.memory_used_bytes if now else None,

@@ -260,6 +260,7 @@ def test_use_by_a_sample_matches_by_uuid_not_by_index() -> None:
     assert gpu_use([torch_device], before, held, own_pids=()) == (
         GpuUse(
             index=0,
+            driver_index=1,
             name="NVIDIA H100 PCIe",
             memory_before_bytes=4 * MIB,
             memory_after_bytes=4 * MIB,
@@ -290,3 +291,20 @@ def test_a_slice_of_a_gpu_is_not_taken_for_the_whole() -> None:
     for uuid in ("MIG-99999999-8888-7777-6666-555555555555", None):
         use = gpu_use([LoaderGpu(0, "MIG 1g.10gb", uuid)], facts, facts, own_pids=())[0]
         assert (use.memory_before_bytes, use.memory_after_bytes, use.foreign_processes) == (None, None, ())
+
+
+def test_the_devices_of_a_host_with_two_are_told_apart_whatever_torch_calls_them() -> None:
+    held = parse_nvidia_smi(golden("two-h200.xml"))
+    assert [(gpu.index, gpu.name, gpu.persistence_mode) for gpu in held.gpus] == [
+        (0, "NVIDIA H200", True),
+        (1, "NVIDIA H200", True),
+    ]
+    assert all([process.pid for process in gpu.processes] == [3234] for gpu in held.gpus)
+    # CUDA_VISIBLE_DEVICES=1: torch's only device is the driver's second.
+    seen = LoaderGpu(0, "NVIDIA H200", held.gpus[1].uuid, 3_859_000_000, 3_900_000_000, 3_860_000_000)
+    (use,) = gpu_use([seen], GpuFacts(held.driver), held, {3234})
+    assert (use.index, use.driver_index) == (0, 1)
+    assert use.memory_after_bytes == held.gpus[1].memory_used_bytes
+    assert use.foreign_processes == ()
+    (unknown,) = gpu_use([seen], GpuFacts(None), GpuFacts(None), {3234})
+    assert (unknown.driver_index, unknown.memory_after_bytes) == (None, None)

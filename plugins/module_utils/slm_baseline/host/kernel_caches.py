@@ -1,0 +1,189 @@
+"""Caches of compiled kernels: what a start fills, and the next one wants.
+
+A GPU's driver compiles kernels that a library carries as PTX alone, and frameworks compile their own; both keep the
+result in a folder below the user's home or the temporary one. Where that does not last, every start compiles anew.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .files import Host
+
+MAX_FILES = 100_000
+"""A walk of a folder that its user fills counts no further than this."""
+MAX_BYTES = 8 << 30
+"""No cache is let grow beyond this: compiled graphs of a large engine take hundreds of megabytes."""
+_GONE_AT_BOOT = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse.fuse-overlayfs"})
+"""File systems that hold nothing over a reboot, or are made anew with their container."""
+
+
+@dataclass(frozen=True)
+class KernelCache:
+    """One cache. `variable` names its folder; `default` is where it lies without: `~` is the home, `$XDG` the user's
+    cache folder, `$TMP` the temporary one, `$USER` the user's name. `uses` are parts of the paths that a start opens
+    which fills it; `source` is where both are written down.
+    """
+
+    name: str
+    variable: str
+    default: str
+    uses: tuple[str, ...]
+    source: str
+
+
+CACHES = (
+    KernelCache(
+        "cuda",
+        "CUDA_CACHE_PATH",
+        "~/.nv/ComputeCache",
+        ("/libcuda.so",),
+        "CUDA C++ Programming Guide, CUDA environment variables; the driver bounds it by CUDA_CACHE_MAXSIZE",
+    ),
+    KernelCache("triton", "TRITON_CACHE_DIR", "~/.triton/cache", ("/triton/",), "triton/knobs.py, cache_knobs"),
+    KernelCache(
+        "inductor",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "$TMP/torchinductor_$USER",
+        ("/torch/_inductor/",),
+        "torch/_inductor/runtime/cache_dir_utils.py",
+    ),
+    KernelCache(
+        "torch",
+        "PYTORCH_KERNEL_CACHE_PATH",
+        "$XDG/torch/kernels",
+        ("/libtorch_cuda.so",),
+        "aten/src/ATen/native/cuda/jit_utils.cpp",
+    ),
+    KernelCache("vllm", "VLLM_CACHE_ROOT", "$XDG/vllm", ("/vllm/",), "vllm/envs.py"),
+    KernelCache(
+        "flashinfer",
+        "FLASHINFER_WORKSPACE_BASE",
+        "~/.cache/flashinfer",
+        ("/flashinfer/",),
+        "flashinfer/jit/env.py, which adds .cache/flashinfer",
+    ),
+    KernelCache("numba", "NUMBA_CACHE_DIR", "$XDG/numba", ("/numba/",), "numba/core/config.py, CACHE_DIR"),
+)
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose cache it is: the target's user, and its home as the target has it, empty where it has none."""
+
+    uid: int
+    name: str
+    home: str
+
+
+def caches_in_use(opened: Iterable[str]) -> list[KernelCache]:
+    """The caches of which a program that fills them was among the files that a start opened."""
+    left = list(CACHES)
+    found = []
+    for path in opened:
+        for cache in [cache for cache in left if any(part in path for part in cache.uses)]:
+            left.remove(cache)
+            found.append(cache)
+        if not left:
+            break
+    return [cache for cache in CACHES if cache in found]
+
+
+def default_place(cache: KernelCache, owner: Owner, environment: Mapping[str, str]) -> str | None:
+    """Where this user's cache lies; None where it has no home to lie in."""
+    place = environment.get(cache.variable)
+    if place:
+        return place
+    home = environment.get("HOME", owner.home)
+    words = {
+        "~": home,
+        "$XDG": environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home else ""),
+        "$TMP": environment.get("TMPDIR") or "/tmp",
+    }
+    begin, _, rest = cache.default.partition("/")
+    if not words[begin].startswith("/"):
+        return None
+    return f"{words[begin].rstrip('/')}/{rest.replace('$USER', owner.name)}"
+
+
+def lasts(host: Host, place: str | None, owner: Owner, mounts: Sequence[tuple[str, str]], lost: Sequence[str]) -> bool:
+    """Whether what this user writes there is there at the next start, after a reboot too.
+
+    `mounts` are (mount point, type of file system); `lost` are folders of which the target sees a private or an empty
+    one (PrivateTmp=, ProtectHome=). /tmp is emptied at boot by systemd (tmpfiles.d/tmp.conf), so nothing in it lasts.
+    """
+    if place is None or not place.startswith("/") or _is_below(place, ("/tmp", "/run", "/dev", *lost)):
+        return False
+    point = max((point for point, _ in mounts if _is_below(place, (point,))), key=len, default="/")
+    if dict(mounts).get(point) in _GONE_AT_BOOT:
+        return False
+    folder = place
+    while folder != "/" and not os.path.lexists(host.path(folder)):
+        folder = os.path.dirname(folder)
+    try:
+        found = os.stat(host.path(folder))
+    except OSError:
+        return False
+    own = found.st_uid == owner.uid and bool(found.st_mode & stat.S_IWUSR)
+    return stat.S_ISDIR(found.st_mode) and (own or bool(found.st_mode & stat.S_IWOTH))
+
+
+def not_kept(
+    host: Host,
+    caches: Iterable[KernelCache],
+    owner: Owner,
+    environment: Mapping[str, str],
+    mounts: Sequence[tuple[str, str]],
+    lost: Sequence[str] = (),
+) -> list[KernelCache]:
+    """Those caches whose own place does not last. One that the target names itself is its own affair."""
+    return [
+        cache
+        for cache in caches
+        if cache.variable not in environment
+        and not lasts(host, default_place(cache, owner, environment), owner, mounts, lost)
+    ]
+
+
+def variables(caches: Iterable[KernelCache], folder: str) -> dict[str, str]:
+    """The environment by which these caches lie below that folder, each in one of its own."""
+    return {cache.variable: f"{folder}/{cache.name}" for cache in caches}
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a folder holds: plain files, and their bytes; `is_whole` is False where counting was given up."""
+
+    files: int
+    bytes: int
+    is_whole: bool = True
+
+    @property
+    def is_too_large(self) -> bool:
+        return not self.is_whole or self.bytes > MAX_BYTES
+
+
+def held_in(folder: str) -> Held:
+    """What lies in a folder that another user fills: links are not followed, and what goes meanwhile is left out."""
+    files = size = looked_at = 0
+    if not os.path.isdir(folder) or os.path.islink(folder):
+        return Held(0, 0)
+    for _, folders, names, descriptor in os.fwalk(folder, onerror=lambda error: None):
+        looked_at += len(folders) + len(names)
+        if looked_at > MAX_FILES:
+            return Held(files, size, False)
+        for name in names:
+            try:
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except OSError:
+                continue
+            if stat.S_ISREG(found.st_mode):
+                files, size = files + 1, size + found.st_size
+    return Held(files, size)
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(f"{folder.rstrip('/')}/") for folder in folders)
