@@ -149,6 +149,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.first_token.places import has_anything
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.lease import release
+from ansible.module_utils.slm_baseline.host.names import refuse_second_tuning
 from ansible.module_utils.slm_baseline.host.noting import NotingHost
 from ansible.module_utils.slm_baseline.host.validate import Option
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
@@ -217,6 +218,8 @@ def main() -> None:
         conflicts, tolerate = conflicts_of(host, wanted), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
+            if not module.check_mode:
+                refuse_second_tuning(host, given["run"], values_of(wanted), whole=True)
             pending = _preflight(host, given, wanted, [] if tolerate else conflicts)
             dropped = _announce_dropped(module, host, wanted) if pending else []
         judged = judge(host, wanted, conflicts, tolerate)

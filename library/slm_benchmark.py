@@ -17,9 +17,11 @@ author: slm-baseline maintainers
 extends_documentation_fragment: [slm_baseline, slm_baseline.loader, slm_baseline.model, slm_baseline.run]
 options:
   state:
-    description: Whether to measure a block, or only to check that measuring would work.
+    description: >-
+      Whether to measure a block, only to check that measuring would work, or to fetch what a run before measured, as it
+      was kept on the host.
     type: str
-    choices: [measured, checked]
+    choices: [measured, checked, fetched]
     default: measured
   block:
     description: Which block, from 1.
@@ -55,6 +57,14 @@ options:
     type: list
     elements: str
     default: []
+  keep:
+    description: What the host keeps beside the samples of a whole run, and gives back with O(state=fetched).
+    type: dict
+    default: {}
+  fetch:
+    description: For O(state=fetched), the run's id; empty for the latest.
+    type: str
+    default: ""
 attributes:
   check_mode: {support: full, description: Checks and measures nothing.}
   diff_mode: {support: none, description: Measuring leaves samples and nothing else.}
@@ -93,6 +103,10 @@ benchmark:
   description: The whole run (host, model, software, protocol, ceiling, imports, samples), as the result document wants.
   returned: success, last block, not in check mode
   type: dict
+kept:
+  description: The run as it was kept (C(benchmark), C(run), C(finished_at), and what O(keep) had).
+  returned: when state is fetched
+  type: dict
 problem:
   description: The error in parts (knob, wanted, found, why, next_step).
   returned: failure
@@ -102,6 +116,7 @@ problem:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.slm_baseline.host.clock import now
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.loader.process import ControllerGone
 from ansible.module_utils.slm_baseline.measuring.run import (
@@ -111,12 +126,13 @@ from ansible.module_utils.slm_baseline.measuring.run import (
     parse_request,
     require_measurable,
 )
+from ansible.module_utils.slm_baseline.measuring.store import keep_run, kept_run
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish
 from ansible.module_utils.slm_baseline.setter import leased_and_undone
 from ansible.module_utils.slm_baseline.settings.kinds.effective_values import changed_settings, effective_settings
 
 _ARGUMENTS: dict[str, Any] = {
-    "state": {"type": "str", "choices": ["measured", "checked"], "default": "measured"},
+    "state": {"type": "str", "choices": ["measured", "checked", "fetched"], "default": "measured"},
     "model": {"type": "str", "required": True},
     "revision": {"type": "str", "default": ""},
     "block": {"type": "raw", "default": 1},
@@ -132,6 +148,8 @@ _ARGUMENTS: dict[str, Any] = {
     "pip_options": {"type": "list", "elements": "str", "default": []},
     "hf_home": {"type": "str", "default": ""},
     "offline": {"type": "bool", "default": True},
+    "keep": {"type": "dict", "default": {}},
+    "fetch": {"type": "str", "default": ""},
     **SETTER_ARGUMENTS,
 }
 
@@ -142,6 +160,8 @@ def main() -> None:
     module = AnsibleModule(_ARGUMENTS, supports_check_mode=True)
 
     def work(host: Host) -> dict[str, Any]:
+        if module.params["state"] == "fetched":
+            return {"changed": False, "kept": kept_run(host, module.params["fetch"])}
         request = parse_request(module.params)
         number = parse_block(module.params["block"], request.blocks)
         if module.check_mode or module.params["state"] == "checked":
@@ -155,6 +175,10 @@ def main() -> None:
         # What an interrupted sweep left set would be measured as if the user had set it.
         with leased_and_undone(module, host) as (run_id, undone):
             measured = measure_block(host, request, run_id, number, WATCH)
+            if "benchmark" in measured:
+                started = (module.params["run"] or {}).get("started_at")
+                about = {"run": {"id": run_id, "started_at": started}, "finished_at": now(), **module.params["keep"]}
+                keep_run(host, run_id, {**about, "benchmark": measured["benchmark"]})
         return {**measured, "changed": measured["changed"] or bool(undone), "undone": undone}
 
     try:

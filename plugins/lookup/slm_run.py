@@ -21,7 +21,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: One dictionary with C(id), C(started_at), C(controller) and C(alive).
+  description: One dictionary with C(id), C(started_at), C(controller), C(alive), C(host) (its name here).
   type: list
 """
 
@@ -146,4 +146,4 @@ class LookupModule(LookupBase):
     """What Ansible looks for in this file."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
-        return [describe()]
+        return [{**describe(), "host": str((variables or {}).get("inventory_hostname", ""))}]

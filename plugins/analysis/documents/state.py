@@ -16,12 +16,13 @@ from analysis.documents.storage import as_json, write_files
 FILE = "state.json"
 """In the host's folder of results, replaced by each word that is later."""
 SCHEMA_VERSION = 1
-EVENTS = ("tuned", "restored")
+KINDS = {"tuned": "tuning", "restored": "rollback"}
+"""What happened: the kind of its document."""
 
 
 @dataclass(frozen=True)
 class State:
-    """`event` is one of EVENTS; `rows` are those of memory_info, of a tuning alone."""
+    """`event` is one of KINDS; `rows` are those of memory_info, of a tuning alone."""
 
     event: str
     run_id: str
@@ -33,13 +34,14 @@ def write_state(
     folder: Path, host: str, event: str, run_id: str, at: datetime, rows: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Store the word; OSError as the system gave it, DocumentError where it breaks its schema."""
+    instant = f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     document = {
         "schema_version": SCHEMA_VERSION,
-        "kind": "state",
-        "event": event,
+        "kind": KINDS[event],
         "host": {"name": host},
         "run_id": run_id,
-        "at": f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "started_at": instant,
+        "finished_at": instant,
         "rows": list(rows),
     }
     # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones.
@@ -53,14 +55,14 @@ def read_state(folder: Path) -> State | None:
     try:
         document = json.loads((folder / FILE).read_bytes())
         return parse_state(document)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError):
         return None
 
 
 def parse_state(document: Mapping[str, Any]) -> State:
-    """A state from its document; ValueError, LookupError or TypeError for one of another form."""
-    event, at = document["event"], datetime.fromisoformat(document["at"])
-    rows = document.get("rows") or []
-    if event not in EVENTS or at.tzinfo is None or not all(isinstance(row, Mapping) for row in rows):
+    """A state from its document; ValueError, LookupError, TypeError or StopIteration for one of another form."""
+    event = next(event for event, kind in KINDS.items() if kind == document["kind"])
+    at, rows = datetime.fromisoformat(document["finished_at"]), document.get("rows") or []
+    if at.tzinfo is None or not all(isinstance(row, Mapping) for row in rows):
         raise ValueError("no state of a host")
     return State(event, well_formed(document["run_id"]), at, tuple(rows))

@@ -19,6 +19,7 @@ RUN_ARGUMENT: dict[str, Any] = {
     "type": "dict",
     "options": {
         "id": {"type": "str", "required": True},
+        "host": {"type": "str"},
         "started_at": {"type": "str"},
         "controller": {"type": "dict"},
         "alive": {"type": "list", "elements": "raw"},

@@ -13,6 +13,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .host.clock import now
 from .host.files import Host
+from .host.names import refuse_second_tuning
 from .host.systemd import UNITS, reload_units
 from .module import leased, require_root, warn
 from .settings.apply.transaction import carry_out
@@ -46,6 +47,7 @@ def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -
         warn(module, tell_restored(dropped, "will be"))
         return outcome(changes, dropped)
     with leased_and_undone(module, host) as (run_id, undone):
+        refuse_second_tuning(host, module.params["run"], values_of(wanted))
         changes = plan()
         dropped = no_longer_wanted(changes, values_of(wanted))
         # As long as it can still be read before it is done.

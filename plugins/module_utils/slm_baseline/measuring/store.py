@@ -15,6 +15,8 @@ from ..host.files import Host
 from ..host.paths import RUNS
 from .sample import NotASample, Sample, Shared, read_document, to_document
 
+KEPT = "run.json"
+"""In a run's folder: what the last block returned, and what its result needs besides."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
@@ -52,6 +54,30 @@ def append_line(host: Host, run_id: str, line: Mapping[str, Any]) -> None:
     if is_new:
         for folder in (path.parent, path.parent.parent):
             host.sync_folder(folder)
+
+
+def keep_run(host: Host, run_id: str, document: Mapping[str, Any]) -> None:
+    """Keep a whole measured run beside its samples, for a control node that could not store it; OSError."""
+    path = f"{os.path.dirname(samples_path(run_id))}/{KEPT}"
+    host.write_durably(path, json.dumps(document).encode(), mode=0o600)
+
+
+def kept_run(host: Host, run_id: str = "") -> dict[str, Any]:
+    """A kept run, the latest where none is named; SettingError where there is none that can be read."""
+    wanted = [run_id] if run_id else sorted(host.names(RUNS), reverse=True)
+    for name in wanted:
+        text = host.read_or_none(f"{os.path.dirname(samples_path(name))}/{KEPT}") if _RUN_ID.fullmatch(name) else None
+        with contextlib.suppress(ValueError, RecursionError):
+            found = json.loads(text or "")
+            if isinstance(found, dict) and isinstance(found.get("benchmark"), dict):
+                return found
+    raise SettingError(
+        "fetch_run",
+        f"run {run_id}, measured to its end" if run_id else "a run that was measured to its end",
+        f"none in {RUNS}",
+        "Only a whole run makes a result; an unfinished one has its samples in samples.jsonl there.",
+        "measure again, or name another run.",
+    )
 
 
 def append_sample(host: Host, run_id: str, sample: Sample) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from analysis.baseline.report import host_report
 from analysis.documents.state import FILE, State, read_state, write_state
+from analysis.fleet.stored import read
 from tests.support import fleet_samples as samples
 
 ROW = {
@@ -38,10 +39,10 @@ def test_a_word_is_read_as_it_was_written(tmp_path: Path) -> None:
         "",
         "[]",
         "{}",
-        '{"event": "gone", "at": "2026-03-20T12:00:00Z", "run_id": "x"}',
-        '{"event": "tuned", "at": "2026-03-20T12:00:00", "run_id": "x"}',
-        '{"event": "tuned", "at": 7, "run_id": "x"}',
-        '{"event": "tuned", "at": "2026-03-20T12:00:00Z", "run_id": "x", "rows": [7]}',
+        '{"kind": "gone", "finished_at": "2026-03-20T12:00:00Z", "run_id": "x"}',
+        '{"kind": "tuning", "finished_at": "2026-03-20T12:00:00", "run_id": "x"}',
+        '{"kind": "tuning", "finished_at": 7, "run_id": "x"}',
+        '{"kind": "tuning", "finished_at": "2026-03-20T12:00:00Z", "run_id": "x", "rows": [7]}',
     ],
 )
 def test_a_word_of_another_form_is_none(tmp_path: Path, text: str) -> None:
@@ -60,6 +61,14 @@ def test_the_report_of_an_earlier_measurement_begins_with_what_happened_since() 
     assert "**Tuned since:**" in host_report(document, State("tuned", "20260320T130000Z-ab12cd", later))
     assert host_report(document, State("restored", "x", before)) == plain
     assert "Rolled back" not in plain
+
+
+def test_the_page_of_the_fleet_takes_it_for_a_document_of_the_host(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 1)
+    write_state(tmp_path / "results/gpu-1", "gpu-1", "restored", "20260320T130000Z-ab12cd", samples.NOW)
+    stored = read(tmp_path / "results", tmp_path / "audit.json", 5)
+    assert stored.left_out == []
+    assert [each.kind for each in stored.documents["gpu-1"]] == ["rollback"]
 
 
 def test_every_field_is_in_its_schema(tmp_path: Path) -> None:
