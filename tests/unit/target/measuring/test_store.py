@@ -16,6 +16,8 @@ from ansible.module_utils.slm_baseline.measuring.store import (
     append_sample,
     close_block,
     finished_blocks,
+    keep_run,
+    kept_run,
     read_lines,
     samples_path,
     shared_of,
@@ -107,3 +109,26 @@ def test_deep_nesting_and_other_json_are_skipped(tmp_path: Path) -> None:
     append_line(host, "run-1", {"block": 1, "shared": {"software": 3}})
     close_block(host, "run-1", 1, Shared())
     assert finished_blocks(host, "run-1")[1].samples == (COLD,)
+
+
+def test_a_kept_run_comes_back_by_its_name_or_as_the_latest(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    for run_id in ("20260101T000000Z-a", "20260102T000000Z-b", "20260103T000000Z-c"):
+        append_sample(host, run_id, COLD)
+    # The last one was cut short: it has samples, and is no result.
+    for run_id in ("20260101T000000Z-a", "20260102T000000Z-b"):
+        keep_run(host, run_id, {"benchmark": {"samples": []}, "run": {"id": run_id}})
+    assert kept_run(host)["run"]["id"] == "20260102T000000Z-b"
+    assert kept_run(host, "20260101T000000Z-a")["run"]["id"] == "20260101T000000Z-a"
+    for name in ("20260103T000000Z-c", "nobody", "../../etc/passwd"):
+        with pytest.raises(SettingError, match=r"^fetch_run: wanted run"):
+            kept_run(host, name)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"benchmark": 7}', "{", "[" * 5000])
+def test_a_kept_run_that_is_damaged_is_none(tmp_path: Path, text: str) -> None:
+    host = Host(tmp_path)
+    append_sample(host, "run-1", COLD)
+    host.path(samples_path("run-1")).with_name("run.json").write_text(text)
+    with pytest.raises(SettingError, match=r"^fetch_run: wanted a run that was measured to its end; found none"):
+        kept_run(host)
