@@ -154,7 +154,7 @@ def job(folder: Path, host: Host, value: int, then: str) -> subprocess.Popen[str
     """A job as a controller in containers starts it: a process namespace of its own, gone with its first process."""
     (folder / f"job-{value}.yml").write_text(JOB.format(root=host.root, then=then))
     given = {**LOCAL, "thp_khugepaged": {"scan_sleep_millisecs": value}}
-    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", ANSIBLE, "-i", "one,"]
+    command: list[str | Path] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", ANSIBLE, "-i", "one,"]
     return subprocess.Popen(
         [*command, f"job-{value}.yml", "-e", json.dumps(given)],
         cwd=folder,

@@ -139,7 +139,7 @@ class Fleet:
 def fleet(stored: Stored, inventory: Mapping[str, Sequence[str]], at: datetime, stale_after: timedelta) -> Fleet:
     """The fleet from what is stored and from an inventory: host name -> its groups. Hosts of either are in it."""
     names = sorted({*inventory, *stored.runs, *stored.documents, *stored.audit}, key=natural)
-    hosts = tuple(_host(name, stored, inventory) for name in names)
+    hosts = tuple(_host(name, stored, inventory, at) for name in names)
     histories = {host.name: host.runs for host in hosts if host.runs}
     outliers, changed = _outliers(hosts), changes(histories.values())
     slow = slow_hosts([_finding(each) for each in outliers], changed, histories)
@@ -162,12 +162,13 @@ def _finding(found: Outlier) -> tuple[str, list[tuple[str, float, float]], dict[
     return found.host, odd, {(each.fact, each.here): each.usual for each in found.differs}
 
 
-def _host(name: str, stored: Stored, inventory: Mapping[str, Sequence[str]]) -> Host:
+def _host(name: str, stored: Stored, inventory: Mapping[str, Sequence[str]], at: datetime) -> Host:
+    # A run that began later than now had a clock that was ahead, and is no news.
     runs = {run.run_id: run for run in stored.runs.get(name, ())}
     return Host(
         name=name,
         groups=tuple(inventory.get(name, ())),
-        runs=tuple(sorted(runs.values(), key=lambda run: (run.started_at, run.run_id))),
+        runs=tuple(sorted(runs.values(), key=lambda run: (run.started_at <= at, run.started_at, run.run_id))),
         documents=tuple(sorted(stored.documents.get(name, ()), key=lambda each: each.started_at)),
         older=stored.older.get(name, 0),
         audit=stored.audit.get(name),

@@ -60,6 +60,15 @@ def metrics(fleet: Fleet) -> str:
                 ],
             ),
             family(
+                "slm_baseline_rollback_timestamp_seconds",
+                "When the host was put back, in Unix time, where that is newer than its latest run and audit.",
+                [
+                    ({"host": host.name}, int(host.rolled_back_at.timestamp()))
+                    for host in fleet.hosts
+                    if host.rolled_back_at
+                ],
+            ),
+            family(
                 "slm_baseline_run_timestamp_seconds",
                 "When the latest run began, in Unix time.",
                 [(_host(run), int(run.started_at.timestamp())) for run in latest],

@@ -10,6 +10,8 @@ import pytest
 
 from analysis.baseline.report import host_report
 from analysis.documents.state import FILE, State, read_state, write_state
+from analysis.fleet.fleet import fleet
+from analysis.fleet.metrics import metrics
 from analysis.fleet.stored import read
 from tests.support import fleet_samples as samples
 
@@ -69,6 +71,36 @@ def test_the_page_of_the_fleet_takes_it_for_a_document_of_the_host(tmp_path: Pat
     stored = read(tmp_path / "results", tmp_path / "audit.json", 5)
     assert stored.left_out == []
     assert [each.kind for each in stored.documents["gpu-1"]] == ["rollback"]
+
+
+def test_after_a_rollback_the_fleet_does_not_call_the_host_clean(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 2)
+    inventory, later = {"gpu-1": ["rack"]}, samples.NOW + timedelta(hours=1)
+
+    def host_and_metrics() -> tuple[str, str]:
+        found = fleet(read(tmp_path / "results", tmp_path / "audit.json", 5), inventory, later, timedelta(days=30))
+        return found.hosts[0].status, metrics(found)
+
+    status, text = host_and_metrics()
+    assert (status, "slm_baseline_rollback_timestamp_seconds{" in text) == ("clean", False)
+    write_state(tmp_path / "results/gpu-1", "gpu-1", "restored", "20260320T130000Z-ab12cd", later)
+    status, text = host_and_metrics()
+    assert status == "unknown"
+    assert f'slm_baseline_rollback_timestamp_seconds{{host="gpu-1"}} {int(later.timestamp())}' in text
+    # Tuned again since.
+    write_state(tmp_path / "results/gpu-1", "gpu-1", "tuned", "20260320T140000Z-ab12cd", later, [ROW])
+    assert host_and_metrics()[0] == "clean"
+
+
+def test_a_run_of_a_clock_that_was_ahead_is_not_the_latest(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 2)
+    ahead = samples.scaled(samples.golden("gpu"), "gpu-1", samples.NOW + timedelta(days=300), 1)
+    samples.store(tmp_path / "results", ahead)
+    found = fleet(read(tmp_path / "results", tmp_path / "audit.json", 5), {}, samples.NOW, timedelta(days=30))
+    latest = found.hosts[0].latest
+    assert latest is not None
+    assert latest.started_at == samples.NOW
+    assert len(found.hosts[0].runs) == 3
 
 
 def test_every_field_is_in_its_schema(tmp_path: Path) -> None:

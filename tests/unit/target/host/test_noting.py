@@ -20,14 +20,15 @@ def noting(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> NotingHost:
     put(fake_host.root, "/etc/secret/x", "")
     closed = {fake_host.name("/etc/cron.d/thp"), fake_host.name("/etc/secret")}
 
-    def refuse(path: object) -> None:
-        if str(path) in closed:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    def checked(path: str) -> str:
+        if path in closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return path
 
     listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: refuse(path) or listdir(path))
+    monkeypatch.setattr(os, "listdir", lambda path: listdir(checked(path)))
     read = Host.read
-    monkeypatch.setattr(Host, "read", lambda host, path: refuse(host.name(path)) or read(host, path))
+    monkeypatch.setattr(Host, "read", lambda host, path: read(host, checked(host.name(path)) and path))
     return NotingHost(fake_host.root)
 
 
