@@ -74,6 +74,8 @@ def _with_file(path: str, text: str) -> Host:
     target = _host().path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(_bytes(text))
+    # rc.local and its like count with their x bit alone.
+    target.chmod(0o755)
     return _host()
 
 
@@ -368,6 +370,11 @@ TARGETS = (
     ),
     Target("scan mount units", _scan("/etc/systemd/system/mnt-huge.mount"), (_UNIT, _UNIT.partition("\n")[2])),
     Target("scan rc.local", _scan("/etc/rc.local"), (f"echo never > {_THP_PATH}\nsysctl vm.nr_hugepages=4\n",)),
+    Target("scan GRUB", _scan("/etc/default/grub"), ('GRUB_CMDLINE_LINUX="quiet hugepages=0:4,1:x"\n',)),
+    Target("scan kargs.d", _scan("/usr/lib/bootc/kargs.d/x.toml"), ('kargs = ["hugepagesz=2M", "hugepages=4"]\n',)),
+    Target("scan cloud-init", _scan("/etc/cloud/cloud.cfg"), (f'bootcmd:\n- [sh, -c, "echo never > {_THP_PATH}"]\n',)),
+    Target("scan udev", _scan("/etc/udev/rules.d/x.rules"), ('SYSCTL{vm.nr_hugepages}="4", RUN+="x"\n',)),
+    Target("scan crontab", _scan("/etc/crontab"), (f"@reboot root echo $N > {_THP_PATH} % x\n",)),
     Target("scan fstab", _scan("/etc/fstab"), ("none /mnt/huge hugetlbfs pagesize=2M,mode=0770 0 0\n",)),
     Target("scan command line", _scan("/proc/cmdline"), ("transparent_hugepage=never hugepages=4\n",)),
     Target("process status", _status, (_STATUS,)),
@@ -384,6 +391,7 @@ TARGETS = (
     Target("CPU times", lambda text: noise.parse_cpu_times(text, 100), ("cpu  10 0 20 3000 4 0 1 2 0 0\n",)),
     Target("pressure", noise.parse_stalled_us, ("some avg10=0.00 avg60=0.00 avg300=0.00 total=123\n",)),
     Target("nvidia-smi", gpu.parse_nvidia_smi, _gpus()),
+    Target("damaged nvidia-smi", gpu.parse_damaged_nvidia_smi, _gpus()),
     Target(
         "NVIDIA module", gpu.parse_module_version, ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.95.05  x\n",)
     ),
