@@ -49,7 +49,11 @@ def python_of(version: str) -> str | None:
     """A Python of this version: on the PATH, or one that pyenv or uv has installed."""
     homes = [Path.home() / ".pyenv/versions", Path.home() / ".local/share/uv/python"]
     installed = [path for home in homes for path in sorted(home.glob(f"*{version}.*/bin/python{version}"))]
-    return shutil.which(f"python{version}") or (str(installed[-1]) if installed else None)
+    for python in filter(None, [shutil.which(f"python{version}"), *map(str, reversed(installed))]):
+        # What is on the PATH may be pyenv's own script, which runs the versions alone that are switched on.
+        if subprocess.run([python, "--version"], capture_output=True, check=False).returncode == 0:
+            return python
+    return None
 
 
 def control_node(core: str, pythons: tuple[str, ...]) -> ControlNode:

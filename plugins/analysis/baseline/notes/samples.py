@@ -39,15 +39,22 @@ def noisy_host(result: Result) -> str | None:
 
 
 def _worst_of_each(reasons: Iterable[str]) -> list[tuple[str, int]]:
-    """Reasons that differ in their first figure alone as one, with the largest, and how many they were; most first."""
+    """Reasons that differ in their first figure alone as one, with the largest, and how many they were; most first.
+
+    Names behind a colon, such as those of processes, are told once each.
+    """
     figures: dict[tuple[str, str], list[str]] = {}
+    named: dict[tuple[str, str], dict[str, None]] = {}
     for reason in reasons:
-        before, figure, after = (*_FIRST_FIGURE.split(reason, maxsplit=1), "", "")[:3]
+        sentence, _, names = reason.partition(": ")
+        before, figure, after = (*_FIRST_FIGURE.split(sentence, maxsplit=1), "", "")[:3]
         figures.setdefault((before, after), []).append(figure)
+        named.setdefault((before, after), {}).update(dict.fromkeys(filter(None, names.split(", "))))
     worst = []
     for (before, after), found in sorted(figures.items(), key=lambda item: -len(item[1])):
         largest = max(found, key=lambda figure: float(figure or 0))
-        worst.append((f"{before}{'up to ' if len(set(found)) > 1 else ''}{largest}{after}", len(found)))
+        names = ": " + ", ".join(named[before, after]) if named[before, after] else ""
+        worst.append((f"{before}{'up to ' if len(set(found)) > 1 else ''}{largest}{after}{names}", len(found)))
     return worst
 
 

@@ -410,8 +410,10 @@ class Progress:
 
 
 def _shown(sample: Sample) -> str:
-    """`cold 8.31 s`, `cold turned out lukewarm 5.20 s (why)` or `cold failed (why)`."""
+    """`cold 8.31 s`, `cold turned out lukewarm 5.20 s (why)` or `cold failed (why)`; noise with its causes."""
+    noise = f" (noisy: {'; '.join(sample.noise.reasons)})" if sample.noise and sample.noise.reasons else ""
     if sample.kind == "failed":
         return f"{sample.wanted} failed ({sample.reason})"
     seconds = f"{sample.load_real_s:.2f} s"
-    return sample.wanted + (f" {seconds}" if sample.is_valid else f" turned out lukewarm {seconds} ({sample.reason})")
+    told = f" {seconds}" if sample.is_valid else f" turned out lukewarm {seconds} ({sample.reason})"
+    return sample.wanted + told + noise

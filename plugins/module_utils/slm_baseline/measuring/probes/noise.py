@@ -5,9 +5,11 @@ Sources: /proc/stat (Documentation/filesystems/proc.rst), /proc/pressure (Docume
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from ...host.errors import ParseError
 from ...host.files import Host
@@ -25,9 +27,23 @@ _NUMBER = re.compile(r"[0-9]{1,20}")
 _PSI_SOME = re.compile(r"^some .*\btotal=([0-9]{1,20})$", re.MULTILINE)
 
 
+_UTIME, _CSTIME, _STARTTIME = 14 - 3, 17 - 3, 22 - 3
+"""Places of utime, cstime (both with their neighbours between them) and starttime among the fields that follow a
+process's name in /proc/PID/stat; the third of all is the first of them (proc_pid_stat(5))."""
+_NAMED = 3
+_NAMED_SHARE = 0.01
+"""So many other processes are named, and none that used less of the CPUs."""
+
+ProcessTimes = Mapping[tuple[int, int], tuple[str, float]]
+"""Name and CPU seconds, those of children that ended included, by pid and start."""
+
+
 @dataclass(frozen=True)
 class Activity:
-    """The host's counters at one instant. `stalled_us` is PSI's `some` total by resource; None without PSI."""
+    """The host's counters at one instant. `stalled_us` is PSI's `some` total by resource; None without PSI.
+
+    `processes` are those that live then, without this one.
+    """
 
     busy_s: float
     steal_s: float
@@ -35,6 +51,7 @@ class Activity:
     load_1m: float
     uptime_s: float
     stalled_us: dict[str, int] | None
+    processes: ProcessTimes = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,41 @@ def parse_stalled_us(pressure: str) -> int:
     return int(match[1])
 
 
+def parse_process_times(stat: str, ticks_per_s: int) -> tuple[str, int, float]:
+    """A process's name, start in ticks, and CPU seconds, from /proc/PID/stat; ParseError for other text.
+
+    The name, in parentheses, may hold blanks and parentheses itself, and anything that its owner likes.
+    """
+    before, _, after = stat.rpartition(")")
+    fields = after.split()
+    times = fields[_UTIME : _CSTIME + 1]
+    if len(fields) <= _STARTTIME or not all(map(_NUMBER.fullmatch, [*times, fields[_STARTTIME]])):
+        raise ParseError("/proc/PID/stat", "a name and at least 20 fields", stat)
+    name = "".join(char for char in before.partition("(")[2] if char.isprintable())
+    return name.partition("/")[0][:32] or "?", int(fields[_STARTTIME]), sum(map(int, times)) / ticks_per_s
+
+
+def read_process_times(host: Host) -> ProcessTimes:
+    """Every process but this one; those that end meanwhile are passed over."""
+    ticks, own = os.sysconf("SC_CLK_TCK"), str(os.getpid())
+    found = {}
+    for pid in host.names("/proc"):
+        if pid.isdecimal() and pid.isascii() and pid != own:
+            with contextlib.suppress(ParseError):
+                name, started, cpu_s = parse_process_times(host.read_or_none(f"/proc/{pid}/stat") or "", ticks)
+                found[int(pid), started] = name, cpu_s
+    return found
+
+
+def busiest(before: ProcessTimes, after: ProcessTimes, total_s: float) -> list[str]:
+    """Names of those that used most CPU time between two readings, at most three; one name is one, however many."""
+    used: dict[str, float] = {}
+    for identity, (name, cpu_s) in after.items():
+        used[name] = used.get(name, 0.0) + max(0.0, cpu_s - before.get(identity, ("", 0.0))[1])
+    most = sorted(used, key=lambda name: -used[name])[:_NAMED]
+    return [name for name in most if used[name] >= _NAMED_SHARE * total_s]
+
+
 def has_psi(host: Host) -> bool:
     """Whether the kernel offers pressure stall information; with psi=0 the files are there and cannot be read."""
     return host.read_or_none("/proc/pressure/cpu") is not None
@@ -102,6 +154,7 @@ def read_activity(host: Host) -> Activity:
         load_1m=float(load[0]),
         uptime_s=float(uptime[0]),
         stalled_us=stalled or None,
+        processes=read_process_times(host),
     )
 
 
@@ -124,7 +177,8 @@ def judge_noise(before: Activity, after: Activity, own_cpu_s: float, foreign_gpu
         }
     reasons = []
     if others >= OTHERS_CPU_SHARE:
-        reasons.append(f"other processes used {others:.0%} of the CPUs")
+        names = ", ".join(busiest(before.processes, after.processes, total_s))
+        reasons.append(f"other processes used {others:.0%} of the CPUs" + (f": {names}" if names else ""))
     if steal >= STEAL_SHARE:
         reasons.append(f"the hypervisor took {steal:.0%} of the CPUs")
     if stalls and stalls.get("memory_share", 0.0) >= MEMORY_STALL_SHARE:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +12,19 @@ from ansible.module_utils.slm_baseline.host.errors import ParseError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.probes.noise import (
     Activity,
+    busiest,
     has_psi,
     judge_noise,
     parse_cpu_times,
+    parse_process_times,
     parse_stalled_us,
     read_activity,
+    read_process_times,
 )
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.fakes import put
 
 STAT = "cpu  1000 10 200 5000 300 5 15 40 7 0\ncpu0 500 5 100 2500 150 2 8 20 3 0\nintr 12345 0 9\n"
 PRESSURE = "some avg10=1.10 avg60=0.77 avg300=0.78 total=8507828\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
@@ -84,3 +91,37 @@ def test_psi_that_cannot_be_read_counts_as_missing(tmp_path: Path) -> None:
     # With psi=0 the files exist and reading them fails (EOPNOTSUPP); a folder fails alike.
     host.path("/proc/pressure/cpu").mkdir(parents=True)
     assert not has_psi(host)
+
+
+PROCESS = "{pid} ({name}) S 1 7 7 0 -1 4194560 9 0 0 0 {user} 20 30 40 20 0 1 0 {start} 900 5\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("chromium", "chromium"), ("a) S (b", "a) S (b"), ("kworker/0:1", "kworker"), ("\x1b[2J", "[2J")],
+)
+def test_a_process_is_read_whatever_it_calls_itself(name: str, shown: str) -> None:
+    assert parse_process_times(PROCESS.format(pid=7, name=name, user=10, start=5), 100) == (shown, 5, 1.0)
+
+
+@given(st.text())
+def test_any_text_is_a_process_or_a_parse_error(text: str) -> None:
+    with contextlib.suppress(ParseError):
+        parse_process_times(text, 100)
+
+
+def test_the_busiest_others_are_named_once_each_and_most_first() -> None:
+    before = {(1, 0): ("chromium", 5.0), (2, 0): ("sshd", 1.0), (3, 0): ("old", 9.0)}
+    after = {
+        **{(1, 0): ("chromium", 6.0), (2, 0): ("sshd", 1.0), (3, 7): ("pytest", 2.5)},
+        **{(8, 0): ("chromium", 2.0), (9, 0): ("cron", 0.01)},
+    }
+    assert busiest(before, after, 20.0) == ["chromium", "pytest"]
+    noise = judge_noise(replace(BEFORE, processes=before), replace(AFTER, processes=after), own_cpu_s=8.0)
+    assert noise.reasons == ("other processes used 15% of the CPUs: chromium, pytest",)
+
+
+def test_this_process_is_none_of_the_others(fake_host: Host) -> None:
+    for pid, name in ((os.getpid(), "us"), (4242, "them")):
+        put(fake_host.root, f"/proc/{pid}/stat", PROCESS.format(pid=pid, name=name, user=10, start=5))
+    assert [name for name, _ in read_process_times(fake_host).values()] == ["them"]
