@@ -19,7 +19,7 @@ _PROBLEM_LIMIT = 300
 class HostStory:
     """What happened to one host, as its tasks told it."""
 
-    looked: bool = False
+    is_clean: bool = False
     changes: list[str] = field(default_factory=list)
     figures: str = ""
     pages: list[str] = field(default_factory=list)
@@ -39,9 +39,9 @@ class Closing:
         """A task that ended well. `action` is the module's name without its collection."""
         story = self.hosts.setdefault(host, HostStory())
         if action == "memory_info":
-            story.looked = True
+            rows = result.get("rows") or ()
+            story.is_clean = bool(rows) and all(row.get("verdict") == "clean" for row in rows)
         elif action in SETTERS:
-            story.looked = True
             story.changes += _changes(result)
             story.can_undo |= bool(story.changes)
         elif action == "memory_snapshot":
@@ -92,7 +92,7 @@ class Closing:
         sentences = []
         if story.changes:
             sentences.append(f"{done} {_few(story.changes, _KNOBS_SHOWN)}")
-        elif story.looked and not story.problem:
+        elif story.is_clean and not story.problem:
             sentences.append("every setting is as wanted, nothing was changed")
         sentences += [story.figures] if story.figures else []
         sentences += story.notes

@@ -25,9 +25,11 @@ def told(closing: Closing) -> list[str]:
 def test_hosts_that_were_changed_alike_share_a_line_and_can_be_undone() -> None:
     closing = Closing()
     for host in ("gpu-1", "gpu-2"):
-        closing.note(host, "memory_info", {"pending": True})
+        closing.note(host, "memory_info", {"rows": [{"verdict": "drift"}]})
         closing.note(host, "thp", THP)
-    closing.note("gpu-3", "memory_info", {"pending": False})
+    closing.note("gpu-3", "memory_info", {"rows": [{"verdict": "clean"}]})
+    # Drifted, and only measured: nobody says that all is well.
+    closing.note("gpu-4", "memory_info", {"rows": [{"verdict": "clean"}, {"verdict": "drift"}]})
     assert told(closing) == [
         "gpu-1, gpu-2: changed thp.enabled always -> madvise",
         "gpu-3: every setting is as wanted, nothing was changed",
@@ -70,7 +72,7 @@ def test_a_rollback_says_what_it_restored_what_it_left_and_when_there_was_nothin
 
 def test_a_host_that_failed_says_why_on_one_line() -> None:
     closing = Closing()
-    closing.note("a", "memory_info", {})
+    closing.note("a", "memory_info", {"rows": [{"verdict": "clean"}]})
     closing.note_failure("a", {"msg": "hugepages.2M: wanted 8;\nfound 3"})
     closing.note_failure("b", {"msg": "no route to host"}, unreachable=True)
     assert told(closing) == ["a: failed: hugepages.2M: wanted 8; found 3", "b: unreachable: no route to host"]
