@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +36,10 @@ from ansible.module_utils.slm_baseline.host.caches import drop_host_caches  # no
 from ansible.module_utils.slm_baseline.host.errors import SettingError  # noqa: E402
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
 
-ARMS = ("cold, as found", "replay together", "replay ahead", "warm, as found", "warm, bytecode")
+from benchmarks.evidence import Document, told_of_host  # noqa: E402
+from benchmarks.tables import engine_table  # noqa: E402
+
+ARMS = ("cold, as found", "replay together", "replay ahead", "warm, as found", "warm, caches kept")
 REQUEST_TIMEOUT_S = 300
 
 
@@ -48,6 +49,10 @@ class Start:
 
     ready_s: float
     token_s: float
+
+    def to_json(self) -> dict[str, float]:
+        """As the document has it."""
+        return {"seconds": self.token_s, "ready_s": self.ready_s}
 
 
 @dataclass(frozen=True)
@@ -93,20 +98,6 @@ class Engine:
         return self.start(bytecode=with_ours)
 
 
-def report(starts: Mapping[str, Sequence[Start]]) -> None:
-    """Print the arms, soonest first, and how much sooner each is than the first of ARMS, paired within blocks."""
-    found = starts.get(ARMS[0], ())
-    print(f"\n{'start':20} {'ready':>8} {'token':>8} {'lowest':>8} {'highest':>8} {'sooner':>8}")
-    for arm, ours in sorted(starts.items(), key=lambda item: statistics.median(start.token_s for start in item[1])):
-        tokens = [start.token_s for start in ours]
-        ready_s = statistics.median(start.ready_s for start in ours)
-        pairs = [one.token_s / other.token_s for one, other in zip(found, ours, strict=False)]
-        gain = f"{statistics.median(pairs):.2f}x" if pairs else "-"
-        print(
-            f"{arm:20} {ready_s:8.2f} {statistics.median(tokens):8.2f} {min(tokens):8.2f} {max(tokens):8.2f} {gain:>8}"
-        )
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="the target, as in first_token_targets")
@@ -115,7 +106,7 @@ def main() -> int:
     parser.add_argument("--env", action="append", default=[], help="NAME=VALUE for the engine, as in the target")
     parser.add_argument("--blocks", default=6, type=int)
     parser.add_argument("--arms", default=";".join(ARMS), help="names, separated by `;`")
-    parser.add_argument("--out", type=Path, help="where the figures go as JSON")
+    parser.add_argument("--out", type=Path, help="where the document goes")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("engine: dropping the page cache needs root. Next: run it as root.")
@@ -128,20 +119,22 @@ def main() -> int:
     # A record has digests of the values alone.
     target = replace(target, environment=tuple(pair.partition("=")[::2] for pair in arguments.env))
     engine = Engine(target, arguments.url, arguments.body.encode())
-    starts: dict[str, list[Start]] = {}
+    facts = {"target": target.name, "user": target.user}
+    document = Document("engine", told_of_host(target.command[0]), facts)
     try:
         for block in range(arguments.blocks):
             random.shuffle(arms)
+            starts = []
             for arm in arms:
                 start = engine.run(arm)
-                starts.setdefault(arm, []).append(start)
+                starts.append((arm, start.to_json()))
                 print(f"block {block + 1} {arm}: {start.token_s:.2f} s", flush=True)
-                if arguments.out:
-                    seconds = {name: [[one.ready_s, one.token_s] for one in found] for name, found in starts.items()}
-                    arguments.out.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
+            document.add_block(starts)
+            if arguments.out:
+                document.write(arguments.out)
     except (SettingError, OSError) as error:
         sys.exit(f"engine: {error}")
-    report(starts)
+    print(engine_table(document.to_json()))
     return 0
 
 

@@ -1,27 +1,27 @@
 """How much sooner does the first token come? Our replay beside what people use today, on one host in one run.
 
-Every arm starts the same loader on the same model as the same user; what differs is what happens before or beside it.
-A cold arm begins with nothing in the page cache (`sync`, drop_caches). The clock runs from the first thing an arm does
-for the start, whether that is the loader or a command before it, to the first token; `replay-ahead` alone is finished
-before, as at boot. The arms of a block run in an order that is drawn; a block holds each arm once.
+Every arm starts the same loader on the same model as the same user; what differs is what happens before or beside it,
+and which caches it finds: `bytecode` of all modules, and `kernels` that the driver compiled before. A cold arm begins
+with nothing in the page cache (`sync`, drop_caches). The clock runs from the first thing an arm does for the start,
+whether that is the loader or a command before it, to the first token; `replay ahead` alone is finished before, as at
+boot. The arms of a block run in an order that is drawn; a block holds each arm once.
 
 Peers that change the application's loader (benchmarks/peers.py) are installed into a folder of the run's own; one that
 cannot be installed, or does not run on this host, is named with the reason.
 
-Prints seconds, ratios paired within blocks, and how far each arm is from the floor F*: no start can be sooner than the
-disk gives what it reads cold and the warm start takes. Needs root. `--plan-only` records, replays once, and ends.
+`--out` takes a document with every start (plugins/schemas/evidence.schema.json); `python -m benchmarks.tables` makes
+tables of it. With `--state FOLDER` the plan and the caches stay there, and another call with the same folder and
+document adds blocks. Needs root. `--plan-only` records, replays once, and ends.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import pwd
 import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -35,20 +35,20 @@ import ansible.module_utils
 
 ROOT = Path(__file__).resolve().parents[1]
 ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
+sys.path.append(str(ROOT / "plugins"))
 
-from ansible.module_utils.slm_baseline.first_token.bytecode import (  # noqa: E402  found through the path above
-    LEAST_MODULES,
-    find_cached,
-    find_compiled,
-    with_cached,
-)
-from ansible.module_utils.slm_baseline.first_token.plan import to_text  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.bytecode import LEAST_MODULES, find_compiled  # noqa: E402  found through the path above
+from ansible.module_utils.slm_baseline.first_token.plan import Plan, to_text  # noqa: E402
 from ansible.module_utils.slm_baseline.first_token.recorder.members import in_tree  # noqa: E402
-from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording, plan_file, record  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.record import Look, Recording, plan_file, record  # noqa: E402
+from ansible.module_utils.slm_baseline.first_token.recorder.touched import Touched  # noqa: E402
 from ansible.module_utils.slm_baseline.host.deadline import Deadline  # noqa: E402
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
+from ansible.module_utils.slm_baseline.host.kernel_caches import CACHES, Held, held_in, variables  # noqa: E402
 
+from benchmarks.evidence import Document, told_of_host  # noqa: E402
 from benchmarks.peers import PEERS  # noqa: E402
+from benchmarks.tables import first_token_table  # noqa: E402
 
 REPLAY = ["/usr/bin/python3", "-IS", str(ROOT / "files" / "slm_replay.py")]
 PEER_LOADER = str(ROOT / "benchmarks" / "peers.py")
@@ -56,6 +56,7 @@ PEER_PACKAGES = str(ROOT / "benchmarks" / "requirements-peers.txt")
 CHANGES = "(changes the application)"
 DISK_BLOCK_BYTES = (2 << 20, 8 << 20, 32 << 20)
 DISK_STREAMS = (2, 4, 8, 16)
+RECORDING_S = 1800.0
 
 
 class NotStarted(Exception):
@@ -71,6 +72,17 @@ class Start:
     read_bytes: Mapping[str, int]
     replay: str = ""
     head_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As the document has it; a replay's line becomes names and numbers."""
+        words = dict(word.partition("=")[::2] for word in self.replay.split())
+        return {
+            "seconds": self.seconds,
+            "head_s": self.head_s,
+            "phases": dict(self.phases),
+            "read_bytes": dict(self.read_bytes),
+            "replay": {name: float(value) for name, value in words.items() if value[:1].isdigit()} or None,
+        }
 
 
 @dataclass(frozen=True)
@@ -88,23 +100,35 @@ class Subject:
         entry = pwd.getpwnam(self.user)
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
-    def run(self, env: Mapping[str, str], began_ns: int | None = None) -> Start:
-        """Start it and wait for its end; seconds are counted from `began_ns`, or from the spawn."""
+    def run(self, env: Mapping[str, str], began_ns: int | None = None, look: Look | None = None) -> Start:
+        """Start it and wait for its end; seconds are counted from `began_ns`, or from the spawn.
+
+        `look` is called while it is held after its first token.
+        """
         read, write = os.pipe()
+        held, hold = os.pipe()
         spawn_ns = time.monotonic_ns()
+        more = ["--hold-fd", str(held)] if look else []
         process = subprocess.Popen(
-            [*self.command, "--until", "first_token", "--events-fd", str(write)],
+            [*self.command, "--until", "first_token", "--events-fd", str(write), *more],
             env={**self.env, **env},
             cwd="/",
-            pass_fds=(write,),
+            pass_fds=(write, held),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             **self.identity,
         )
         os.close(write)
+        os.close(held)
+        events = []
         with os.fdopen(read, encoding="utf-8") as stream:
-            events = [json.loads(line) for line in stream]
+            for line in stream:
+                events.append(json.loads(line))
+                if look and events[-1]["event"] == "held":
+                    look()
+                    os.write(hold, b"g")
+        os.close(hold)
         _, errors = process.communicate()
         if process.returncode or not any(event["event"] == "first_token" for event in events):
             raise NotStarted((errors.decode(errors="replace").strip().splitlines() or ["no word"])[-1][:300])
@@ -159,105 +183,195 @@ def runnable_peers(subject: Subject, folder: Path) -> dict[str, Subject]:
     return found
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What was recorded and filled: plans by name, each cache's environment, empty where it gains nothing."""
+
+    plans: Mapping[str, str]
+    bytecode: Mapping[str, str]
+    kernels: Mapping[str, str]
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """All that a start of ours finds."""
+        return {**self.bytecode, **self.kernels}
+
+
 @dataclass
 class Bench:
-    """The arms over one subject. `env` is what the bytecode arms add: our cache, if there was anything to compile."""
+    """The arms over one subject."""
 
     subject: Subject
-    plan: str
-    env: Mapping[str, str]
-    disk_bytes_per_s: float = 0.0
+    prepared: Prepared
     peers: Mapping[str, Subject] = field(default_factory=dict)
-    starts: dict[str, list[Start]] = field(default_factory=dict)
+    warmed: Mapping[str, str] | None = None
+    """With which caches everything was last brought into memory; None after it was thrown out."""
 
     def arms(self) -> dict[str, Callable[[], Start]]:
         model = [str(path) for path in sorted(self.subject.model.rglob("*")) if path.is_file()]
         trees = [str(path) for path in self.subject.trees]
+        prepared = self.prepared
+        kept, bytecode = prepared.kept, prepared.bytecode
         arms: dict[str, Callable[[], Start]] = {
             "cold, as found": lambda: self.cold({}),
-            "cat model first": lambda: self.after(["cat", *model], {}),
-            "cat model beside": lambda: self.beside(["cat", *model], {}),
-            "replay together": lambda: self.replay_beside(),
-            "replay ahead": lambda: self.replay_ahead(),
             "warm, as found": lambda: self.warm({}),
+            "replay together": lambda: self.replay_beside(kept),
+            "replay ahead": lambda: self.replay_ahead(kept),
         }
+        if kept:
+            arms["cold, caches kept"] = lambda: self.cold(kept)
+            arms["warm, caches kept"] = lambda: self.warm(kept)
+        arms["warm, replay beside"] = lambda: self.warm_beside(kept)
+        arms["replay together, residency"] = lambda: self.replay_beside(kept, "residency")
+        if bytecode and prepared.kernels:
+            arms["replay together, bytecode alone"] = lambda: self.replay_beside(bytecode)
+            arms["warm, bytecode alone"] = lambda: self.warm(bytecode)
+        found = {"cat model": ["cat", *model]}
         if shutil.which("vmtouch"):
-            arms["vmtouch -t model first"] = lambda: self.after(["vmtouch", "-qt", *model], {})
-            arms["vmtouch -t model beside"] = lambda: self.beside(["vmtouch", "-qt", *model], {})
-            arms["vmtouch -t all first"] = lambda: self.after(["vmtouch", "-qt", *trees, *model], {})
-            arms["vmtouch -t all beside"] = lambda: self.beside(["vmtouch", "-qt", *trees, *model], {})
+            found |= {"vmtouch -t model": ["vmtouch", "-qt", *model]}
+            found |= {"vmtouch -t all": ["vmtouch", "-qt", *trees, *cache_trees(kept), *model]}
+        for name, command in found.items():
+            arms[f"{name} first"] = lambda command=command: self.after(command, {})  # type: ignore[misc]
+            arms[f"{name} beside"] = lambda command=command: self.beside(command, {})  # type: ignore[misc]
+            if kept:
+                arms[f"{name} beside, caches kept"] = lambda command=command: self.beside(command, kept)  # type: ignore[misc]
         for peer, subject in self.peers.items():
-            arms[f"{peer} {CHANGES}"] = lambda subject=subject: cold(subject)  # type: ignore[misc]
-        if self.env:
-            arms["cold, bytecode"] = lambda: self.cold(self.env)
-            arms["warm, bytecode"] = lambda: self.warm(self.env)
+            arms[f"{peer} {CHANGES}"] = lambda subject=subject: self.by_peer(subject)  # type: ignore[misc]
         return arms
 
+    def run(self, arm: Callable[[], Start]) -> Start:
+        """One start; the arms themselves say what is in memory afterwards."""
+        return arm()
+
+    def drop(self) -> None:
+        drop_caches()
+        self.warmed = None
+
     def cold(self, env: Mapping[str, str]) -> Start:
-        return cold(self.subject, env)
+        self.drop()
+        return self.started(env)
 
-    def warm(self, env: Mapping[str, str]) -> Start:
-        self.subject.run(env)
-        return self.subject.run(env)
+    def by_peer(self, subject: Subject) -> Start:
+        self.drop()
+        return subject.run(self.prepared.kept)
 
-    def after(self, command: Sequence[str], env: Mapping[str, str]) -> Start:
-        drop_caches()
-        began_ns = time.monotonic_ns()
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-        return self.subject.run(env, began_ns)
-
-    def beside(self, command: Sequence[str], env: Mapping[str, str]) -> Start:
-        drop_caches()
-        began_ns = time.monotonic_ns()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def started(self, env: Mapping[str, str], began_ns: int | None = None) -> Start:
         start = self.subject.run(env, began_ns)
-        process.wait()
+        self.warmed = dict(env)
         return start
 
-    def replay_beside(self) -> Start:
-        drop_caches()
+    def warm(self, env: Mapping[str, str]) -> Start:
+        """A start with all in memory; one before it brings that in, unless the last one of this run did."""
+        if self.warmed != dict(env):
+            self.started(env)
+        return self.started(env)
+
+    def warm_beside(self, env: Mapping[str, str]) -> Start:
+        if self.warmed != dict(env):
+            self.started(env)
+        return self._beside(self.replay_command(), env, is_replay=True)
+
+    def after(self, command: Sequence[str], env: Mapping[str, str]) -> Start:
+        self.drop()
         began_ns = time.monotonic_ns()
-        process = subprocess.Popen([*REPLAY, self.plan], stdout=subprocess.PIPE, text=True)
-        start = self.subject.run(self.env, began_ns)
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        return self.started(env, began_ns)
+
+    def beside(self, command: Sequence[str], env: Mapping[str, str]) -> Start:
+        self.drop()
+        return self._beside(command, env)
+
+    def replay_command(self, plan: str = "plan") -> list[str]:
+        return [*REPLAY, self.prepared.plans[plan]]
+
+    def replay_beside(self, env: Mapping[str, str], plan: str = "plan") -> Start:
+        self.drop()
+        return self._beside(self.replay_command(plan), env, is_replay=True)
+
+    def replay_ahead(self, env: Mapping[str, str]) -> Start:
+        self.drop()
+        said = subprocess.run(self.replay_command(), capture_output=True, text=True, check=True).stdout
+        return replace(self.started(env), replay=said.strip())
+
+    def _beside(self, command: Sequence[str], env: Mapping[str, str], is_replay: bool = False) -> Start:
+        began_ns = time.monotonic_ns()
+        output = subprocess.PIPE if is_replay else subprocess.DEVNULL
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, text=True)
+        start = self.started(env, began_ns)
         said, _ = process.communicate()
-        return Start(start.seconds, start.phases, start.read_bytes, said.strip())
-
-    def replay_ahead(self) -> Start:
-        drop_caches()
-        said = subprocess.run([*REPLAY, self.plan], capture_output=True, text=True, check=True).stdout
-        start = self.subject.run(self.env)
-        return Start(start.seconds, start.phases, start.read_bytes, said.strip())
+        return replace(start, replay=(said or "").strip())
 
 
-def make_plan(subject: Subject, folder: Path) -> tuple[Recording, dict[str, str], int]:
-    """Record the subject's imports, have it fill a bytecode cache if it lacks any, and give the plan of the next start.
+def cache_trees(env: Mapping[str, str]) -> list[str]:
+    """The folders of bytecode that an environment names; those of kernels are no megabyte."""
+    return [value for name, value in env.items() if name == "PYTHONPYCACHEPREFIX"]
 
-    The last is how many modules are kept.
+
+def make_ready(subject: Subject, folder: Path) -> tuple[Prepared, dict[str, Any]]:
+    """Record the subject's start, fill the caches that gain something, and record what is replayed; what it holds.
+
+    The plan has the pages of both recorded starts. The plan `residency` has what was in memory, as a plan of the first
+    version.
     """
-    host = Host(Path("/"))
+    host, touched = Host(), Touched()
 
     def recorded(env: Mapping[str, str]) -> Recording:
-        def start() -> None:
-            subject.run(env)
+        def start(look: Look) -> None:
+            subject.run(env, look=look)
 
-        return record(host, in_tree(os.getpid()), drop_caches, start, Deadline.after(3600))
+        return record(host, in_tree(os.getpid()), drop_caches, start, Deadline.after(RECORDING_S), touched)
 
     first = recorded({})
-    if len(find_compiled(host, first.seen.opened)) < LEAST_MODULES:
-        return first, {}, 0
-    prefix = folder / "pycache"
-    prefix.mkdir()
-    os.chown(prefix, subject.identity.get("user", -1), subject.identity.get("group", -1))
-    env = {"PYTHONPYCACHEPREFIX": str(prefix)}
-    second = recorded(env)
-    files = {}
-    for source, path in find_cached(host, str(prefix), list(second.seen.opened)).items():
-        with contextlib.suppress(OSError):
-            file = plan_file(path, Deadline.after(60))
-            if file:
-                files[source] = file
-    print(f"bytecode: {len(files)} modules are kept", flush=True)
-    return replace(second, plan=with_cached(second.plan, files)), env, len(files)
+    compiled = find_compiled(host, first.seen.opened)
+    bytecode = {"PYTHONPYCACHEPREFIX": str(own_folder(subject, folder / "pycache"))}
+    kernels = variables(CACHES, str(own_folder(subject, folder / "kernels")))
+    kept = {**(bytecode if len(compiled) >= LEAST_MODULES else {}), **kernels}
+    # It fills what the next one reads.
+    subject.run(kept)
+    held = held_in(str(folder / "kernels"))
+    if not held.files:
+        kept = {name: value for name, value in kept.items() if name not in kernels}
+    last = recorded(kept)
+    plans = {"plan": last.plan, "residency": with_residency(last.plan)}
+    for name, plan in plans.items():
+        (folder / name).write_text(to_text(plan), encoding="utf-8", errors="surrogateescape")
+        (folder / name).chmod(0o644)
+    prepared = Prepared(
+        {name: str(folder / name) for name in plans},
+        {name: value for name, value in kept.items() if name in bytecode},
+        {name: value for name, value in kept.items() if name in kernels},
+    )
+    return prepared, what_was_made(last, len(compiled), held)
+
+
+def with_residency(plan: Plan) -> Plan:
+    """The plan with all that is in memory of its files, at once after it was recorded."""
+    deadline = Deadline.after(RECORDING_S)
+    return replace(plan, files=[plan_file(file.path, deadline) or file for file in plan.files])
+
+
+def what_was_made(recording: Recording, compiled: int, kernels: Held) -> dict[str, Any]:
+    """The document's words on plan and caches."""
+    plan = recording.plan
+    return {
+        "files": len(plan.files),
+        "folders": len(plan.folders),
+        "imports_bytes": plan.bytes_of(weights=False),
+        "resident_bytes": plan.resident_bytes,
+        "weights_bytes": plan.bytes_of(weights=True),
+        "unattributed": recording.seen.unattributed,
+        "refused": recording.refused,
+        "modules_compiled": compiled,
+        "kernel_files": kernels.files,
+        "kernel_bytes": kernels.bytes,
+    }
+
+
+def own_folder(subject: Subject, path: Path) -> Path:
+    """A new folder of the loader's user alone."""
+    path.mkdir(mode=0o700)
+    os.chown(path, subject.identity["user"], subject.identity["group"])
+    return path
 
 
 def disk_rate(files: Sequence[Path]) -> float:
@@ -289,71 +403,6 @@ def disk_rate(files: Sequence[Path]) -> float:
     return best
 
 
-def floor(cold: Start, warm: Start, disk_bytes_per_s: float) -> float:
-    """F* in seconds: max(W, max over k of (bytes up to the end of phase k) / D + (warm time after phase k))."""
-    names = list(warm.phases)
-    after = {name: sum(warm.phases[later] for later in names[index + 1 :]) for index, name in enumerate(names)}
-    disk = [cold.read_bytes[name] / disk_bytes_per_s + after[name] for name in names]
-    return max(sum(warm.phases.values()), *disk)
-
-
-def median_start(starts: Sequence[Start]) -> Start:
-    """The start whose time is the (lower) median."""
-    return sorted(starts, key=lambda start: start.seconds)[(len(starts) - 1) // 2]
-
-
-def best_peer(starts: Mapping[str, Sequence[Start]]) -> str | None:
-    """The arm with the lowest median of those that somebody uses today and that change no application."""
-    medians = {
-        arm: statistics.median(start.seconds for start in found)
-        for arm, found in starts.items()
-        if arm.startswith(("cat ", "vmtouch "))
-    }
-    return min(medians, key=lambda arm: medians[arm], default=None)
-
-
-def report(bench: Bench) -> dict[str, Any]:
-    """Print the table; the same as a document."""
-    found = "cold, as found"
-    bytecode = "warm, bytecode" if "warm, bytecode" in bench.starts else "warm, as found"
-    warm = median_start(bench.starts[bytecode])
-    cold = median_start(bench.starts.get("cold, bytecode", bench.starts[found]))
-    f_star = floor(cold, warm, bench.disk_bytes_per_s)
-    base = [start.seconds for start in bench.starts[found]]
-    ours = [start.seconds for start in bench.starts["replay together"]]
-    print(f"disk {bench.disk_bytes_per_s / 1e9:.2f} GB/s, cold reads {max(cold.read_bytes.values()) / 1e9:.2f} GB")
-    print(f"warm {sum(warm.phases.values()):.2f} s, floor F* {f_star:.2f} s\n")
-    print(f"{'arm':48} {'median':>7} {'lowest':>7} {'highest':>7} {'/ F*':>6} {'as found /':>11} {'/ together':>11}")
-    rows = {}
-    for arm, starts in sorted(bench.starts.items(), key=lambda item: statistics.median(s.seconds for s in item[1])):
-        values = [start.seconds for start in starts]
-        middle = statistics.median(values)
-        gain = statistics.median(a / b for a, b in zip(base, values, strict=True))
-        over = statistics.median(b / a for a, b in zip(ours, values, strict=True))
-        rows[arm] = {
-            "seconds": values,
-            "median": middle,
-            "over_floor": middle / f_star,
-            "gain": gain,
-            "over_ours": over,
-        }
-        print(
-            f"{arm:48} {middle:7.2f} {min(values):7.2f} {max(values):7.2f} {middle / f_star:6.2f}"
-            f" {gain:10.2f}x {over:10.2f}x"
-        )
-    for arm in ("cold, as found", "cold, bytecode", "replay together", "replay ahead", bytecode):
-        if arm in bench.starts:
-            start = median_start(bench.starts[arm])
-            shown = " ".join(f"{name} {seconds:.2f}" for name, seconds in start.phases.items())
-            print(f"\n{arm}: {shown}")
-            if start.replay:
-                print(f"  {start.replay}")
-    best = best_peer(bench.starts)
-    if best:
-        print(f"\nreplay together against {best}, the best that changes no application: {rows[best]['over_ours']:.2f}x")
-    return {"floor_s": f_star, "disk_bytes_per_s": bench.disk_bytes_per_s, "best_peer": best, "arms": rows}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default="/opt/slm-baseline/venv/bin/python", help="the loader's interpreter")
@@ -361,8 +410,12 @@ def main() -> int:
     parser.add_argument("--model", default="/opt/slm-baseline/models/qwen2.5-0.5b", type=Path)
     parser.add_argument("--user", default="nobody")
     parser.add_argument("--blocks", default=6, type=int)
+    parser.add_argument(
+        "--budget-s", default=float("inf"), type=float, help="no block is begun that may not end in time"
+    )
     parser.add_argument("--arms", default="", help="names, separated by `;`; all where empty")
-    parser.add_argument("--out", type=Path, help="where the figures go as JSON")
+    parser.add_argument("--out", type=Path, help="where the document goes")
+    parser.add_argument("--state", type=Path, help="a folder for plan and caches, which stay there")
     parser.add_argument("--env", action="append", default=[], help="NAME=VALUE for the loader")
     parser.add_argument("--no-peers", action="store_true", help="leave out what changes the application")
     parser.add_argument("--plan-only", action="store_true")
@@ -370,12 +423,12 @@ def main() -> int:
     if os.geteuid() != 0:
         sys.exit("first_token: dropping the page cache and asking what is in it needs root. Next: run it as root.")
     try:
-        return compare(arguments)
+        return compare(arguments, time.monotonic())
     except NotStarted as error:
         sys.exit(f"first_token: the loader failed: {error}")
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def compare(arguments: argparse.Namespace, began_s: float) -> int:
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "HF_HUB_OFFLINE": "1", "LANG": "C.UTF-8"}
     environment |= dict(pair.split("=", 1) for pair in arguments.env)
     trees = [Path(arguments.python).parents[1] / "lib"]
@@ -383,34 +436,52 @@ def compare(arguments: argparse.Namespace) -> int:
     subject = Subject(command, environment, arguments.user, arguments.model, trees)
     with tempfile.TemporaryDirectory(prefix="first-token-", dir="/var/tmp") as name:
         os.chmod(name, 0o755)
-        recording, env, _ = make_plan(subject, Path(name))
-        plan = f"{name}/plan"
-        Path(plan).write_text(to_text(recording.plan), encoding="utf-8", errors="surrogateescape")
-        os.chmod(plan, 0o644)
-        imports, weights = (recording.plan.bytes_of(kind) / 1e9 for kind in (False, True))
-        print(
-            f"plan: {len(recording.plan.files)} files, {len(recording.plan.folders)} folders, imports {imports:.2f} GB,"
-            f" weights {weights:.2f} GB; {recording.seen.unattributed} events unattributed"
-        )
-        bench = Bench(subject, plan, env)
+        folder = arguments.state or Path(name)
+        bench, document = ready_bench(subject, folder, arguments)
         if arguments.plan_only:
-            print(bench.replay_ahead())
+            print(json.dumps(document.facts, indent=1))
+            print(bench.replay_ahead(bench.prepared.kept))
             return 0
-        bench.disk_bytes_per_s = disk_rate(sorted(arguments.model.rglob("*.safetensors")))
-        if not arguments.no_peers:
-            bench.peers = runnable_peers(subject, Path(name))
         arms = bench.arms()
         chosen = [arm for arm in arguments.arms.split(";") if arm] or list(arms)
-        for block in range(arguments.blocks):
+        if odd := [arm for arm in chosen if arm not in arms]:
+            sys.exit(f"first_token: no such arm here: {odd[0]}. Next: choose of {'; '.join(arms)}.")
+        longest_s = 0.0
+        while document.blocks < arguments.blocks:
+            begun_s = time.monotonic()
+            if begun_s - began_s + longest_s > arguments.budget_s:
+                print(f"first_token: {document.blocks} of {arguments.blocks} blocks, as many as the budget holds")
+                break
             random.shuffle(chosen)
+            starts = []
             for arm in chosen:
-                start = arms[arm]()
-                bench.starts.setdefault(arm, []).append(start)
-                print(f"block {block + 1} {arm}: {start.seconds:.2f} s", file=sys.stderr, flush=True)
-        document = report(bench)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+                start = bench.run(arms[arm])
+                starts.append((arm, start.to_json()))
+                print(f"block {document.blocks + 1} {arm}: {start.seconds:.2f} s", file=sys.stderr, flush=True)
+            document.add_block(starts)
+            if arguments.out:
+                document.write(arguments.out)
+            longest_s = max(longest_s, time.monotonic() - begun_s)
+    print(first_token_table(document.to_json()))
     return 0
+
+
+def ready_bench(subject: Subject, folder: Path, arguments: argparse.Namespace) -> tuple[Bench, Document]:
+    """The bench with all that it needs, and its document: those of an earlier call with this folder, or new ones."""
+    kept = folder / "prepared.json"
+    if arguments.out and arguments.out.exists() and kept.exists():
+        return Bench(subject, Prepared(**json.loads(kept.read_text(encoding="utf-8")))), Document.read(arguments.out)
+    folder.mkdir(mode=0o755, exist_ok=True)
+    prepared, made = make_ready(subject, folder)
+    kept.write_text(json.dumps({**vars(prepared)}), encoding="utf-8")
+    peers = {} if arguments.no_peers else runnable_peers(subject, folder)
+    facts = {
+        **made,
+        "model": arguments.model.name,
+        "user": arguments.user,
+        "disk_bytes_per_s": disk_rate(sorted(arguments.model.rglob("*.safetensors"))),
+    }
+    return Bench(subject, prepared, peers), Document("first-token", told_of_host(arguments.python), facts)
 
 
 if __name__ == "__main__":

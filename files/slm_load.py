@@ -497,6 +497,7 @@ def answer(libraries: Libraries, options: argparse.Namespace, events: Events) ->
     print(f"loaded {options.model} on {device_of(model)}", flush=True)
     events.at("weights", loaded_ns)
     if options.until == "loaded":
+        time.sleep(options.linger_s)
         finish()
 
     decoder = Decoder(torch, model)
@@ -520,6 +521,7 @@ def answer(libraries: Libraries, options: argparse.Namespace, events: Events) ->
             if step == 1:
                 events.at("second_token", instants[0])
     events.now("done", tokens_ns=instants)
+    time.sleep(options.linger_s)
     finish()
 
 
@@ -625,6 +627,17 @@ def token_count(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    """Seconds, from 0 to 60."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 60:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to 60, not {text!r}")
+    return number
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong with the command line without repeating its usage."""
 
@@ -642,6 +655,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--until", choices=STOPS, default="second_token", help="where to stop (default: %(default)s)")
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--new-tokens", type=token_count, default=2, metavar="N", help="tokens to make (default: 2)")
+    parser.add_argument(
+        "--linger-s",
+        type=seconds,
+        default=0.0,
+        metavar="S",
+        help="stay so many seconds once all is done: what it touched can be asked while it lives (default: 0)",
+    )
     parser.add_argument("--events-fd", type=descriptor, metavar="N", help="open descriptor for events")
     parser.add_argument("--hold-fd", type=descriptor, metavar="M", help="open descriptor to wait on after the hold")
     parser.add_argument("--template-fd", type=descriptor, metavar="T", help="open socket for requests; see above")

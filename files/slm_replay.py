@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 STARTED_NS = time.monotonic_ns()
 
-FIRST_LINE = "slm-baseline first-token plan 1"
+FIRST_LINES = ("slm-baseline first-token plan 1", "slm-baseline first-token plan 2")
 PAGE = os.sysconf("SC_PAGESIZE")
 MIB = 1 << 20
 CHUNK_BYTES = 4 * MIB
@@ -84,7 +84,7 @@ class Plan:
 
     def __init__(self, text: str) -> None:
         lines = text.split("\n")
-        if lines[0] != FIRST_LINE or lines[-2:] != ["end", ""]:
+        if lines[0] not in FIRST_LINES or lines[-2:] != ["end", ""]:
             raise Refused("it is no complete plan of this version")
         self.folders: list[str] = []
         self.imports: list[Entry] = []

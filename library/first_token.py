@@ -99,7 +99,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: What the plan holds (files, folders, imports_bytes, weights_bytes).
+  description: What the plan holds (files, folders, imports_bytes, weights_bytes), and as resident_bytes what of the
+    imports was in memory, with what the kernel read around them.
   returned: when it was recorded
   type: dict
 bytecode:

@@ -22,7 +22,6 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import LEASE
 
 from benchmarks import agreement, engine, fidelity, one_host, subject
-from benchmarks.first_token import CHANGES, Start, best_peer
 from benchmarks.subject import Benchmark, Effect
 from tests.support.ourselves import Ourselves
 
@@ -107,13 +106,6 @@ def test_agreement_is_judged_for_each_state(
     out = capsys.readouterr().out
     assert f"cold: medians ours {10 * cold:.3f} s, hyperfine 10.000 s" in out
     assert "warm: medians ours 2.000 s, hyperfine 2.000 s; ours against hyperfine +0.00%" in out
-
-
-def test_the_best_peer_is_the_soonest_of_those_that_change_no_application() -> None:
-    seconds = {"cat model first": 5.0, "vmtouch -t all beside": 4.0, f"x {CHANGES}": 1.0, "replay together": 2.0}
-    starts = {arm: [Start(value, {}, {}) for value in (value, value + 1)] for arm, value in seconds.items()}
-    assert best_peer(starts) == "vmtouch -t all beside"
-    assert best_peer({"replay together": []}) is None
 
 
 def test_plays_of_one_host_are_told_in_pings_and_beside_their_goals() -> None:

@@ -228,6 +228,21 @@ def test_a_model_that_does_not_name_its_embedding_is_fed_where_its_weights_are(p
     assert "to cuda:0" in calls(packages)
 
 
+@pytest.mark.parametrize("until", ["loaded", "first_token"])
+def test_it_stays_once_all_is_done_so_that_it_can_be_asked_what_it_touched(packages: Path, until: str) -> None:
+    loader = Watched(packages, "--until", until, "--linger-s", "60")
+    try:
+        if until == "first_token":
+            loader.until_held()
+            loader.release()
+        last = "weights" if until == "loaded" else "done"
+        assert any(json.loads(line)["event"] == last for line in loader.stream)
+        with pytest.raises(subprocess.TimeoutExpired):
+            loader.process.wait(0.5)
+    finally:
+        loader.close()
+
+
 @pytest.mark.parametrize(("until", "tokens"), [("loaded", 0), ("first_token", 1), ("second_token", 2)])
 def test_until_says_where_it_stops(packages: Path, until: str, tokens: int) -> None:
     done = by_hand(packages, "--until", until)
@@ -324,6 +339,9 @@ def test_an_observer_that_goes_away_ends_the_loader(packages: Path) -> None:
     [
         (["--dtype", "int4"], "invalid choice"),
         (["--until", "never"], "invalid choice"),
+        (["--linger-s", "-1"], "from 0 to 60"),
+        (["--linger-s", "nan"], "from 0 to 60"),
+        (["--linger-s", "soon"], "from 0 to 60"),
         (["--new-tokens", "1"], "from 2 to 100000"),
         (["--new-tokens", "x"], "from 2 to 100000"),
         (["--events-fd", "77"], "not an open descriptor"),

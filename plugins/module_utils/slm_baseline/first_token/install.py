@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..host.caches import drop_host_caches
@@ -37,8 +37,9 @@ from .places import MARK
 from .plan import Plan, PlanFile, to_text
 from .recorder.interruption import make_good, promised
 from .recorder.members import in_control_group, in_tree
-from .recorder.record import PLANNING_S, Recording, plan_file, record
+from .recorder.record import PLANNING_S, Look, Recording, plan_file, record
 from .recorder.start import Identity, identity_of, start_command
+from .recorder.touched import Touched
 from .recorder.unit import STOP_S, Unit, find_unit, start_unit, stop_unit
 from .remove import read_hashes, remove, remove_files
 from .target import Target, recorded_targets
@@ -67,9 +68,12 @@ class Outcome:
     def summary(self, target: Target) -> str:
         """One line for people: what was recorded, what is replayed, and how to start a command with it."""
         plan = self.plan or Plan({"page_bytes": "4096"})
+        imports, resident, weights = (
+            f"{count / 1e6:.0f} MB" for count in (plan.bytes_of(False), plan.resident_bytes, plan.bytes_of(True))
+        )
         words = [
-            f"{target.name}: a start reads {plan.bytes_of(False) / 1e6:.0f} MB of imports and"
-            f" {plan.bytes_of(True) / 1e6:.0f} MB of weights in {len(plan.files)} files"
+            f"{target.name}: a start needs {imports} of imports ({resident} with what the kernel reads around them) and"
+            f" {weights} of weights, in {len(plan.files)} files"
         ]
         if self.bytecode:
             words.append(f"{self.bytecode.compiled} modules were compiled at every start, and are kept now")
@@ -82,6 +86,7 @@ class Outcome:
             "files": len(self.plan.files),
             "folders": len(self.plan.folders),
             "imports_bytes": self.plan.bytes_of(weights=False),
+            "resident_bytes": self.plan.resident_bytes,
             "weights_bytes": self.plan.bytes_of(weights=True),
         }
         filled = self.bytecode
@@ -110,6 +115,8 @@ class Subject:
     target: Target
     unit: Unit | None
     identity: Identity | None
+    touched: Touched = field(default_factory=Touched, compare=False)
+    """What all recorded starts touched: a plan has the pages of each."""
 
     @property
     def knob(self) -> str:
@@ -241,14 +248,14 @@ def _record(subject: Subject, environment: Mapping[str, str] | None = None) -> R
             stop_unit(target, unit, deadline)
         drop_host_caches(host)
 
-    def start() -> None:
+    def start(look: Look) -> None:
         if unit:
-            start_unit(target, unit, deadline)
+            start_unit(target, unit, deadline, look)
         else:
-            start_command(target, environment or {})
+            start_command(target, environment or {}, look)
 
     belongs = in_control_group(unit.control_group) if unit else in_tree(os.getpid())
-    return record(host, belongs, prepare, start, deadline)
+    return record(host, belongs, prepare, start, deadline, subject.touched)
 
 
 def _with_bytecode(subject: Subject, first: Recording, outcome: Outcome) -> tuple[Recording, Kept | None]:
@@ -286,7 +293,7 @@ def _with_bytecode(subject: Subject, first: Recording, outcome: Outcome) -> tupl
     stored = sum(file.size_bytes for file in files.values())
     filled = Filled(len(set(compiled) & set(cached)), len(set(cached) - set(compiled)), stored)
     plan = with_cached(second.plan, files)
-    return Recording(plan, second.seen, second.written, second.unasked), Kept(cache, fit, filled)
+    return replace(second, plan=plan), Kept(cache, fit, filled)
 
 
 class _NotKept(Exception):
@@ -398,6 +405,11 @@ def notes_of(recording: Recording) -> list[str]:
         notes.append("plan: the kernel dropped events, or others opened so much that not all could be read in time.")
     if recording.unasked:
         notes.append(f"plan: {recording.unasked} files did not answer in time, or lie with another user's program.")
+    if recording.refused:
+        notes.append(
+            f"plan: page tables could not be read in {recording.refused} looks, so what the kernel read around touched"
+            " pages is in the plan, too."
+        )
     notes += [f"plan: not watched: {mount}." for mount in seen.unwatched]
     if seen.elsewhere * UNATTRIBUTED_TELLS > len(seen.opened):
         notes.append(

@@ -1,6 +1,8 @@
 """The plan of a start: what it reads, in order, as `files/slm_replay.py` reads it back.
 
-Text, one line an entry, fields separated by tabs. The first line names the form; then facts (`name`, value), `D path`
+Text, one line an entry, fields separated by tabs. The first line names the form and its version: in version 1 ranges
+are what was in memory, since version 2 those of libraries are what was touched, and the fact `resident_bytes` says what
+of the imports was in memory. Then facts (`name`, value), `D path`
 for a folder to list with the inode of every entry, and `I` (imports and everything small) or `W` (weights) with inode,
 size in bytes, mtime in ns, ranges in pages (`first+count,...`, `*` for the whole file) and path. In paths, tab, line
 end and `%` are `%09`, `%0A`, `%25`; other bytes stand for themselves. The last line is `end`.
@@ -16,7 +18,8 @@ from dataclasses import dataclass, field
 from ..host.errors import ParseError
 from ..host.files import Host
 
-FIRST_LINE = "slm-baseline first-token plan 1"
+FIRST_LINE = "slm-baseline first-token plan 2"
+FIRST_LINES = ("slm-baseline first-token plan 1", FIRST_LINE)
 LAST_LINE = "end"
 """Without it a plan cut short between two lines would pass for a whole one."""
 MAX_BYTES = 64 << 20
@@ -25,7 +28,10 @@ MAX_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class PlanFile:
-    """One file as it was recorded; `ranges` are (first page, pages), None for all of it."""
+    """One file as it was recorded; `ranges` are (first page, pages), None for all of it.
+
+    `device` is stat(2)'s, known while it is recorded; no plan has it, since a reboot may number devices anew.
+    """
 
     path: str
     is_weights: bool
@@ -33,6 +39,7 @@ class PlanFile:
     size_bytes: int
     mtime_ns: int
     ranges: tuple[tuple[int, int], ...] | None = None
+    device: int = field(default=0, compare=False)
 
     def read_bytes(self, page_bytes: int) -> int:
         """Bytes that a replay reads of it."""
@@ -57,6 +64,11 @@ class Plan:
         """Bytes that a replay reads, of the weights or of all else."""
         return sum(file.read_bytes(self.page_bytes) for file in self.files if file.is_weights is weights)
 
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the imports that were in memory, with what the kernel read around those that the start touched."""
+        return int(self.facts.get("resident_bytes") or self.bytes_of(weights=False))
+
 
 def to_text(plan: Plan) -> str:
     """The plan as text; imports come before weights, whatever was opened first."""
@@ -73,7 +85,7 @@ def to_text(plan: Plan) -> str:
 def parse_plan(text: str) -> Plan:
     """The plan of a text; ParseError for anything that is none."""
     lines = text.split("\n")
-    if lines[0] != FIRST_LINE or lines[-2:] != [LAST_LINE, ""]:
+    if lines[0] not in FIRST_LINES or lines[-2:] != [LAST_LINE, ""]:
         raise _damaged(text)
     facts: dict[str, str] = {}
     folders: list[str] = []
@@ -92,6 +104,7 @@ def parse_plan(text: str) -> Plan:
             else:
                 (facts[first],) = rest
         int(facts["page_bytes"])
+        int(facts.get("resident_bytes", "0"))
     except (ValueError, KeyError):
         raise _damaged(text) from None
     return Plan(facts, folders, files)

@@ -43,7 +43,7 @@ class Recorder:
         environment = clean_environment(loader, "/nonexistent")
         target = Target(
             AS_FOUND,
-            command=(loader.python, loader.script, *loader.arguments, "--until", "first_token"),
+            command=(loader.python, loader.script, *loader.arguments, "--until", "first_token", "--linger-s", "1"),
             user=loader.account.name if loader.account else "",
             environment=tuple(sorted(environment.items())),
             ready=Ready(timeout_s=loader.timeout_s),

@@ -26,6 +26,14 @@ def test_what_is_written_is_read_back(folders: list[str], listed: list[PlanFile]
     assert plan.files == sorted(listed, key=lambda file: file.is_weights)
 
 
+def test_a_plan_of_the_first_version_is_read_and_what_was_in_memory_is_what_it_has() -> None:
+    text = to_text(Plan({"page_bytes": "4096"}, [], [PlanFile("/i", False, 4, 5 << 20, 6, ((0, 2), (7, 1)))]))
+    old = parse_plan(text.replace("first-token plan 2", "first-token plan 1"))
+    assert old == parse_plan(text)
+    assert old.resident_bytes == 3 * 4096
+    assert parse_plan(text.replace("\nI", "\nresident_bytes\t16384\nI")).resident_bytes == 16384
+
+
 def test_imports_come_before_weights_whatever_was_opened_first() -> None:
     listed = [PlanFile("/w", True, 1, 2, 3), PlanFile("/i", False, 4, 5, 6, ((0, 2), (7, 1)))]
     text = to_text(Plan({"page_bytes": "4096"}, ["/a\tb"], listed))
@@ -39,11 +47,18 @@ def test_imports_come_before_weights_whatever_was_opened_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "slm-baseline first-token plan 2\n", "x", "slm-baseline first-token plan 1\nI\t1\n"]
+    "text",
+    ["", "slm-baseline first-token plan 3\npage_bytes\t4096\nend\n", "x", "slm-baseline first-token plan 1\nI\t1\n"],
 )
 def test_a_text_that_is_no_plan_is_refused(text: str) -> None:
     with pytest.raises(ParseError, match="record it again"):
         parse_plan(text)
+
+
+@pytest.mark.parametrize("fact", ["page_bytes\tx", "resident_bytes\tx"])
+def test_a_fact_that_is_no_number_is_refused(fact: str) -> None:
+    with pytest.raises(ParseError, match="record it again"):
+        parse_plan(f"slm-baseline first-token plan 2\npage_bytes\t4096\n{fact}\nend\n")
 
 
 def test_a_plan_cut_short_is_refused() -> None:

@@ -266,7 +266,12 @@ class Collector(threading.Thread):
         # A process of another process namespace has no id here, and is none that systemd or we have started.
         if pid in (0, os.getpid()):
             return
-        path = os.readlink(f"/proc/self/fd/{file}")
+        try:
+            path = os.readlink(f"/proc/self/fd/{file}")
+        except OSError:
+            # Deeper than a path may be long (ENAMETOOLONG): nobody can open it by its path again.
+            self.seen.elsewhere += bool(self.belongs(pid))
+            return
         if path in self.seen.opened:
             return
         belongs = self.belongs(pid)

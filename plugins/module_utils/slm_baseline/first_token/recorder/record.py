@@ -7,7 +7,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...host.deadline import Deadline
 from ...host.files import Host
@@ -18,6 +18,7 @@ from .cached_folders import find_cached_folders
 from .fanotify import Seen, watching
 from .members import Belongs
 from .seek_probe import disk_seeks
+from .touched import Touched, processes_of, within
 
 GAP_BYTES = 64 << 10
 """Ranges closer than this are read as one: a request costs more than the pages between."""
@@ -35,37 +36,52 @@ class Recording:
     """A plan, and what is to be known of it: what was seen, and how many opened files the start itself wrote.
 
     These are in no plan, whether they are at their path or, as a file that is written under another name first, not.
-    `unasked` counts files that there was no time to ask about.
+    `unasked` counts files that there was no time to ask about, `refused` page tables that could not be read.
     """
 
     plan: Plan
     seen: Seen
     written: int
     unasked: int = 0
+    refused: int = 0
+
+
+Look = Callable[[], None]
+"""What a start calls while the target's processes live: when it is ready, and before, where it is ready by its end."""
 
 
 def record(
-    host: Host, belongs: Belongs, prepare: Callable[[], None], start: Callable[[], None], deadline: Deadline
+    host: Host,
+    belongs: Belongs,
+    prepare: Callable[[], None],
+    start: Callable[[Look], None],
+    deadline: Deadline,
+    touched: Touched | None = None,
 ) -> Recording:
     """Watch, `prepare` a cold start, `start` it, which returns once the target is ready, and plan what it read.
 
-    The watch stands before anything is prepared: where the kernel cannot be asked nothing is stopped (SettingError).
-    What `prepare` and `start` raise passes through.
+    `touched` is what earlier recordings of the same target saw: the plan has the pages of all of them, since what a
+    start touches differs a little from one to the next. The watch stands before anything is prepared: where the kernel
+    cannot be asked nothing is stopped (SettingError). What `prepare` and `start` raise passes through.
     """
+    touched = touched or Touched()
     with watching(host, belongs) as watch:
         prepare()
         started_ns = time.time_ns()
         watch.begin()
-        start()
+        start(lambda: touched.look(processes_of(belongs)))
         seen = watch.end(deadline)
     # At once, while nothing else has been read.
-    return plan_of(seen, find_cached_folders(host, seen.folders, deadline), started_ns, deadline)
+    return plan_of(seen, find_cached_folders(host, seen.folders, deadline), started_ns, deadline, touched)
 
 
-def plan_of(seen: Seen, below: Sequence[str], started_ns: int, deadline: Deadline) -> Recording:
-    """The plan of what was opened: each file with the ranges of it that are in memory now, in order of opening.
+def plan_of(
+    seen: Seen, below: Sequence[str], started_ns: int, deadline: Deadline, touched: Touched | None = None
+) -> Recording:
+    """The plan of what was opened, in order of opening: each file with the ranges of it that are to be read.
 
-    Folders that were listed come before those `below` them that were looked into.
+    Those of a program or library are what was touched, where a process that has mapped it could be asked, and what is
+    in memory now otherwise. Folders that were listed come before those `below` them that were looked into.
 
     What was written since the start is left out: a log is another file at each start, and would make every plan stale.
     """
@@ -73,7 +89,8 @@ def plan_of(seen: Seen, below: Sequence[str], started_ns: int, deadline: Deadlin
     # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
     folders = [*seen.folders, *below]
     files: list[PlanFile] = []
-    written = unasked = 0
+    touched = touched or Touched()
+    written = unasked = resident_bytes = 0
     until = Deadline.after(deadline.left_s(PLANNING_S))
     for opened in seen.opened.values():
         if opened.is_folder:
@@ -88,11 +105,28 @@ def plan_of(seen: Seen, below: Sequence[str], started_ns: int, deadline: Deadlin
                 written += 1
             continue
         if file and file.mtime_ns < started_ns:
-            files.append(file)
+            resident_bytes += 0 if file.is_weights else file.read_bytes(mmap.PAGESIZE)
+            files.append(with_touched(file, touched))
         elif file:
             written += 1
-    facts = {"page_bytes": str(mmap.PAGESIZE), "spinning": str(int(disk_seeks(files)))}
-    return Recording(Plan(facts, folders, files), seen, written, unasked)
+    facts = {
+        "page_bytes": str(mmap.PAGESIZE),
+        "spinning": str(int(disk_seeks(files))),
+        "resident_bytes": str(resident_bytes),
+    }
+    return Recording(Plan(facts, folders, files), seen, written, unasked, touched.refused)
+
+
+def with_touched(file: PlanFile, touched: Touched) -> PlanFile:
+    """The file with the pages that were touched, where that is known; weights stay as they are.
+
+    Only programs and libraries were asked about, and mapped is all that is read of them, but for their first page.
+    """
+    pages = None if file.is_weights else touched.of(file.path, file.device, file.inode)
+    if not pages:
+        return file
+    ranges = within([(0, 1), *pages], file.size_bytes, GAP_BYTES // mmap.PAGESIZE)
+    return replace(file, ranges=_whole_or(ranges, file.size_bytes))
 
 
 def plan_file(path: str, deadline: Deadline) -> PlanFile | None:
@@ -105,7 +139,6 @@ def plan_file(path: str, deadline: Deadline) -> PlanFile | None:
         ranges = resident_ranges(descriptor, found.st_size, GAP_BYTES // mmap.PAGESIZE, deadline)
         if not ranges:
             return None
-        pages = -(-found.st_size // mmap.PAGESIZE)
         # A hole is no weights, however large.
         stored_bytes = min(found.st_size, found.st_blocks * _BLOCK_BYTES)
         is_weights = stored_bytes >= WEIGHTS_LEAST_BYTES and os.pread(descriptor, 4, 0) != _ELF
@@ -115,7 +148,14 @@ def plan_file(path: str, deadline: Deadline) -> PlanFile | None:
             found.st_ino,
             found.st_size,
             found.st_mtime_ns,
-            None if ranges == [(0, pages)] else tuple(ranges),
+            _whole_or(ranges, found.st_size),
+            found.st_dev,
         )
     finally:
         os.close(descriptor)
+
+
+def _whole_or(ranges: Sequence[tuple[int, int]], size_bytes: int) -> tuple[tuple[int, int], ...] | None:
+    """Ranges as a plan has them: None for the whole file."""
+    pages = -(-size_bytes // mmap.PAGESIZE)
+    return None if list(ranges) == [(0, pages)] else tuple(ranges)

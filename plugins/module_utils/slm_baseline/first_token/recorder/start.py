@@ -23,6 +23,8 @@ from .ready import ask_ready
 
 _STEP_S = 0.02
 _LAST_READS = 16
+_LOOK_S = 0.25
+"""How often a command is looked at that is ready by its end: afterwards nobody can be asked what it touched."""
 _KEPT_BYTES = 4096
 """Of the end of a command's stderr: for its last words."""
 
@@ -67,17 +69,26 @@ def identity_of(target: Target, user: str, group: str = "") -> Identity:
     return Identity(entry.pw_uid, gid)
 
 
-def start_command(target: Target, environment: Mapping[str, str]) -> None:
-    """Run the target's command until it is ready; nothing of it is left running. SettingError."""
-    with ready_command(target, environment):
-        pass
+def start_command(target: Target, environment: Mapping[str, str], look: Callable[[], None] = lambda: None) -> None:
+    """Run the target's command until it is ready; nothing of it is left running. SettingError.
+
+    `look` is called when it is ready, and while it runs where its end tells that.
+    """
+    with ready_command(target, environment, look=look):
+        look()
 
 
 @contextlib.contextmanager
-def ready_command(target: Target, environment: Mapping[str, str], prefix: Sequence[str] = ()) -> Iterator[None]:
+def ready_command(
+    target: Target,
+    environment: Mapping[str, str],
+    prefix: Sequence[str] = (),
+    look: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
     """The block begins when the target's command is ready, and all of it is ended with the block. SettingError.
 
-    `prefix` is a program with its arguments that runs the command.
+    `prefix` is a program with its arguments that runs the command; `look` is called while one runs that is ready by its
+    end.
     """
     deadline = Deadline.after(target.ready.timeout_s)
     identity = identity_of(target, target.user)
@@ -87,7 +98,7 @@ def ready_command(target: Target, environment: Mapping[str, str], prefix: Sequen
         assert process.stderr
         with process.stderr:
             try:
-                _wait_until_ready(target, process, deadline, identity)
+                _wait_until_ready(target, process, deadline, identity, look)
                 yield
             finally:
                 process.kill()
@@ -143,14 +154,24 @@ class _Words:
         return lines[-1][:300]
 
 
-def _wait_until_ready(target: Target, process: subprocess.Popen[bytes], deadline: Deadline, identity: Identity) -> None:
+def _wait_until_ready(
+    target: Target,
+    process: subprocess.Popen[bytes],
+    deadline: Deadline,
+    identity: Identity,
+    look: Callable[[], None],
+) -> None:
     words = _Words(process)
     if target.ready.is_asked:
         wait_for_answer(
             target, deadline, lambda: process.poll() is None, lambda: [identity.uid], lambda: words.take(_STEP_S)
         )
         return
+    next_look = Deadline.after(_LOOK_S)
     while True:
+        if next_look.is_over:
+            look()
+            next_look = Deadline.after(_LOOK_S)
         # Looked at before reading: what it said before its end is in the pipe by then.
         has_ended = process.poll() is not None
         words.take(0 if has_ended else _STEP_S)

@@ -128,8 +128,11 @@ def stop_unit(target: Target, unit: Unit, deadline: Deadline) -> None:
         )
 
 
-def start_unit(target: Target, unit: Unit, deadline: Deadline) -> None:
-    """Start the stopped unit and wait until it is ready; SettingError."""
+def start_unit(target: Target, unit: Unit, deadline: Deadline, look: Callable[[], None] = lambda: None) -> None:
+    """Start the stopped unit and wait until it is ready; SettingError.
+
+    `look` is called when it is ready, and while it runs where its end tells that.
+    """
     ready_by = Deadline.after(deadline.left_s(target.ready.timeout_s))
     # The starts of a recording are none that systemd's limit of starts was made for.
     systemctl(ready_by.left_s(ASK_S), "reset-failed", "--", unit.name)
@@ -140,7 +143,8 @@ def start_unit(target: Target, unit: Unit, deadline: Deadline) -> None:
         lives = _now_and_then(lambda: is_running(_state(unit.name)))
         wait_for_answer(target, ready_by, lives, lambda: users_of(unit.control_group))
     elif target.ready.how == "exit":
-        _wait_for_end(target, unit, ready_by)
+        _wait_for_end(target, unit, ready_by, look)
+    look()
     found = show([unit.name], ["ControlGroup"]).get(unit.name, {}).get("ControlGroup")
     if found and found != unit.control_group:
         raise SettingError(
@@ -230,7 +234,7 @@ def _control_group(name: str, slice_name: str) -> str:
     return f"{group.rstrip('/')}/{own}"
 
 
-def _wait_for_end(target: Target, unit: Unit, deadline: Deadline) -> None:
+def _wait_for_end(target: Target, unit: Unit, deadline: Deadline, look: Callable[[], None]) -> None:
     """Return once the unit's process has ended well: a oneshot has by now, any other service is waited for."""
     while True:
         facts = show([unit.name], ["SubState", "Result"], deadline.left_s(ASK_S)).get(unit.name, {})
@@ -240,6 +244,7 @@ def _wait_for_end(target: Target, unit: Unit, deadline: Deadline) -> None:
             return
         if deadline.is_over:
             raise not_ready(target, f"still running after {target.ready.timeout_s:g} s")
+        look()
         time.sleep(_STEP_S)
 
 

@@ -99,7 +99,7 @@ def test_without_fanotify_nothing_is_started_and_one_error_says_why(
     monkeypatch.setattr(fanotify, "_libc", lambda: libc)
     done: list[str] = []
     with pytest.raises(SettingError, match="CAP_SYS_ADMIN") as caught:
-        record(Host(), lambda pid: True, lambda: done.append("stopped"), lambda: done.append("started"), SOON)
+        record(Host(), lambda pid: True, lambda: done.append("stopped"), lambda look: done.append("started"), SOON)
     assert caught.value.found == found
     assert "nothing was stopped" in caught.value.next_step
     assert done == []
