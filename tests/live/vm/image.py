@@ -179,12 +179,41 @@ def _cached(name: str, recipe: str, build: Callable[[Path, Path], None]) -> Path
             # The log stays in place when the build fails and its folder goes.
             log = CACHE / f"{name}.log"
             log.unlink(missing_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=CACHE, ignore_cleanup_errors=True) as temporary:
-                whole = Path(temporary) / "whole"
+            with scratch_folder(f"{name}-") as temporary:
+                whole = temporary / "whole"
                 whole.mkdir()
                 build(whole, log)
                 whole.rename(folder)
     return folder
+
+
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """A folder for a build, which goes with all that is in it, but for what is mounted there."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=CACHE))
+    try:
+        yield folder
+    finally:
+        remove_tree(folder, as_root())
+
+
+def remove_tree(folder: Path, sudo: list[str]) -> None:
+    """Remove a folder in which programs such as debootstrap mount; VmTestError where something stays mounted.
+
+    Such a program that fails leaves this machine's own /proc or /dev in there, and no removal may go into these.
+    """
+    for path in reversed(mounts_below(folder)):
+        subprocess.run([*sudo, "umount", path], check=False, stderr=subprocess.DEVNULL)
+    left = mounts_below(folder)
+    if left:
+        raise VmTestError(f"{', '.join(left)} cannot be unmounted. Next: umount it by hand, then remove {folder}.")
+    subprocess.run([*sudo, "rm", "-rf", "--one-file-system", str(folder)], check=True)
+
+
+def mounts_below(folder: Path) -> list[str]:
+    """What is mounted in a folder, in the order in which it was; escapes of mountinfo are left as they are."""
+    paths = [line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [path for path in paths if path.startswith(f"{folder}/")]
 
 
 @contextmanager
@@ -219,7 +248,7 @@ def _build_base(debian: Debian, folder: Path, log: Path) -> None:
         for name in ("vmlinuz", "initrd.img"):
             run(["debugfs", "-R", f"dump /boot/{name} {folder / name}", disk], log)
     finally:
-        subprocess.run([*sudo, "rm", "-rf", "--one-file-system", str(root)], check=True)
+        remove_tree(root, sudo)
 
 
 def _put_files(debian: Debian, root: Path, folder: Path, sudo: list[str], log: Path) -> None:
@@ -284,7 +313,8 @@ def _build_python_disk(requirements: Path, version: str, base: BaseImage, folder
         run([*sudo, "mke2fs", "-q", "-t", "ext4", *disk], log)
         run([*sudo, "chown", f"{os.getuid()}:{os.getgid()}", folder / "disk.img"], log)
     finally:
-        subprocess.run([*sudo, "rm", "-rf", "--one-file-system", str(root), str(guest)], check=True)
+        for tree in (root, guest):
+            remove_tree(tree, sudo)
 
 
 def _build_engine_disk(requirements: Path, folder: Path, log: Path) -> None:

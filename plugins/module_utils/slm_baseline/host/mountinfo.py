@@ -20,7 +20,8 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 class MountEntry:
     """One line of mountinfo (proc_pid_mountinfo(5)), escapes decoded.
 
-    `device` is the filesystem's `major:minor`; major 0 is no block device.
+    `device` is the filesystem's `major:minor`; major 0 is no block device. `root` is what of it is mounted,
+    `propagation` its optional fields, such as `shared:1` and `master:2`.
     """
 
     mount_id: int
@@ -30,6 +31,9 @@ class MountEntry:
     options: str
     super_options: str
     device: str = "0:0"
+    parent_id: int = 0
+    root: str = "/"
+    propagation: tuple[str, ...] = ()
 
 
 def parse_mountinfo(text: str) -> list[MountEntry]:
@@ -43,7 +47,16 @@ def parse_mountinfo(text: str) -> list[MountEntry]:
             raise ParseError("mountinfo", "`ID PARENT DEV ROOT PATH OPTIONS ... - TYPE SOURCE OPTIONS`", line)
         entries.append(
             MountEntry(
-                int(before[0]), _unescape(before[4]), after[0], _unescape(after[1]), before[5], after[2], before[2]
+                int(before[0]),
+                _unescape(before[4]),
+                after[0],
+                _unescape(after[1]),
+                before[5],
+                after[2],
+                before[2],
+                int(before[1]) if is_number(before[1]) else 0,
+                _unescape(before[3]),
+                tuple(before[6:]),
             )
         )
     return entries

@@ -10,6 +10,7 @@ from typing import Any
 
 from .files import Host
 
+_POOL_READERS = ("kubelet", "libvirtd", "virtqemud")
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
@@ -44,3 +45,14 @@ def pool_users(host: Host) -> list[dict[str, Any]]:
         if pages and _DECIMAL.fullmatch(pages[0]) and int(pages[0]) > 0:
             users.append({"pid": int(pid), "name": fields.get("Name", "?").strip(), "bytes": int(pages[0]) * 1024})
     return sorted(users, key=lambda user: -int(user["bytes"]))
+
+
+def pool_readers(host: Host) -> list[str]:
+    """Running programs that read the pools at their start alone, and promise their pages to others, as `name (pid N)`.
+
+    kubelet reports them as the node's capacity, libvirt checks its guests against them.
+    """
+    names = {
+        pid: (host.read_or_none(f"/proc/{pid}/comm") or "").strip() for pid in host.names("/proc") if pid.isdigit()
+    }
+    return [f"{name} (pid {pid})" for pid, name in sorted(names.items()) if name in _POOL_READERS]

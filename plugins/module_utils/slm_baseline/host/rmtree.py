@@ -30,7 +30,7 @@ def remove_tree(path: Path, patience_s: float = _PATIENCE_S) -> None:
             return
         top = os.open(path.name, _OPEN, dir_fd=parent)
         try:
-            if os.fstat(top).st_dev != os.fstat(parent).st_dev:
+            if _mount_id(top) != _mount_id(parent):
                 raise OSError(errno.EBUSY, "Something is mounted there", str(path))
             _empty(top, str(path), deadline)
         finally:
@@ -38,6 +38,18 @@ def remove_tree(path: Path, patience_s: float = _PATIENCE_S) -> None:
         os.rmdir(path.name, dir_fd=parent)
     finally:
         os.close(parent)
+
+
+def _mount_id(descriptor: int) -> str:
+    """The mount that an open folder is on; a bind mount has one of its own, though its device is its source's.
+
+    OSError where /proc does not say it (proc_pid_fdinfo(5)).
+    """
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as stream:
+        fields = dict(line.split(":", 1) for line in stream if ":" in line)
+    if "mnt_id" not in fields:
+        raise OSError(errno.ENOTSUP, "The kernel does not say what is mounted where", str(descriptor))
+    return fields["mnt_id"].strip()
 
 
 def remove_folder_if_empty(path: Path) -> None:

@@ -56,7 +56,8 @@ def test_what_is_mounted_inside_stays(tmp_path: Path, place: str) -> None:
     (tmp_path / "theirs/file").write_text("theirs")
     (tmp_path / "tree/inner/deep").mkdir(parents=True)
     where = f"{tmp_path}/tree{place}"
-    mount = f"mount --bind {tmp_path}/theirs {where}" if place else f"mount -t tmpfs t {where} && touch {where}/file"
+    # Of the same file system: its device tells nothing.
+    mount = f"mount --bind {tmp_path}/theirs {where}"
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, 'plugins/module_utils')\n"
         "from slm_baseline.host.rmtree import remove_tree\n"
