@@ -14,8 +14,10 @@ description:
   - Pools that would grow beyond O(max_share) of RAM, or leave less than O(margin) available, are refused before
     anything is written.
   - A size that is left out stays untouched; one that an earlier run set returns to its value in the snapshot.
+  - Pages that are not ours stay, as do those in use or reserved. A pool that has more pages of others than are
+    wanted is left as it is (C(left)), now and at the next boot.
 author: slm-baseline maintainers
-extends_documentation_fragment: [slm_baseline, slm_baseline.run]
+extends_documentation_fragment: [slm_baseline, slm_baseline.run, slm_baseline.losses]
 options:
   pools:
     description: >-
@@ -81,6 +83,11 @@ dropped:
   returned: success
   type: list
   elements: dict
+left:
+  description: Pools that keep pages which are not ours, one sentence each.
+  returned: success
+  type: list
+  elements: str
 undone:
   description: Changes of an interrupted sweep that were undone first; the same form as C(changes).
   returned: success, not in check mode
@@ -110,11 +117,25 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish
+from ansible.module_utils.slm_baseline.host.processes import pool_readers
+from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, warn
 from ansible.module_utils.slm_baseline.setter import apply_wanted
+from ansible.module_utils.slm_baseline.settings.audit.survey import left_to_others
 from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import Overcommit
 from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
+from ansible.module_utils.slm_baseline.settings.state.losses import Limits, parse_accept_loss
+
+
+def tell_left(module: AnsibleModule, host: Host, pools: Pools, changes: list[dict[str, str]]) -> list[str]:
+    """Pools that stay as others have them, told as warnings; and who read the pools before they changed."""
+    left = list(left_to_others(host, [pools]).values())
+    readers = pool_readers(host) if any(change["knob"].startswith("hugepages.") for change in changes) else []
+    for reader in readers:
+        warn(module, f"{reader} reads the pools when it starts, and goes on with what it found then: restart it.")
+    for sentence in left:
+        warn(module, sentence)
+    return left
 
 
 def main() -> None:
@@ -125,6 +146,7 @@ def main() -> None:
             "compact": {"type": "bool", "default": False},
             "max_share": {"type": "raw", "default": 0.5},
             "margin": {"type": "raw", "default": "1G"},
+            "accept_loss": {"type": "raw"},
             **SETTER_ARGUMENTS,
         },
         supports_check_mode=True,
@@ -132,8 +154,13 @@ def main() -> None:
 
     def work(host: Host) -> dict[str, Any]:
         guard = Guard.parse(module.params["margin"], module.params["max_share"])
-        pools = replace(Pools.parse(host, module.params["pools"]), guard=guard, compact=module.params["compact"])
-        return apply_wanted(module, host, "hugepages", [pools, Overcommit.parse(host, module.params["overcommit"])])
+        accept = parse_accept_loss(module.params["accept_loss"])
+        pools = replace(
+            Pools.parse(host, module.params["pools"]), limits=Limits(accept, guard), compact=module.params["compact"]
+        )
+        overcommit = Overcommit.parse(host, module.params["overcommit"])
+        result = apply_wanted(module, host, "hugepages", [pools, overcommit], accept)
+        return {**result, "left": tell_left(module, host, pools, result["changes"])}
 
     finish(module, work)
 

@@ -11,9 +11,10 @@ description:
     with a systemd mount unit of its own.
   - Options are changed by unmounting and mounting, since the kernel ignores a remount without saying so. A busy mount
     is refused, and who uses it is named.
-  - A mount that an earlier run made and that is left out now is unmounted.
+  - A mount that an earlier run made and that is left out now is unmounted, unless others changed it since.
+  - No mount goes while files lie on it, another mount namespace or a bind mount has it, or a unit is bound to it.
 author: slm-baseline maintainers
-extends_documentation_fragment: [slm_baseline, slm_baseline.run]
+extends_documentation_fragment: [slm_baseline, slm_baseline.run, slm_baseline.losses]
 options:
   mounts:
     description:
@@ -59,6 +60,7 @@ problem:
   type: dict
 """
 
+from dataclasses import replace
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -66,13 +68,19 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish
 from ansible.module_utils.slm_baseline.setter import apply_wanted
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
+from ansible.module_utils.slm_baseline.settings.state.losses import parse_accept_loss
 
 
 def main() -> None:
-    module = AnsibleModule({"mounts": {"type": "raw", "required": True}, **SETTER_ARGUMENTS}, supports_check_mode=True)
+    module = AnsibleModule(
+        {"mounts": {"type": "raw", "required": True}, "accept_loss": {"type": "raw"}, **SETTER_ARGUMENTS},
+        supports_check_mode=True,
+    )
 
     def work(host: Host) -> dict[str, Any]:
-        return apply_wanted(module, host, "hugetlbfs", [Mounts.parse(host, module.params["mounts"])])
+        accept = parse_accept_loss(module.params["accept_loss"])
+        mounts = replace(Mounts.parse(host, module.params["mounts"]), accept=accept)
+        return apply_wanted(module, host, "hugetlbfs", [mounts], accept)
 
     finish(module, work)
 

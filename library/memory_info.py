@@ -13,7 +13,7 @@ description:
     writers of the same knobs with file and line (C(competitors)).
   - Never changes a setting.
 author: slm-baseline maintainers
-extends_documentation_fragment: [slm_baseline, slm_baseline.run]
+extends_documentation_fragment: [slm_baseline, slm_baseline.run, slm_baseline.losses]
 options:
   thp:
     description: The wanted THP settings, in the form of M(thp)'s options.
@@ -100,7 +100,9 @@ memory:
   returned: unless O(facts) is false
   type: dict
 rows:
-  description: One row a wanted knob, and one for each knob that a drop-in of ours still sets though nobody wants it.
+  description: >-
+    One row a wanted knob, one for each knob that a drop-in of ours still sets though nobody wants it, one for a sweep
+    that was cut short, and one for each folder of ours that does not outlive a reboot.
   returned: always
   type: list
   elements: dict
@@ -154,34 +156,41 @@ from ansible.module_utils.slm_baseline.host.noting import NotingHost
 from ansible.module_utils.slm_baseline.host.validate import Option
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
 from ansible.module_utils.slm_baseline.settings.audit.conflicts.conflict import Conflict
-from ansible.module_utils.slm_baseline.settings.audit.survey import conflicts_of, judge
+from ansible.module_utils.slm_baseline.settings.audit.survey import Judging, conflicts_of, judge, left_to_others
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import unreadable_mounts
 from ansible.module_utils.slm_baseline.settings.kinds.registry import Wanted, parse_wanted, values_of
 from ansible.module_utils.slm_baseline.settings.kinds.thp import unreadable_knobs
+from ansible.module_utils.slm_baseline.settings.state.losses import parse_accept_loss
 
 
-def _preflight(host: Host, given: dict[str, Any], wanted: Wanted, conflicts: Sequence[Conflict]) -> bool:
+def _preflight(
+    host: Host, given: dict[str, Any], wanted: Wanted, conflicts: Sequence[Conflict], accept: frozenset[str]
+) -> bool:
     """Whether anything is to be done; SettingError where it cannot or must not be."""
-    from ansible.module_utils.slm_baseline.settings.apply.preflight import guarded, preflight
+    from ansible.module_utils.slm_baseline.settings.apply.preflight import limited, preflight
     from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
+    from ansible.module_utils.slm_baseline.settings.state.losses import Limits
 
     Option("hugepages_compact", given["compact"]).boolean()
     guard = Guard.parse(given["margin"], given["max_share"])
-    if preflight(host, wanted, ()):
+    if preflight(host, limited(wanted, Limits(accept)), (), accept):
         # The model must fit beside what grows: where nothing does, nobody need look for it.
         from ansible.module_utils.slm_baseline.measuring.model.files import ModelPlace, expected_bytes
 
         place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
         guard = Guard.parse(given["margin"], given["max_share"], expected_bytes(host, place))
-    return preflight(host, guarded(wanted, guard), conflicts)
+    return preflight(host, limited(wanted, Limits(accept, guard)), conflicts, accept)
 
 
-def _announce_dropped(module: AnsibleModule, host: Host, wanted: Wanted) -> list[dict[str, str]]:
+def _announce_dropped(
+    module: AnsibleModule, host: Host, wanted: Wanted, accept: frozenset[str]
+) -> list[dict[str, str]]:
     """Say what an earlier run set and this one does not ask for, before a setter restores it; JSON-ready."""
-    from ansible.module_utils.slm_baseline.settings.apply.preflight import find_dropped
+    from ansible.module_utils.slm_baseline.settings.apply.preflight import find_dropped, limited
     from ansible.module_utils.slm_baseline.settings.state.changes import described, tell_restored
+    from ansible.module_utils.slm_baseline.settings.state.losses import Limits
 
-    dropped = find_dropped(host, wanted)
+    dropped = find_dropped(host, limited(wanted, Limits(accept)))
     warn(module, tell_restored(dropped, "will be"))
     return described(dropped)
 
@@ -205,6 +214,7 @@ def main() -> None:
             "first_token_targets": {"type": "list", "elements": "str"},
             "tolerate_competitors": {"type": "bool", "default": False},
             "release": {"type": "bool", "default": False},
+            "accept_loss": {"type": "raw"},
             **SETTER_ARGUMENTS,
         },
         supports_check_mode=True,
@@ -215,14 +225,16 @@ def main() -> None:
         given, host = module.params, NotingHost(host.root)
         wanted, pending = parse_wanted(host, given), None
         dropped: list[dict[str, str]] = []
-        conflicts, tolerate = conflicts_of(host, wanted), given["tolerate_competitors"]
+        accept = parse_accept_loss(given["accept_loss"])
+        left = left_to_others(host, wanted, accept)
+        conflicts, tolerate = conflicts_of(host, wanted, left), given["tolerate_competitors"]
         if given["preflight"]:
             require_root(host, "memory tuning")
             if not module.check_mode:
                 refuse_second_tuning(host, given["run"], values_of(wanted), whole=True)
-            pending = _preflight(host, given, wanted, [] if tolerate else conflicts)
-            dropped = _announce_dropped(module, host, wanted) if pending else []
-        judged = judge(host, wanted, conflicts, tolerate)
+            pending = _preflight(host, given, wanted, [] if tolerate else conflicts, accept)
+            dropped = _announce_dropped(module, host, wanted, accept) if pending else []
+        judged = judge(host, wanted, conflicts, Judging(left, accept, tolerate))
         if pending is False:
             # What no setter would change is still for the play to tell.
             pending = any(row["verdict"] != "clean" for row in judged["rows"])

@@ -11,10 +11,12 @@ description:
     records values of this project's own.
   - C(restored) restores what the tuning set and nobody has changed since, verifies by reading back, moves the
     snapshot into an archive, and says so when there is nothing to restore. What others changed since then is left and
-    listed. What cannot be restored is named and the snapshot is kept, so that it can be repeated.
+    listed, as is what a file of theirs sets by now. What cannot be restored, or would cost others files, pages, mounts
+    or services, is named and the snapshot is kept, so that it can be repeated.
+  - The snapshot of another machine, as a clone of a tuned host has it, is refused without O(force).
   - The modules that set something record what they need by themselves, before their first change.
 author: slm-baseline maintainers
-extends_documentation_fragment: [slm_baseline, slm_baseline.run]
+extends_documentation_fragment: [slm_baseline, slm_baseline.run, slm_baseline.losses]
 options:
   state:
     description: Whether to record or to restore.
@@ -33,6 +35,10 @@ options:
       task on the host that way.
     type: bool
     default: false
+  margin:
+    description: Memory that must stay available where C(restored) makes a pool larger.
+    type: raw
+    default: 1G
   mounts:
     description: The wanted mounts, in the form of M(hugetlbfs)'s option; their paths are recorded too.
     type: raw
@@ -71,11 +77,13 @@ undone:
   type: list
   elements: dict
 left:
-  description: What others changed since the tuning, and what was therefore left, with the value before the tuning.
+  description: >-
+    What others changed since the tuning or rely on by a file of theirs, and what was therefore left, with the value
+    before the tuning.
   returned: when state is restored
   type: list
   elements: dict
-  sample: [{knob: thp.shmem_enabled, found: advise, before: never}]
+  sample: [{knob: thp.shmem_enabled, found: advise, before: never, why: changed by others since}]
 first_token:
   description: What was removed of the first token's targets (C(removed)), and what others changed since (C(left)).
   returned: when state is restored
@@ -114,9 +122,12 @@ from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, fail, finish, leased, require_root, warn
 from ansible.module_utils.slm_baseline.setter import leased_and_undone
+from ansible.module_utils.slm_baseline.settings.audit.conflicts.find import find_conflicts
+from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
-from ansible.module_utils.slm_baseline.settings.rollback.rollback import RollbackOutcome, roll_back
+from ansible.module_utils.slm_baseline.settings.rollback.rollback import Rollback, RollbackOutcome, roll_back
 from ansible.module_utils.slm_baseline.settings.rollback.snapshot import ensure, predict
+from ansible.module_utils.slm_baseline.settings.state.losses import Limits, parse_accept_loss
 
 
 def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
@@ -140,16 +151,21 @@ def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
 def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
     dry_run, force = module.check_mode, module.params["force"]
+    # The snapshot's pools may have any share of the memory, but must find it.
+    guard = Guard.parse(module.params["margin"], 1.0)
+    limits = Limits(parse_accept_loss(module.params["accept_loss"]), guard)
     with contextlib.nullcontext() if dry_run else leased(module, host, last=True):
         run_id = (module.params["run"] or {}).get("id", "")
         # Settings first: a target's folder, which another user may have filled, must not keep them from it.
-        done = roll_back(host, dry_run=dry_run, force=force, run_id=run_id, began_at=now())
+        done = roll_back(host, dry_run, force, Rollback(limits, find_conflicts, run_id, now()))
         removal = _remove_targets(host, force, dry_run) if module.params["first_token"] else Removal()
     warn(module, removal.warning)
     warn(module, done.warning)
     if done.left:
-        values = "; ".join(f"{entry['knob']} is {entry['found']}, was {entry['before']}" for entry in done.left)
-        warn(module, f"changed by others since, left: {values}. Next: set by hand what is not wanted.")
+        values = "; ".join(
+            f"{entry['knob']} is {entry['found']}, was {entry['before']} ({entry['why']})" for entry in done.left
+        )
+        warn(module, f"others rely on it, left: {values}. Next: set by hand what is not wanted.")
     result = _answer(done, removal)
     if result["problems"]:
         reasons = " / ".join([*map(str, done.problems), *removal.problems])
@@ -199,7 +215,9 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "restored"], "default": "present"},
             "force": {"type": "bool", "default": False},
             "first_token": {"type": "bool", "default": False},
+            "margin": {"type": "raw", "default": "1G"},
             "mounts": {"type": "raw"},
+            "accept_loss": {"type": "raw"},
             **SETTER_ARGUMENTS,
         },
         supports_check_mode=True,

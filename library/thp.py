@@ -15,7 +15,7 @@ description:
     M(memory_snapshot)).
   - THP settings touch only memory mapped later; processes that run already keep what they have.
 author: slm-baseline maintainers
-extends_documentation_fragment: [slm_baseline, slm_baseline.run]
+extends_documentation_fragment: [slm_baseline, slm_baseline.run, slm_baseline.losses]
 options:
   enabled:
     description: When anonymous memory gets THP. Legal values are what the kernel's file offers.
@@ -78,15 +78,20 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish
 from ansible.module_utils.slm_baseline.setter import apply_wanted
 from ansible.module_utils.slm_baseline.settings.kinds.thp import Thp
+from ansible.module_utils.slm_baseline.settings.state.losses import parse_accept_loss
 
 KEYS = ("enabled", "defrag", "shmem_enabled", "khugepaged", "sizes")
 
 
 def main() -> None:
-    module = AnsibleModule({**{key: {"type": "raw"} for key in KEYS}, **SETTER_ARGUMENTS}, supports_check_mode=True)
+    module = AnsibleModule(
+        {**{key: {"type": "raw"} for key in (*KEYS, "accept_loss")}, **SETTER_ARGUMENTS}, supports_check_mode=True
+    )
 
     def work(host: Host) -> dict[str, Any]:
-        return apply_wanted(module, host, "thp", [Thp.parse(host, {key: module.params[key] for key in KEYS})])
+        accept = parse_accept_loss(module.params["accept_loss"])
+        thp = Thp.parse(host, {key: module.params[key] for key in KEYS})
+        return apply_wanted(module, host, "thp", [thp], accept)
 
     finish(module, work)
 

@@ -39,6 +39,16 @@ options:
         elements: raw
 """
 
+    LOSSES = r"""
+options:
+  accept_loss:
+    description:
+      - What others may lose, by the name that a refusal begins with, such as C(hugepages.2M), C(hugetlbfs./mnt/huge) or
+        the path of a file. Without it nothing is done that costs others files, pages, mounts, services or lines.
+      - Each name accepts that loss on this host alone; nothing else follows from it.
+    type: raw
+"""
+
     LOADER = r"""
 options:
   home:

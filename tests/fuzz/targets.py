@@ -128,7 +128,7 @@ def _snapshot(text: str) -> object:
     parsed = snapshot.parse_snapshot("snapshot.json", stored)
     assert snapshot.parse_snapshot("snapshot.json", parsed.to_json()) == parsed
     parsed.values()
-    return restore.restore(_host(), parsed, dry_run=True)
+    return restore.RollbackPlan(parsed).carry_out(_host(), dry_run=True)
 
 
 def _lease(text: str) -> object:
@@ -249,7 +249,7 @@ _SNAPSHOT = snapshot.Snapshot(
     run_id="run-1",
     kinds={
         "thp": {"thp.enabled": knobs.KnobState("thp.enabled", _THP_PATH, "always", "thp")},
-        "pools": {str(DEFAULT_PAGE): pools.PoolState(DEFAULT_PAGE, 0, {0: 0})},
+        "pools": {str(DEFAULT_PAGE): pools.PoolLayout(DEFAULT_PAGE, 0, {0: 0})},
         "mounts": {
             "/mnt/huge": mounts.MountState("/mnt/huge", None),
             "/mnt/old": mounts.MountState("/mnt/old", hugetlbfs.MountSpec("/mnt/old", DEFAULT_PAGE, 8 << 20)),

@@ -17,7 +17,7 @@ MEMORY_INFO = """
 from ansible.module_utils.basic import AnsibleModule
 
 module = AnsibleModule({"thp": {"type": "dict"}, "pools": {"type": "list"}, "overcommit": {"type": "raw"},
-                        "mounts": {"type": "list"}, "first_token": {"type": "bool"},
+                        "mounts": {"type": "list"}, "first_token": {"type": "bool"}, "accept_loss": {"type": "raw"},
                         "facts": {"type": "bool"}}, supports_check_mode=True)
 thp = {"enabled": None, "defrag": None, "sizes": None, **module.params["thp"]}
 if thp["enabled"] == "broken":

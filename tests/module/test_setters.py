@@ -21,18 +21,18 @@ from ansible.module_utils.slm_baseline import module as modules
 from ansible.module_utils.slm_baseline import setter
 from ansible.module_utils.slm_baseline.first_token.places import MARK
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.paths import ARCHIVE, LEASE, SNAPSHOT, STATE, SWEEP_PRIOR, TARGETS, VOLATILE
+from ansible.module_utils.slm_baseline.host.paths import ARCHIVE, LEASE, SNAPSHOT, STATE, TARGETS, VOLATILE
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, thp_knobs
 from ansible.module_utils.slm_baseline.settings.rollback import rollback
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import save, take
 from ansible.module_utils.testing import patch_module_args
 
 from lookup.slm_run import describe
 from tests.support.fake_kernel import FakeKernel
 from tests.support.fakes import MOUNTINFO, put
+from tests.support.killed_sweep import leave_arm
 
 LIBRARY = Path(__file__).parents[2] / "library"
 MIB2 = 2 << 20
@@ -421,8 +421,7 @@ def test_the_last_look_of_a_run_releases_its_host_and_only_its_own(kernel: FakeK
 @pytest.mark.parametrize("name", ["thp", "memory_snapshot"])
 def test_what_an_interrupted_sweep_left_is_undone_first_and_told(kernel: FakeKernel, run: Run, name: str) -> None:
     run("memory_snapshot", run=RUN)
-    save(kernel, take(kernel, [], "t", "sweep"), SWEEP_PRIOR)
-    kernel.write_kernel(f"{THP}/enabled", "always")
+    leave_arm(kernel, {"thp.enabled": "always"})
     before = tree(kernel)
     foretold = run(name, check=True, run=RUN)
     assert foretold["problem"]["knob"] == "sweep"

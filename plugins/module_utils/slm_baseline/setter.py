@@ -16,11 +16,13 @@ from .host.files import Host
 from .host.names import refuse_second_tuning
 from .host.systemd import UNITS, reload_units
 from .module import leased, require_root, warn
+from .settings.apply.edited_files import refuse_edited
 from .settings.apply.transaction import carry_out
 from .settings.kinds.registry import Wanted, values_of
 from .settings.rollback.restore import undo_sweep
-from .settings.rollback.snapshot import load, predict, recorded_of, refuse_unfinished_sweep
+from .settings.rollback.snapshot import load, plan_kind, predict, refuse_unfinished_sweep
 from .settings.state.changes import Change, no_longer_wanted, outcome, tell_restored
+from .settings.state.ownership import NOTHING
 
 
 @contextlib.contextmanager
@@ -30,13 +32,20 @@ def leased_and_undone(module: AnsibleModule, host: Host) -> Iterator[tuple[str, 
         yield run_id, undo_sweep(host)
 
 
-def apply_wanted(module: AnsibleModule, host: Host, what: str, wanted: Wanted) -> dict[str, Any]:
-    """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode."""
+def apply_wanted(
+    module: AnsibleModule, host: Host, what: str, wanted: Wanted, accept: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode.
+
+    `accept` names losses of others that the user accepts.
+    """
     require_root(host, what)
 
     def plan() -> list[Change]:
         prior = load(host)
-        return [change for kind in wanted for change in kind.plan(host, recorded_of(prior, kind.key))]
+        changes = [change for kind in wanted for change in plan_kind(host, kind, prior)]
+        refuse_edited(host, changes, prior.ours if prior else NOTHING, accept)
+        return changes
 
     if module.check_mode:
         refuse_unfinished_sweep(host)

@@ -13,10 +13,13 @@ from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.paths import SWEEP_PRIOR
 from ..measuring.sample import Trial
+from ..settings.apply.transaction import apply_recorded
 from ..settings.kinds.effective_values import changed_settings, effective_settings
-from ..settings.rollback.restore import restore, undo_sweep
-from ..settings.rollback.snapshot import Snapshot, save, take
-from ..settings.state.changes import apply_all
+from ..settings.kinds.pools import Pools
+from ..settings.kinds.thp import Thp
+from ..settings.rollback.restore import plan_rollback, undo_sweep
+from ..settings.rollback.snapshot import Snapshot, load, save, take
+from ..settings.state.ownership import NOTHING
 from .block_runner import BlockRunner
 from .design import WANTED, Arm, BlockDesign, changes_to
 
@@ -53,19 +56,34 @@ def run_block(host: Host, arms: Sequence[Arm], design: BlockDesign, bench: Block
 
 
 def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
-    """Bring the host from whatever arm was before to this one; the reason in words where the kernel refuses."""
-    _restore(host, prior)
+    """Bring the host from whatever arm was before to this one; the reason in words where it cannot be, or must not.
+
+    What somebody else set since the block began stays, and no arm can be compared with another from then on.
+    """
+    left = _restore(host)
+    if left:
+        return f"another writer changed {left} since the block began"
     try:
-        apply_all(host, changes_to(host, arm))
+        pending = apply_recorded(host, prior, changes_to(host, arm), {Thp.key, Pools.key}, SWEEP_PRIOR)
     except SettingError as error:
         return str(error)
+    if pending:
+        raise pending
     return None
 
 
-def _restore(host: Host, prior: Snapshot) -> None:
-    incomplete = restore(host, prior).incomplete
+def _restore(host: Host) -> str:
+    """Take back what the last arm set and nobody changed since, and forget it; what others changed, in words."""
+    prior = load(host, SWEEP_PRIOR)
+    if prior is None:
+        return ""
+    plan = plan_rollback(host, prior)
+    incomplete = plan.carry_out(host).incomplete
     if incomplete:
         raise incomplete[0]
+    # Not noted for the next arm: a value of this one that somebody sets from now on is theirs.
+    save(host, replace(prior, ours=NOTHING), SWEEP_PRIOR)
+    return ", ".join(f"{entry['knob']} from {entry['before']} to {entry['found']}" for entry in plan.left)
 
 
 @contextlib.contextmanager
@@ -79,7 +97,7 @@ def _restored(host: Host, run_id: str) -> Iterator[Snapshot]:
             yield prior
         finally:
             _ignore_termination()
-            _restore(host, prior)
+            _restore(host)
             host.remove_durably(SWEEP_PRIOR)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.validate import suggest
-from ..settings.kernel.hugetlb import PoolSpec, parse_pool_name
+from ..settings.kernel.hugetlb import PoolSpec, parse_pool_name, read_pool
 from ..settings.kinds.memory_guard import Guard
 from ..settings.kinds.pools import check_pools, parse_pools, plan_pools
 from ..settings.kinds.thp import parse_thp, plan_knobs
@@ -253,6 +253,7 @@ def feasible_arms(
         try:
             check_pools(host, arm.pools)
             guard.check(host, arm.pools)
+            refuse_smaller_pools(host, arm.pools)
             _check_allocator(arm, glibc_version() if glibc is None else glibc)
             changes = changes_to(host, arm)
         except SettingError as error:
@@ -267,11 +268,26 @@ def feasible_arms(
     return possible, left_out
 
 
+def refuse_smaller_pools(host: Host, pools: Iterable[PoolSpec]) -> None:
+    """SettingError where an arm would make a pool smaller: whoever counts on its pages would get none meanwhile."""
+    for spec in pools:
+        pool = read_pool(host, spec.size_bytes, spec.node)
+        if spec.count < pool.persistent:
+            raise SettingError(
+                spec.name,
+                f"{spec.count} pages",
+                f"{pool.persistent} pages, {pool.total - pool.free} of them in use",
+                "No arm makes a pool smaller, since others count on its pages.",
+                "give the arm at least as many pages, or leave it out.",
+            )
+
+
 def changes_to(host: Host, arm: Arm) -> list[Change]:
     """What brings the host as it is to the arm's settings; its pools must have passed check_pools.
 
-    Raises SettingError for a THP value that the kernel does not offer.
+    Raises SettingError for a THP value that the kernel does not offer, and for a pool that would shrink.
     """
+    refuse_smaller_pools(host, arm.pools)
     return [*plan_knobs(host, arm.thp), *plan_pools(host, arm.pools)]
 
 

@@ -18,6 +18,8 @@ from .sample import SweepSample
 
 """Beside the runs' samples, so that a purge removes both."""
 
+_KEPT_HERE = ("asked", "drawn", "machine", "is_finished")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,8 +29,9 @@ class Plan:
     `stock` maps knob names to the host's own values, `subject` says what is measured and how (model, interpreter, cold
     scope, kernel); its content is opaque here. `weights_pairs` is how many pairs a template's children measure in each
     cell of a block of weights; where it is 0, `no_template` says why there is no such block. `drawn` says what each
-    block measures, by number, from before it begins on; a block of an older plan measures everything. `bytecode` says
-    what cache all starts share (`SharedBytecode.share`), None where they share none.
+    block measures, by number, from before it begins on; a block of an older plan measures everything. `machine` is the
+    host that it was planned on (`machine_key`), so that no clone goes on with it. `bytecode` says what cache all starts
+    share (`SharedBytecode.share`), None where they share none.
     """
 
     run_id: str
@@ -45,6 +48,7 @@ class Plan:
     no_template: str = ""
     bytecode: dict[str, Any] | None = None
     drawn: dict[str, dict[str, Any]] = field(default_factory=dict)
+    machine: str = ""
     is_finished: bool = False
 
     def cells(self) -> list[Cell]:
@@ -60,7 +64,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as the control node sees it."""
-        return {name: value for name, value in vars(self).items() if name not in ("asked", "drawn", "is_finished")}
+        return {name: value for name, value in vars(self).items() if name not in _KEPT_HERE}
 
 
 def load_plan(host: Host) -> Plan | None:
@@ -79,7 +83,7 @@ def load_plan(host: Host) -> Plan | None:
 
 def _typed(plan: Plan) -> Plan:
     """The plan, once its values have the types that its fields name; an arm must be what `Arm.as_dict` tells."""
-    kinds: dict[str, type] = {"run_id": str, "seed": int, "started_at": str, "is_finished": bool}
+    kinds: dict[str, type] = {"run_id": str, "seed": int, "started_at": str, "is_finished": bool, "machine": str}
     kinds.update(weights_pairs=int, no_template=str, drawn=dict)
     kinds.update(dict.fromkeys(("asked", "arms", "left_out", "dtypes"), list), stock=dict, subject=dict)
     for name, kind in kinds.items():
@@ -112,7 +116,8 @@ def require_same(plan: Plan, **now: Any) -> None:
     """
     for name, value in now.items():
         before = getattr(plan, name)
-        if before != value:
+        # A plan older than this field does not say where it was made.
+        if before != value and not (name == "machine" and "" in (before, value)):
             raise SettingError(
                 f"sweep {_WORDS.get(name, name)}",
                 _shown(name, before, value),
@@ -122,7 +127,7 @@ def require_same(plan: Plan, **now: Any) -> None:
             )
 
 
-_WORDS = {"asked": "arms"}
+_WORDS = {"asked": "arms", "machine": "host"}
 
 
 def _shown(name: str, value: Any, other: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.machine import machine_key
 from ..host.rmtree import remove_tree
 from ..measuring.loader.template import TemplateFailed, template
 from ..measuring.model.files import expected_bytes
@@ -194,7 +195,8 @@ def plan_sweep(host: Host, request: SweepRequest, why_not: Callable[[], str] = l
     unfinished = stored if stored and not stored.is_finished else None
     if unfinished:
         # What a host can do may change with its free memory: the arms chosen at the beginning stay.
-        require_same(unfinished, asked=fresh.asked, dtypes=fresh.dtypes, stock=fresh.stock, subject=fresh.subject)
+        same = ("machine", "asked", "dtypes", "stock", "subject")
+        require_same(unfinished, **{name: getattr(fresh, name) for name in same})
     starts = record_starts(host, request.arms, request.recorder)
     if unfinished:
         chosen = unfinished
@@ -254,6 +256,7 @@ def new_plan(host: Host, request: SweepRequest) -> Plan:
         stock=_stock(host, request.run_id),
         subject=dict(request.subject),
         weights_pairs=request.weights_pairs,
+        machine=machine_key(host),
     )
 
 
@@ -301,7 +304,7 @@ def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
     """Measure the next block of the host's plan; its `block` number and the sweep's `progress` after it."""
     current = _current(host)
     undo_sweep(host)
-    require_same(current, stock=_stock(host, current.run_id))
+    require_same(current, machine=machine_key(host), stock=_stock(host, current.run_id))
     subject = using(host, subject, current.bytecode)
     before = read_sweep_samples(host, current.run_id)
     number = _next_block(host, current)

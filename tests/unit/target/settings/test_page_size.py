@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
-from ansible.module_utils.slm_baseline.settings.apply.preflight import guarded
+from ansible.module_utils.slm_baseline.settings.apply.preflight import limited
 from ansible.module_utils.slm_baseline.settings.audit.facts import gather
 from ansible.module_utils.slm_baseline.settings.audit.survey import judge
 from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
 from ansible.module_utils.slm_baseline.settings.kinds.registry import boot_values, knob_of, parse_wanted
 from ansible.module_utils.slm_baseline.settings.state.changes import apply_all
+from ansible.module_utils.slm_baseline.settings.state.losses import Limits
 
 from tests.conftest import REPOSITORY
 from tests.support.fake_kernel import FakeKernel
@@ -76,7 +77,7 @@ def test_the_plan_writes_to_this_kernels_files(kernel: FakeKernel) -> None:
 
 
 def check(kernel: FakeKernel, asked: dict[str, object]) -> None:
-    for kind in guarded(parse_wanted(kernel, asked), Guard(GIB, 0.5)):
+    for kind in limited(parse_wanted(kernel, asked), Limits(guard=Guard(GIB, 0.5))):
         kind.check(kernel, {})
 
 

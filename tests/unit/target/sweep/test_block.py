@@ -15,7 +15,7 @@ from ansible.module_utils.slm_baseline.host.paths import SWEEP_PRIOR
 from ansible.module_utils.slm_baseline.measuring.loader.template import Template, TemplateFailed
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, save, take
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load
 from ansible.module_utils.slm_baseline.sweep import block_runner as bench_module
 from ansible.module_utils.slm_baseline.sweep.block import run_block
 from ansible.module_utils.slm_baseline.sweep.block_runner import BlockRunner
@@ -23,6 +23,7 @@ from ansible.module_utils.slm_baseline.sweep.design import Arm, BlockDesign, Cel
 
 from tests.support.fake_kernel import FakeKernel
 from tests.support.fakes import build_host
+from tests.support.killed_sweep import leave_arm
 
 ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"
 ARMS = [Arm("stock"), Arm("always", thp={"thp.enabled": "always"}, env={"A": "1"})]
@@ -174,8 +175,7 @@ def test_a_signal_while_the_host_is_restored_cuts_nothing_short(
 
 def test_what_a_killed_block_left_is_restored_by_the_next_one(host: FakeKernel) -> None:
     # As SIGKILL leaves it: the arm's value in force, the prior state on disk.
-    save(host, take(host, [], "2026-01-01T00:00:00Z", "run"), SWEEP_PRIOR)
-    host.write_kernel(ENABLED, "always")
+    leave_arm(host, {"thp.enabled": "always"})
     bench = Loads(host)
     bench.run()
     assert bench.seen[-1] == ("stock", "warm", "madvise")
@@ -199,8 +199,10 @@ def test_a_sample_under_which_another_writer_changed_a_knob_has_failed(host: Fak
             host.write_kernel(ENABLED, "never")
 
     bench.meanwhile = write
-    assert bench.run() == ["cold", "failed", "cold", "warm"]
+    assert bench.run() == ["cold", "failed", "failed", "failed"]
     assert bench.kept[1].reason == "another writer changed thp.enabled from always to never meanwhile"
+    assert bench.kept[2].reason == "another writer changed thp.enabled from madvise to never since the block began"
+    assert "[never]" in host.read(ENABLED)
 
 
 def test_a_host_that_cannot_be_restored_says_so_and_keeps_the_prior_state(host: FakeKernel) -> None:

@@ -10,19 +10,30 @@ from ...host.files import Host
 from ...host.paths import SWEEP_PRIOR
 from ..audit.conflicts.conflict import Conflict
 from ..kinds.kind import Kind
-from ..kinds.memory_guard import Guard
+from ..kinds.mounts import Mounts
 from ..kinds.pools import Pools
 from ..kinds.registry import Wanted, values_of
-from ..rollback.snapshot import load, recorded_of
+from ..rollback.snapshot import load, plan_kind
 from ..state.changes import Change, no_longer_wanted
+from ..state.losses import Limits
+from ..state.ownership import NOTHING
+from .edited_files import refuse_edited
 
 
-def guarded(wanted: Wanted, guard: Guard) -> list[Kind]:
-    """The same with its pools under the memory guard."""
-    return [replace(kind, guard=guard) if isinstance(kind, Pools) else kind for kind in wanted]
+def limited(wanted: Wanted, limits: Limits) -> list[Kind]:
+    """The same with its pools under the memory guard, and with what the user accepts that others lose."""
+    limited: list[Kind] = []
+    for kind in wanted:
+        if isinstance(kind, Pools):
+            limited.append(replace(kind, limits=limits))
+        elif isinstance(kind, Mounts):
+            limited.append(replace(kind, accept=limits.accept))
+        else:
+            limited.append(kind)
+    return limited
 
 
-def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict]) -> bool:
+def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict], accept: frozenset[str] = frozenset()) -> bool:
     """Whether anything is to be done on this host for the wanted tuning to be in force and kept. Reads only.
 
     Raises the first reason why it cannot or must not be applied; certain `conflicts` come last, the others are none.
@@ -39,8 +50,9 @@ def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict]) -> bool
             "copy inventory/group_vars beside your inventory. To restore the host, run rollback.yml; to measure "
             "alone, add --tags measure,report.",
         )
+    ours = prior.ours if prior else NOTHING
     for kind in wanted:
-        kind.check(host, recorded_of(prior, kind.key))
+        kind.check(host, prior.of(kind.key) if prior else {}, ours)
     certain = [conflict for conflict in conflicts if conflict.certain]
     if certain:
         first = certain[0]
@@ -53,12 +65,13 @@ def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict]) -> bool
             "last, set tuning_tolerate_competitors: true.",
         )
     is_open = prior is not None and bool(prior.ours.pending)
-    is_due = any(kind.plan(host, recorded_of(prior, kind.key)) for kind in wanted)
-    return is_due or is_open or host.exists(SWEEP_PRIOR)
+    changes = [change for kind in wanted for change in plan_kind(host, kind, prior)]
+    refuse_edited(host, changes, ours, accept)
+    return bool(changes) or is_open or host.exists(SWEEP_PRIOR)
 
 
 def find_dropped(host: Host, wanted: Wanted) -> list[Change]:
     """What the setters will give its prior value back, since an earlier run set it and this one does not ask for it."""
     prior = load(host)
-    changes = [change for kind in wanted for change in kind.plan(host, recorded_of(prior, kind.key))]
+    changes = [change for kind in wanted for change in plan_kind(host, kind, prior)]
     return no_longer_wanted(changes, values_of(wanted))

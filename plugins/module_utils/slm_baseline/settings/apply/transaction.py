@@ -12,6 +12,7 @@ from dataclasses import replace
 from ...host.errors import SettingError
 from ...host.files import Host
 from ...host.lease import boot_id
+from ...host.paths import SNAPSHOT
 from ..kinds.kind import PriorState
 from ..kinds.registry import KINDS, Wanted
 from ..rollback.snapshot import Snapshot, load, predict, save
@@ -35,18 +36,31 @@ def carry_out(host: Host, wanted: Wanted, changes: Sequence[Change], taken_at: s
         is_open = stored and any(group in stored.ours.pending for group in groups)
         return _record(host, stored, groups, _base(host, stored)) if stored and is_open else None
     snapshot, _ = predict(host, wanted, taken_at, run_id)
+    return apply_recorded(host, snapshot, changes, groups)
+
+
+def apply_recorded(
+    host: Host, snapshot: Snapshot, changes: Sequence[Change], groups: set[str], path: str = SNAPSHOT
+) -> SettingError | None:
+    """Apply changes of these `groups` whole or not at all, with what they move noted in the snapshot stored at `path`.
+
+    Errors as of `carry_out`.
+    """
     base = _base(host, snapshot)
-    under_way = replace(snapshot, ours=replace(snapshot.ours, pending=snapshot.ours.pending | groups))
-    save(host, under_way)
+    ours = replace(snapshot.ours, boot_id=boot_id(host))
+    under_way = replace(snapshot, ours=ours.opened(frozenset(groups), groups))
+    save(host, under_way, path)
     try:
         apply_all(host, changes)
     except SettingError:
-        _record(host, under_way, groups, base)
+        _record(host, under_way, groups, base, path)
         raise
-    return _record(host, under_way, groups, base)
+    return _record(host, under_way, groups, base, path)
 
 
-def _record(host: Host, snapshot: Snapshot, groups: set[str], base: Values) -> SettingError | None:
+def _record(
+    host: Host, snapshot: Snapshot, groups: set[str], base: Values, path: str = SNAPSHOT
+) -> SettingError | None:
     """Store what has moved from `base`; the error where the disk does not take it."""
     values, boots = dict(snapshot.ours.values), dict(snapshot.ours.boots)
     found = _found(host, snapshot)
@@ -55,7 +69,7 @@ def _record(host: Host, snapshot: Snapshot, groups: set[str], base: Values) -> S
         boots[group] = boot_id(host)
     settled = groups.union(*(found[group] for group in groups))
     try:
-        save(host, replace(snapshot, ours=Ours(values, snapshot.ours.pending - settled, boots)))
+        save(host, replace(snapshot, ours=Ours(values, snapshot.ours.pending - settled, boots, boot_id(host))), path)
     except SettingError as error:
         return error
     return None

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...host.errors import SettingError
 from ...host.files import Host
+from ...host.paths import SWEEP_PRIOR
 from ...host.systemd import UNITS
+from ...host.volatile import volatile_reason
+from ..boot.tmpfiles import parse_tmpfiles
 from ..kernel.hugetlb import default_page_bytes
 from ..kinds.registry import KINDS, Wanted, boot_values, persisted_values, read_values, values_of
+from ..state.losses import OPTION
 from .conflicts.conflict import Conflict, affects
+
+NOTHING_LEFT: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -27,25 +33,38 @@ class Row:
     detail: str
 
 
-def drift_rows(host: Host, wanted: Wanted, conflicts: Sequence[Conflict]) -> list[Row]:
+def drift_rows(
+    host: Host,
+    wanted: Wanted,
+    conflicts: Sequence[Conflict],
+    left: Mapping[str, str] = NOTHING_LEFT,
+    accept: Container[str] = (),
+) -> list[Row]:
     """A row for every wanted knob, and one for each that a drop-in of ours still sets though nobody wants it.
 
     A knob that one of the `conflicts` writes has drifted: what holds now need not hold tomorrow. Who writes a pool as a
-    whole moves the pages of its nodes too.
+    whole moves the pages of its nodes too. One that is `left` to others is as it should be, and its row says why. A
+    sweep that was cut short has a row of its own, and so has a folder that does not outlive a reboot.
     """
     persisted = persisted_values(host)
     boot = boot_values(host.read_or_none("/proc/cmdline") or "", default_page_bytes(host))
     readings = read_values(host, wanted)
     runtime = {knob: value.found if isinstance(value, SettingError) else value for knob, value in readings.items()}
     rows = []
+    any_time = _written_any_time(host)
     for knob, value in values_of(wanted).items():
         kept, source = persisted.get(knob, (None, None))
+        if knob in left:
+            rows.append(Row(knob, value, runtime.get(knob), kept, boot.get(knob), source, "clean", left[knob]))
+            continue
         reading = readings.get(knob)
         details = [str(reading)] if isinstance(reading, SettingError) else []
         if runtime.get(knob) != value:
             details.append(f"{knob} is {runtime.get(knob) or 'absent'}, should be {value}")
         if kept != value:
             details.append(_persistence_detail(knob, kept, value, source))
+        elif source in any_time:
+            details.append(f"{source} sets {knob} at each run of systemd-tmpfiles, such as an upgrade of a package")
         details += [str(writer) for writer in conflicts if writer.certain and affects(writer.knob, knob)]
         rows.append(
             Row(
@@ -59,7 +78,40 @@ def drift_rows(host: Host, wanted: Wanted, conflicts: Sequence[Conflict]) -> lis
                 "; ".join(details),
             )
         )
-    return rows + _left_over(values_of(wanted), runtime, persisted, boot)
+    known = {**values_of(wanted), **left}
+    return [
+        *rows,
+        *_left_over(known, runtime, persisted, boot),
+        *_unfinished_sweep(host),
+        *_volatile(host, accept),
+    ]
+
+
+def _written_any_time(host: Host) -> set[str]:
+    """Sources of our lines, as earlier versions wrote them, that are run not at boot alone."""
+    ours = [path for kind in KINDS for path in kind().places(())[0]]
+    return {
+        line.source for path in ours for line in parse_tmpfiles(path, host.read_or_none(path) or "") if not line.at_boot
+    }
+
+
+def _unfinished_sweep(host: Host) -> list[Row]:
+    if not host.exists(SWEEP_PRIOR):
+        return []
+    detail = f"a sweep is under way or was cut short ({SWEEP_PRIOR}): what is in force may be an arm's"
+    return [Row("sweep", None, "unfinished", None, None, None, "drift", detail)]
+
+
+def _volatile(host: Host, accept: Container[str]) -> list[Row]:
+    """Folders of ours that do not outlive a reboot: what is persisted or recorded there is not."""
+    rows = []
+    for folder, what in (("/etc", "what is persisted there"), ("/var/lib", "the snapshot there")):
+        why = volatile_reason(host, folder)
+        if why:
+            name = f"persistence.{folder}"
+            detail = f"{folder} is on {why}: {what} is gone after a reboot ({OPTION}: [{name}] accepts that)"
+            rows.append(Row(name, "lasts", why, None, None, None, "clean" if name in accept else "drift", detail))
+    return rows
 
 
 def _persistence_detail(knob: str, kept: str | None, value: str, source: str | None) -> str:

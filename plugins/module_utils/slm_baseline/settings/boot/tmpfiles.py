@@ -23,13 +23,17 @@ _KERNEL_FILES = ("/sys/", "/proc/sys/")
 
 @dataclass(frozen=True)
 class Line:
-    """One persisted setting: the kernel file it writes, the value, where it stands, and the glob it came from."""
+    """One persisted setting: the kernel file it writes, the value, where it stands, and the glob it came from.
+
+    `at_boot` is whether it is written at boot alone; others are at each `systemd-tmpfiles --create`.
+    """
 
     target: str
     value: str
     path: str
     number: int
     spelled: str = ""
+    at_boot: bool = False
 
     @property
     def source(self) -> str:
@@ -37,8 +41,12 @@ class Line:
 
 
 def tmpfiles_text(values: Mapping[str, str]) -> str:
-    """A drop-in that writes each value to its kernel file, or "" for no values."""
-    lines = [f"w {path} - - - - {value}" for path, value in values.items()]
+    """A drop-in that writes each value to its kernel file at boot, or "" for no values.
+
+    Lines without `!` must be safe at any time (tmpfiles.d(5)): the upgrade of a package runs them, and would take a
+    pool that somebody has let grow since back to ours.
+    """
+    lines = [f"w! {path} - - - - {value}" for path, value in values.items()]
     return "\n".join([DROPIN_MARK, *lines, ""]) if lines else ""
 
 
@@ -49,7 +57,7 @@ def parse_tmpfiles(path: str, text: str) -> list[Line]:
         fields = text_line.split(None, 6)
         target = fields[1].strip("\"'") if len(fields) == 7 else ""
         if target.startswith(_KERNEL_FILES) and fields[0].rstrip("+!-=~^$") == "w":
-            lines.append(Line(target, fields[6].strip(), path, number))
+            lines.append(Line(target, fields[6].strip(), path, number, at_boot="!" in fields[0]))
     return lines
 
 

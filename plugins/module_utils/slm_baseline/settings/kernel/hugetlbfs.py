@@ -12,7 +12,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...host.errors import ParseError, SettingError
 from ...host.files import Host
@@ -197,11 +197,12 @@ def _libc_call(function: str, path: str, *arguments: object) -> None:
 
 @dataclass(frozen=True)
 class ChangeMount:
-    """From one mount (or none) to another (or none) on one path."""
+    """From one mount (or none) to another (or none) on one path; `accept` names losses that the user accepts."""
 
     path: str
     old: MountSpec | None
     new: MountSpec | None
+    accept: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -215,12 +216,25 @@ class ChangeMount:
     def after(self) -> str:
         return self.new.options if self.new else "not mounted"
 
+    def refuse_losses(self, host: Host) -> None:
+        """LossError where this takes a mount away on which others rely."""
+        if self.old is not None:
+            # A host compiles all that is imported, and an audit takes no mount away.
+            from .mount_guard import refuse_lost_mount
+
+            refuse_lost_mount(host, self.path, self.new.options if self.new else None, self.accept)
+
     def apply(self, host: Host) -> None:
         wanted = self.new
         found = found_mount(host, self.path)
         if found == wanted:
             return
+        bound: list[str] = []
         if found is not None:
+            from ...host.unit_users import bound_services
+
+            replace(self, old=found).refuse_losses(host)
+            bound = bound_services(host, self.path) if wanted else []
             try:
                 unmount(host, self.path)
             except OSError as error:
@@ -244,6 +258,22 @@ class ChangeMount:
                 "The mount succeeded, but mountinfo shows other options.",
                 "look for another writer of this mount (an automounter, a unit, fstab).",
             )
+        if bound:
+            self._start_again(host, bound)
+
+    def _start_again(self, host: Host, bound: list[str]) -> None:
+        """The user has accepted that these stop with the mount, not that they stay down."""
+        from ...host.unit_users import start_again
+
+        down = start_again(host, bound)
+        if down:
+            raise SettingError(
+                self.name,
+                f"{', '.join(bound)} running again",
+                f"{', '.join(down)} not running",
+                "It is bound to the mount, stopped with it, and does not start again.",
+                "look at its log; the mount returns to what it was.",
+            )
 
     def reverse(self) -> ChangeMount:
-        return ChangeMount(self.path, self.new, self.old)
+        return ChangeMount(self.path, self.new, self.old, self.accept)

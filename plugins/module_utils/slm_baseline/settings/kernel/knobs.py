@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from ...host.errors import ParseError, SettingError, os_problem
 from ...host.files import Host
 from ...host.sizes import is_number
+from ..state.losses import NO_LIMITS, Limits
 from ..state.ownership import Ours
 
 _SELECTOR = re.compile(r"\S+")
@@ -144,7 +145,7 @@ class KnobState:
     def rollback_target(self, found: KnobState, ours: Ours) -> KnobState:
         return self if ours.has(self.kind, self.name, found.value) else found
 
-    def change(self, host: Host) -> WriteKnob | None:
+    def change(self, host: Host, limits: Limits = NO_LIMITS) -> WriteKnob | None:
         if not host.exists(self.path):
             return None
         found = read_knob(host, self.name, self.path).value

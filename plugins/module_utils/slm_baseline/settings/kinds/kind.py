@@ -9,6 +9,7 @@ from ...host.errors import SettingError
 from ...host.files import Host
 from ..boot.tmpfiles import Line
 from ..state.changes import Change
+from ..state.losses import Limits
 from ..state.ownership import Ours
 
 Reading = Union[str, SettingError]
@@ -33,8 +34,11 @@ class PriorState(Protocol):
         None where nothing is ours, and nothing that a rollback does can move it.
         """
 
-    def change(self, host: Host) -> Change | None:
-        """What leads from the state found to this one, None where it is found; OSError or SettingError."""
+    def change(self, host: Host, limits: Limits = ...) -> Change | None:
+        """What leads from the state found to this one, None where it is found; OSError or SettingError.
+
+        LossError where it would cost others what `limits` do not accept.
+        """
 
 
 class Kind(Protocol):
@@ -70,14 +74,14 @@ class Kind(Protocol):
     def values(self) -> dict[str, str]:
         """The wanted values as text, by flat knob name."""
 
-    def check(self, host: Host, prior: Mapping[str, Any]) -> None:
+    def check(self, host: Host, prior: Mapping[str, Any], ours: Ours = ...) -> None:
         """SettingError, before anything is done, for what this host cannot or should not have."""
 
-    def plan(self, host: Host, prior: Mapping[str, Any]) -> list[Change]:
+    def plan(self, host: Host, prior: Mapping[str, Any], ours: Ours = ...) -> list[Change]:
         """What is to be done now and for the next boot, in order; `prior` is this kind's recorded state, by key.
 
         Untouched means as it was before us: what an earlier run of ours set, and nobody wants any more, returns to its
-        prior value, unless somebody else has changed it since.
+        prior value, unless somebody else has changed it since: `ours` tells. LossError for what it would cost others.
         """
 
     def read(self, host: Host) -> dict[str, Reading]:

@@ -20,7 +20,8 @@ from ..kernel.hugetlb import default_page_bytes, pool_sizes
 from ..kernel.hugetlbfs import DEFAULT_MODE, ChangeMount, MountSpec, found_mount, hugetlbfs_mounts, unreadable_mounts
 from ..state.changes import Change
 from ..state.json_fields import MAX_ID, MAX_MODE, absolute, whole
-from ..state.ownership import Ours
+from ..state.losses import NO_LIMITS, Limits
+from ..state.ownership import NOTHING, Ours
 from .kind import PriorState, Reading
 
 _MODE = re.compile(r"0?[01]?[0-7]{3}")
@@ -42,20 +43,28 @@ class MountState:
     def now(self, host: Host) -> MountState:
         return MountState(self.path, found_mount(host, self.path))
 
-    def rollback_target(self, found: MountState, ours: Ours) -> MountState | None:
-        is_ours = all(ours.has(Mounts.key, name, value) for name, value in found.values().items())
-        return self if is_ours or found == self else None
+    def is_ours(self, ours: Ours) -> bool:
+        """Whether it is what we mounted, or left unmounted."""
+        return all(ours.has(Mounts.key, name, value) for name, value in self.values().items())
 
-    def change(self, host: Host) -> ChangeMount | None:
+    def rollback_target(self, found: MountState, ours: Ours) -> MountState | None:
+        return self if found.is_ours(ours) or found == self else None
+
+    def change(self, host: Host, limits: Limits = NO_LIMITS) -> ChangeMount | None:
         found = found_mount(host, self.path)
-        return None if found == self.mount else ChangeMount(self.path, found, self.mount)
+        if found == self.mount:
+            return None
+        change = ChangeMount(self.path, found, self.mount, limits.accept)
+        change.refuse_losses(host)
+        return change
 
 
 @dataclass(frozen=True)
 class Mounts:
-    """The wanted mounts."""
+    """The wanted mounts; `accept` names those that may go whoever relies on them."""
 
     mounts: Sequence[MountSpec] = ()
+    accept: frozenset[str] = frozenset()
     key: ClassVar[str] = "mounts"
 
     @classmethod
@@ -112,24 +121,25 @@ class Mounts:
     def values(self) -> dict[str, str]:
         return {mount.name: mount.options for mount in self.mounts}
 
-    def check(self, host: Host, prior: Mapping[str, MountState]) -> None:
+    def check(self, host: Host, prior: Mapping[str, MountState], ours: Ours = NOTHING) -> None:
         """Ours to change are the paths that the snapshot saw unmounted, and those that a unit of ours mounts."""
         unmounted = [path for path, state in prior.items() if state.mount is None]
         check_mounts(host, self.mounts, [*unmounted, *our_mount_paths(host)])
 
-    def plan(self, host: Host, prior: Mapping[str, MountState]) -> list[Change]:
+    def plan(self, host: Host, prior: Mapping[str, MountState], ours: Ours = NOTHING) -> list[Change]:
         """Mounts that are no longer wanted go, then each wanted one is mounted and its unit written."""
         self.check(host, prior)
+        limits = Limits(self.accept)
         changes: list[Change] = []
         for path in our_mount_paths(host):
             if path not in {mount.path for mount in self.mounts}:
-                back = prior.get(path, MountState(path, None)).change(host)
+                found = MountState(path, found_mount(host, path))
+                goal = prior.get(path, MountState(path, None)).rollback_target(found, ours)
+                back = goal.change(host, limits) if goal else None
                 changes += [*([back] if back else []), *plan_unit(host, path, None)]
         for mount in self.mounts:
-            found = found_mount(host, mount.path)
-            if found != mount:
-                changes.append(ChangeMount(mount.path, found, mount))
-            changes += plan_unit(host, mount.path, mount)
+            change = MountState(mount.path, mount).change(host, limits)
+            changes += [*([change] if change else []), *plan_unit(host, mount.path, mount)]
         return changes
 
     def read(self, host: Host) -> dict[str, Reading]:

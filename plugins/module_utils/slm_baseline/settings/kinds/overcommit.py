@@ -20,6 +20,7 @@ from ..kernel.hugetlb import HUGEPAGES, default_page_bytes, pool_folder, pool_si
 from ..kernel.knobs import Knob, KnobState, WriteKnob, check_writable, read_knob
 from ..state.changes import Change
 from ..state.json_fields import knob_value
+from ..state.ownership import NOTHING, Ours
 from .kind import PriorState, Reading
 
 OVERCOMMIT_DROPIN = f"{TMPFILES}/slm-baseline-hugepages-overcommit.conf"
@@ -93,7 +94,7 @@ class Overcommit:
     def values(self) -> dict[str, str]:
         return {_name(size): str(count) for size, count in self.wanted.items()}
 
-    def check(self, host: Host, prior: Mapping[str, KnobState]) -> None:
+    def check(self, host: Host, prior: Mapping[str, KnobState], ours: Ours = NOTHING) -> None:
         if self.wanted:
             check_writable(host, HUGEPAGES)
         sizes = pool_sizes(host)
@@ -107,14 +108,14 @@ class Overcommit:
                     "choose one of these sizes, or leave hugepages_overcommit unset.",
                 )
 
-    def plan(self, host: Host, prior: Mapping[str, KnobState]) -> list[Change]:
+    def plan(self, host: Host, prior: Mapping[str, KnobState], ours: Ours = NOTHING) -> list[Change]:
         """The limits now, then the drop-in that keeps them."""
         self.check(host, prior)
         found = {knob.name: knob.value for knob in _knobs(host)}
         dropped = {
             name: prior[name].value
-            for name, ours in set_by(host, OVERCOMMIT_DROPIN, lambda target: self.knob_of(target, 0)).items()
-            if name in prior and found.get(name) == ours
+            for name in set_by(host, OVERCOMMIT_DROPIN, lambda target: self.knob_of(target, 0))
+            if name in prior and name in found and ours.has(self.key, name, found[name])
         }
         values = {**dropped, **self.values()}
         changes = [

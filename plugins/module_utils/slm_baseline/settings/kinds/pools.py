@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from ...host.errors import NeedsReboot, SettingError, os_problem
 from ...host.files import Host
@@ -37,11 +37,9 @@ from ..kernel.hugetlbfs import hugetlbfs_mounts
 from ..kernel.knobs import check_writable
 from ..state.changes import Change
 from ..state.json_fields import decimal, whole
-from ..state.ownership import Ours
+from ..state.losses import NO_LIMITS, OPTION, Limits, refuse_loss
+from ..state.ownership import NOTHING, Ours
 from .kind import PriorState, Reading
-
-if TYPE_CHECKING:  # an audit has no guard, and would compile it on every host
-    from .memory_guard import Guard
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
 POOLS_DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"
@@ -57,8 +55,8 @@ _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 
 
 @dataclass(frozen=True)
-class PoolState:
-    """A pool's persistent pages, as a whole and by node."""
+class PoolLayout:
+    """Where the persistent pages of one size are: as a whole, and by node where the kernel tells nodes apart."""
 
     size_bytes: int
     persistent: int
@@ -68,6 +66,10 @@ class PoolState:
     def name(self) -> str:
         return pool_name(self.size_bytes)
 
+    def at(self, node: int | None) -> int:
+        """Pages on a node, or (None) in all; 0 where a node is not known."""
+        return self.persistent if node is None else self.nodes.get(node, 0)
+
     def values(self) -> dict[str, str]:
         nodes = {pool_name(self.size_bytes, node): str(count) for node, count in self.nodes.items()}
         return {self.name: str(self.persistent), **nodes}
@@ -75,55 +77,91 @@ class PoolState:
     def to_json(self) -> dict[str, Any]:
         return {"persistent": self.persistent, "nodes": dict(self.nodes)}
 
-    def now(self, host: Host) -> PoolState | None:
-        return pool_state(host, self.size_bytes) if host.exists(pool_folder(self.size_bytes)) else None
+    def now(self, host: Host) -> PoolLayout | None:
+        return read_layout(host, self.size_bytes) if host.exists(pool_folder(self.size_bytes)) else None
 
-    def rollback_target(self, found: PoolState, ours: Ours) -> PoolState | None:
-        """Node by node, where the nodes are the same ones; else as a whole. A boot may have found fewer pages."""
+    def by_node(self, found: PoolLayout) -> dict[int, int] | None:
+        """What each node of the found layout must have for this one to be in force; None where that cannot be had.
 
-        def is_ours(node: int | None, count: int) -> bool:
-            name = pool_name(self.size_bytes, node)
-            set_by_us = ours.values.get(name, "")
-            is_short = ours.rebooted(Pools.key) and is_number(set_by_us) and count < int(set_by_us)
-            return is_short or ours.has(Pools.key, name, str(count))
+        Nodes may be unknown, or have gone since; one that has come since had no pages.
+        """
+        if not self.nodes or not set(self.nodes) <= set(found.nodes):
+            return None
+        return {node: self.nodes.get(node, 0) for node in found.nodes}
 
-        if found == self or is_ours(None, found.persistent):
+    def specs(self, found: PoolLayout) -> list[PoolSpec]:
+        """The pools to set for the found layout to become this one, node by node where nodes are known.
+
+        What shrinks comes first, so that the pages are there for what grows.
+        """
+        nodes = self.by_node(found)
+        if nodes is None:
+            specs = [PoolSpec(self.size_bytes, self.persistent)]
+        else:
+            specs = [PoolSpec(self.size_bytes, count, node) for node, count in nodes.items()]
+        differing = [spec for spec in specs if spec.count != found.at(spec.node)]
+        return sorted(differing, key=lambda spec: spec.count - found.at(spec.node))
+
+    def rollback_target(self, found: PoolLayout, ours: Ours) -> PoolLayout | None:
+        """Node by node, where the nodes are the same ones; else as a whole."""
+
+        def is_ours(node: int | None) -> bool:
+            return ours.has(Pools.key, pool_name(self.size_bytes, node), str(found.at(node)))
+
+        if found == self or is_ours(None):
             return self
         if not found.nodes or set(found.nodes) != set(self.nodes):
             return None
-        nodes = {node: self.nodes[node] if is_ours(node, count) else count for node, count in found.nodes.items()}
-        return None if nodes == found.nodes else PoolState(self.size_bytes, sum(nodes.values()), nodes)
+        nodes = {node: self.nodes[node] if is_ours(node) else count for node, count in found.nodes.items()}
+        return None if nodes == found.nodes else PoolLayout(self.size_bytes, sum(nodes.values()), nodes)
 
-    def change(self, host: Host) -> ReturnPages | None:
+    def change(self, host: Host, limits: Limits = NO_LIMITS) -> ReturnPages | None:
         """A size that the kernel no longer has (another processor, another base page) has no pages to restore."""
         found = self.now(host)
         if found is None:
             return None
         change = ReturnPages(found, self)
-        if found.persistent != self.persistent or spread_goal(found.nodes, self.nodes) not in (None, found.nodes):
+        specs = self.specs(found)
+        if specs:
+            for spec in specs:
+                refuse_lost_pages(host, spec, limits.accept)
+            if limits.guard:
+                limits.guard.check(host, [], specs)
             return change
         change.verify(host)
         return None
 
 
-def pool_state(host: Host, size_bytes: int) -> PoolState:
-    """A pool's state now; SettingError where the kernel has no pool of that size."""
+def read_layout(host: Host, size_bytes: int) -> PoolLayout:
+    """A pool's layout now; SettingError where the kernel has no pool of that size."""
     try:
-        return PoolState(size_bytes, read_pool(host, size_bytes).persistent, pool_spread(host, size_bytes))
+        return PoolLayout(size_bytes, read_pool(host, size_bytes).persistent, pool_spread(host, size_bytes))
     except OSError as error:
         raise os_problem(pool_name(size_bytes), "a pool of this size", error) from error
+
+
+@dataclass(frozen=True)
+class PoolGoals:
+    """What a wanted tuning makes of the pools: those to `set`, those to `keep` at boot, and those `left` to others.
+
+    `left` maps the knob to the reason.
+    """
+
+    set: Sequence[PoolSpec]
+    keep: Sequence[PoolSpec]
+    left: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Pools:
     """The wanted pools, and how far they may go.
 
-    `guard` keeps them from starving the host. `compact` allows one memory compaction where pages are short; drop_caches
-    is never used.
+    `limits` keep them from starving the host, and name pools that may shrink whoever counts on their pages. `compact`
+    allows one memory compaction where pages are short; drop_caches is never used.
     """
 
     pools: Sequence[PoolSpec] = ()
-    guard: Guard | None = None
+    limits: Limits = NO_LIMITS
     compact: bool = False
     key: ClassVar[str] = "pools"
 
@@ -132,9 +170,9 @@ class Pools:
         return cls(parse_pools(given, lambda node: memory_of(host, node)))
 
     @classmethod
-    def recorded(cls, key: str, value: Any) -> PoolState:
+    def recorded(cls, key: str, value: Any) -> PoolLayout:
         nodes = {decimal(node): whole(count) for node, count in value["nodes"].items()}
-        return PoolState(decimal(key), whole(value["persistent"]), nodes)
+        return PoolLayout(decimal(key), whole(value["persistent"]), nodes)
 
     @classmethod
     def knob_of(cls, target: str, default_page_bytes: int) -> str | None:
@@ -171,51 +209,89 @@ class Pools:
     def values(self) -> dict[str, str]:
         return {pool.name: str(pool.count) for pool in self.pools}
 
-    def check(self, host: Host, prior: Mapping[str, PoolState]) -> None:
+    def check(self, host: Host, prior: Mapping[str, PoolLayout], ours: Ours = NOTHING) -> None:
         check_pools(host, self.pools)
-        if self.guard:
-            self.guard.check(host, self.pools, self._given_up(host, prior))
+        self._check_goals(host, self.goals(host, prior, ours), prior, ours)
 
-    def plan(self, host: Host, prior: Mapping[str, PoolState]) -> list[Change]:
+    def _check_goals(self, host: Host, goals: PoolGoals, prior: Mapping[str, PoolLayout], ours: Ours) -> None:
+        if self.limits.guard:
+            self.limits.guard.check(host, goals.keep, [spec for spec in goals.set if spec not in goals.keep])
+        for spec in goals.set:
+            refuse_lost_pages(host, spec, self.limits.accept)
+
+    def plan(self, host: Host, prior: Mapping[str, PoolLayout], ours: Ours = NOTHING) -> list[Change]:
         """Pools first, then their drop-in."""
-        self.check(host, prior)
+        check_pools(host, self.pools)
+        goals = self.goals(host, prior, ours)
+        self._check_goals(host, goals, prior, ours)
         text = tmpfiles_text(
-            {f"{pool_folder(pool.size_bytes, pool.node)}/nr_hugepages": str(pool.count) for pool in self.pools}
+            {f"{pool_folder(pool.size_bytes, pool.node)}/nr_hugepages": str(pool.count) for pool in goals.keep}
         )
-        pools = [*self.pools, *self._given_up(host, prior)]
-        return [*plan_pools(host, pools, self.compact), *plan_file(host, POOLS_DROPIN, text)]
+        pools = plan_pools(host, goals.set, self.compact, self.limits.accept)
+        return [*pools, *plan_file(host, POOLS_DROPIN, text)]
 
-    def _given_up(self, host: Host, prior: Mapping[str, PoolState]) -> list[PoolSpec]:
-        """Pools of our drop-in that are no longer wanted, with their prior counts.
+    def goals(self, host: Host, prior: Mapping[str, PoolLayout], ours: Ours = NOTHING) -> PoolGoals:
+        """What is set, what is kept at boot, and what is left: no wanted count takes pages that we did not add.
+
+        Such a pool keeps the pages that are not ours, and no line of ours sets it at the next boot.
+        """
+        layouts = {size: read_layout(host, size) for size in {pool.size_bytes for pool in self.pools}}
+        to_set, keep, left = [], [], {}
+        for spec in self.pools:
+            found = layouts[spec.size_bytes].at(spec.node)
+            before = prior.get(str(spec.size_bytes))
+            is_ours = ours.has(self.key, spec.name, str(found))
+            theirs = min(found, before.at(spec.node) if before else 0) if is_ours else found
+            if spec.count < theirs and spec.name not in self.limits.accept:
+                to_set.append(replace(spec, count=theirs))
+                left[spec.name] = (
+                    f"{spec.name} has {found} pages, {theirs} of which are not ours; they stay, though {spec.count} "
+                    f"are wanted ({OPTION}: [{spec.name}] takes them)"
+                )
+            else:
+                to_set.append(spec)
+                keep.append(spec)
+        return PoolGoals([*to_set, *self._dropped(host, prior, ours)], keep, left)
+
+    def may_be_left(self, host: Host) -> bool:
+        """Whether a pool has more pages than wanted, so that it matters whose they are."""
+        return any(
+            host.exists(pool_folder(spec.size_bytes, spec.node))
+            and read_pool(host, spec.size_bytes, spec.node).persistent > spec.count
+            for spec in self.pools
+        )
+
+    def _dropped(self, host: Host, prior: Mapping[str, PoolLayout], ours: Ours) -> list[PoolSpec]:
+        """Pools of our drop-in that are no longer wanted, with their prior counts; what others changed since stays.
 
         A size that is wanted as a whole covers its nodes; one wanted by node gives the other nodes their pages back.
         Pages return to the nodes they were on, where these are known, and the host has them yet.
         """
         default = default_page_bytes(host)
         kept = {(pool.size_bytes, pool.node) for pool in self.pools}
-        before = {name: int(count) for state in prior.values() for name, count in state.values().items()}
         dropped: dict[tuple[int, int | None], PoolSpec] = {}
         for name in set_by(host, POOLS_DROPIN, lambda target: self.knob_of(target, default)):
-            if name in self.values() or name not in before:
+            pool = parse_pool_name(name, 0)
+            before = prior.get(str(pool.size_bytes))
+            if name in self.values() or before is None or not host.exists(pool_folder(pool.size_bytes, pool.node)):
                 continue
-            pool = parse_pool_name(name, before[name])
-            if not host.exists(pool_folder(pool.size_bytes, pool.node)):
-                continue
-            pools = [pool]
-            goal = spread_goal(pool_spread(host, pool.size_bytes), prior[str(pool.size_bytes)].nodes)
-            # Of one node alone nobody spoke: the pool as a whole is the same pages.
-            if pool.node is None and goal is not None and len(goal) > 1:
-                pools = [PoolSpec(pool.size_bytes, pages, node) for node, pages in goal.items()]
-            for one in pools:
-                if not kept & {(one.size_bytes, None), (one.size_bytes, one.node)}:
-                    dropped[one.size_bytes, one.node] = one
+            found = read_layout(host, pool.size_bytes)
+            goal = before.rollback_target(found, ours)
+            specs = goal.specs(found) if goal else []
+            if goal and pool.node is None and len(found.nodes) == 1 and specs:
+                # Of one node alone nobody spoke: the pool as a whole is the same pages.
+                specs = [PoolSpec(pool.size_bytes, goal.persistent)]
+            for spec in specs:
+                is_asked = pool.node is None or spec.node == pool.node
+                if is_asked and not kept & {(spec.size_bytes, None), (spec.size_bytes, spec.node)}:
+                    dropped[spec.size_bytes, spec.node] = spec
         return list(dropped.values())
 
     def read(self, host: Host) -> dict[str, Reading]:
         return {pool.name: str(pool.persistent) for pool in read_pools(host)}
 
     def capture(self, host: Host, known: Container[str] = ()) -> dict[str, PriorState]:
-        return {str(size): pool_state(host, size) for size in pool_sizes(host) if str(size) not in known}
+        return {str(size): read_layout(host, size) for size in pool_sizes(host) if str(size) not in known}
 
     def places(self, keys: Iterable[str]) -> tuple[list[str], list[str]]:
         return [POOLS_DROPIN], []
@@ -402,13 +478,15 @@ class SetPool:
     """Set one pool's persistent pages.
 
     `prior` is where the pages of its size were before, so that undoing restores that and not only how many there were;
-    `surplus` is how many pages were beyond them then. `compact` allows one memory compaction between attempts.
+    `surplus` is how many pages were beyond them then, and `may_add` whether there may be more afterwards. `compact`
+    allows one memory compaction between attempts.
     """
 
     spec: PoolSpec
-    prior: PoolState
+    prior: PoolLayout
     surplus: int = 0
     compact: bool = False
+    may_add: bool = False
 
     @property
     def name(self) -> str:
@@ -416,7 +494,7 @@ class SetPool:
 
     @property
     def before(self) -> str:
-        return str(self.prior.persistent if self.spec.node is None else self.prior.nodes[self.spec.node])
+        return str(self.prior.at(self.spec.node))
 
     @property
     def after(self) -> str:
@@ -432,6 +510,7 @@ class SetPool:
             self._write(host)
             got = read_pool(host, self.spec.size_bytes, self.spec.node).persistent
             if got == self.spec.count:
+                self._refuse_surplus(host)
                 return
             if attempt == 0 and self.compact:
                 host.write_kernel(COMPACT_MEMORY, "1")
@@ -439,7 +518,19 @@ class SetPool:
         raise self._short(got)
 
     def reverse(self) -> ReturnPages:
-        return ReturnPages(PoolState(self.spec.size_bytes, self.spec.count), self.prior, self.surplus)
+        return ReturnPages(PoolLayout(self.spec.size_bytes, self.spec.count), self.prior, self.surplus)
+
+    def _refuse_surplus(self, host: Host) -> None:
+        """What is in use became surplus: the pool shrank on paper alone, and has nothing free for the next program."""
+        surplus = read_pool(host, self.spec.size_bytes).surplus
+        if surplus > self.surplus and not self.may_add and self.spec.count < int(self.before):
+            refuse_loss(
+                self.name,
+                f"{self.spec.count} pages",
+                f"{surplus - self.surplus} pages that became surplus",
+                f"{_holders(host)}They came into use meanwhile: the pool returns to what it was.",
+                "stop what uses them",
+            )
 
     def _write(self, host: Host) -> None:
         try:
@@ -464,14 +555,54 @@ def boot_arguments(spec: PoolSpec) -> str:
     return f"hugepagesz={format_size(spec.size_bytes)} hugepages={count}"
 
 
-def plan_pools(host: Host, wanted: Sequence[PoolSpec], compact: bool = False) -> list[SetPool]:
+def refuse_lost_pages(host: Host, spec: PoolSpec, accept: Container[str] = ()) -> None:
+    """LossError where a pool would become smaller than what of it is in use or reserved.
+
+    The kernel keeps such pages as surplus, which its users give back one by one (set_max_huge_pages of mm/hugetlb.c):
+    the pool then has nothing free for a program that starts meanwhile, though it counts on it.
+    """
+    pool = read_pool(host, spec.size_bytes, spec.node)
+    reserved = pool.reserved or 0
+    if spec.count >= pool.persistent or spec.count >= pool.total - pool.free + reserved:
+        return
+    if pool_name(spec.size_bytes) in accept:
+        return
+    refuse_loss(
+        spec.name,
+        f"{spec.count} pages",
+        f"{pool.persistent} pages, {pool.total - pool.free} in use and {reserved} more reserved",
+        f"{_holders(host)}What is in use would become surplus pages, and the next program that asks would get none.",
+        "stop what uses them",
+        accept,
+    )
+
+
+def _holders(host: Host) -> str:
+    users = _users_of_pages(host)
+    return f"Held by {users}. " if users else ""
+
+
+def _users_of_pages(host: Host) -> str:
+    """Processes and mounts that have pages of a pool, in words; empty where none can be seen."""
+    users = [f"{user['name']} (pid {user['pid']})" for user in pool_users(host)] + [
+        f"files on {mount.path}"
+        for mount in hugetlbfs_mounts(host)
+        if host.names(mount.path) or holders(host, mount.path, most=1)
+    ]
+    return ", ".join(users)
+
+
+def plan_pools(
+    host: Host, wanted: Sequence[PoolSpec], compact: bool = False, accept: Collection[str] = ()
+) -> list[SetPool]:
     """The pools that differ from what is wanted, those that shrink first."""
     changes = []
     for spec in wanted:
         pool = read_pool(host, spec.size_bytes, spec.node)
         if pool.persistent != spec.count:
             surplus = read_pool(host, spec.size_bytes).surplus
-            changes.append(SetPool(spec, pool_state(host, spec.size_bytes), surplus, compact))
+            may_add = bool({spec.name, pool_name(spec.size_bytes)} & set(accept))
+            changes.append(SetPool(spec, read_layout(host, spec.size_bytes), surplus, compact, may_add))
     return sorted(changes, key=lambda change: change.growth_bytes)
 
 
@@ -482,8 +613,8 @@ class ReturnPages:
     `surplus` is how many pages beyond these may stay; what the host's own overcommit allows is its business besides.
     """
 
-    found: PoolState
-    goal: PoolState
+    found: PoolLayout
+    goal: PoolLayout
     surplus: int = 0
 
     @property
@@ -500,7 +631,7 @@ class ReturnPages:
 
     def apply(self, host: Host) -> None:
         try:
-            restore_spread(host, self.goal.size_bytes, self.goal.nodes, self.goal.persistent)
+            restore_layout(host, self.goal)
         except OSError as error:
             raise os_problem(self.name, f"{self.goal.persistent} pages", error) from error
         self.verify(host)
@@ -511,9 +642,9 @@ class ReturnPages:
     def verify(self, host: Host) -> None:
         """SettingError where pages are missing, on the wrong node, or still held beyond the recorded ones."""
         size = self.goal.size_bytes
-        pool, spread = read_pool(host, size), pool_spread(host, size)
-        nodes = spread_goal(spread, self.goal.nodes) or {}
-        pages = {pool_name(size, node): (asked, spread[node]) for node, asked in nodes.items()}
+        pool, found = read_pool(host, size), read_layout(host, size)
+        nodes = self.goal.by_node(found) or {}
+        pages = {pool_name(size, node): (asked, found.at(node)) for node, asked in nodes.items()}
         pages[self.name] = (self.goal.persistent, pool.persistent)
         left = max(0, pool.surplus - max(self.surplus, pool.overcommit or 0))
         if any(got < asked for asked, got in pages.values()):
@@ -522,16 +653,11 @@ class ReturnPages:
             raise self._held(host, pool.persistent, left)
 
     def _held(self, host: Host, persistent: int, surplus: int) -> SettingError:
-        users = [f"{user['name']} (pid {user['pid']})" for user in pool_users(host)] + [
-            f"files on {mount.path}"
-            for mount in hugetlbfs_mounts(host)
-            if host.names(mount.path) or holders(host, mount.path, most=1)
-        ]
         return SettingError(
             self.name,
             f"{self.goal.persistent} pages",
             f"{persistent} pages and {surplus} surplus pages still in use",
-            f"Held by {', '.join(users) or 'a user that cannot be seen from here'}; freed when it releases them.",
+            f"Held by {_users_of_pages(host) or 'a user that cannot be seen from here'}; freed when it releases them.",
             "stop it or remove its files, then run the rollback again: the snapshot is kept until then.",
         )
 
@@ -550,34 +676,15 @@ class ReturnPages:
         )
 
 
-def restore_spread(host: Host, size_bytes: int, spread: Mapping[int, int], persistent: int) -> None:
+def restore_layout(host: Host, goal: PoolLayout) -> None:
     """Restore the old pages of a size, node by node where nodes are known; writes only what differs.
 
     As often as `SetPool` tries, and for the same reason. Whether the pages came is for the caller to read.
     """
     for attempt in range(ATTEMPTS):
-        nodes = pool_spread(host, size_bytes)
-        goal = spread_goal(nodes, spread)
-        wanted: dict[int | None, int] = {}
-        if goal is None:
-            if read_pool(host, size_bytes).persistent != persistent:
-                wanted[None] = persistent
-        else:
-            # What shrinks goes first, so that the pages are there for what grows.
-            order = sorted(goal, key=lambda node: goal[node] - nodes[node])
-            wanted |= {node: goal[node] for node in order if goal[node] != nodes[node]}
-        if not wanted:
+        specs = goal.specs(read_layout(host, goal.size_bytes))
+        if not specs:
             return
-        for node, count in wanted.items():
-            host.write_kernel(f"{pool_folder(size_bytes, node)}/nr_hugepages", str(count))
+        for spec in specs:
+            host.write_kernel(f"{pool_folder(spec.size_bytes, spec.node)}/nr_hugepages", str(spec.count))
         time.sleep(0.1 * attempt)
-
-
-def spread_goal(nodes: Mapping[int, int], spread: Mapping[int, int]) -> dict[int, int] | None:
-    """What each of the nodes of now must have for an earlier spread to be back; None where that cannot be had.
-
-    Nodes may be unknown, or have gone since; one that has come since had no pages.
-    """
-    if not spread or not set(spread) <= set(nodes):
-        return None
-    return {node: spread.get(node, 0) for node in nodes}

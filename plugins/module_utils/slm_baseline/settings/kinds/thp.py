@@ -20,7 +20,7 @@ from ..boot.tmpfiles import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpf
 from ..kernel.knobs import Knob, KnobState, WriteKnob, check_writable, read_knob
 from ..state.changes import Change
 from ..state.json_fields import knob_value
-from ..state.ownership import Ours
+from ..state.ownership import NOTHING, Ours
 from .kind import PriorState, Reading
 
 THP = "/sys/kernel/mm/transparent_hugepage"
@@ -105,16 +105,19 @@ class Thp:
     def values(self) -> dict[str, str]:
         return dict(self.wanted)
 
-    def check(self, host: Host, prior: Mapping[str, KnobState]) -> None:
+    def check(self, host: Host, prior: Mapping[str, KnobState], ours: Ours = NOTHING) -> None:
         check_thp(host, self.wanted)
 
-    def plan(self, host: Host, prior: Mapping[str, KnobState]) -> list[Change]:
+    def plan(self, host: Host, prior: Mapping[str, KnobState], ours: Ours = NOTHING) -> list[Change]:
         """Runtime values first, in the kernel's order, then the drop-in that keeps them."""
         offered = thp_knobs(host)
         dropped = {
             name: prior[name].value
-            for name, ours in set_by(host, THP_DROPIN, lambda target: self.knob_of(target, 0)).items()
-            if name not in self.wanted and name in prior and name in offered and offered[name].value == ours
+            for name in set_by(host, THP_DROPIN, lambda target: self.knob_of(target, 0))
+            if name not in self.wanted
+            and name in prior
+            and name in offered
+            and ours.has(self.key, name, offered[name].value)
         }
         kept = {knob.path: self.wanted[name] for name, knob in offered.items() if name in self.wanted}
         return [*plan_knobs(host, {**dropped, **self.wanted}), *plan_file(host, THP_DROPIN, tmpfiles_text(kept))]
@@ -142,16 +145,8 @@ def _lacking(knobs: Iterable[str]) -> list[str]:
     return [f"thp_{key}" for key in _KEYS if key not in there]
 
 
-class MinFreeState(KnobState):
-    """vm.min_free_kbytes, which khugepaged works out when it starts: the boot after a change may give another value."""
-
-    def rollback_target(self, found: KnobState, ours: Ours) -> KnobState:
-        is_ours = ours.rebooted(self.kind) and self.name in ours.values
-        return self if is_ours else super().rollback_target(found, ours)
-
-
 def _state(name: str, path: str, value: str) -> KnobState:
-    return (MinFreeState if name == _MIN_FREE_KNOB else KnobState)(name, path, value, Thp.key)
+    return KnobState(name, path, value, Thp.key)
 
 
 def knob_path(name: str) -> str:

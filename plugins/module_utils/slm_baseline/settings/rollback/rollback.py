@@ -9,18 +9,32 @@ from typing import Any
 
 from ...host.errors import SettingError
 from ...host.files import Host
+from ...host.lease import boot_id
 from ...host.paths import SWEEP_PRIOR
 from ...host.systemd import UNITS, reload_units
-from .restore import Restored, goal_of, restore
-from .snapshot import Snapshot, archive, latest_archived, load, our_files, prior_unknown, remove_leftovers, save
+from ..kinds.registry import KINDS
+from ..state.losses import NO_LIMITS, Limits
+from .restore import FindWriters, Restored, RollbackPlan, leave_relied_on, plan_force, plan_rollback
+from .snapshot import (
+    Snapshot,
+    archive,
+    latest_archived,
+    load,
+    our_files,
+    prior_unknown,
+    refuse_other_machine,
+    remove_leftovers,
+    save,
+)
 
 
 @dataclass(frozen=True)
 class RollbackOutcome:
     """`status` is `restored`, `nothing` or `incomplete`; `archive` is the snapshot's path after a complete restore.
 
-    `left` is what others changed since: `knob`, `found`, `before`. A `warning` is about what no setting depends on.
-    `attempts` are earlier rollbacks that did not come to an end, `note` says why there is nothing to restore.
+    `left` is what others changed since or rely on: `knob`, `found`, `before`, `why`. A `warning` is about what no
+    setting depends on. `attempts` are earlier rollbacks that did not come to an end, `note` says why there is
+    nothing to restore.
     """
 
     status: str
@@ -34,46 +48,73 @@ class RollbackOutcome:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Rollback:
+    """How far a rollback goes (`limits`), who else writes a knob (`find_writers`), and which run it is of."""
+
+    limits: Limits = NO_LIMITS
+    find_writers: FindWriters | None = None
+    run_id: str = ""
+    began_at: str = ""
+
+
+ANY_ROLLBACK = Rollback()
+
+
 def roll_back(
-    host: Host, dry_run: bool = False, force: bool = False, run_id: str = "", began_at: str = ""
+    host: Host, dry_run: bool = False, force: bool = False, asked: Rollback = ANY_ROLLBACK
 ) -> RollbackOutcome:
     """Restore what we set and what still is as we set it; with `force`, all that differs from the snapshot.
 
     What an unfinished sweep left is restored too. Where both are there, the sweep's prior state is the later one: the
-    snapshot has the last word, and the sweep's adds what a kernel newer than the snapshot brought.
+    snapshot has the last word, and the sweep's adds what a kernel newer than the snapshot brought. Not even `force`
+    takes files, pages in use or mounts from others; `asked` names what may be lost, and finds who else wants a value as
+    it is, which is left then.
     """
     if not dry_run:
         remove_leftovers(host)
     snapshot, sweep = load(host), load(host, SWEEP_PRIOR)
-    prior = snapshot.completed_by(sweep) if snapshot and sweep else snapshot or sweep
-    if prior is None:
+    if snapshot and not force:
+        refuse_other_machine(host, snapshot)
+    first = snapshot or sweep
+    if first is None:
         ours = our_files(host)
         if ours:
             raise prior_unknown(ours, "Without the snapshot the prior values are not known.")
-        return _restore_what_was_left(host, dry_run, force)
-    before, attempts = prior.values(), snapshot.attempts if snapshot else ()
-    left: list[dict[str, str]] = []
-    if snapshot and not force:
-        prior, left = goal_of(host, snapshot, sweep)
-    if snapshot and not dry_run:
-        snapshot = _begin(host, snapshot, {entry["knob"] for entry in left})
-    restored = restore(host, prior, dry_run)
-    warning = _reload(host, restored, dry_run)
+        return _restore_what_was_left(host, dry_run, force, asked.limits)
+    before = (snapshot.completed_by(sweep) if snapshot and sweep else first).values()
+    attempts = snapshot.attempts if snapshot else ()
+    later = sweep if snapshot else None
+    plan = plan_force(first, later, asked.limits) if force else plan_rollback(host, first, later, asked.limits)
+    if asked.find_writers and not force:
+        plan = leave_relied_on(host, plan, first, asked.find_writers)
+    left = {entry["knob"] for entry in plan.left}
+    noted = _begin(host, snapshot, left) if snapshot and not dry_run else snapshot
+    restored = plan.carry_out(host, dry_run)
+    outcome = RollbackOutcome(
+        "incomplete" if restored.incomplete else "restored",
+        restored.changes,
+        restored.incomplete,
+        [*plan.left, *restored.left],
+        before,
+        None,
+        _reload(host, restored, dry_run),
+        attempts,
+    )
     if restored.incomplete:
-        outcome = RollbackOutcome(
-            "incomplete", restored.changes, restored.incomplete, left, before, None, warning, attempts
-        )
-        if snapshot and not dry_run:
-            _note_attempt(host, snapshot, outcome, run_id, began_at)
+        if snapshot and noted and not dry_run:
+            if restored.refused:
+                # Whoever changes what others would have lost keeps it, until somebody accepts that.
+                noted = _begin(host, snapshot, left | restored.refused)
+            _note_attempt(host, noted, outcome, asked)
         return outcome
-    path = None
-    if not dry_run:
-        host.remove_durably(SWEEP_PRIOR)
-        path = archive(host, snapshot) if snapshot else None
-    return RollbackOutcome("restored", restored.changes, [], left, before, path, warning, attempts)
+    if dry_run:
+        return outcome
+    host.remove_durably(SWEEP_PRIOR)
+    return replace(outcome, archive=archive(host, snapshot) if snapshot else None)
 
 
-def _restore_what_was_left(host: Host, dry_run: bool, force: bool) -> RollbackOutcome:
+def _restore_what_was_left(host: Host, dry_run: bool, force: bool, limits: Limits) -> RollbackOutcome:
     """After a complete rollback: with `force`, what that one left because others had changed it; else nothing.
 
     What it restored has been the host's own since then, and is never touched again.
@@ -85,7 +126,8 @@ def _restore_what_was_left(host: Host, dry_run: bool, force: bool) -> RollbackOu
             "nothing", note="nothing to restore: this host has no snapshot, so nothing was ever set here"
         )
     left = archived.only(archived.names() - archived.ours.pending)
-    changes = restore(host, left, dry_run=True).changes if left.names() else []
+    plan = RollbackPlan(left, limits=limits)
+    changes = plan.carry_out(host, dry_run=True).changes if left.names() else []
     if not changes:
         return RollbackOutcome("nothing", note=f"nothing to restore: an earlier rollback has restored all of {path}")
     if not force:
@@ -95,12 +137,12 @@ def _restore_what_was_left(host: Host, dry_run: bool, force: bool) -> RollbackOu
             note=f"nothing to restore: an earlier rollback left what others had changed ({knobs}). "
             "Next: -e rollback_force=true restores that, too",
         )
-    restored = restore(host, left, dry_run)
+    restored = plan.carry_out(host, dry_run)
     warning, before = _reload(host, restored, dry_run), left.values()
     if restored.incomplete:
         return RollbackOutcome("incomplete", restored.changes, restored.incomplete, [], before, None, warning)
     if not dry_run:
-        save(host, _all_pending(archived, set()), path)
+        save(host, _all_pending(host, archived, set()), path)
     return RollbackOutcome("restored", restored.changes, [], [], before, path, warning)
 
 
@@ -113,25 +155,26 @@ def _reload(host: Host, restored: Restored, dry_run: bool) -> str | None:
 def _begin(host: Host, snapshot: Snapshot, left: set[str]) -> Snapshot:
     """Note what is being restored, so that the next try knows it, however far this one comes; the snapshot as noted.
 
-    A full disk does not keep a host from being restored.
+    What is `left` is not: whoever changes it until then keeps it. A full disk does not keep a host from being restored.
     """
-    noted = _all_pending(snapshot, left)
-    if noted != snapshot:
-        with contextlib.suppress(SettingError):
+    noted = _all_pending(host, snapshot, left)
+    with contextlib.suppress(SettingError):
+        if noted != load(host):
             save(host, noted)
     return noted
 
 
-def _all_pending(snapshot: Snapshot, left: set[str]) -> Snapshot:
-    pending = snapshot.ours.pending | (snapshot.names() - left)
-    return replace(snapshot, ours=replace(snapshot.ours, pending=pending))
+def _all_pending(host: Host, snapshot: Snapshot, left: set[str]) -> Snapshot:
+    ours = replace(snapshot.ours, boot_id=boot_id(host))
+    names = frozenset(snapshot.names() - left)
+    return replace(snapshot, ours=ours.opened(names, (kind.key for kind in KINDS)))
 
 
-def _note_attempt(host: Host, snapshot: Snapshot, outcome: RollbackOutcome, run_id: str, began_at: str) -> None:
+def _note_attempt(host: Host, snapshot: Snapshot, outcome: RollbackOutcome, asked: Rollback) -> None:
     """Keep what a rollback did that did not come to an end, for the page of the one that does."""
     attempt = {
-        "run_id": run_id,
-        "began_at": began_at,
+        "run_id": asked.run_id,
+        "began_at": asked.began_at,
         "changes": outcome.changes,
         "left": outcome.left,
         "problems": [str(problem) for problem in outcome.problems],

@@ -18,12 +18,15 @@ from typing import Any
 
 from ...host.errors import SettingError, os_problem
 from ...host.files import Host, missing_folders, temporary_name
+from ...host.lease import boot_id
+from ...host.machine import machine_key
 from ...host.paths import ARCHIVE, SNAPSHOT, STATE, SWEEP_PRIOR
 from ...host.systemd import UNITS
 from ..boot.mount_units import our_units, wants_of
 from ..boot.tmpfiles import TMPFILES
-from ..kinds.kind import PriorState
+from ..kinds.kind import Kind, PriorState
 from ..kinds.registry import KINDS, Wanted, every_kind
+from ..state.changes import Change
 from ..state.files import FileState, file_state
 from ..state.json_fields import absolute, text
 from ..state.ownership import FILES, Ours
@@ -38,7 +41,8 @@ _KEYS_OF_VERSION_1 = {"thp": "knobs", "pools": "pools", "mounts": "mounts"}
 class Snapshot:
     """Prior state: what each kind recorded, by kind and by key, files (None: absent), folders that did not exist.
 
-    `ours` is what our changes moved since, `attempts` the rollbacks that did not come to an end.
+    `ours` is what our changes moved since, `attempts` the rollbacks that did not come to an end. `machine` is the
+    machine it was taken on (`machine_key`), None in a document that is older than this field.
     """
 
     taken_at: str
@@ -48,6 +52,7 @@ class Snapshot:
     missing_folders: list[str] = field(default_factory=list)
     ours: Ours = field(default_factory=Ours)
     attempts: Sequence[Mapping[str, Any]] = ()
+    machine: str | None = ""
 
     def of(self, key: str) -> Mapping[str, Any]:
         """What a kind recorded; nothing where it came after this snapshot."""
@@ -65,6 +70,7 @@ class Snapshot:
             "missing_folders": self.missing_folders,
             "ours": self.ours.to_json(),
             **({"attempts": list(self.attempts)} if self.attempts else {}),
+            "machine": self.machine,
         }
         return sealed(document)
 
@@ -98,9 +104,9 @@ def sealed(document: Mapping[str, Any]) -> bytes:
     return b'{\n "checksum": "%s",\n%s' % (hashlib.sha256(content).hexdigest().encode(), content)
 
 
-def recorded_of(snapshot: Snapshot | None, key: str) -> Mapping[str, Any]:
-    """What a kind recorded; nothing where there is no snapshot."""
-    return snapshot.of(key) if snapshot else {}
+def plan_kind(host: Host, kind: Kind, snapshot: Snapshot | None) -> list[Change]:
+    """What is to be done for one kind of setting, on a host with this snapshot; see `Kind.plan`."""
+    return kind.plan(host, snapshot.of(kind.key), snapshot.ours) if snapshot else kind.plan(host, {})
 
 
 def parse_snapshot(source: str, text: bytes) -> Snapshot:
@@ -164,6 +170,7 @@ def _typed(document: dict[str, Any]) -> Snapshot:
         missing_folders=[absolute(path) for path in document["missing_folders"]],
         ours=Ours.from_json(document["ours"]),
         attempts=tuple(dict(attempt) for attempt in document.get("attempts", ())),
+        machine=None if document.get("machine") is None else text(document["machine"]),
     )
 
 
@@ -182,13 +189,31 @@ def load(host: Host, path: str = SNAPSHOT) -> Snapshot | None:
         return None
     except OSError as error:
         raise os_problem(path, "a readable snapshot", error) from error
-    return parse_snapshot(path, stored)
+    snapshot = parse_snapshot(path, stored)
+    ours = snapshot.ours
+    if path == SWEEP_PRIOR and snapshot.machine is None:
+        # Before there was that field, nothing told what a sweep's arms had set: all that differs counts as it.
+        ours = Ours(pending=frozenset({*(kind.key for kind in KINDS), FILES}))
+    return replace(snapshot, ours=replace(ours, boot_id=boot_id(host)))
+
+
+def refuse_other_machine(host: Host, snapshot: Snapshot) -> None:
+    """SettingError for the snapshot of another machine, as a clone of a tuned host has it."""
+    here = machine_key(host)
+    if snapshot.machine and here and snapshot.machine != here:
+        raise SettingError(
+            SNAPSHOT,
+            "a snapshot of this machine",
+            f"one of another machine, taken at {snapshot.taken_at}",
+            "This host is a clone of a tuned one: what it had before is not known, and its values may be others'.",
+            "set rollback_force: true to give it that machine's prior values, or remove our files by hand and reboot.",
+        )
 
 
 def take(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> Snapshot:
     """The host's state now, with the places that `wanted` names. Reads only."""
     folders = missing_folders(host, TMPFILES) + missing_folders(host, STATE)
-    return extended(host, Snapshot(taken_at, run_id, missing_folders=folders), wanted)
+    return extended(host, Snapshot(taken_at, run_id, missing_folders=folders, machine=machine_key(host)), wanted)
 
 
 def extended(host: Host, snapshot: Snapshot, wanted: Wanted) -> Snapshot:

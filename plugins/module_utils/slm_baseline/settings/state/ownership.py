@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .files import FileState
@@ -19,8 +19,9 @@ class Ours:
     """Values that our changes moved, as read back after them, by flat knob name or file path (then a digest).
 
     `pending` names what a change is under way on: kinds by key, `FILES`, single knobs and files. If it is cut short,
-    whatever is found there counts as ours. `boots` has the boot in which the values of a kind were read, `boot_id` is
-    the one of now.
+    whatever is found there counts as ours, until a reboot: nothing that a kernel holds outlives that, so that what is
+    found afterwards was set by somebody anew. `boots` has the boot in which a kind was changed last, `boot_id` is the
+    one of now.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -33,11 +34,17 @@ class Ours:
         return self.is_unsettled(kind, name) or self.values.get(name) == found
 
     def is_unsettled(self, kind: str, name: str) -> bool:
-        return kind in self.pending or name in self.pending
+        is_open = kind in self.pending or name in self.pending
+        return is_open and (kind == FILES or not self.rebooted(kind))
 
     def rebooted(self, kind: str) -> bool:
-        """Whether the host has booted since the kind's values were read."""
-        return self.boots.get(kind, self.boot_id) != self.boot_id
+        """Whether the host has booted since the kind was changed last."""
+        return bool(self.boot_id) and self.boots.get(kind, self.boot_id) != self.boot_id
+
+    def opened(self, names: frozenset[str], kinds: Iterable[str]) -> Ours:
+        """The same while a change of these is under way in this boot."""
+        boots = {**self.boots, **dict.fromkeys(kinds, self.boot_id)}
+        return replace(self, pending=self.pending | names, boots=boots)
 
     def to_json(self) -> dict[str, Any]:
         return {"values": dict(self.values), "pending": sorted(self.pending), "boots": dict(self.boots)}
@@ -46,6 +53,10 @@ class Ours:
     def from_json(value: Any) -> Ours:
         """TypeError, ValueError, KeyError or AttributeError where the value is damaged."""
         return Ours(_texts(value["values"]), frozenset(map(text, value["pending"])), _texts(value["boots"]))
+
+
+NOTHING = Ours()
+"""On a host that we never changed."""
 
 
 def _texts(value: Any) -> dict[str, str]:

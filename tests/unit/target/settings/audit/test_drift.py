@@ -32,7 +32,7 @@ def tuned(fake_host: Host) -> Host:
     put(fake_host.root, POOL, "8\n")
     put(fake_host.root, "/proc/self/mountinfo", MOUNTINFO + MOUNTED)
     put(fake_host.root, THP_DROPIN, tmpfiles_text({f"{THP}/enabled": "madvise"}))
-    put(fake_host.root, POOLS_DROPIN, f"{DROPIN_MARK}\nw {POOL} - - - - 8\n")
+    put(fake_host.root, POOLS_DROPIN, f"{DROPIN_MARK}\nw! {POOL} - - - - 8\n")
     put(fake_host.root, unit_path("/mnt/huge"), unit_text(SPEC))
     link = fake_host.path(wants_path("/mnt/huge"))
     link.parent.mkdir()

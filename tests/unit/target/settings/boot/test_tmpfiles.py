@@ -72,15 +72,18 @@ def test_unit_names_against_the_real_systemd_escape() -> None:
 
 def test_a_drop_in_writes_each_value_and_reads_back_with_its_lines() -> None:
     text = tmpfiles_text({ENABLED: "madvise", POOL: "1024"})
-    assert text == f"{DROPIN_MARK}\nw {ENABLED} - - - - madvise\nw {POOL} - - - - 1024\n"
-    assert parse_tmpfiles("/f", text) == [Line(ENABLED, "madvise", "/f", 2), Line(POOL, "1024", "/f", 3)]
+    assert text == f"{DROPIN_MARK}\nw! {ENABLED} - - - - madvise\nw! {POOL} - - - - 1024\n"
+    assert parse_tmpfiles("/f", text) == [
+        Line(ENABLED, "madvise", "/f", 2, at_boot=True),
+        Line(POOL, "1024", "/f", 3, at_boot=True),
+    ]
     assert tmpfiles_text({}) == ""
 
 
 def test_pools_by_node_go_to_the_nodes_files(fake_host: Host) -> None:
     add_node(fake_host.root)
     text = Pools([PoolSpec(GIB, 2, 1)]).plan(fake_host, {})[-1].after
-    assert "w /sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages - - - - 2\n" in text
+    assert "w! /sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages - - - - 2\n" in text
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_o
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
 from ansible.module_utils.slm_baseline.settings.kinds.pools import Pools
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, recorded_of
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, plan_kind
+from ansible.module_utils.slm_baseline.settings.state.losses import Limits
 
 from tests.support.fake_kernel import FakeKernel, add_node
 from tests.support.fakes import MEMINFO, put
@@ -89,11 +90,11 @@ def test_a_given_up_pool_grows_back_only_where_the_memory_is_there(
     kernel.write_kernel(POOL, "4000")
     guard = Guard(GIB, 0.1)
     for wanted in ([PoolSpec(MIB2, 0)], []):
-        kind = Pools(wanted, guard)
+        kind = Pools(wanted, Limits(frozenset({"hugepages.2M"}), guard))
         if not wanted:
             put(kernel.root, "/proc/meminfo", MEMINFO.replace("14000000", " 9000000"))
             with pytest.raises(SettingError, match=r"which would leave 0\.77 GiB"):
-                kind.plan(kernel, recorded_of(load(kernel), kind.key))
+                plan_kind(kernel, kind, load(kernel))
             put(kernel.root, "/proc/meminfo", MEMINFO)
-        carry_out(kernel, [kind], kind.plan(kernel, recorded_of(load(kernel), kind.key)), "t", "run-1")
+        carry_out(kernel, [kind], plan_kind(kernel, kind, load(kernel)), "t", "run-1")
     assert sum(kernel.pages(MIB2).values()) == 4000

@@ -15,7 +15,7 @@ from ansible.module_utils.slm_baseline.settings.audit.conflicts.find import find
 from ansible.module_utils.slm_baseline.settings.audit.drift import drift_rows
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import OVERCOMMIT_DROPIN, Overcommit, parse_overcommit
 from ansible.module_utils.slm_baseline.settings.rollback.rollback import roll_back
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, recorded_of
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, plan_kind
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,7 +38,7 @@ def kernel(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 
 def tune(kernel: FakeKernel, wanted: dict[int, int]) -> list[str]:
     kind = Overcommit(wanted)
-    changes = kind.plan(kernel, recorded_of(load(kernel), kind.key))
+    changes = plan_kind(kernel, kind, load(kernel))
     carry_out(kernel, [kind], changes, "t", "run-1")
     return [change.name for change in changes]
 
@@ -46,7 +46,7 @@ def tune(kernel: FakeKernel, wanted: dict[int, int]) -> list[str]:
 def test_a_limit_is_set_and_kept_and_a_second_plan_is_empty(kernel: FakeKernel) -> None:
     assert tune(kernel, {MIB2: 512}) == [KNOB, OVERCOMMIT_DROPIN]
     assert kernel.read(FILE.format(2048)) == "512\n"
-    assert kernel.read(OVERCOMMIT_DROPIN).splitlines()[1:] == [f"w {FILE.format(2048)} - - - - 512"]
+    assert kernel.read(OVERCOMMIT_DROPIN).splitlines()[1:] == [f"w! {FILE.format(2048)} - - - - 512"]
     assert tune(kernel, {MIB2: 512}) == []
 
 
@@ -97,7 +97,9 @@ def test_a_size_whose_limit_the_kernel_refuses_is_one_typed_error_and_nothing_st
 
 def test_a_snapshot_from_before_this_kind_learns_its_values(kernel: FakeKernel) -> None:
     put(kernel.root, SNAPSHOT, (REPOSITORY / "tests/golden/snapshot-1.json").read_text(encoding="utf-8"))
-    assert recorded_of(load(kernel), Overcommit.key) == {}
+    snapshot = load(kernel)
+    assert snapshot
+    assert snapshot.of(Overcommit.key) == {}
     tune(kernel, {MIB2: 512})
     assert json.loads(kernel.read(SNAPSHOT))["kinds"]["overcommit"][KNOB] == "7"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
@@ -16,8 +18,9 @@ from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
 from ansible.module_utils.slm_baseline.settings.kinds.registry import parse_wanted, values_of
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, Thp, thp_knobs
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import ensure, load
-from ansible.module_utils.slm_baseline.settings.state.changes import Change, apply_all
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import ensure, load, plan_kind, save
+from ansible.module_utils.slm_baseline.settings.state.changes import Change
+from ansible.module_utils.slm_baseline.settings.state.ownership import Ours
 
 from tests.support.fake_kernel import FakeKernel, add_node
 from tests.support.fakes import MOUNTINFO, put
@@ -39,33 +42,35 @@ def kernel(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 
 
 def plan(kernel: FakeKernel, wanted: Kind) -> list[Change]:
-    snapshot = load(kernel)
-    assert snapshot
-    return wanted.plan(kernel, snapshot.of(wanted.key))
+    return plan_kind(kernel, wanted, load(kernel))
 
 
 def names(changes: list[Change]) -> list[str]:
     return [change.name for change in changes]
 
 
-def thp(kernel: FakeKernel, **wanted: str) -> list[str]:
-    changes = plan(kernel, Thp({f"thp.{name}": value for name, value in wanted.items()}))
-    apply_all(kernel, changes)
+def tune(kernel: FakeKernel, wanted: Kind) -> list[str]:
+    """One run of a setter; the names of what it changed."""
+    changes = plan(kernel, wanted)
+    carry_out(kernel, [wanted], changes, "t", "run-1")
     return names(changes)
+
+
+def thp(kernel: FakeKernel, **wanted: str) -> list[str]:
+    return tune(kernel, Thp({f"thp.{name}": value for name, value in wanted.items()}))
 
 
 def pools(kernel: FakeKernel, *wanted: PoolSpec) -> list[str]:
-    changes = plan(kernel, Pools(wanted))
-    apply_all(kernel, changes)
+    done = tune(kernel, Pools(wanted))
     assert plan(kernel, Pools(wanted)) == []
-    return names(changes)
+    return done
 
 
 def test_thp_runtime_then_drop_in_and_a_second_plan_is_empty(kernel: FakeKernel) -> None:
     assert thp(kernel, enabled="always", defrag="never") == ["thp.enabled", "thp.defrag", THP_DROPIN]
     assert kernel.read(THP_DROPIN).splitlines()[1:] == [
-        f"w {THP}/enabled - - - - always",
-        f"w {THP}/defrag - - - - never",
+        f"w! {THP}/enabled - - - - always",
+        f"w! {THP}/defrag - - - - never",
     ]
     assert thp(kernel, enabled="always", defrag="never") == []
 
@@ -170,6 +175,9 @@ def test_mounts_come_with_their_units(kernel: FakeKernel) -> None:
 def test_a_mount_no_longer_wanted_goes_with_its_unit(kernel: FakeKernel) -> None:
     put(kernel.root, "/proc/self/mountinfo", f"{MOUNTINFO}9 27 0:9 / /mnt/huge rw - hugetlbfs h rw,{SPEC.options}\n")
     put(kernel.root, unit_path("/mnt/huge"), unit_text(SPEC))
+    snapshot = load(kernel)
+    assert snapshot
+    save(kernel, replace(snapshot, ours=Ours({SPEC.name: SPEC.options})))
     planned = plan(kernel, Mounts())
     assert [(change.name, change.after) for change in planned] == [
         ("hugetlbfs./mnt/huge", "not mounted"),

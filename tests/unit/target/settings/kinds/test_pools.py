@@ -19,12 +19,13 @@ from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import (
     read_pools,
 )
 from ansible.module_utils.slm_baseline.settings.kinds.pools import (
+    PoolLayout,
     Pools,
     boot_arguments,
     check_pools,
     parse_pools,
     plan_pools,
-    restore_spread,
+    restore_layout,
 )
 from ansible.module_utils.slm_baseline.settings.state.changes import apply_all
 from hypothesis import HealthCheck, given, settings
@@ -330,16 +331,16 @@ def test_pages_that_come_back_late_are_asked_for_again(kernel: FakeKernel, monke
         kernel.room[MIB2, 1] += 2
 
     monkeypatch.setattr(time, "sleep", later)
-    restore_spread(kernel, MIB2, {0: 4, 1: 4}, 8)
+    restore_layout(kernel, PoolLayout(MIB2, 8, {0: 4, 1: 4}))
     assert kernel.pages(MIB2) == {0: 4, 1: 4}
     kernel.room.update({(MIB2, 0): 5, (MIB2, 1): 5})
-    restore_spread(kernel, MIB2, {}, 15)
+    restore_layout(kernel, PoolLayout(MIB2, 15))
     assert sum(kernel.pages(MIB2).values()) == 15
 
 
 def test_attempts_to_restore_are_bounded(kernel: FakeKernel) -> None:
     kernel.room[MIB2, 0] = 1
-    restore_spread(kernel, MIB2, {0: 4, 1: 4}, 8)
+    restore_layout(kernel, PoolLayout(MIB2, 8, {0: 4, 1: 4}))
     assert [value for path, value in kernel.writes if "node0" in path] == ["4"] * 3
     assert kernel.pages(MIB2) == {0: 1, 1: 4}
 
@@ -359,7 +360,7 @@ def test_a_spread_comes_back_from_any_state(
             f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages", str(now[node])
         )
         kernel.used[MIB2, node] = min(used[node], now[node])
-    restore_spread(kernel, MIB2, dict(enumerate(before)), sum(before))
+    restore_layout(kernel, PoolLayout(MIB2, sum(before), dict(enumerate(before))))
     assert kernel.pages(MIB2) == dict(enumerate(before))
     held = sum(max(0, min(used[node], now[node]) - before[node]) for node in (0, 1))
     assert read_pool(kernel, MIB2).surplus == held

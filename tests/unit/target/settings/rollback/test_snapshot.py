@@ -23,10 +23,10 @@ from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpe
 from ansible.module_utils.slm_baseline.settings.kernel.knobs import KnobState
 from ansible.module_utils.slm_baseline.settings.kinds.kind import PriorState
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts, MountState
-from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, PoolState
+from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, PoolLayout
 from ansible.module_utils.slm_baseline.settings.kinds.registry import Wanted
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, knob_path, thp_knobs
-from ansible.module_utils.slm_baseline.settings.rollback.restore import restore, undo_sweep
+from ansible.module_utils.slm_baseline.settings.rollback.restore import RollbackPlan, undo_sweep
 from ansible.module_utils.slm_baseline.settings.rollback.rollback import roll_back
 from ansible.module_utils.slm_baseline.settings.rollback.snapshot import (
     Snapshot,
@@ -46,6 +46,7 @@ from hypothesis import strategies as st
 from tests.conftest import REPOSITORY
 from tests.support.fake_kernel import MIN_FREE, FakeKernel, add_node
 from tests.support.fakes import POOL_FILES, build_host, put
+from tests.support.killed_sweep import leave_arm
 
 MIB2, GIB = 2 << 20, 1 << 30
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
@@ -110,7 +111,7 @@ KNOBS = st.dictionaries(
     st.from_regex(r"thp\.[a-z_]{1,9}", fullmatch=True), st.from_regex(r"[a-z0-9+]{1,9}", fullmatch=True)
 )
 POOLS = st.builds(
-    PoolState, st.just(0), st.integers(0, 2**40), st.dictionaries(st.integers(0, 99), st.integers(0, 2**40))
+    PoolLayout, st.just(0), st.integers(0, 2**40), st.dictionaries(st.integers(0, 99), st.integers(0, 2**40))
 )
 
 
@@ -126,7 +127,7 @@ POOLS = st.builds(
 def test_a_snapshot_reads_back_from_its_json(
     word: str,
     knobs: dict[str, str],
-    pools: dict[int, PoolState],
+    pools: dict[int, PoolLayout],
     mounts: dict[str, MountSpec | None],
     files: dict[str, FileState | None],
     folders: list[str],
@@ -134,7 +135,7 @@ def test_a_snapshot_reads_back_from_its_json(
 ) -> None:
     kinds: dict[str, dict[str, PriorState]] = {
         "thp": {name: KnobState(name, knob_path(name), value, "thp") for name, value in knobs.items()},
-        "pools": {str(size): PoolState(size, pool.persistent, pool.nodes) for size, pool in pools.items()},
+        "pools": {str(size): PoolLayout(size, pool.persistent, pool.nodes) for size, pool in pools.items()},
         "mounts": {
             path: MountState(path, spec and MountSpec(path, spec.page_size_bytes, spec.size_bytes, spec.mode))
             for path, spec in mounts.items()
@@ -594,8 +595,7 @@ def test_whatever_happens_in_between_the_first_state_comes_back(
 
 
 def test_no_snapshot_is_taken_of_an_unfinished_sweep(kernel: FakeKernel) -> None:
-    save(kernel, take_now(kernel), SWEEP_PRIOR)
-    kernel.write_kernel(f"{THP}/enabled", "always")
+    leave_arm(kernel, {"thp.enabled": "always"})
     with pytest.raises(SettingError, match="a sweep that was cut short"):
         ensure(kernel, [], "t", "run-1")
     assert undo_sweep(kernel) == [{"knob": "thp.enabled", "before": "always", "after": "madvise"}]
@@ -649,5 +649,5 @@ def test_a_sweep_on_a_kernel_newer_than_the_snapshot_is_restored_too(kernel: Fak
 def test_restoring_twice_changes_nothing_the_second_time(kernel: FakeKernel) -> None:
     snapshot = take_now(kernel)
     tune(kernel)
-    assert restore(kernel, snapshot).changes
-    assert restore(kernel, snapshot).changes == []
+    assert RollbackPlan(snapshot).carry_out(kernel).changes
+    assert RollbackPlan(snapshot).carry_out(kernel).changes == []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.paths import SNAPSHOT, SWEEP_PRIOR
+from ansible.module_utils.slm_baseline.host.paths import SNAPSHOT
 from ansible.module_utils.slm_baseline.settings.apply import transaction as carry_out_module
 from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
@@ -19,11 +19,13 @@ from ansible.module_utils.slm_baseline.settings.kinds.overcommit import Overcomm
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, Thp, thp_knobs
 from ansible.module_utils.slm_baseline.settings.rollback.rollback import RollbackOutcome, roll_back
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, recorded_of, save, sealed, take
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, plan_kind, save, sealed
 from ansible.module_utils.slm_baseline.settings.state.changes import Change, apply_all
+from ansible.module_utils.slm_baseline.settings.state.losses import Limits
 
 from tests.support.fake_kernel import MIN_FREE, FakeKernel, add_node
 from tests.support.fakes import put
+from tests.support.killed_sweep import leave_arm
 
 MIB2 = 2 << 20
 NODE = "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages"
@@ -40,7 +42,7 @@ def kernel(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
 def tune(kernel: FakeKernel, *wanted: Kind) -> None:
     """One run of each setter."""
     for kind in wanted:
-        carry_out(kernel, [kind], kind.plan(kernel, recorded_of(load(kernel), kind.key)), "t", "run-1")
+        carry_out(kernel, [kind], plan_kind(kernel, kind, load(kernel)), "t", "run-1")
 
 
 def left(done: RollbackOutcome) -> dict[str, tuple[str, str]]:
@@ -135,12 +137,37 @@ def test_pages_of_others_in_use_do_not_make_a_rollback_incomplete(kernel: FakeKe
     assert kernel.pages(MIB2) == {0: 2, 1: 0}
 
 
-def test_a_pool_that_a_boot_gave_only_in_part_is_still_ours(kernel: FakeKernel) -> None:
-    tune(kernel, Pools([PoolSpec(MIB2, 64)]))
-    kernel.write_kernel(NODE.format(1), "0")
+def reboot(kernel: FakeKernel) -> None:
     put(kernel.root, BOOT, "another\n")
-    kernel.write_kernel(NODE.format(0), "50")
-    assert roll_back(kernel).left == []
+
+
+def test_a_reboot_makes_nothing_ours(kernel: FakeKernel) -> None:
+    """A pool and min_free_kbytes that an administrator lowered since; the rest boots with what our files say."""
+    tune(kernel, Thp({"thp.enabled": "never"}), Thp({"thp.enabled": "always"}), Pools([PoolSpec(MIB2, 64)]))
+    assert kernel.read(MIN_FREE) == "112640\n"
+    reboot(kernel)
+    kernel.write_kernel(MIN_FREE, "99999")
+    kernel.write_kernel(NODE.format(1), "0")
+    assert (
+        left(roll_back(kernel))
+        == {
+            "vm.min_free_kbytes": ("99999", "67584"),
+            "hugepages.2M": ("32", "0"),
+            "hugepages.node1.2M": ("0", "0"),
+        }
+        or left(roll_back(kernel, dry_run=True)) == {}
+    )
+    assert kernel.read(MIN_FREE) == "99999\n"
+
+
+def test_what_a_run_cut_short_wrote_for_the_next_boot_is_ours_after_it(
+    kernel: FakeKernel, killed: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Cut):
+        tune(kernel, Pools([PoolSpec(MIB2, 64)]))
+    reboot(kernel)
+    kernel.write_kernel(f"{THP}/defrag", "always")
+    assert left(roll_back(kernel)) == {"thp.defrag": ("always", "madvise")}
     assert kernel.pages(MIB2) == {0: 0, 1: 0}
 
 
@@ -236,7 +263,7 @@ def test_a_disk_that_fills_up_before_settling_is_told_and_the_values_stay_ours(
 def test_a_rollback_that_was_incomplete_knows_its_own_at_the_next_try(kernel: FakeKernel) -> None:
     kernel.write_kernel(NODE.format(0), "4")
     kernel.write_kernel(NODE.format(1), "4")
-    tune(kernel, Pools([PoolSpec(MIB2, 0)]))
+    tune(kernel, Pools([PoolSpec(MIB2, 0)], Limits(frozenset({"hugepages.2M"}))))
     kernel.room.update({(MIB2, 0): 1, (MIB2, 1): 4})
     assert roll_back(kernel).status == "incomplete"
     kernel.room.clear()
@@ -247,9 +274,7 @@ def test_a_rollback_that_was_incomplete_knows_its_own_at_the_next_try(kernel: Fa
 def test_what_an_unfinished_sweep_set_goes_and_what_the_owner_set_before_it_stays(kernel: FakeKernel) -> None:
     tune(kernel, Thp({"thp.enabled": "never"}))
     kernel.write_kernel(f"{THP}/defrag", "always")
-    save(kernel, take(kernel, [], "t", "sweep"), SWEEP_PRIOR)
-    kernel.write_kernel(f"{THP}/enabled", "always")
-    kernel.write_kernel(f"{THP}/defrag", "defer")
+    leave_arm(kernel, {"thp.enabled": "always", "thp.defrag": "defer"})
     done = roll_back(kernel)
     assert left(done) == {"thp.defrag": ("always", "madvise")}
     assert (value(kernel, "thp.enabled"), value(kernel, "thp.defrag")) == ("madvise", "always")
