@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 PLAYS := baseline audit rollback sweep report first-token
-LIVE := vm vm-all faults hostile bad-input sweep control-nodes
+LIVE := vm vm-all faults others hostile bad-input sweep control-nodes
 BENCHES := fidelity agreement template first-token engine one-host fleet-page
 LINTED := benchmarks files library packaging plugins tests
 TYPED := benchmarks files library packaging/collection plugins/action plugins/analysis plugins/callback \
@@ -99,11 +99,12 @@ vm-images: .venv/dev ## the disk images of test-vm, ahead of it; it makes them o
 	$(BIN)/python -m tests.live.vm.image
 
 test-faults: .venv/dev ## kill and fail every changing system call of the setters
+test-others: .venv/dev ## what others on the host keep while it is tuned, swept and rolled back
 test-hostile: .venv/dev ## what a hostile user of the host can do while the modules and plays run
 test-bad-input: .venv/dev ## bad input against this machine's real kernel
 test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (two minutes)
 test-control-nodes: .venv/dev ## the whole job from each supported ansible-core, in environments of their own
-test-faults test-hostile test-bad-input test-sweep test-control-nodes: test-%:
+test-faults test-others test-hostile test-bad-input test-sweep test-control-nodes: test-%:
 	$(BIN)/pytest tests/live/$(subst -,_,$*) $(ARGS)
 
 test-scale: .venv/dev ## audit and no-change tuning of 100, 300 and 1,000 hosts beside a ping (Debian: openssh-server)
