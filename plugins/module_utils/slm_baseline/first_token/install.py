@@ -33,6 +33,7 @@ from .bytecode import (
     with_cached,
 )
 from .fit import Fit, fit_text
+from .kernels import find_unkept, kernel_note
 from .places import MARK
 from .plan import Plan, PlanFile, to_text
 from .recorder.interruption import make_good, promised
@@ -233,6 +234,8 @@ def _set_up(subject: Subject) -> Outcome:
             recording = _record(subject)
     outcome.plan, outcome.bytecode = recording.plan, kept.filled if kept else None
     outcome.notes += notes_of(recording)
+    unkept = find_unkept(host, recording.seen.opened, target, unit, subject.identity)
+    outcome.notes += filter(None, [kernel_note(unkept, target, unit)])
     _put_in_place(subject, recording.plan, kept)
     return outcome
 
