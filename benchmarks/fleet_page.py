@@ -53,7 +53,7 @@ def change(host: int, run: int, document: dict[str, Any]) -> float:
         document["host"]["disk"] = {**document["host"]["disk"], "model": "Another NVMe 4TB"}
     if host % 37 == 5:
         document["host"]["kernel"], factor = "6.12.4-amd64", factor * 1.22
-    if host % 41 == 6 and run >= 12:
+    if host % 41 == 6 and run >= 14:
         document["software"]["torch"], factor = "2.14.0+cu128", factor * 1.3
     return factor
 

@@ -505,6 +505,19 @@ def test_a_narrow_screen_gets_readable_charts_and_one_row_of_views(open_page: Op
     assert max(page.eval_on_selector_all(".runs tbody tr", "found => found.map((each) => each.offsetHeight)")) < 50
 
 
+def test_a_wide_screen_shows_every_column_whole(open_page: Open, fleet_page: Path) -> None:
+    page = open_page(fleet_page, "#/hosts", viewport={"width": 1920, "height": 1080}).page
+    table = page.locator("table.hosts")
+    assert table.evaluate("element => element.getBoundingClientRect().width") > 1800
+    assert page.locator(".scroller").evaluate("element => element.scrollWidth - element.clientWidth") == 0
+
+
+def test_a_phone_shows_what_drifted_beside_the_host(open_page: Open, fleet_page: Path) -> None:
+    page = open_page(fleet_page, "#/hosts", viewport={"width": 390, "height": 844}).page
+    drift = page.locator(".drift-words")
+    assert drift.evaluate("element => element.getBoundingClientRect().right") <= 390
+
+
 def test_one_odd_host_among_very_many_is_seen(open_page: Open, many_page: Path) -> None:
     page = open_page(many_page).page
     heights = page.eval_on_selector_all(".column", "found => found.map((each) => Number(each.getAttribute('height')))")
@@ -626,6 +639,9 @@ def test_at_200_per_cent_and_on_paper_nothing_is_cut_off(open_page: Open, fleet_
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("table.hosts tbody tr").count() == 41
     assert page.get_by_role("button", name="Save CSV").is_hidden()
+    # Buttons in a head that repeats are blank from the second sheet on; plain words are not.
+    assert page.locator("table.hosts thead button").first.is_hidden()
+    assert page.locator("table.hosts thead .printed").first.inner_text() == "Host"
     page.set_viewport_size({"width": 760, "height": 1000})
     assert page.locator("table.hosts").evaluate("table => table.getBoundingClientRect().right") <= 760
 

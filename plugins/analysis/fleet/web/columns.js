@@ -76,7 +76,7 @@ const COLUMN_SETS = {
   first_token: ["host", "model", "cold_token", "bound", "saving", ...data.remedies.map((name) => `save_${name}`), "limit", "bytecode"],
   hardware: ["host", "gpu", "cpu", "memory", "disk", "disk_rate", "read_ahead", "filesystem", "driver"],
   software: ["host", "distribution", "kernel", "python", "torch", "transformers", "cuda", "bytecode", "init"],
-  short: ["host", "status", "drift", "cold_token"],
+  short: ["host", "drift", "status", "cold_token"],
 };
 const SET_TITLES = { overview: "Overview", state: "State", times: "Times", first_token: "First token", hardware: "Hardware", software: "Software", short: "Short" };
 const DEFAULT = COLUMN_SETS[innerWidth < 640 ? "short" : "overview"];

@@ -17,6 +17,7 @@ const tableView = (parameters) => {
   const table = h("table", { class: "hosts", "aria-label": "Hosts" }, widths, h("thead", {}, head), body);
   const scroller = h("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Table of hosts, scrolls" }, table);
   const columns = () => state.columns.map((id) => COLUMN[id]);
+  const narrow = innerWidth < 640;
   const isNumber = (column) => column.kind === "number" && column.id !== "trend" && !column.date;
 
   const spacer = () => h("tr", { class: "spacer", "aria-hidden": "true" }, h("td", {}));
@@ -72,8 +73,10 @@ const tableView = (parameters) => {
   const drawHead = () => {
     const shown = columns();
     made = new Map();
-    widths.replaceChildren(h("col", { style: { width: "34px" } }), ...shown.map((column) => h("col", { style: { width: `${column.width}px` } })));
-    table.style.setProperty("min-width", `${34 + shown.reduce((sum, column) => sum + column.width, 0)}px`);
+    // A narrow screen has no boxes to choose by, and room for what drifted.
+    const sizes = [...(narrow ? [] : [34]), ...shown.map((column) => Math.round(column.width * (narrow ? 0.72 : 1)))];
+    widths.replaceChildren(...sizes.map((size) => h("col", { style: { width: `${size}px` } })));
+    table.style.setProperty("min-width", `${sizes.reduce((sum, size) => sum + size, 0)}px`);
     head.replaceChildren(h("th", { scope: "col", class: "pick" }, h("span", { class: "unseen" }, "Compare")), ...shown.map((column) => {
       const sorted = column.id === state.sort;
       return h("th", { scope: "col", "aria-sort": sorted ? (state.down ? "descending" : "ascending") : null, class: isNumber(column) ? "number" : null },
@@ -82,7 +85,9 @@ const tableView = (parameters) => {
           state.sort = column.id;
           update(true);
           head.querySelector(`[data-column="${column.id}"]`).focus();
-        } }, column.title, h("span", { class: "arrow", "aria-hidden": "true" }, sorted ? (state.down ? "↓" : "↑") : "")));
+        } }, column.title, h("span", { class: "arrow", "aria-hidden": "true" }, sorted ? (state.down ? "↓" : "↑") : "")),
+        // Chromium leaves buttons of a repeated head blank from the second sheet on.
+        h("span", { class: "printed", "aria-hidden": "true" }, column.title));
     }));
   };
   const chip = (id, text) => {
@@ -156,7 +161,6 @@ const tableView = (parameters) => {
         placeholder: column.kind === "number" ? `> 8, 2..4 ${unitWords(column.scales)[0] ?? ""}` : "contains" });
     return h("div", { class: "field" }, h("label", { for: id }, column.title), control);
   };
-  const narrow = innerWidth < 640;
   const drawFilters = () => {
     const groups = Map.groupBy ? Map.groupBy(COLUMNS.filter((column) => column.id !== "host"), (column) => column.group)
       : COLUMNS.filter((column) => column.id !== "host").reduce((all, column) => all.set(column.group, [...(all.get(column.group) ?? []), column]), new Map());
