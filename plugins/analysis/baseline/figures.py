@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from analysis import statistics
 from analysis.baseline.result import read_result
 from analysis.render import phases, units
-from analysis.render.svg import ink, phase_colours, svg_text
+from analysis.render.svg import WIDTH, ink, phase_colours, svg_text
 from analysis.statistics import Summary
 
 _BAR_HEIGHT = 0.5
@@ -30,7 +30,7 @@ def load_svg(document: object) -> str:
         ends = [_bar(axes, row, kind, shown, summary) for row, kind in ((1.0, "cold"), (0.0, "warm"))]
         _finish(figure, axes, shown, max(ends) or 1.0)
 
-    return svg_text((10, 3.1), draw)
+    return svg_text((WIDTH, 3.4), draw)
 
 
 def imports_svg(document: object) -> str:
@@ -61,7 +61,7 @@ def imports_svg(document: object) -> str:
             ink(tick, f"tick-{index}")
         axes.spines[["left", "right", "top"]].set_visible(False)
 
-    return svg_text((10, 0.8 + 0.28 * len(packages)), draw)
+    return svg_text((WIDTH, 0.8 + 0.28 * len(packages)), draw)
 
 
 def _width(summary: Summary, kind: str, name: str) -> float:
@@ -84,8 +84,8 @@ def _bar(axes: Axes, row: float, kind: str, shown: list[str], summary: Summary) 
 
 
 def _label(axes: Axes, x: float, y: float, words: str, share: float, colour: str) -> None:
-    # A label of seven characters takes about a seventeenth of the picture's width.
-    if share >= 0.06:
+    # A label of seven characters takes about a thirteenth of the picture's width.
+    if share >= 0.075:
         axes.text(x, y, words, ha="center", va="center", color=colour, size=9)
 
 
@@ -114,7 +114,7 @@ def _finish(figure: Figure, axes: Axes, shown: list[str], end: float) -> None:
         figure.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=len(handles),
+            ncols=min(len(handles), 4),
             frameon=False,
             fontsize=9,
             handlelength=1,

@@ -10,17 +10,19 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, whose colours every kind of colour vision tells apart; with each, the ink that reads on it.
+# Okabe and Ito's palette, whose colours every kind of colour vision tells apart; with each, the ink that reads on it
+# (4.5:1 and more). The page of the fleet has the same ones, fleet/web/page.css.
 _COLOURS = {
-    "interpreter": ("#8C8C8C", "#FFFFFF"),
+    "interpreter": ("#6F6F6F", "#FFFFFF"),
     "import_torch": ("#0072B2", "#FFFFFF"),
     "import_transformers": ("#56B4E9", "#10202C"),
     "device_ready": ("#CC79A7", "#2B0F1E"),
     "tokenizer": ("#F0E442", "#2B2900"),
-    "weights": ("#009E73", "#FFFFFF"),
-    "first_token": ("#D55E00", "#FFFFFF"),
+    "weights": ("#009E73", "#08211A"),
+    "first_token": ("#D55E00", "#1D0C00"),
 }
 _OTHER = ("#B0B0B0", "#10202C")
+WIDTH = 8.0  # inches: what a column of text leaves, so that letters keep their size
 INK = "#6E7781"  # reads on white and on near-black, where a viewer ignores the style below
 _STYLE = """<style>
 @media (prefers-color-scheme: light) { g[id^="ink"] text { fill: #24292F !important } }

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from analysis.documents.samples import Sample
 from analysis.render import phases
-from analysis.render.svg import INK, ink, phase_colours, svg_text
+from analysis.render.svg import INK, WIDTH, ink, phase_colours, svg_text
 from analysis.sweep.metrics import KINDS, METRICS, dtype_words
 from analysis.sweep.sweep import AnalysedSweep, Comparison, Group, Sweep
 
@@ -25,7 +25,7 @@ _MEMORY = {
     "file": ("files", "#B0B0B0"),
     "file_pmd": ("files, huge", "#009E73"),
 }
-_ROW_INCHES = 0.3
+_ROW_INCHES = 0.36
 _WIDEST = 5.0
 """No scale of ratios goes beyond this, or one hopeless interval would squeeze all others into a line."""
 
@@ -72,6 +72,10 @@ def _interval(axes: Axes, row: int, result: Comparison) -> None:
     style = "-" if is_judged else ":"
     axes.plot([result.low, result.high], [row, row], style, color=colour, linewidth=2)
     axes.plot([result.estimate], [row], "o", color=colour, fillstyle="full" if is_judged else "none", markersize=5)
+    text = axes.text(result.estimate, row - 0.17, f"{result.estimate:.3g}", ha="center", va="bottom", size=7.5)
+    # An estimate beyond the scale keeps its number out of the neighbour's panel.
+    text.set_clip_on(True)
+    ink(text, f"estimate-{axes.get_label()}-{row}")
 
 
 def _ends(group: Group) -> list[float]:
@@ -84,10 +88,10 @@ def _ratio_ticks(axes: Axes, values: Sequence[float]) -> None:
     """The same scale in every panel, with ticks a person reads: 0.8, 0.9, 1, 1.1; wider intervals run off the edge."""
     low, high = min([*values, 0.97]), max([*values, 1.03])
     reach = min(max(-math.log(low), math.log(high)) * 1.05, math.log(_WIDEST))
-    step = next((step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if math.expm1(reach) / step <= 3.5), None)
-    ticks = [1 + step * index for index in range(-3, 4)] if step else [0.25, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0]
+    step = next((step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if math.expm1(reach) / step <= 5.5), None)
+    ticks = [1 + step * index for index in range(-5, 6)] if step else [0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0]
     ticks = [tick for tick in ticks if tick > 0 and abs(math.log(tick)) <= reach]
-    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks], fontsize=8)
     axes.set_xticks([], minor=True)
     axes.set_xlim(math.exp(-reach), math.exp(reach))
 
@@ -214,6 +218,7 @@ def _panels(
         for row, kind in enumerate(kinds):
             for column, dtype in enumerate(dtypes):
                 axes = grid[row][column]
+                axes.set_label(f"{dtype}-{kind}")
                 panel(axes, dtype, kind)
                 axes.spines[["left", "right", "top"]].set_visible(False)
                 axes.tick_params(axis="y", length=0, colors=INK)
@@ -222,10 +227,12 @@ def _panels(
                 for index, tick in enumerate(axes.get_yticklabels()):
                     ink(tick, f"y-{row}-{column}-{index}")
         ink(figure.supxlabel(label, fontsize=10), "label")
-        legend = figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5), frameon=False)
+        legend = figure.legend(
+            handles=handles, loc="outside upper center", ncols=min(len(handles), 3), frameon=False, fontsize=9
+        )
         ink(legend, "legend")
 
-    return svg_text((10, 0.9 + len(kinds) * (0.55 + _ROW_INCHES * rows)), draw)
+    return svg_text((WIDTH, 1.1 + len(kinds) * (0.55 + _ROW_INCHES * rows)), draw)
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:

@@ -302,6 +302,15 @@ def test_report_and_pictures_are_deterministic_and_well_formed(sweep: dict[str, 
     assert all(metric.title in text.lower() or metric.title in text for metric in METRICS)
 
 
+def test_each_point_of_a_forest_has_its_number(sweep: dict[str, Any]) -> None:
+    whole = as_sweep(sweep)
+    shown = list(ElementTree.fromstring(forest_svg(whole, "load_real_s")).itertext())
+    groups = [group for group in whole.analysis.groups if group.metric == "load_real_s"]
+    estimates = [arm.estimate for group in groups for arm in (group.control, *group.arms) if arm.low is not None]
+    assert estimates
+    assert {f"{estimate:.3g}" for estimate in estimates if estimate is not None} <= set(shown)
+
+
 def test_the_document_lies_beside_its_report(sweep: dict[str, Any]) -> None:
     written = sweep_files(sweep)
     assert set(written) == {"sweep.md", "sweep.json", *PICTURES}
