@@ -27,6 +27,9 @@ options:
         description: The name of the run. It begins with the UTC time of its start.
         type: str
         required: true
+      host:
+        description: This host's name in the run's inventory. A machine that has two must be wanted alike under both.
+        type: str
       started_at:
         description: When the run started, in UTC.
         type: str
