@@ -50,7 +50,10 @@ class Closing:
             story.figures = figures(result) or story.figures
             story.can_undo |= bool(story.figures)
         elif action == "first_token":
-            story.notes += [plain(str(one["summary"])) for one in _items(result) if one.get("summary")]
+            # What is only announced is told by its own task.
+            told = [one for one in _items(result) if self.check_mode or "plan" in one or not one.get("changed")]
+            notes = [plain(str(one["summary"])) for one in told if one.get("summary")]
+            story.notes += [note for note in notes if note not in story.notes]
             story.can_undo |= any(one.get("changed") for one in _items(result))
         elif action in ("report_page", "rollback_report") and isinstance(result.get("page"), str):
             story.pages.append(result["page"])

@@ -92,3 +92,20 @@ def test_what_a_host_says_cannot_draw_on_the_terminal() -> None:
     closing = Closing()
     closing.note("a", "thp", {"changes": [{"knob": "thp.\x1b[2Jx", "before": "a\nb", "after": "c"}]})
     assert all(line.isprintable() for line in told(closing))
+
+
+def test_what_a_first_token_play_announced_is_told_once_and_not_as_done() -> None:
+    announced = {"changed": True, "summary": "app: would be recorded", "stops": [{"unit": "app.service"}]}
+    done = {"changed": True, "summary": "app: a start reads 23 MB", "plan": {"files": 1}}
+    kept = {"changed": False, "summary": "other: set up already"}
+    closing = Closing()
+    closing.note("a", "first_token", {"results": [announced]})
+    closing.note("a", "first_token", {"results": [done, kept]})
+    closing.note("a", "first_token", {"results": [kept]})
+    lines = told(closing)
+    assert [line for line in lines if "app:" in line] == ["a: app: a start reads 23 MB"]
+    assert len([line for line in lines if "other:" in line]) == 1
+    dry = Closing(check_mode=True)
+    dry.note("a", "first_token", {"results": [announced]})
+    dry.note("a", "first_token", {"results": [announced]})
+    assert [line for line in told(dry) if "app:" in line] == ["a: app: would be recorded"]
