@@ -23,10 +23,34 @@ and process namespaces of their own, with throw-away `/etc`, `/var/lib`, `/run`,
 """
 
 
+_WING = """\
+# The attacks on the first-token wing
+
+Written by `tests/live/hostile/test_wing.py` itself (`make test-hostile ARGS=--write-attacks`); not to be edited. The
+others are in [attacks.md](attacks.md); what is trusted, and why, is in [security.md](security.md).
+
+Each attack runs against the real module, as root, under a real systemd in namespaces of its own, with a service of the
+user `app` whose modules have no bytecode, and a second, hostile user. After every attack this must hold too:
+
+- every module ended in time, with success or one error;
+- the service runs, unless the attack still keeps it from it;
+- a rollback succeeds and leaves nothing of ours.
+"""
+
+
 def page(results: Sequence[Mapping[str, Any]]) -> str:
-    """The whole page."""
+    """The whole page of the attacks on tuning and measuring."""
+    return _page(_INTRODUCTION, results)
+
+
+def wing_page(results: Sequence[Mapping[str, Any]]) -> str:
+    """The whole page of the attacks on the first-token wing."""
+    return _page(_WING, results)
+
+
+def _page(introduction: str, results: Sequence[Mapping[str, Any]]) -> str:
     held = sum(not result["broken"] for result in results)
-    lines = [_INTRODUCTION, f"{held} of {len(results)} held.", ""]
+    lines = [introduction, f"{held} of {len(results)} held.", ""]
     for who in dict.fromkeys(str(result["who"]) for result in results):
         lines += [f"## What {who} does", "", "| attack | what is done | what must hold | result |", "|---|---|---|---|"]
         for result in results:
