@@ -727,6 +727,7 @@ def dependents(world: World) -> None:
     spares=True,
 )
 def lost_neighbour(world: World) -> None:
+    Path("/run/front-ran").unlink(missing_ok=True)
     write_unit(
         "front",
         "ExecStart=/bin/sh -c 'test ! -e /run/front-ran && touch /run/front-ran && exec sleep 3600'",
@@ -769,7 +770,7 @@ def secret(world: World) -> None:
     "The replay opens no device and ends.",
 )
 def swapped(world: World) -> None:
-    world.fine()
+    world.fine(bytecode=False)
     sh("mv /srv/lib /srv/lib.real && ln -s /dev /srv/lib")
     said = subprocess.run(
         [sys.executable, "-IS", str(HOME / "bin/slm_replay.py"), str(PLAN)],

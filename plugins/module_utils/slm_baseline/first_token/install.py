@@ -140,18 +140,20 @@ def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome
     dropped before each. A unit runs afterwards if it did before, and so does what was stopped with it. What a former
     recording left in force stays in force where this one fails.
     """
-    subject = find_subject(host, target)
-    refuse_foreign(host, target, subject.unit)
+    knob = f"first_token.{target.name}"
     is_new = not host.exists(target.folder)
     try:
-        require_trusted(host, os.path.dirname(os.path.dirname(FIRST_TOKEN)), subject.knob)
+        require_trusted(host, os.path.dirname(os.path.dirname(FIRST_TOKEN)), knob)
         put_programs(host, target, programs)
+        # Before the unit is looked at: it ran before an earlier recording was cut short.
         make_good(host)
+        subject = find_subject(host, target)
+        refuse_foreign(host, target, subject.unit)
         os.makedirs(host.path(target.folder), mode=0o755, exist_ok=True)
         return _set_up(subject)
     except OSError as error:
         _clear(host, target, is_new)
-        raise os_problem(subject.knob, "its files in place", error) from error
+        raise os_problem(knob, "its files in place", error) from error
     except BaseException:
         _clear(host, target, is_new)
         raise

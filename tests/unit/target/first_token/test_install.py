@@ -340,3 +340,20 @@ def test_a_summary_is_one_line() -> None:
         "resident_bytes": 0,
         "weights_bytes": 3_000_000,
     }
+
+
+def test_what_an_earlier_recording_left_stopped_runs_before_the_unit_is_looked_at(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found stopped, it would be left stopped."""
+    asked: list[str] = []
+
+    def find(target: Target) -> Unit:
+        asked.append("unit")
+        return UNIT
+
+    monkeypatch.setattr(install, "make_good", lambda host: asked.append("made good"))
+    monkeypatch.setattr(install, "find_unit", find)
+    starts.recordings = [recording(1)]
+    set_up(host, SERVICE, PROGRAMS)
+    assert asked == ["made good", "unit"]

@@ -166,9 +166,12 @@ def put_back(target: Target, unit: Unit) -> list[str]:
     wanted = ([unit.name] if unit.ran else []) + list(unit.others)
     # One that was found on its way up may be there again: nobody knows whether it ever arrives.
     may_be_starting = {unit.name} if unit.state == "activating" else set()
+    started_target = False
+    down: list[str] = []
     for is_last in (False, True):
         down = [name for name in wanted if not _has_come_back(name, may_be_starting)]
         if down:
+            started_target = started_target or unit.name in down
             systemctl(deadline.left_s(), "start", "--", *down)
         while down and not deadline.is_over:
             states = {name: _states(name) for name in down}
@@ -178,9 +181,23 @@ def put_back(target: Target, unit: Unit) -> list[str]:
                 break
             time.sleep(_STEP_S)
         if not down or is_last or deadline.is_over:
-            return [f"{name} is {_state(name) or 'unknown'}" for name in down]
+            break
         systemctl(deadline.left_s(ASK_S), "reset-failed", "--", *down)
-    return []
+    told = [f"{name} is {_state(name) or 'unknown'}" for name in down]
+    if not told and started_target and target.ready.is_asked and not _answers(target, unit):
+        # systemd takes a simple service for running as soon as its process is.
+        told = [f"{unit.name} is {_state(unit.name) or 'unknown'}, and does not answer at {target.ready.at}"]
+    return told
+
+
+def _answers(target: Target, unit: Unit) -> bool:
+    """Whether a unit that was started gets ready."""
+    lives = _now_and_then(lambda: is_running(_state(unit.name)))
+    try:
+        wait_for_answer(target, Deadline.after(target.ready.timeout_s), lives, lambda: users_of(unit.control_group))
+    except SettingError:
+        return False
+    return True
 
 
 _MOVING = ("activating", "deactivating", "reloading", "refreshing")

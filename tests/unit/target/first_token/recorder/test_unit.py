@@ -286,3 +286,14 @@ def test_the_users_of_a_control_group_are_those_of_its_processes(monkeypatch: py
     if own is not None:
         assert os.geteuid() in users_of(own)
     assert users_of("/no-such.slice/group") == []
+
+
+def test_a_simple_service_that_was_started_again_has_to_answer(
+    systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd calls it active as soon as its process runs, and it may die in the next moment."""
+    target = replace(TARGET, ready=Ready("port", "1", 0.2))
+    assert put_back(target, UNIT) == []
+    systemd.units["app.service"]["ActiveState"] = "inactive"
+    systemd.after["start", "app.service"] = [{"ActiveState": "active"}]
+    assert put_back(target, UNIT) == ["app.service is active, and does not answer at 1"]
