@@ -155,7 +155,7 @@ class World:
 
     def fine(self, **more: Any) -> Answer:
         answer = self.record(**more)
-        must(not answer.failed, answer.output)
+        must(not answer.failed, answer.result.get("msg"))
         return answer
 
     def refused(self, *words: str, **more: Any) -> Answer:

@@ -149,6 +149,8 @@ def _promise(host: Host, target: Target, unit: Unit) -> None:
     if not os.path.lexists(host.path(GUARD_LINK)):
         os.symlink(GUARD_UNIT, host.path(GUARD_LINK))
     host.sync_folder(host.path(GUARD_LINK).parent)
+    # One that was killed before is known to systemd as a unit without a file.
+    reload_units(host)
     answer = systemctl(ASK_S, "start", "--", GUARD)
     if answer.returncode:
         host.remove_durably(STOPPED_NOTE)
@@ -183,6 +185,7 @@ def _forget(host: Host) -> None:
         return
     if host.is_live:
         systemctl(ASK_S, "stop", "--", GUARD)
+        systemctl(ASK_S, "reset-failed", "--", GUARD)
     for path in (GUARD_LINK, GUARD_UNIT):
         host.remove_durably(path)
     remove_folder_if_empty(host.path(GUARD_LINK).parent)

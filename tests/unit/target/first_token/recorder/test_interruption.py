@@ -185,3 +185,10 @@ def test_a_program_that_fails_is_one_error_with_its_last_line(
     with pytest.raises(SettingError, match="No such file"):
         make_good(host)
     assert STOPPED_NOTE in files(host)
+
+
+def test_who_waits_is_read_anew_before_it_is_started(host: Host, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a kill systemd knew it as a unit without a file, and started none (Device or resource busy)."""
+    monkeypatch.setattr(interruption, "reload_units", lambda host: world.asked.append("reload"))
+    with promised(host, TARGET, UNIT):
+        assert world.asked == ["reload", f"start {GUARD}"]
