@@ -37,7 +37,8 @@ options:
     type: raw
     default: host
   dtype:
-    description: The dtype to load in. C(auto) keeps the stored one; another one makes the loader copy the weights.
+    description: The dtype to load in. C(auto) is the one that the model's config names, or else the stored one; where
+      that differs from the stored one, the loader copies the weights.
     type: raw
     default: auto
   timeout_s:
@@ -65,6 +66,15 @@ options:
     description: For O(state=fetched), the run's id; empty for the latest.
     type: str
     default: ""
+  trial:
+    description: For O(state=checked), the text of a program that tries whether a model can be loaded, without its
+      weights. It runs in the loader's Python as O(user). Empty tries nothing.
+    type: str
+    default: ""
+  allow_busy_gpu:
+    description: Whether to measure where other processes use a GPU.
+    type: bool
+    default: false
 attributes:
   check_mode: {support: full, description: Checks and measures nothing.}
   diff_mode: {support: none, description: Measuring leaves samples and nothing else.}
@@ -146,6 +156,8 @@ _ARGUMENTS: dict[str, Any] = {
     "base_python": {"type": "str", "default": ""},
     "requirements": {"type": "str", "default": ""},
     "pip_options": {"type": "list", "elements": "str", "default": []},
+    "trial": {"type": "str", "default": ""},
+    "allow_busy_gpu": {"type": "bool", "default": False},
     "hf_home": {"type": "str", "default": ""},
     "offline": {"type": "bool", "default": True},
     "keep": {"type": "dict", "default": {}},

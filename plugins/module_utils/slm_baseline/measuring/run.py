@@ -27,12 +27,14 @@ from .install.environment import (
 )
 from .install.install_dir import require_home
 from .install.interpreter import PACKAGES, Interpreter, require_packages
+from .install.trial import require_known, try_model
 from .loader.events import LoaderReport
 from .loader.process import Loader
-from .model.files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, resolve_model
+from .model.files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, read_config, resolve_model
 from .probes.canary import best_canary
 from .probes.copy_bandwidth import SCRIPT, measure_copy_rates
 from .probes.gpu import DRIVER_VERSION, read_gpus
+from .probes.headroom import needed_bytes, require_free_gpus, require_memory
 from .probes.host_facts import host_facts
 from .probes.kernel_cost import profile_kernels
 from .protocol import NEW_TOKENS, SCOPES, WANTED, Progress, Subject, ceiling_passes, ceiling_record, measure_sample
@@ -49,7 +51,10 @@ _CUDA_ENVIRONMENT_BYTES = 12 << 30
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure and how, checked for sense; nothing about the host is known yet."""
+    """What to measure and how, checked for sense; nothing about the host is known yet.
+
+    `trial` is the text of files/try_model.py; empty tries nothing. `allow_busy_gpu` measures beside others on a GPU.
+    """
 
     environment: Environment
     place: ModelPlace
@@ -58,6 +63,8 @@ class Request:
     blocks: int
     timeout_s: float
     user: str
+    trial: str = ""
+    allow_busy_gpu: bool = False
 
 
 def parse_request(params: Mapping[str, Any]) -> Request:
@@ -70,6 +77,8 @@ def parse_request(params: Mapping[str, Any]) -> Request:
         blocks=int(_number("slm_benchmark_runs", params["blocks"], 1, 10_000, whole=True)),
         timeout_s=_number("slm_benchmark_timeout_s", params["timeout_s"], 1, 86_400),
         user=str(params["user"] or ""),
+        trial=str(params.get("trial") or ""),
+        allow_busy_gpu=bool(params.get("allow_busy_gpu")),
     )
 
 
@@ -96,7 +105,8 @@ def require_measurable(host: Host, request: Request) -> dict[str, Any]:
 
     Raises the first SettingError: no root, an unknown or privileged user, a home that is somebody else's or that the
     user cannot reach, an interpreter that lacks packages or that the user cannot run, a model that is missing, damaged
-    or unreadable, too little room for what is yet to be made.
+    or unreadable, one that this interpreter has no class, quantiser or tokenizer for, too little room for what is yet
+    to be made, too little memory for the model, a GPU that others use.
     """
     _require_root(host)
     account = find_account(request.user)
@@ -111,12 +121,33 @@ def require_measurable(host: Host, request: Request) -> dict[str, Any]:
         needed += _CUDA_ENVIRONMENT_BYTES if host.exists(DRIVER_VERSION) else _ENVIRONMENT_BYTES
     if request.place.model in EMBEDDED_MODEL_BYTES:
         embedded = request.place.embedded_path
-        needed += max(0, EMBEDDED_MODEL_BYTES[request.place.model] - _size_of(host, embedded))
+        size = EMBEDDED_MODEL_BYTES[request.place.model]
+        needed += max(0, size - _size_of(host, embedded))
+        # Two bytes an element, all of them.
+        memory = needed_bytes(size, size // 2, request.dtype)
+        model = None
     else:
-        find_model(host, request.place, account)
+        model = find_model(host, request.place, account)
+        memory = needed_bytes(model.weight_bytes, model.parameters, request.dtype)
     if needed:
         _require_room(host, request, needed)
+    require_memory(host, memory)
+    if host.is_live:
+        require_free_gpus(read_gpus(host), request.allow_busy_gpu)
+    if model is not None:
+        _require_loadable(host, request, model, account)
     return {"interpreter": environment.interpreter, "to_make_bytes": needed}
+
+
+def _require_loadable(host: Host, request: Request, model: Model, account: Account) -> None:
+    """SettingError for a model that the loader's Python has no class, quantiser or tokenizer for."""
+    environment = request.environment
+    if not is_built(host, environment):
+        with acting_as(account.uid, account.gid):
+            config, names = read_config(host, model), host.names(model.path)
+        require_known(config, names, model.path, environment)
+    elif request.trial:
+        try_model(request.trial, environment, str(host.path(model.path)), account)
 
 
 def find_model(host: Host, place: ModelPlace, account: Account) -> Model:
@@ -184,6 +215,8 @@ def measure_block(host: Host, request: Request, run_id: str, number: int, watch:
     if is_new:
         about = Shared(settings=settings, fingerprint=fingerprint)
         earlier = [sample for block in done.values() for sample in block.samples]
+        # Again, since tuning may have taken memory for pools meanwhile.
+        require_memory(host, needed_bytes(subject.model.weight_bytes, subject.model.parameters, request.dtype))
         done[number] = _measure(host, _Work(request, subject, run_id, watch), number, about, earlier)
     block = done[number]
     line = progress.line(block.samples) if is_new else f"block {number} of {request.blocks}: measured before"

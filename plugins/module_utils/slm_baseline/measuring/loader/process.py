@@ -138,9 +138,12 @@ class Pipes:
 def start(
     loader: Loader, home: str, arguments: tuple[str, ...], descriptors: tuple[int, ...], error_fd: int
 ) -> subprocess.Popen[bytes]:
-    """The loader as a process of its user, tied to our life; SettingError where it cannot be started."""
+    """The loader as a process of its user, tied to our life, and the first that the OOM killer takes.
+
+    SettingError where it cannot be started.
+    """
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [loader.python, loader.script, *loader.arguments, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -160,6 +163,17 @@ def start(
             f"Starting it failed: {error}.",
             "check the path and its permissions for the user slm_benchmark_user.",
         ) from error
+    offer_to_oom_killer(process.pid)
+    return process
+
+
+def offer_to_oom_killer(pid: int) -> None:
+    """Let the kernel take this process and its children before any other, where memory runs out (proc(5)).
+
+    From outside: after a change of its user a process may not open its own file. It may not lower what root has set.
+    """
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def watch_one(

@@ -218,6 +218,12 @@ def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) 
     return Model(place.id, place.source, place.path, place.revision, files, dtype, parameters)
 
 
+def read_config(host: Host, model: Model) -> dict[str, Any]:
+    """config.json of a model that was found; SettingError where it cannot be read any more."""
+    place = _Located(model.id, model.source, model.path, model.revision, f"correct {MODEL_KNOB}.")
+    return _read_json(host, place, "config.json")
+
+
 def _require_own_weights(place: _Located, names: list[str], config: dict[str, Any]) -> None:
     """SettingError for a model that makes transformers load other files than those that are checked here."""
     why = "transformers would load other weights than those that are checked and measured."

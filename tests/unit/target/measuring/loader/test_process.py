@@ -65,6 +65,13 @@ def test_a_good_run_is_told_from_spawn_to_second_token(tmp_path: Path) -> None:
     assert seen.usage.cpu_user_s + seen.usage.cpu_system_s > 0
 
 
+def test_the_loader_is_the_first_that_the_oom_killer_takes(tmp_path: Path) -> None:
+    scores: list[str] = []
+    loader = Loader(sys.executable, str(FAKE), ("good",), None, 20.0, scratch=str(tmp_path))
+    observe(loader, lambda pid: scores.append(Path(f"/proc/{pid}/oom_score_adj").read_text().strip()))
+    assert scores == ["1000"]
+
+
 def test_the_loader_gets_a_clean_environment_and_a_home_that_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
