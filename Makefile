@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 PLAYS := baseline audit rollback sweep report first-token
-LIVE := vm vm-all faults others hostile bad-input sweep control-nodes
+LIVE := vm vm-all faults others hostile bad-input sweep control-nodes models
 BENCHES := fidelity agreement template first-token engine one-host fleet-page
 LINTED := benchmarks files library packaging plugins tests
 TYPED := benchmarks files library packaging/collection plugins/action plugins/analysis plugins/callback \
@@ -104,7 +104,8 @@ test-hostile: .venv/dev ## what a hostile user of the host can do while the modu
 test-bad-input: .venv/dev ## bad input against this machine's real kernel
 test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (two minutes)
 test-control-nodes: .venv/dev ## the whole job from each supported ansible-core, in environments of their own
-test-faults test-others test-hostile test-bad-input test-sweep test-control-nodes: test-%:
+test-models: .venv/dev ## every kind of model that people publish, cold and warm (a Python with torch: docs/models.md)
+test-faults test-others test-hostile test-bad-input test-sweep test-control-nodes test-models: test-%:
 	$(BIN)/pytest tests/live/$(subst -,_,$*) $(ARGS)
 
 test-scale: .venv/dev ## audit and no-change tuning of 100, 300 and 1,000 hosts beside a ping (Debian: openssh-server)

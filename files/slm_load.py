@@ -51,6 +51,8 @@ ADOPTION_S = 10.0
 CACHES = ("past_key_values", "cache_params", "state", "mems")
 """What a model calls its cache: attention, state-space, rwkv and XLNet; the next call takes it by that name."""
 NAMES_TOLD = 8
+ALWAYS_IGNORED = r"rotary_emb\.inv_freq$"
+"""Of old llama and pythia files: transformers computes it, and does not tell that it ignores it (5.23)."""
 MADV_POPULATE_WRITE = 23
 
 
@@ -397,7 +399,8 @@ def loaded_facts(held: Held) -> dict[str, Any]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         tied.setdefault(id(parameter), []).append(name)
     twice = [name for names in tied.values() for name in names[1:] if name in stored and names[0] in stored]
-    ignored = [re.compile(pattern) for pattern in getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()]
+    patterns = (*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), ALWAYS_IGNORED)
+    ignored = [re.compile(pattern) for pattern in patterns]
     unplaced = {name for name in stored if any(pattern.search(name) for pattern in ignored)} | set(held.unexpected)
     return {
         "class": type(model).__name__,

@@ -11,6 +11,7 @@ Exit status: 0 with either, 1 where it cannot say.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -156,8 +157,7 @@ def make_without_weights(transformers: Any, config: Any) -> None:
 
     Whatever else fails here is left for the load: it makes the model in a way of its own.
     """
-    import torch
-
+    torch = importlib.import_module("torch")
     try:
         with torch.device("meta"):
             transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -220,7 +220,7 @@ def import_transformers(said: Said) -> Any:
     os.environ["TRANSFORMERS_VERBOSITY"] = "warning"
     warnings.simplefilter("ignore")
     try:
-        import transformers
+        transformers = importlib.import_module("transformers")
     except Exception as error:
         raise Problem(
             "transformers", one_line(error), "The loader imports it.", package_of(list(causes(error)))

@@ -19,7 +19,7 @@ FAKE_BENCHMARK = """
 from ansible.module_utils.basic import AnsibleModule
 
 keys = "state model revision block blocks scope dtype timeout_s user home python base_python requirements hf_home "
-keys += "offline run pip_options trial allow_busy_gpu"
+keys += "offline run pip_options trial allow_busy_gpu keep"
 module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
 assert "torch==" in module.params["requirements"]
 assert module.params["pip_options"] == ["--pre"]

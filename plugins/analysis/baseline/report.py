@@ -39,6 +39,7 @@ def host_report(document: object, state: State | None = None) -> str:
         "Settings act on memory mapped from now on; processes that already run keep what they have.",
         "## Time",
         tables.times(result),
+        *filter(None, [tables.loaded(result)]),
         _MEDIANS,
         "## Phases",
         "![Seconds of each phase up to the first token, cold above warm](phases.svg)",

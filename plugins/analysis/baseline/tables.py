@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from analysis import statistics
 from analysis.baseline.result import PoolUser, Result, SettingRow, share_of
 from analysis.documents.samples import Phase
-from analysis.documents.subject import COLD_SCOPES, Ceiling, CeilingTrial, Disk, Gpu
+from analysis.documents.subject import COLD_SCOPES, Ceiling, CeilingTrial, Disk, Gpu, Names
 from analysis.render import phases, units
 from analysis.render.markdown import Markdown, code, fenced, md, table
 
@@ -38,6 +38,42 @@ def _loaded(result: Result) -> str | None:
     pairs = dict.fromkeys((", ".join(sample.devices), sample.dtype) for sample in result.valid)
     parts = [f"on {md(where)} as {md(dtype)}" for where, dtype in pairs if where]
     return f"loaded {'; '.join(parts)}" if parts else None
+
+
+def loaded(result: Result) -> Markdown:
+    """What the model held of its files, and how much of them a cold first token needed; "" in older results."""
+    sentences = []
+    held = result.model.loaded
+    if held:
+        buffers = f" and {held.buffer_elements:,} of persistent buffers" if held.buffer_elements else ""
+        sentences.append(
+            f"{code(held.class_name)} held {held.parameters:,} elements of parameters{buffers}; "
+            f"the files hold {held.stored_elements:,}."
+        )
+        if held.stored_twice.count:
+            sentences.append(f"Stored beside what they are tied to: {_names(held.stored_twice)}.")
+        if held.unplaced.count:
+            sentences.append(
+                f"Stored and not loaded, since the class has no place for them: {_names(held.unplaced)} "
+                f"({held.unplaced_elements:,} elements)."
+            )
+        if held.quantization:
+            sentences.append(f"The weights are quantised ({md(held.quantization)}).")
+        if not held.is_cached:
+            sentences.append("The class keeps no cache between tokens, so each token computes all of them again.")
+    needed = result.summary.figure("cold_needed_share")
+    if needed.n:
+        sentences.append(
+            f"The first token of a cold run needed {units.interval(needed, units.percent)} of the weights' bytes, "
+            "read-ahead included: less than all where they are a lazy mapping of the file, of which a token touches "
+            "neither the embeddings of other words nor the experts that were not chosen."
+        )
+    return Markdown(" ".join(sentences))
+
+
+def _names(found: Names) -> str:
+    shown = ", ".join(code(name) for name in found.names)
+    return shown + (f" and {found.count - len(found.names)} more" if found.count > len(found.names) else "")
 
 
 def settings(result: Result) -> Markdown:
@@ -75,13 +111,16 @@ def _kept(row: SettingRow, systemd: bool | None) -> Markdown:
 
 
 def times(result: Result) -> Markdown:
-    """Load, first and second token, cold and warm, with intervals."""
+    """Load, first, second and steady token, cold and warm, with intervals."""
     metrics = {
         "Load: start of the process to weights loaded": "load_real_s",
         "Time to first token: start of the process to first token": "time_to_first_token_s",
         "Second token alone": "second_token_s",
     }
     summary = result.summary
+    # Older results have none.
+    if any(summary.figure(f"{kind}_steady_token_s").n for kind in _KINDS):
+        metrics["Steady token: nothing is done for the first time"] = "steady_token_s"
     rows = [
         [name, *(Markdown(units.interval(summary.figure(f"{kind}_{metric}"), units.seconds)) for kind in _KINDS)]
         for name, metric in metrics.items()

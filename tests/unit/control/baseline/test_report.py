@@ -265,3 +265,37 @@ def test_what_the_devices_of_two_gpus_hold_is_the_model() -> None:
     assert "| warm | all | 0 B | 8.59 GiB | 7.19 GiB | 7.19 GiB |" in page
     document["samples"] = [{**sample, "gpu": sample["gpu"][:1]} for sample in document["samples"]]
     assert "| warm | all |" not in host_report(document)
+
+
+def test_what_was_held_and_what_a_token_costs_are_told_where_they_were_measured() -> None:
+    document = load("cpu")
+    none = {"count": 0, "names": []}
+    document["model"]["loaded"] = {
+        "class_name": "Qwen3ForCausalLM",
+        "stored_elements": 751632384,
+        "parameters": 596049920,
+        "buffer_elements": 2,
+        "tied": {"count": 1, "names": ["lm_head.weight"]},
+        "stored_twice": {"count": 1, "names": ["lm_head.weight"]},
+        "unplaced": {"count": 9, "names": ["a|b", "c"]},
+        "unplaced_elements": 32768,
+        "quantization": None,
+        "is_cached": False,
+    }
+    for sample in document["samples"]:
+        sample["steady_token_s"] = 0.05
+        sample["needed_share"] = 0.385 if sample["wanted"] == "cold" else None
+    document["summary"] = summarise(typed(Sample, sample) for sample in document["samples"]).to_json()
+    told = part(document, "Time")
+    assert "| Steady token: nothing is done for the first time | 50.0 ms" in told
+    assert "`Qwen3ForCausalLM` held 596,049,920 elements of parameters and 2 of persistent buffers" in told
+    assert "Stored beside what they are tied to: `lm_head.weight`." in told
+    assert "and 7 more (32,768 elements)" in told
+    assert "keeps no cache between tokens" in told
+    assert "needed 38 %" in told
+    document["model"]["loaded"] |= {"stored_twice": none, "unplaced": none, "is_cached": True, "quantization": "mxfp4"}
+    told = part(document, "Time")
+    assert "quantised (mxfp4)" in told
+    assert "tied to" not in told
+    assert "no place" not in told
+    assert "held" not in part(load("cpu"), "Time")
