@@ -16,7 +16,7 @@ TYPED := benchmarks files library packaging/collection plugins/action plugins/an
   plugins/doc_fragments plugins/filter plugins/lookup packaging/typings/ansible/module_utils tests
 
 .DEFAULT_GOAL := help
-.PHONY: help $(PLAYS) test lint types syntax docs-check unit $(LIVE:%=test-%) test-scale test-browser test-collection \
+.PHONY: help $(PLAYS) test lint types syntax docs-check unit $(LIVE:%=test-%) test-scale test-browser test-collection test-collection-ssh \
   vm-images collection $(BENCHES:%=bench-%) bench bench-fleet mutation fuzz lock clean
 
 help: ## what can be made
@@ -107,6 +107,9 @@ test-control-nodes: .venv/dev ## the whole job from each supported ansible-core,
 test-models: .venv/dev ## every kind of model that people publish, cold and warm (a Python with torch: docs/models.md)
 test-faults test-others test-hostile test-bad-input test-sweep test-control-nodes test-models: test-%:
 	$(BIN)/pytest tests/live/$(subst -,_,$*) $(ARGS)
+
+test-collection-ssh: .venv/dev ## the built collection in an empty folder, by full names against two hosts (Debian: openssh-server)
+	$(BIN)/pytest tests/live/collection $(ARGS)
 
 test-scale: .venv/dev ## audit and no-change tuning of 100, 300 and 1,000 hosts beside a ping (Debian: openssh-server)
 	$(BIN)/python -m benchmarks.scale $(ARGS)
