@@ -1,4 +1,4 @@
-"""The README's support table is what tests/live/vm/support.py writes, with a cell for each thing that is looked at."""
+"""The support table is what tests/live/vm/support.py writes, with a cell for each thing that is looked at."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_a_table_that_is_read_again_has_the_same_cells() -> None:
 
 
 def test_the_readme_shows_the_table_as_it_is_written() -> None:
-    block = support.README.read_text(encoding="utf-8").partition(support.BEGIN)[2].partition(support.END)[0]
+    block = support.PAGE.read_text(encoding="utf-8").partition(support.BEGIN)[2].partition(support.END)[0]
     assert block.strip() == support.table(support.shown())
 
 

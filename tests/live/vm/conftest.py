@@ -53,7 +53,7 @@ TUNING: dict[str, object] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-support", action="store_true", help="renew the README's support table from this run")
+    parser.addoption("--write-support", action="store_true", help="renew the table of docs/support.md from this run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -159,14 +159,14 @@ def numa_host(fleet_of: Callable[..., Fleet]) -> Fleet:
 
 @pytest.fixture
 def seen(request: pytest.FixtureRequest) -> Callable[[Cell, str], None]:
-    """Records what a scenario saw for one cell of the support table, and holds the README's table to it."""
+    """Records what a scenario saw for one cell of the support table, and holds the page's table to it."""
 
     def record(cell: Cell, result: str) -> None:
         # No cell has a bar, which would end it.
         request.node.user_properties.append(("support", "|".join((*cell, result))))
         if not request.config.option.write_support:
             claimed = shown().get(cell, NOT_SEEN)
-            assert claimed in (result, NOT_SEEN), f"{cell} was seen to be {result!r}, and the README says {claimed!r}"
+            assert claimed in (result, NOT_SEEN), f"{cell} was seen to be {result!r}, and support.md says {claimed!r}"
 
     return record
 

@@ -1,4 +1,4 @@
-"""The README's table of what is supported: each cell is what a scenario saw."""
+"""The table of what is supported, in docs/support.md: each cell is what a scenario saw."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tests.live.vm.image import REPOSITORY
 
-README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "docs/support.md"
 BEGIN = "<!-- Written by `make test-vm-all ARGS=--write-support`; not to be edited. -->"
 END = "<!-- The support table ends. -->"
 
@@ -60,18 +60,18 @@ def parse(text: str) -> dict[Cell, str]:
 
 
 def shown() -> dict[Cell, str]:
-    """The cells that the README has now."""
+    """The cells that the page has now."""
     return parse(_parts()[1])
 
 
 def renew(seen: Mapping[Cell, str]) -> None:
-    """Write what was seen into the README; other cells stay."""
+    """Write what was seen into the page; other cells stay."""
     before, block, after = _parts()
-    README.write_text(f"{before}{BEGIN}\n\n{table({**parse(block), **seen})}\n\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table({**parse(block), **seen})}\n\n{END}{after}", encoding="utf-8")
 
 
 def _parts() -> tuple[str, str, str]:
-    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     block, _, after = rest.partition(END)
     return before, block, after
 

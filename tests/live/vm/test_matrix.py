@@ -1,4 +1,4 @@
-"""Every system that is supported, and conditions that fleets have: what these scenarios see is the README's table."""
+"""Every system that is supported, and conditions that fleets have: docs/support.md shows what these scenarios see."""
 
 from __future__ import annotations
 
