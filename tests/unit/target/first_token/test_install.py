@@ -37,6 +37,8 @@ from ansible.module_utils.slm_baseline.host.paths import FIRST_TOKEN
 from tests.support.bytecode import command_lines
 from tests.support.ourselves import Ourselves
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a unit's files to root")
+
 FACTS = {"page_bytes": "4096", "spinning": "0"}
 PROGRAMS = dict.fromkeys(GIVEN_PROGRAMS, b"program")
 COMMAND = Target("app", command=("/bin/true",), user=getpass.getuser())
@@ -179,6 +181,7 @@ def test_a_cache_that_is_not_to_be_had_leaves_the_first_starts_plan(host: Host, 
     assert any(said.get(why, "no times of their own") in note for note in outcome.notes)
 
 
+@as_root
 def test_a_unit_with_more_rights_has_no_cache_and_one_start(
     host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +193,7 @@ def test_a_unit_with_more_rights_has_no_cache_and_one_start(
     assert any("more rights than its user's" in note for note in outcome.notes)
 
 
+@as_root
 def test_a_unit_is_stopped_only_within_the_promise_and_its_files_come_last(
     host: Host, starts: Starts, kept_files: None
 ) -> None:
@@ -204,6 +208,7 @@ def test_a_unit_is_stopped_only_within_the_promise_and_its_files_come_last(
     assert "PYTHONPYCACHEPREFIX" not in host.read(SERVICE.drop_in)
 
 
+@as_root
 def test_the_record_is_written_before_what_it_names(
     host: Host, starts: Starts, kept_files: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +253,7 @@ def test_a_try_that_fails_leaves_the_former_plan_and_cache_in_force(
     assert host.exists(f"{COMMAND.pycache}/former")
 
 
+@as_root
 def test_a_target_that_is_recorded_anew_loses_what_it_has_no_more(host: Host, starts: Starts, kept_files: None) -> None:
     keep(host, starts, SERVICE)
     starts.recordings = [compiled(1), compiled(2)]
@@ -281,6 +287,7 @@ def test_a_file_of_somebody_elses_in_our_place_is_refused_before_anything(host: 
     assert not host.exists(FIRST_TOKEN)
 
 
+@as_root
 def test_a_unit_has_one_target(host: Host, starts: Starts) -> None:
     starts.recordings = [recording(1)]
     set_up(host, SERVICE, PROGRAMS)
@@ -342,6 +349,7 @@ def test_a_summary_is_one_line() -> None:
     }
 
 
+@as_root
 def test_what_an_earlier_recording_left_stopped_runs_before_the_unit_is_looked_at(
     host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ from ansible.module_utils.slm_baseline.first_token.recorder.unit import Unit
 from ansible.module_utils.slm_baseline.first_token.target import Target
 from ansible.module_utils.slm_baseline.host.files import Host
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="a user without a home has no place that lasts")
+
 OPENED = ["/usr/lib/libcuda.so.1", "/venv/triton/knobs.py", "/venv/torch/_inductor/config.py"]
 COMMAND = Target("app", command=("/bin/true",), user="app")
 UNIT = Unit("app.service", "simple", "app", "", False, "active", "/system.slice/app.service", (), facts=())
@@ -41,6 +43,7 @@ def test_a_command_without_a_home_keeps_nothing_and_one_with_a_home_keeps_what_l
     assert names(host, replace(COMMAND, environment=named)) == []
 
 
+@as_root
 def test_a_unit_has_its_user_s_home_unless_it_hides_it(host: Host) -> None:
     assert names(host, unit=UNIT) == ["inductor"]
     hidden = replace(UNIT, facts=(("ProtectHome", "yes"),))

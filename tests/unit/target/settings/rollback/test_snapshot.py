@@ -48,6 +48,8 @@ from tests.support.fake_kernel import MIN_FREE, FakeKernel, add_node
 from tests.support.fakes import POOL_FILES, build_host, put
 from tests.support.killed_sweep import leave_arm
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file its former owner")
+
 MIB2, GIB = 2 << 20, 1 << 30
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 NODE_POOLS = [f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages" for node in (0, 1)]
@@ -251,6 +253,7 @@ def test_no_turned_byte_parses(document: dict[str, Any], data: st.DataObject) ->
         parse_snapshot("s", bytes(text))
 
 
+@as_root
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_snapshot_of_an_older_version_restores_as_it_did(kernel: FakeKernel, version: int) -> None:
     """Hosts keep it for years; see tests/golden/snapshot-*.json for how that version recorded the fake host.
