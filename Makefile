@@ -12,7 +12,7 @@ PLAYS := baseline audit rollback sweep report first-token
 LIVE := vm vm-all faults others hostile bad-input sweep control-nodes models
 BENCHES := fidelity agreement template first-token engine one-host fleet-page
 LINTED := benchmarks files library packaging plugins tests
-TYPED := benchmarks files library packaging/collection plugins/action plugins/analysis plugins/callback \
+TYPED := benchmarks files library packaging/collection packaging/variables_page.py plugins/action plugins/analysis plugins/callback \
   plugins/doc_fragments plugins/filter plugins/lookup packaging/typings/ansible/module_utils tests
 
 .DEFAULT_GOAL := help

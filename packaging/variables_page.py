@@ -18,7 +18,8 @@ _HEAD = """# Variables
 Every variable of the roles and plays, with its type and its default. Made from their argument specifications by
 `python packaging/variables_page.py`; not to be edited. The tuning's own page is
 [inventory/group_vars/gpu-hosts.yml](../inventory/group_vars/gpu-hosts.yml). A variable with one of our
-prefixes that is not here is refused, with the name that was probably meant; `slm_other_variables` lists variables of other projects.
+prefixes that is not here is refused, with the name that was probably meant;
+`slm_other_variables` lists variables of other projects.
 """
 
 
