@@ -1,1 +1,4 @@
-"""The fleet's tuning audit: hosts' answers in, one verdict and its files out. Imports `text` alone."""
+"""The fleet's tuning audit: hosts' answers in, verdict and files out.
+
+Imports `documents`, `statistics` and `render` alone.
+"""

@@ -1,9 +1,9 @@
-"""One host's part in the audit: what its `memory_info` answered, judged.
+"""The status of one host in the audit, from what its `memory_info` answered.
 
-A host is the authority on its own knobs and judges each row; here its rows become a status. Answers come from machines
-that may be broken or hostile, so their form is checked, never assumed.
+A host compares its own knobs and gives each row a verdict; this module turns its rows into a status. Answers come from
+machines that may be broken or hostile, so their form is checked, never assumed.
 
-Imports little: every host's verdict is a process of its own on the control node.
+This module imports little, because every host's verdict is a process of its own on the control node.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _BOOLEANS = {
 
 
 class AnswerError(Exception):
-    """An answer of a host that does not have the form that memory_info documents."""
+    """A host's answer that does not have the form that memory_info documents."""
 
 
 @dataclass(frozen=True)
 class Unresolved:
-    """A host's variable that has no value: `why` is Ansible's reason."""
+    """A host's variable without a value; `why` is Ansible's reason."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """One knob compared on its host; the fields are those of docs/architecture.md."""
+    """One knob as its host compared it; the fields are those of docs/architecture.md."""
 
     knob: str
     desired: str | None
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Conflict:
-    """Another writer on the host that wants another value of a knob of ours."""
+    """Another program on the host that sets one of our knobs to another value."""
 
     path: str
     line: int
@@ -71,7 +71,7 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A place on the host that could hold another writer and that could not be read; `reason` in the system's words."""
+    """An unreadable place on the host that may hold another program's setting; `reason` is the system's text."""
 
     path: str
     reason: str
@@ -82,10 +82,11 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class HostAudit:
-    """One host: `status` is one of STATUSES.
+    """One host's result; `status` is one of STATUSES.
 
     `problem` says why there are no rows, or why a host without drift is not clean: a place could not be read. A
-    competing writer is drift that some boot brings, unless the user tolerates it. A possible one is a note.
+    conflict counts as drift that takes effect at some boot, unless the user tolerates it. A possible conflict is a
+    note.
     """
 
     status: str
@@ -98,20 +99,21 @@ class HostAudit:
 
     @property
     def drift(self) -> list[Row | Conflict]:
-        """What keeps the host from being clean."""
+        """Return the rows and conflicts that keep the host from being clean."""
         return [*(row for row in self.rows if row.drifted), *(() if self.tolerated else self.competitors)]
 
     def __str__(self) -> str:
-        """One line: the status in a plain sentence."""
+        """Return one line: the status as a plain sentence."""
         if self.drift and self.unreadable:
             return plain(f"{'; '.join(map(str, self.drift))}; {_unseen(self.unreadable)}")
         return plain(self.problem or "; ".join(map(str, self.drift)) or "clean")
 
 
 def judge_host(answer: object, tolerate_competitors: object = False) -> HostAudit:
-    """The status of one host from what its task registered: the module's result, a failure, or no connection.
+    """Return the status of one host from what its task registered: the module's result, a failure, or no connection.
 
-    `tolerate_competitors` is the host's variable as it stands, which may be no boolean: then the host is an error.
+    `tolerate_competitors` is the host's variable with its raw value. If it is no boolean, the host's status is an
+    error.
     """
     if not isinstance(answer, Mapping):
         return HostAudit("error", "memory_info gave no answer")
@@ -125,11 +127,11 @@ def judge_host(answer: object, tolerate_competitors: object = False) -> HostAudi
     try:
         rows = tuple(_row(row) for row in _objects(answer, "rows"))
         competitors = tuple(_competitor(writer) for writer in _objects(answer, "competitors"))
-        # Hosts with an older module tell none.
+        # Hosts with an older module do not report conflicts.
         possible = tuple(
             _competitor(writer) for writer in _objects({"possible_writers": [], **answer}, "possible_writers")
         )
-        # Not of a memory_info that is older than this control node.
+        # A memory_info that is older than this control node does not report it.
         places = _objects(answer, "unreadable") if "unreadable" in answer else []
         unreadable = tuple(Unreadable(_required(place, "path"), _required(place, "reason")) for place in places)
     except AnswerError as error:
@@ -139,7 +141,7 @@ def judge_host(answer: object, tolerate_competitors: object = False) -> HostAudi
     host = HostAudit("clean", None, rows, competitors, tolerated, possible, unreadable)
     if host.drift:
         return replace(host, status="drift")
-    # Nothing was seen, and not everything was looked at.
+    # No conflict was found, but some places could not be read.
     return (
         replace(host, status="error", problem=f"not known to be clean: {_unseen(unreadable)}") if unreadable else host
     )
@@ -151,7 +153,7 @@ def _unseen(places: Sequence[Unreadable], limit: int = 5) -> str:
 
 
 def _boolean(value: object) -> bool | None:
-    """True or false as Ansible would read it; None for anything else."""
+    """Return the boolean that Ansible would read from the value; None if it is none."""
     if isinstance(value, (bool, int, float)):
         return bool(value) if value in (0, 1) else None
     return _BOOLEANS.get(value.strip().lower()) if isinstance(value, str) else None

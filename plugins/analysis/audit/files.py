@@ -10,7 +10,7 @@ from analysis.documents.storage import as_json, folder_name
 
 
 def audit_files(audit: Audit) -> dict[str, str]:
-    """Every file of an audit: path in the audit's folder -> text.
+    """Return every file of an audit as a mapping of its path in the audit's folder to its text.
 
     The fleet's textfile starts with an underscore because no host's does, not even that of a host named `fleet`.
     """

@@ -1,4 +1,4 @@
-"""The fleet audit: every host's part put together as one document and a summary."""
+"""The fleet audit: all hosts' statuses as one document and a summary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Audit:
-    """A fleet at one time; hosts in natural order (`gpu-2` before `gpu-10`). `waiting` more are still to be asked."""
+    """A fleet's audit; hosts in natural order (`gpu-2` before `gpu-10`). `waiting` counts hosts not asked yet."""
 
     run_id: str
     started_at: str
@@ -31,7 +31,7 @@ class Audit:
     waiting: int = 0
 
     def totals(self) -> dict[str, int]:
-        """Hosts in all and by status, and how many rows drifted and writers compete."""
+        """Return the number of hosts, in all and by status, and the numbers of drifted rows and conflicts."""
         by_status = Counter(host.status for host in self.hosts.values())
         return {
             "hosts": len(self.hosts),
@@ -41,7 +41,7 @@ class Audit:
         }
 
     def document(self) -> dict[str, Any]:
-        """The document that plugins/schemas/audit.schema.json describes; DocumentError where it would break it."""
+        """Return the document for plugins/schemas/audit.schema.json; raise DocumentError if it breaks that schema."""
         document = {
             "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
@@ -65,7 +65,7 @@ class Audit:
         return document
 
     def summary(self) -> list[str]:
-        """The audit in a few lines of plain text: totals, then each finding with its hosts, the commonest first."""
+        """Return a few lines of plain text: totals, then each finding with its hosts, the most frequent first."""
         totals = self.totals()
         lines = [
             f"{counted(totals['hosts'], 'host')}: {', '.join(f'{totals[status]} {status}' for status in STATUSES)}"
@@ -81,7 +81,7 @@ class Audit:
             for place in host.unreadable
         )
         lines += [f"{hosts_of(names)}: {plain(place)}" for place, names in unseen.items()]
-        # Why a host is unreachable names its address, so that no two hosts would ever say the same.
+        # The reason names the host's address, so no two hosts would ever have the same reason.
         silent = group(
             ("unreachable" if host.status == "unreachable" else f"error: {host.problem}", name)
             for name, host in self.hosts.items()
@@ -99,11 +99,11 @@ def audit(
     tolerance: Mapping[str, object] | None = None,
     waiting: int = 0,
 ) -> Audit:
-    """The audit of a fleet from `memory_info`'s registered answers by host name; instants as `2026-03-14T09:20:00Z`.
+    """Return the audit of a fleet from `memory_info`'s registered answers by host name.
 
-    `tolerance` has each host's `tuning_tolerate_competitors` as it stands. Where it is true, competing writers are
-    reported and are no drift; where it is no boolean, the host is an error. `waiting` hosts of the play are not in
-    `answers`, since they are still to be asked.
+    Instants are written as `2026-03-14T09:20:00Z`. `tolerance` has each host's raw `tuning_tolerate_competitors`. Where
+    it is true, conflicts are reported but are no drift; where it is no boolean, the host's status is an error.
+    `waiting` hosts of the play are not in `answers`, because they have not been asked yet.
     """
     names = sorted(answers, key=natural)
     return Audit(
@@ -116,7 +116,7 @@ def audit(
 
 
 def group(pairs: Iterable[tuple[Key, str]]) -> dict[Key, list[str]]:
-    """Hosts by what they share, the largest group first; a host stands once in a group, in the order given."""
+    """Group hosts by key, the largest group first; a host occurs once in a group, in the order given."""
     groups: dict[Key, dict[str, None]] = {}
     for key, host in pairs:
         groups.setdefault(key, {})[host] = None
@@ -124,7 +124,7 @@ def group(pairs: Iterable[tuple[Key, str]]) -> dict[Key, list[str]]:
 
 
 def hosts_of(names: list[str], limit: int = 5) -> str:
-    """`3 hosts (a, b, c)`, the list cut at `limit` names: audit.json has them all."""
+    """Return `3 hosts (a, b, c)`, the list cut at `limit` names; audit.json has all of them."""
     shown = ", ".join(plain(name) for name in names[:limit])
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"{counted(len(names), 'host')} ({shown}{more})"

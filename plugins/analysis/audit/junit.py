@@ -1,6 +1,6 @@
-"""The audit as JUnit XML: one test suite a host, one test case a knob, in the form that Jenkins and GitLab read.
+"""The audit as JUnit XML: one test suite a host, one test case a knob, for Jenkins and GitLab.
 
-Form: the `junit-10.xsd` of Jenkins' xUnit plugin.
+Format: the `junit-10.xsd` of Jenkins' xUnit plugin.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from xml.etree import ElementTree
 from analysis.audit.answer import HostAudit
 from analysis.audit.fleet import Audit
 
-# XML 1.0 has no way to write these characters, not even escaped (https://www.w3.org/TR/xml/#charsets).
+# XML 1.0 cannot contain these characters, not even escaped (https://www.w3.org/TR/xml/#charsets).
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(audit: Audit) -> str:
-    """The document as text. A drifted knob or a competing writer is a failure; a host without an answer an error."""
+    """Return the document: a failure for each drifted knob or conflict, an error for a host without an answer."""
     root = ElementTree.Element("testsuites", name="slm-baseline audit")
     started = audit.started_at.removesuffix("Z")
     seconds = _instant(audit.finished_at) - _instant(audit.started_at)
@@ -31,7 +31,7 @@ def junit(audit: Audit) -> str:
 
 
 def _suite(name: str, host: HostAudit, started: str) -> ElementTree.Element:
-    # Hosts are probed side by side, so no host and no knob has a time of its own.
+    # Hosts are audited in parallel, so no host and no knob has a time of its own.
     legal = _legal(name)
     suite = ElementTree.Element("testsuite", name=legal, hostname=legal, timestamp=started, time="0", skipped="0")
     if host.problem is not None:

@@ -12,7 +12,7 @@ _PREFIX = "slm_baseline_audit"
 
 
 def fleet_metrics(audit: Audit) -> str:
-    """Totals of the fleet."""
+    """Return the totals of the fleet as a textfile."""
     totals = audit.totals()
     return "".join(
         [
@@ -29,7 +29,7 @@ def fleet_metrics(audit: Audit) -> str:
 
 
 def host_metrics(audit: Audit, name: str) -> str:
-    """One host's status, knobs and competing writers."""
+    """Return one host's status, knobs and conflicts as a textfile."""
     host = audit.hosts[name]
     # A host that names a knob twice must not make the whole textfile invalid.
     knobs = {row.knob: any(other.drifted for other in host.rows if other.knob == row.knob) for row in host.rows}

@@ -1,4 +1,4 @@
-"""The audit as Markdown: identical findings of many hosts are one line."""
+"""The audit as Markdown: identical findings of several hosts are one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from analysis.render.markdown import Markdown, bullets, code, md, table
 
 
 def markdown(audit: Audit) -> str:
-    """The page: totals, findings, then tables of what drifted, who competes or may, and which hosts gave no answer."""
+    """Return the page: totals, findings, then tables of drift, conflicts and hosts without an answer."""
     hosts = audit.hosts.items()
     drifted = group((row, name) for name, host in hosts for row in host.rows if row.drifted)
     competing = group((writer, name) for name, host in hosts for writer in host.competitors)
