@@ -1,1 +1,1 @@
-"""One host's measured run: result document in, report out. Imports `text` alone."""
+"""One host's measured run: result document in, report out. Imports `documents`, `statistics` and `render` alone."""

@@ -1,4 +1,4 @@
-"""The result document of one baseline run on one host: put together, checked, written as text."""
+"""The result document of one baseline run on one host: built, checked, written as text."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def result_document(
     memory: Mapping[str, Any],
     before: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The document of docs/architecture.md from what a run registered; DocumentError where it breaks its schema.
+    """Return the result document from what a run registered; raise DocumentError if it breaks its schema.
 
     `benchmark` is what the last block of `slm_benchmark` returned under that name (host, model, software, protocol,
     ceiling, imports, kernels, samples), `name` the inventory name, `run` has run_id, started_at and finished_at,
     `memory` is what `memory_info` returned after tuning (memory, desired, rows, competitors), `before` the snapshot's
-    values, empty where there is none.
+    values, empty if there is no snapshot.
     """
-    # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is refused.
+    # Through JSON and back: Ansible's tagged strings and lazy containers become plain ones, and NaN is rejected.
     samples = json.loads(as_json(benchmark["samples"]))
     schema.validate(samples, "result", part="/properties/samples")
     imports = json.loads(as_json(benchmark.get("imports")))
@@ -66,7 +66,7 @@ def result_document(
 
 
 def check_result(document: object) -> None:
-    """Raise one readable DocumentError where the document breaks plugins/schemas/result.schema.json."""
+    """Raise one readable DocumentError if the document breaks plugins/schemas/result.schema.json."""
     schema.validate(document, "result")
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a load as SVG text: its phases as stacked bars, cold beside warm, and its imports by package."""
+"""The pictures of a load as SVG text: its phases as stacked bars, cold above warm, and its imports by package."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _BAR_HEIGHT = 0.5
 
 
 def load_svg(document: object) -> str:
-    """Stacked bars of the median seconds of each phase up to the first token, cold over warm.
+    """Return stacked bars of the median seconds of each phase up to the first token, cold above warm.
 
-    Raises DocumentError where the document breaks its schema.
+    Raises DocumentError if the document breaks its schema.
     """
     summary = read_result(document).summary
     shown = [name for name in summary.phases if name != "second_token"]
@@ -34,9 +34,9 @@ def load_svg(document: object) -> str:
 
 
 def imports_svg(document: object) -> str:
-    """Bars of the seconds in the costliest packages' own modules; "" for a result without figures of its imports.
+    """Return bars of the seconds in the costliest packages' own modules; "" if the result has no import times.
 
-    Raises DocumentError where the document breaks its schema.
+    Raises DocumentError if the document breaks its schema.
     """
     imports = read_result(document).imports
     if imports is None or not imports.packages:
@@ -48,7 +48,7 @@ def imports_svg(document: object) -> str:
         axes = figure.add_subplot()
         for row, package in enumerate(packages):
             axes.barh(row, package.seconds, height=0.7, color=phase_colours("import_torch")[0], linewidth=0)
-            # A name comes from the host: no mathematics, whatever it holds.
+            # A name comes from the host: never render it as mathematics.
             words: dict[str, Any] = {"va": "center", "size": 9, "parse_math": False}
             ink(axes.text(-0.01 * longest, row, package.name[:40], ha="right", **words), f"name-{row}")
             seconds = units.seconds(package.seconds)
@@ -69,7 +69,7 @@ def _width(summary: Summary, kind: str, name: str) -> float:
 
 
 def _bar(axes: Axes, row: float, kind: str, shown: list[str], summary: Summary) -> float:
-    """Draw one bar with its caption; returns where it ends, in seconds."""
+    """Draw one bar with its caption; return its end, in seconds."""
     end = 0.0
     scale = _longest(shown, summary)
     for name in shown:

@@ -1,4 +1,4 @@
-"""What the report says of the first token: how much sooner it could come, by what, and where its imports go."""
+"""What the report says about the first token: possible gain, by which remedy, and which imports take the time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from analysis.render.markdown import Markdown, code, md, plain, table
 
 
 def headline(result: Result) -> str:
-    """One line: how much sooner, by which remedy, down to what; or that there is no gap; or why it cannot be said.
+    """Return one line: how much sooner it can come and by which remedy, or no gap, or why this is unknown.
 
-    A factor, and bold, are for what at least three quiet blocks bear out.
+    A factor and bold type need at least three quiet blocks.
     """
     found = result.first_token
     if found.problem:
@@ -32,7 +32,7 @@ def headline(result: Result) -> str:
             f"**First token comes about as soon as this host allows:** {units.seconds(found.now_s)} cold, with a floor "
             f"of {floor}. Bytecode, kept kernels and replay have little left to save."
         )
-    # Quoted for the shell: an inventory name may hold anything that a shell would take for a command.
+    # Quoted for the shell: an inventory name may contain shell metacharacters.
     command = f"ansible-playbook first_token.yml -l {shlex.quote(plain(result.host.name))}"
     return (
         f"**First token could come {units.ratio(found.ratio)} sooner on this host: {_remedies(found)}; the floor is "
@@ -41,7 +41,7 @@ def headline(result: Result) -> str:
 
 
 def _remedies(found: FirstToken) -> str:
-    """`bytecode -6.10 s, kept kernels -600 ms, replay up to -4.90 s`: what is worth a word, as it is done."""
+    """Return the remedies with a noticeable gain: `bytecode -6.10 s, kept kernels -600 ms, replay up to -4.90 s`."""
     parts = [
         ("bytecode -", found.bytecode_s),
         ("kept kernels -", found.kernels_s),
@@ -59,7 +59,7 @@ def _limit(found: FirstToken) -> str:
 
 
 def section(result: Result) -> Markdown:
-    """The figures behind the headline, and the imports."""
+    """Return the details behind the headline, and the imports."""
     return Markdown("\n\n".join(filter(None, [_figures(result.first_token), _imports(result)])))
 
 

@@ -1,7 +1,7 @@
-"""How soon a first token could come on a host: what the disk and the work that stays allow, and what would get there.
+"""The lower bound of the time to first token (TTFT) on a host, from its disk and its remaining work, and the remedies.
 
-B is what a cold run reads up to its first token, D what the disk gives, W the time to first token with everything in
-memory, bytecode there and kernels kept. Nothing comes sooner than F = max(B / D, W). Sharper, by phase k, since work on
+B is what a cold run reads up to its first token, D the disk's rate, W the TTFT with everything in memory, bytecode
+present and kernels cached. No TTFT is below F = max(B / D, W). A tighter bound goes by phase k, because work on
 what is read last cannot begin before it is read:
 
     F* = max(W, max over k of (sum of B up to k) / D + (sum of warm times after k))
@@ -36,13 +36,13 @@ class Step:
 
 @dataclass(frozen=True)
 class FirstToken:
-    """What stands between a host and its floor. `problem` says why it cannot be told; all else is None then.
+    """The gap between a host's TTFT and its lower bound. If `problem` says why it is unknown, all else is None.
 
-    `now_s` is the cold time to first token as the host is, `ratio` that over the floor; `ratio_low` and `ratio_high`
-    are its interval, None below three blocks. `bytecode_s` is what bytecode would save at least (None where the imports
-    could not be looked at), `kernels_s` what kept kernels would (None where that was not measured), `replay_s` what
-    reading everything in time would save at most. `limit` is what the floor
-    is made of: `disk`, or the phase in which a warm run spends most, imports taken together as `imports`.
+    `now_s` is the cold TTFT of the host as measured, `ratio` that over the lower bound; `ratio_low` and `ratio_high`
+    are its interval, None below three blocks. `bytecode_s` is what bytecode would save at least (None if the imports
+    were not measured), `kernels_s` what cached kernels would save at least (None if not measured), `replay_s` what
+    reading everything in time would save at most. `limit` is what determines the lower bound: `disk`, or the phase in
+    which a warm run spends most, where all imports together are `imports`.
     """
 
     problem: str | None
@@ -63,24 +63,24 @@ class FirstToken:
 
     @property
     def is_borne_out(self) -> bool:
-        """Whether enough quiet blocks stand behind the figures for an interval: fewer bear out no factor."""
+        """Return whether there are enough quiet blocks for an interval; with fewer, no factor is claimed."""
         return self.blocks >= statistics.FEWEST_FOR_INTERVAL
 
     @property
     def has_gap(self) -> bool:
-        """Whether a first token could come sooner, beyond noise."""
+        """Return whether the first token could come sooner, beyond noise."""
         if self.ratio is None or self.ratio < GAP_RATIO:
             return False
         return self.ratio_low is None or self.ratio_low > 1
 
 
 def simple_floor_s(steps: Sequence[Step], bytes_per_s: float) -> float:
-    """F: the longer of reading everything and of doing everything, in seconds."""
+    """Return F in seconds: the longer of reading everything and of doing all work."""
     return max(sum(step.read_bytes for step in steps) / bytes_per_s, sum(step.warm_s for step in steps))
 
 
 def floor_s(steps: Sequence[Step], bytes_per_s: float) -> float:
-    """F*: as F, but what is read last still has its work before it, in seconds; never less than F."""
+    """Return F* in seconds: as F, but work on what is read last comes after the read; never less than F."""
     left_s = sum(step.warm_s for step in steps)
     floor, read_bytes = left_s, 0
     for step in steps:
@@ -91,7 +91,7 @@ def floor_s(steps: Sequence[Step], bytes_per_s: float) -> float:
 
 
 def with_bytecode(steps: Sequence[Step], saving_s: float) -> list[Step]:
-    """The steps of a host that compiles nothing: the saving comes off the imports, in proportion to their time."""
+    """Return the steps of a host that compiles no modules: the imports lose the saving, in proportion to their time."""
     spent = sum(step.warm_s for step in steps if step.name in IMPORT_PHASES)
     left = max(0.0, 1 - saving_s / spent) if spent else 1.0
     return [
@@ -100,7 +100,7 @@ def with_bytecode(steps: Sequence[Step], saving_s: float) -> list[Step]:
 
 
 def with_kernels(steps: Sequence[Step], saving_s: float) -> list[Step]:
-    """The steps of a host that keeps its compiled kernels: the saving comes off the first token's own phase."""
+    """Return the steps of a host with cached kernels: the first token's own phase loses the saving."""
     return [
         Step(step.name, step.read_bytes, max(0.0, step.warm_s - saving_s)) if step.name == LAST_PHASE else step
         for step in steps
@@ -108,7 +108,7 @@ def with_kernels(steps: Sequence[Step], saving_s: float) -> list[Step]:
 
 
 def explain(samples: Iterable[Sample], imports: Imports | None, kernels: Kernels | None = None) -> FirstToken:
-    """What a run's quiet blocks, each one valid cold and warm sample, say of its first token: medians over blocks."""
+    """Return medians over a run's quiet blocks, each with one valid cold and one valid warm sample."""
     pairs = _pairs(samples)
     if not pairs:
         return FirstToken("no block has both a valid cold and a valid warm sample")
@@ -128,7 +128,7 @@ def explain(samples: Iterable[Sample], imports: Imports | None, kernels: Kernels
     )
     now, floor = _median(cold.time_to_first_token_s for cold, _, _ in whole), _median(floors)
     gap = max(0.0, now - floor)
-    # What is done first is counted first; together they save no more than there is.
+    # Savings are counted in the order in which the work is done; together they are no more than the gap.
     bytecode_s = None if compiling_s is None else min(compiling_s, gap)
     kept_s = None if kernels_s is None else min(kernels_s, gap - (bytecode_s or 0.0))
     works = [sum(step.warm_s for step in steps) for _, steps, _ in whole]
@@ -152,7 +152,7 @@ def explain(samples: Iterable[Sample], imports: Imports | None, kernels: Kernels
 
 
 def _pairs(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
-    """The valid cold and warm sample of each block that has both."""
+    """Return the valid cold and warm sample of each block that has both."""
     blocks: dict[int, dict[str, Sample]] = {}
     for sample in samples:
         if sample.kind in statistics.MEASURED_KINDS:
@@ -161,7 +161,7 @@ def _pairs(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
 
 
 def _steps(cold: Sample, warm: Sample, compiling_s: float, kernels_s: float) -> list[Step]:
-    """The phases up to the first token; none where bytes or seconds of any are unknown."""
+    """Return the phases up to the first token; an empty list if bytes or seconds of any phase are unknown."""
     steps = []
     for phase in cold.phases:
         warm_s = warm.phase_seconds(phase.name)
@@ -174,13 +174,13 @@ def _steps(cold: Sample, warm: Sample, compiling_s: float, kernels_s: float) -> 
 
 
 def _disk(cold: Sample) -> float | None:
-    """The disk's rate beside this sample, at least what it reached: older results could measure less."""
+    """Return the disk's rate for this sample, at least what it reached: older results could measure less."""
     rate = cold.ceiling_bytes_per_s
     return rate * max(1.0, cold.ceiling_share or 0.0) if rate else None
 
 
 def _longest(runs: Sequence[Sequence[Step]]) -> str:
-    """Where a warm run spends most: the name of a phase, or `imports`."""
+    """Return where a warm run spends most: the name of a phase, or `imports`."""
     seconds: dict[str, float] = {}
     for step in (step for steps in runs for step in steps):
         name = "imports" if step.name in IMPORT_PHASES else step.name

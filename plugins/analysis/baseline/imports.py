@@ -1,4 +1,4 @@
-"""What a result says of the imports of a start. plugins/schemas/result.schema.json describes the fields."""
+"""The imports of a start as a result has them; plugins/schemas/result.schema.json describes the fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Bytecode:
-    """Imported modules by whether there is bytecode of them, and what compiling the others costs each start."""
+    """Numbers of imported modules with and without bytecode, and what compiling the latter costs each start."""
 
     valid: int
     missing: int
@@ -27,13 +27,13 @@ class Bytecode:
 
     @property
     def lacking(self) -> int:
-        """Modules that every start compiles again."""
+        """Return the number of modules that every start compiles again."""
         return self.missing + self.stale + self.unreadable
 
 
 @dataclass(frozen=True)
 class NotRequired:
-    """A distribution that is imported because it is installed; `importer` None: by a function, at run time."""
+    """A distribution imported only because it is installed; `importer` is None if a function imports it at run time."""
 
     distribution: str
     importer: str | None
@@ -42,7 +42,7 @@ class NotRequired:
 
 @dataclass(frozen=True)
 class Imports:
-    """The imports of one warm run; `problem` says why there are no figures, which are None or empty then."""
+    """The imports of one warm run; `problem` says why there are no times, which are None or empty then."""
 
     problem: str | None
     seconds: float | None = None

@@ -1,4 +1,4 @@
-"""What a result says of compiled kernels. plugins/schemas/result.schema.json describes the fields."""
+"""The compiled kernels of a result; plugins/schemas/result.schema.json describes the fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class KernelSeconds:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Two warm runs with shared caches of kernels; `problem` says why there are no figures, which are None then."""
+    """Two warm runs that share kernel caches; `problem` says why there are no times, which are None then."""
 
     problem: str | None
     files: int | None = None
@@ -27,9 +27,10 @@ class Kernels:
     kept: KernelSeconds | None = None
 
     def saving_s(self, warm: Iterable[Sample]) -> float | None:
-        """What kept kernels save a start up to its first token, at least, in seconds; None where it is not known.
+        """Return what cached kernels save a start up to its first token, at least, in seconds; None if unknown.
 
-        The soonest of all runs that compiled, the warm samples among them, beside the one that found them compiled.
+        It compares the fastest of all runs that compiled, warm samples included, with the run that found kernels
+        cached.
         """
         if self.problem or self.compiling is None:
             return None

@@ -11,7 +11,7 @@ from analysis.documents.state import read_state
 
 
 def page_files(document: dict[str, Any], results: Path) -> dict[str, str]:
-    """Name -> text of one stored result; `results` is the host's folder, whose latest word may be later than it."""
+    """Return name -> text for one stored result; `results` is the host's folder, whose state may be later."""
     imports = imports_svg(document)
     return {
         "README.md": host_report(document, read_state(results)),

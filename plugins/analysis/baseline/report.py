@@ -16,11 +16,12 @@ from analysis.statistics import Figure
 
 
 def host_report(document: object, state: State | None = None) -> str:
-    """The page of one stored result. Whatever came from outside is escaped; the text depends on what is given alone.
+    """Return the page of one stored result. External values are escaped; the text depends on the arguments alone.
 
-    `state` is the latest word on the host beside its results: where it is later, the page begins with it.
+    `state` is the latest state stored beside the host's results: if it is later than the result, the page begins with
+    it.
 
-    Raises DocumentError where the document breaks its schema: a stored result may be of another version, or edited.
+    Raises DocumentError if the document breaks its schema: a stored result may be of another version, or edited.
     """
     result = read_result(document)
     gpus, failures = tables.gpus(result), tables.failures(result)
@@ -66,7 +67,7 @@ def host_report(document: object, state: State | None = None) -> str:
         f"The figures, every sample and the settings are in {code(f'{result.run_id}.json')} of this host's results "
         "folder, in the form of\n`plugins/schemas/result.schema.json`.",
     ]
-    # Plain text for Ansible, which knows no subclass of it.
+    # Convert to `str`, because Ansible does not accept its subclasses.
     return str.__str__("\n\n".join(sections) + "\n")
 
 
@@ -86,7 +87,7 @@ _WHILE_HELD = (
 
 
 def _since(result: Result, state: State | None) -> list[Markdown]:
-    """What happened to the host after it was measured."""
+    """Return what happened to the host after it was measured."""
     if state is None or state.at < datetime.fromisoformat(result.finished_at):
         return []
     at, run = md(f"{state.at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"), code(state.run_id)
@@ -122,7 +123,7 @@ def _ratio(result: Result) -> str:
     times = f"A cold load takes {units.ratio(figure.median)} as long as a warm one"
     if result.same_load:
         return f"**Cold and warm loads do not differ beyond noise.** {times}, {_pairs(figure)}."
-    # Bold is for what the samples bear out.
+    # Bold is only for what the samples support.
     return f"{times if figure.ci_low is None else f'**{times}**'}, {_pairs(figure)}."
 
 
@@ -158,7 +159,7 @@ def _held(result: Result) -> str:
 
 
 def _undo(result: Result) -> Markdown:
-    # Quoted for the shell: an inventory name may hold anything that a shell would take for a command.
+    # Quoted for the shell: an inventory name may contain shell metacharacters.
     limit = shlex.quote(plain(result.host.name))
     command = f"ansible-playbook rollback.yml -l {limit}"
     return fenced(f"{command}\n{command} -e rollback_purge=true    # removes what the measurement installed, too")

@@ -1,4 +1,4 @@
-"""The result of one baseline run as notes and report read it; schemas/result.schema.json describes the fields."""
+"""The result of one baseline run for notes and report; plugins/schemas/result.schema.json describes the fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from analysis.statistics import MEASURED_KINDS, Summary, figure
 
 @dataclass(frozen=True)
 class Protocol:
-    """How it was measured."""
+    """How the run was measured."""
 
     blocks: int
     cold_scope: str
@@ -29,7 +29,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class SettingRow:
-    """One knob compared: asked for, in force, kept over a reboot. Values are the kernel's text."""
+    """One knob: wanted, runtime and persisted value. Values are the kernel's text."""
 
     knob: str
     desired: str | None
@@ -46,7 +46,7 @@ class SettingRow:
 
 @dataclass(frozen=True)
 class Pool:
-    """One huge page pool, in pages; `node` and `reserved` as the kernel gives them."""
+    """One huge page pool, in pages; `node` and `reserved` as the kernel reports them."""
 
     knob: str
     size: str
@@ -59,7 +59,7 @@ class Pool:
 
     @property
     def idle_bytes(self) -> int:
-        """Memory of free pages that no mapping has reserved."""
+        """Return the memory of free pages that no mapping has reserved."""
         return (self.free - (self.reserved or 0)) * self.size_bytes
 
 
@@ -83,7 +83,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The host's settings by knob: before the first change, asked for, in force, kept over a reboot."""
+    """The host's settings by knob: before the first change, wanted, runtime, persisted."""
 
     before: Mapping[str, str]
     desired: Mapping[str, str]
@@ -115,56 +115,57 @@ class Result:
 
     @property
     def valid(self) -> tuple[Sample, ...]:
-        """The samples that enter figures."""
+        """Return the valid samples: all statistics use these alone."""
         return tuple(sample for sample in self.samples if sample.kind in MEASURED_KINDS)
 
     @functools.cached_property
     def first_token(self) -> FirstToken:
-        """What stands between this host and the soonest first token; made from the samples, whatever is stored."""
+        """Return the gap between this host and its lower bound, computed from the samples, not from stored values."""
         return explain(self.samples, self.imports, self.kernels)
 
     @property
     def same_load(self) -> bool:
-        """Whether a cold load may take as long as a warm one: the interval of their ratio holds 1. False without one.
+        """Return whether a cold load may take as long as a warm one: the interval of their ratio contains 1.
 
-        The ratio is paired within blocks. The two loads' own intervals also hold what both share, the drift from block
-        to block, and may meet where cold was slower in every block.
+        False without an interval. The ratio is paired within blocks. The separate intervals of the two loads also
+        contain the drift from block to block, which both share, and may overlap although cold was slower in every
+        block.
         """
         low, high = self.summary.ratio.ci_low, self.summary.ratio.ci_high
         return low is not None and high is not None and low <= 1 <= high
 
     @property
     def whole_pools(self) -> tuple[Pool, ...]:
-        """Pools that hold pages, each size once."""
+        """Return the pools that hold pages, each size once."""
         return tuple(pool for pool in self.tuning.pools if pool.node is None and pool.total)
 
     @property
     def disk_ceiling(self) -> float | None:
-        """The median rate at which the disk gives the model's files, in bytes a second."""
+        """Return the median rate at which the disk delivers the model's files, in bytes a second."""
         return figure(self.ceiling.bytes_per_s).median if self.ceiling else None
 
     @property
     def copy_rates(self) -> tuple[CopyRate, ...]:
-        """The rates of copies to each GPU; empty where they were not measured."""
+        """Return the rates of copies to each GPU; empty if not measured."""
         return self.ceiling.host_to_device if self.ceiling else ()
 
     def weights_rate(self, kind: str) -> float | None:
-        """The model's bytes over the weights phase, in bytes a second, of loads to a GPU."""
+        """Return the model's bytes over the weights phase, in bytes a second, of loads to a GPU."""
         seconds = self.summary.median(f"{kind}_phase_weights_s")
         return self.model.bytes / seconds if seconds and not all(sample.on_cpu for sample in self.valid) else None
 
     def host_to_device(self, way: str) -> float | None:
-        """The `pinned` or `pageable` copy rate to all devices in turn, equal parts to each, in bytes a second."""
+        """Return the `pinned` or `pageable` rate of copies to all devices in turn, equal parts each, in bytes/s."""
         rates = [rate for copy in self.copy_rates if (rate := copy.rate(way))]
         return len(rates) / sum(1 / rate for rate in rates) if rates else None
 
 
 def read_result(document: object) -> Result:
-    """A stored result; DocumentError where it breaks its schema: it may be of another version, or edited."""
+    """Return a stored result; raise DocumentError if it breaks its schema: it may be of another version, or edited."""
     check_result(document)
     return typed(Result, document)
 
 
 def share_of(rate: float, limit: float) -> float:
-    """A rate as a share of a limit, 0..1: what was reached can be done, whatever a measurement beside it gave."""
+    """Return a rate as a share of a limit, 0..1; 1 beyond the limit, because a reached rate is possible."""
     return min(1.0, rate / limit)

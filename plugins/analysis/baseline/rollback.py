@@ -1,4 +1,4 @@
-"""The page of one host's rollback: what was restored, and what others changed since and is therefore left."""
+"""The page of one host's rollback: what was restored, and what others have changed since, which is left alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from analysis.render.markdown import Markdown, code, md, table
 
 
 def has_restored(answer: Mapping[str, Any], first_token: Mapping[str, Any] | None = None) -> bool:
-    """Whether a rollback found anything of ours, so that it has something to tell."""
+    """Return whether a rollback found any of our changes, so that it has something to report."""
     starts = first_token or {}
     return answer.get("status", "nothing") != "nothing" or bool(starts.get("removed") or starts.get("left"))
 
@@ -17,7 +17,7 @@ def has_restored(answer: Mapping[str, Any], first_token: Mapping[str, Any] | Non
 def rollback_page(
     answer: Mapping[str, Any], host: str, run_id: str, first_token: Mapping[str, Any] | None = None
 ) -> str:
-    """Markdown from what memory_snapshot returned for `state: restored`, and first_token for `state: absent`.
+    """Return Markdown from what memory_snapshot returned for `state: restored`, and first_token for `state: absent`.
 
     Every value is text of unknown origin.
     """
@@ -58,7 +58,7 @@ def _section(title: str, header: Sequence[str], rows: Sequence[Mapping[str, Any]
 
 
 def _attempt(attempt: Mapping[str, Any]) -> Markdown:
-    """What an earlier rollback did that did not come to an end."""
+    """Return what an earlier, unfinished rollback did."""
     about = f"Run {code(attempt.get('run_id'))}, begun {md(str(attempt.get('began_at')))}."
     title = "Restored by an earlier, incomplete rollback"
     done = _section(title, ("setting", "was", "is"), attempt.get("changes") or (), ("knob", "before", "after"))
@@ -70,7 +70,7 @@ def _listed(title: str, items: Sequence[str]) -> Markdown:
 
 
 def _sentence(problem: Mapping[str, Any]) -> str:
-    """An error of a module in its five parts, as one sentence."""
+    """Return a module's error, which has five parts, as one sentence."""
     wanted, found = problem.get("wanted"), problem.get("found")
     return (
         f"{problem.get('knob')}: wanted {wanted}; found {found}. {problem.get('why')} Next: {problem.get('next_step')}"

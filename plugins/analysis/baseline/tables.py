@@ -16,7 +16,7 @@ _ON = {True: "on", False: "off", None: "unknown"}
 
 
 def model_line(result: Result) -> Markdown:
-    """What was loaded."""
+    """Return the line that names the loaded model."""
     loaded = result.model
     files = loaded.files
     count = len(files) if isinstance(files, list) else files
@@ -34,14 +34,14 @@ def model_line(result: Result) -> Markdown:
 
 
 def _loaded(result: Result) -> str | None:
-    """On which devices and in which dtype the valid samples held it: one pair, or all where samples differ."""
+    """Return devices and dtype of the model in the valid samples: one pair, or all if samples differ."""
     pairs = dict.fromkeys((", ".join(sample.devices), sample.dtype) for sample in result.valid)
     parts = [f"on {md(where)} as {md(dtype)}" for where, dtype in pairs if where]
     return f"loaded {'; '.join(parts)}" if parts else None
 
 
 def loaded(result: Result) -> Markdown:
-    """What the model held of its files, and how much of them a cold first token needed; "" in older results."""
+    """Return what the model held of its files, and what share a cold first token needed; "" in older results."""
     sentences = []
     held = result.model.loaded
     if held:
@@ -77,7 +77,7 @@ def _names(found: Names) -> str:
 
 
 def settings(result: Result) -> Markdown:
-    """Every setting that was asked for: before, now, verified, kept."""
+    """Return every wanted setting: before, now, verified, persistent."""
     tuning = result.tuning
     before = tuning.before
     rows = [
@@ -111,14 +111,14 @@ def _kept(row: SettingRow, systemd: bool | None) -> Markdown:
 
 
 def times(result: Result) -> Markdown:
-    """Load, first, second and steady token, cold and warm, with intervals."""
+    """Return load, first, second and steady token, cold and warm, with intervals."""
     metrics = {
         "Load: start of the process to weights loaded": "load_real_s",
         "Time to first token: start of the process to first token": "time_to_first_token_s",
         "Second token alone": "second_token_s",
     }
     summary = result.summary
-    # Older results have none.
+    # Older results have no steady token.
     if any(summary.figure(f"{kind}_steady_token_s").n for kind in _KINDS):
         metrics["Steady token: nothing is done for the first time"] = "steady_token_s"
     rows = [
@@ -129,7 +129,7 @@ def times(result: Result) -> Markdown:
 
 
 def phases_table(result: Result) -> Markdown:
-    """Seconds of every phase, and what a cold one reads."""
+    """Return the seconds of every phase, and what a cold one reads."""
     rows = [
         [
             phases.label(name),
@@ -149,7 +149,7 @@ def _cold_median(result: Result, name: str, counter: Callable[[Phase], int | Non
 
 
 def memory(result: Result) -> Markdown:
-    """What the process holds, and what backs it."""
+    """Return the memory of the process, and what backs it."""
     sizes: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
         "RSS, resident": ("rss_bytes", units.size),
         "VSZ, virtual": ("vsz_bytes", units.size),
@@ -172,7 +172,7 @@ def memory(result: Result) -> Markdown:
 
 
 def disk(result: Result) -> Markdown:
-    """The disk's ceiling and how much of it a cold load reached."""
+    """Return the disk's ceiling and the share of it that a cold load reached."""
     ceiling = result.ceiling
     if not ceiling or not ceiling.bytes_per_s:
         return Markdown("The disk's ceiling was not measured.")
@@ -187,7 +187,7 @@ def disk(result: Result) -> Markdown:
 
 
 def _capped(share: float | None) -> float | None:
-    """A share of the ceiling as older results have it, which measured the ceiling in one way and could pass it."""
+    """Return a share of the ceiling, at most 1: loads could exceed the less exact ceiling of older results."""
     return None if share is None else min(1.0, share)
 
 
@@ -199,7 +199,7 @@ def _way_read(ceiling: Ceiling) -> str:
 
 
 def _tried(trials: Iterable[CeilingTrial]) -> str:
-    """A table of the ways tried, the fastest first; "" for a result from before more than one was."""
+    """Return a table of the read methods tried, the fastest first; "" for older results, which tried one."""
     ways: dict[tuple[str, int, int], list[CeilingTrial]] = {}
     for trial in trials:
         ways.setdefault((trial.how, trial.streams, trial.chunk_bytes), []).append(trial)
@@ -226,7 +226,7 @@ _HOW = {
 
 
 def pools(result: Result) -> Markdown:
-    """Pools with what they cost, who uses them, and the mounts that offer them."""
+    """Return the pools with their cost, their users, and the mounts that offer them."""
     tuning = result.tuning
     held = [pool for pool in tuning.pools if pool.total or pool.knob in tuning.desired]
     if not held:
@@ -235,7 +235,7 @@ def pools(result: Result) -> Markdown:
         [
             code(pool.knob),
             *(Markdown(units.count(pages)) for pages in (pool.total, pool.free)),
-            # The kernel counts reserved pages for a size as a whole only.
+            # The kernel counts reserved pages only for a whole size, not for each node.
             Markdown("-" if pool.reserved is None else units.count(pool.reserved)),
             Markdown(units.count(pool.surplus)),
             Markdown(units.size(pool.total * pool.size_bytes)),
@@ -257,7 +257,7 @@ def _users(users: Iterable[PoolUser]) -> Markdown:
 
 
 def gpus(result: Result) -> Markdown:
-    """Devices, what the load does to their memory, and how fast they can be fed; "" without a GPU."""
+    """Return the devices, how the load uses their memory, and their copy rates; "" without a GPU."""
     host = result.host
     if not host.gpus:
         return Markdown("")
@@ -295,7 +295,7 @@ def _foreign(device: Gpu) -> Markdown:
 
 
 def _gpu_use(result: Result) -> Markdown:
-    """Medians by kind and device."""
+    """Return medians by kind and device."""
     fields = ("memory_before_bytes", "memory_after_bytes", "allocated_bytes", "peak_bytes")
     rows = []
     for kind in _KINDS:
@@ -313,17 +313,17 @@ def _gpu_use(result: Result) -> Markdown:
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    """The sum; None where one is not known."""
+    """Return the sum; None if any value is unknown."""
     known = list(values)
     return None if None in known else sum(each for each in known if each is not None)
 
 
 def _feeding(result: Result) -> Markdown:
-    """Copy rates by device, and the share of them that the weights reach."""
+    """Return copy rates by device, and the share of them that the weights reach."""
     copies = result.copy_rates
     if not copies:
         return Markdown("Host-to-device rates were not measured.")
-    # torch counts the devices that it sees; people know nvidia-smi's numbers.
+    # torch numbers only the devices that it sees; people know nvidia-smi's numbers.
     shown = {use.index: use.shown_index for sample in result.samples for use in sample.gpu or []}
     rows = [
         [shown.get(copy.index, copy.index), *(Markdown(units.rate(copy.rate(way))) for way in ("pinned", "pageable"))]
@@ -345,7 +345,7 @@ def _feeding(result: Result) -> Markdown:
 
 
 def noise(result: Result) -> Markdown:
-    """How many samples are noisy; the notes have the reasons."""
+    """Return how many samples are noisy; the notes have the reasons."""
     recorded = [sample.noise for sample in result.samples if sample.noise]
     if not recorded:
         return Markdown("Noise was not recorded.")
@@ -357,7 +357,7 @@ def noise(result: Result) -> Markdown:
 
 
 def samples(result: Result) -> Markdown:
-    """Every sample, the excluded ones too."""
+    """Return every sample, the excluded ones too."""
     rows = [
         [
             sample.block,
@@ -378,7 +378,7 @@ def samples(result: Result) -> Markdown:
 
 
 def failures(result: Result) -> Markdown:
-    """What failed loaders wrote to stderr; "" where none did."""
+    """Return what failed loaders wrote to stderr; "" if none did."""
     parts = [
         f"Block {sample.block}, {sample.wanted}, failed with:\n\n{fenced(sample.stderr_tail)}"
         for sample in result.samples
@@ -388,7 +388,7 @@ def failures(result: Result) -> Markdown:
 
 
 def setup(result: Result) -> Markdown:
-    """Host, software and protocol: what has to be the same for another result to compare."""
+    """Return host, software and protocol: comparable results have the same ones."""
     host, protocol = result.host, result.protocol
     nodes = f"{host.numa_nodes} NUMA node{'' if host.numa_nodes == 1 else 's'}"
     disk_facts, files = host.disk, host.filesystem
@@ -412,7 +412,7 @@ def setup(result: Result) -> Markdown:
 def _disk_facts(facts: Disk | None) -> str:
     if not facts:
         return "unknown"
-    # The kernel's word, not ours: it calls many a virtual disk rotating.
+    # This is the kernel's value, not ours: it reports many virtual disks as rotating.
     turns = "rotating" if facts.rotational else "not rotating"
     kind = "of unknown kind" if facts.rotational is None else f"reported by the kernel as {turns}"
     ahead = "" if facts.read_ahead_bytes is None else f", read-ahead {units.size(facts.read_ahead_bytes)}"

@@ -1,1 +1,4 @@
-"""What a report points out, one module a subject: document in, sentences out. Imports `text` and `result` alone."""
+"""The notes of a report, one module a subject: document in, sentences out.
+
+Imports `documents`, `statistics`, `render` and `baseline.result` alone.
+"""

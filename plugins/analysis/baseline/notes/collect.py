@@ -1,6 +1,6 @@
-"""Notes in plain words, each drawn from a result's figures by one stated rule.
+"""Notes in plain words, each derived from a result by one stated rule.
 
-A rule takes a result document and returns a sentence or two, or None where it does not apply. Its docstring states its
+A rule takes a result document and returns a sentence or two, or None if it does not apply. Its docstring states its
 threshold; docs/report.md lists them all.
 """
 
@@ -56,5 +56,5 @@ RULES: tuple[NoteRule, ...] = (
 
 
 def notes(result: Result, rules: Iterable[NoteRule] = RULES) -> list[Markdown]:
-    """What the rules have to say about a result, the most consequential first."""
+    """Return the notes of all rules that apply to a result, the most important first."""
     return [Markdown(note) for rule in rules if (note := rule(result))]

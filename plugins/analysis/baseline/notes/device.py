@@ -1,4 +1,4 @@
-"""Rules for notes about where the weights were: the figures of a GPU host need not be a GPU's."""
+"""Rules for notes about where the weights were: a GPU host does not always load onto its GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARED_BYTES = 256 << 20
 
 
 def gpu_unseen(result: Result) -> str | None:
-    """The host has GPUs, and torch saw none of them in a valid sample."""
+    """Note that the host has GPUs of which torch saw none in a valid sample."""
     host, samples = result.host, result.valid
     unseen = [sample for sample in samples if sample.on_cpu and not sample.gpu]
     if not host.gpus or not unseen:
@@ -29,7 +29,7 @@ def gpu_unseen(result: Result) -> str | None:
 
 
 def gpu_left_out(result: Result) -> str | None:
-    """torch saw some of the host's GPUs, and not all, in every valid sample."""
+    """Note that torch saw some but not all of the host's GPUs in every valid sample."""
     uses = [use for sample in result.valid for use in sample.gpu or ()]
     seen = {use.shown_index for use in uses}
     unseen = [gpu.index for gpu in result.host.gpus if gpu.index not in seen]
@@ -43,7 +43,7 @@ def gpu_left_out(result: Result) -> str | None:
 
 
 def gpu_shared(result: Result) -> str | None:
-    """Others held 256 MiB or more of a GPU that the loader used, before a valid sample began."""
+    """Note that other processes held 256 MiB or more of a GPU that the loader used, before a valid sample began."""
     taken: dict[int, int] = {}
     for use in (use for sample in result.valid for use in sample.gpu or ()):
         if (use.memory_before_bytes or 0) >= SHARED_BYTES:
@@ -58,7 +58,7 @@ def gpu_shared(result: Result) -> str | None:
 
 
 def weights_off_gpu(result: Result) -> str | None:
-    """Torch saw a GPU and left weights on the CPU or the disk in a valid sample."""
+    """Note that torch saw a GPU but left weights on the CPU or the disk in a valid sample."""
     samples = [sample for sample in result.valid if sample.gpu or not sample.on_cpu]
     spilled = [sample for sample in samples if NOT_A_GPU.intersection(sample.devices)]
     if not spilled:

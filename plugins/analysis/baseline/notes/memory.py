@@ -11,7 +11,7 @@ _OPT_INS = ("THP_MEM_ALLOC_ENABLE", "GLIBC_TUNABLES")
 
 
 def weights_file_backed(result: Result) -> str | None:
-    """On a CPU, in the dtype as stored, resident memory that is not anonymous covers at least the model's bytes."""
+    """Note, on a CPU and in the stored dtype, that non-anonymous resident memory covers at least the model's bytes."""
     model = result.model
     backed = statistics.figure(
         sample.rss_bytes - sample.anon_bytes
@@ -31,7 +31,7 @@ def weights_file_backed(result: Result) -> str | None:
 
 
 def weights_cast(result: Result) -> str | None:
-    """On a CPU, in another dtype than stored, anonymous memory covers at least the model's bytes."""
+    """Note, on a CPU and in another dtype than stored, that anonymous memory covers at least the model's bytes."""
     model = result.model
     stored = (None, model.dtype)
     samples = [sample for sample in result.valid if sample.on_cpu and sample.dtype not in stored]
@@ -45,7 +45,7 @@ def weights_cast(result: Result) -> str | None:
 
 
 def madvise_alone(result: Result) -> str | None:
-    """THP is `madvise`, no allocator was set to ask for it, and not one byte was THP-backed in any valid sample."""
+    """Note that THP is `madvise`, no allocator was set to use it, and no byte was THP-backed in any valid sample."""
     samples = result.valid
     asked = any(name in (sample.env or {}) for sample in samples for name in _OPT_INS)
     if result.tuning.runtime.get("thp.enabled") != "madvise" or asked or not samples:
@@ -59,7 +59,7 @@ def madvise_alone(result: Result) -> str | None:
 
 
 def thp_backed(result: Result) -> str | None:
-    """Any THP-backed anonymous memory in the cold or the warm median."""
+    """Note any THP-backed anonymous memory in the cold or the warm median."""
     parts = []
     for kind in statistics.MEASURED_KINDS:
         huge, anonymous = result.summary.median(f"{kind}_anon_huge_bytes"), result.summary.median(f"{kind}_anon_bytes")
@@ -69,7 +69,7 @@ def thp_backed(result: Result) -> str | None:
 
 
 def file_pmd(result: Result) -> str | None:
-    """Any file pages mapped by PMD in the cold or the warm median."""
+    """Note any file pages mapped by PMD in the cold or the warm median."""
     mapped = [result.summary.median(f"{kind}_file_pmd_bytes") or 0 for kind in statistics.MEASURED_KINDS]
     if not any(mapped):
         return None
@@ -80,7 +80,7 @@ def file_pmd(result: Result) -> str | None:
 
 
 def pool_unused_by_load(result: Result) -> str | None:
-    """Pools hold pages and not one valid sample used any."""
+    """Note that pools hold pages and no valid sample used any."""
     samples = result.valid
     if not result.whole_pools or not samples or any(sample.hugetlb_bytes != 0 for sample in samples):
         return None

@@ -1,4 +1,4 @@
-"""Rules for notes about how far the samples can be trusted."""
+"""Rules for notes about how reliable the samples are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIRST_FIGURE = re.compile(r"(\d+(?:\.\d+)?)")
 
 
 def excluded_samples(result: Result) -> str | None:
-    """Any lukewarm or failed sample."""
+    """Note any lukewarm or failed sample."""
     left_out = [sample for sample in result.samples if sample.kind not in statistics.MEASURED_KINDS]
     if not left_out:
         return None
@@ -29,7 +29,7 @@ def excluded_samples(result: Result) -> str | None:
 
 
 def noisy_host(result: Result) -> str | None:
-    """Any sample marked noisy: by other work on the host or its GPUs, or by readings of its memory that disagree."""
+    """Note any noisy sample: other work on the host or its GPUs, or contradictory readings of its memory."""
     noisy = [sample for sample in result.samples if sample.is_noisy]
     if not noisy:
         return None
@@ -39,9 +39,9 @@ def noisy_host(result: Result) -> str | None:
 
 
 def _worst_of_each(reasons: Iterable[str]) -> list[tuple[str, int]]:
-    """Reasons that differ in their first figure alone as one, with the largest, and how many they were; most first.
+    """Merge reasons that differ in their first number alone: the largest stands for all, with their count; most first.
 
-    Names behind a colon, such as those of processes, are told once each.
+    Names after a colon, such as those of processes, are listed once each.
     """
     figures: dict[tuple[str, str], list[str]] = {}
     named: dict[tuple[str, str], dict[str, None]] = {}
@@ -59,7 +59,7 @@ def _worst_of_each(reasons: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def few_samples(result: Result) -> str | None:
-    """Fewer than six valid cold or warm samples: below that no interval can cover the median 95 times in 100."""
+    """Note fewer than six valid cold or warm samples: no interval of fewer can cover the median 95 times in 100."""
     fewest = min(result.summary.counts[kind] for kind in statistics.MEASURED_KINDS)
     if fewest >= FEWEST_FOR_CONFIDENCE:
         return None
@@ -76,7 +76,7 @@ def few_samples(result: Result) -> str | None:
 
 
 def wide_interval(result: Result) -> str | None:
-    """An interval of a cold or warm load wider than 10 % of its median."""
+    """Note an interval of a cold or warm load wider than 10 % of its median."""
     wide = []
     for kind in statistics.MEASURED_KINDS:
         figure = result.summary.figure(f"{kind}_load_real_s")
@@ -90,7 +90,7 @@ def wide_interval(result: Result) -> str | None:
 
 
 def guest_cold(result: Result) -> str | None:
-    """The ceiling measurement saw a layer below this host cache the files."""
+    """Note that a layer below this host cached the files during the ceiling measurement."""
     if not (result.ceiling and result.ceiling.guest_cold):
         return None
     return (
@@ -100,14 +100,14 @@ def guest_cold(result: Result) -> str | None:
 
 
 def no_psi(result: Result) -> str | None:
-    """The kernel offers no pressure stall information."""
+    """Note that the kernel offers no pressure stall information."""
     if result.host.psi is not False:
         return None
     return "Pressure stall information is off in this kernel, so stalls by other work went unseen."
 
 
 def free_page_reporting(result: Result) -> str | None:
-    """The host is a guest that gives freed memory back to its hypervisor as it goes."""
+    """Note that the host is a guest that continuously returns freed memory to its hypervisor."""
     if not result.host.free_page_reporting:
         return None
     return (

@@ -21,14 +21,14 @@ WAIT_SHARE = 0.25
 
 
 def cold_is_warm(result: Result) -> str | None:
-    """The interval of the ratio of cold to warm loads, paired within blocks, holds 1."""
+    """Note that the interval of the ratio of cold to warm loads, paired within blocks, contains 1."""
     if not result.same_load:
         return None
     return "Cold and warm loads do not differ beyond noise: reading the files is not what this load waits for."
 
 
 def weights_read_late(result: Result) -> str | None:
-    """On a CPU, at least half of the model's bytes are read after the load is over, by the first forward pass."""
+    """Note, on a CPU, that at least half of the model's bytes are read after the load, by the first forward pass."""
     shares = [
         phase.read_bytes / sample.model_bytes
         for sample in result.valid
@@ -49,7 +49,7 @@ def weights_read_late(result: Result) -> str | None:
 
 
 def imports_dominate(result: Result) -> str | None:
-    """Importing torch and transformers takes at least 25 % of the cold load."""
+    """Note that importing torch and transformers takes at least 25 % of the cold load."""
     load = result.summary.median("cold_load_real_s")
     imports = [result.summary.median(f"cold_phase_{name}_s") for name in ("import_torch", "import_transformers")]
     spent = sum(seconds for seconds in imports if seconds is not None)
@@ -62,21 +62,21 @@ def imports_dominate(result: Result) -> str | None:
 
 
 def _costliest(result: Result) -> str:
-    """Which packages a warm start spends most of its imports in; "" where that was not measured."""
+    """Return the packages in which a warm start spends most of its imports; "" if not measured."""
     packages = result.imports.packages[:COSTLIEST] if result.imports else ()
     named = ", ".join(f"{md(package.name)} {units.seconds(package.seconds)}" for package in packages)
     return f" Warm, most of it is {named}." if named else ""
 
 
 def imports_unknown(result: Result) -> str | None:
-    """The imports could not be looked at."""
+    """Note that the imports could not be measured."""
     if result.imports is None or not result.imports.problem:
         return None
     return f"The imports could not be looked at, so nothing is known of bytecode: {md(result.imports.problem)}"
 
 
 def no_bytecode(result: Result) -> str | None:
-    """Compiling modules that have no bytecode costs a start at least 2 % of the warm time to first token."""
+    """Note that compiling modules without bytecode costs a start at least 2 % of the warm TTFT."""
     bytecode = result.imports.bytecode if result.imports else None
     token = result.summary.median("warm_time_to_first_token_s")
     if bytecode is None or not token or bytecode.saving_s < WORTH_SHARE * token:
@@ -92,7 +92,7 @@ def no_bytecode(result: Result) -> str | None:
 
 
 def kernels_compiled(result: Result) -> str | None:
-    """Compiling kernels costs a start at least 2 % of the warm time to first token."""
+    """Note that compiling kernels costs a start at least 2 % of the warm TTFT."""
     kernels, token = result.kernels, result.summary.median("warm_time_to_first_token_s")
     saving_s = kernels.saving_s(sample for sample in result.valid if sample.kind == "warm") if kernels else None
     if kernels is None or kernels.kept is None or not token or not saving_s or saving_s < WORTH_SHARE * token:
@@ -109,7 +109,7 @@ def kernels_compiled(result: Result) -> str | None:
 
 
 def not_required(result: Result) -> str | None:
-    """What is imported and nothing requires costs a start at least 2 % of the warm time to first token."""
+    """Note that imported packages that nothing requires cost a start at least 2 % of the warm TTFT."""
     token = result.summary.median("warm_time_to_first_token_s")
     found = result.imports.not_required if result.imports else ()
     worth = [each for each in found if token and each.seconds >= WORTH_SHARE * token]
@@ -127,9 +127,9 @@ def not_required(result: Result) -> str | None:
 
 
 def disk_share(result: Result) -> str | None:
-    """On a CPU, the disk between tokenizer and first token: the limit from 80 % of its ceiling, one of two from 50 %.
+    """Note, on a CPU, that the disk limits tokenizer to first token: alone from 80 % of its ceiling, in part from 50 %.
 
-    One of two also where a warm load needs at most half of that time, whatever the rate: the rest is reading.
+    It also limits in part, whatever the rate, if a warm load needs at most half of that time: the rest is reading.
     """
     reached = result.summary.median("cold_ceiling_share")
     if reached is None or not all(sample.on_cpu for sample in result.valid):
@@ -143,9 +143,9 @@ def disk_share(result: Result) -> str | None:
 
 
 def gpu_limits(result: Result) -> str | None:
-    """On a GPU, the weights phase beside the lower of two limits, the disk and host-to-device copies: as `disk_share`.
+    """Note, on a GPU, the weights phase against the lower of two limits, disk and copies to the GPU: as `disk_share`.
 
-    Warm, copies are the only limit.
+    For a warm load, copies are the only limit.
     """
     parts = [limit for kind in statistics.MEASURED_KINDS if (limit := _gpu_limit(result, kind))]
     return f"In the weights phase alone, {'; '.join(parts)}." if parts else None
@@ -172,14 +172,14 @@ _LIMITS = {"disk": "the disk", "copies": "host-to-device copies from pageable me
 
 
 class _Longer(NamedTuple):
-    """How much of a cold stretch a warm load does without, and the seconds in words."""
+    """The share of a cold phase that a warm load does not need, and the seconds in words."""
 
     share: float
     words: str
 
 
 def _longer(result: Result, *names: str) -> _Longer | None:
-    """A cold load's phases of these names beside a warm one's; None where either was not measured."""
+    """Compare a cold load's phases of these names with a warm load's; return None if either was not measured."""
     seconds = [
         [result.summary.median(f"{kind}_phase_{name}_s") for name in names] for kind in statistics.MEASURED_KINDS
     ]
@@ -190,9 +190,10 @@ def _longer(result: Result, *names: str) -> _Longer | None:
 
 
 def _verdict(limit: str, share: float, longer: _Longer | None) -> str:
-    """What a load waits for, from the share of a limit that it reaches and from what it does without when warm.
+    """Return what a load waits for, from the share of a limit that it reaches and from what a warm load does not need.
 
-    A loader that reads, then works, then reads keeps a disk half busy and still spends much of its time waiting for it.
+    A loader that alternates between reads and work keeps a disk half busy and still spends much of its time waiting for
+    it.
     """
     if share >= LIMIT_SHARE:
         return "that is the limit"
@@ -202,7 +203,7 @@ def _verdict(limit: str, share: float, longer: _Longer | None) -> str:
 
 
 def gpu_state(result: Result) -> str | None:
-    """A GPU without persistence mode, below its link width, or with processes of others on it."""
+    """Note a GPU without persistence mode, below its link width, or with other users' processes on it."""
     parts = []
     for gpu in result.host.gpus:
         name = f"GPU {gpu.index}"
@@ -216,7 +217,7 @@ def gpu_state(result: Result) -> str | None:
 
 
 def _ready(result: Result) -> str:
-    """What a warm start spends until its devices are ready; "" where that was not measured."""
+    """Return the time until a warm start's devices are ready, in words; "" if not measured."""
     seconds = result.summary.median("warm_phase_device_ready_s")
     if not seconds:
         return ""
@@ -224,7 +225,7 @@ def _ready(result: Result) -> str:
 
 
 def one_time_work(result: Result) -> str | None:
-    """The warm first token takes at least three times as long as the second."""
+    """Note that the warm first token takes at least three times as long as the second."""
     first, second = result.summary.median("warm_phase_first_token_s"), result.summary.median("warm_second_token_s")
     if not first or not second or first < ONE_TIME_FACTOR * second:
         return None

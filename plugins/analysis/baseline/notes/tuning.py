@@ -10,7 +10,7 @@ from analysis.render.markdown import code, md
 
 
 def not_as_asked(result: Result) -> str | None:
-    """Any row whose verdict is drift."""
+    """Note any row whose verdict is drift."""
     drifted = [row for row in result.tuning.rows if row.verdict == "drift"]
     if not drifted:
         return None
@@ -19,7 +19,7 @@ def not_as_asked(result: Result) -> str | None:
 
 
 def waits_for_systemd(result: Result) -> str | None:
-    """Something is persisted and the host's PID 1 is not systemd."""
+    """Note that settings are persistent but the host's PID 1 is not systemd."""
     if result.host.systemd is not False or not result.tuning.persisted:
         return None
     return (
@@ -29,13 +29,13 @@ def waits_for_systemd(result: Result) -> str | None:
 
 
 def host_notes(result: Result) -> str | None:
-    """Whatever the host itself reported while it was tuned."""
+    """Note whatever the host itself reported while it was tuned."""
     notes = result.tuning.notes
     return f"The host reported: {'; '.join(md(note) for note in notes)}." if notes else None
 
 
 def side_effects(result: Result) -> str | None:
-    """A knob that nobody asked for differs from the snapshot."""
+    """Note that a knob that was not requested differs from the snapshot."""
     tuning = result.tuning
     moved = [
         f"{code(knob)} went from {md(before)} to {md(tuning.runtime[knob])}"
@@ -50,7 +50,7 @@ def side_effects(result: Result) -> str | None:
 
 
 def _follows_asked_pool(knob: str, desired: Mapping[str, str]) -> bool:
-    """Whether pages of this size are asked for under another name: a node's pages count in the whole."""
+    """Return whether pages of this size are requested by another knob: a node's pages are part of the total."""
     if not knob.startswith("hugepages."):
         return False
     size = knob.rpartition(".")[2]
@@ -58,7 +58,7 @@ def _follows_asked_pool(knob: str, desired: Mapping[str, str]) -> bool:
 
 
 def idle_pool(result: Result) -> str | None:
-    """A pool holds free pages that no mapping has reserved."""
+    """Note that a pool holds free pages that no mapping has reserved."""
     idle = [(pool, (pool.free - (pool.reserved or 0)) * pool.size_bytes) for pool in result.whole_pools]
     parts = [f"{units.size(size)} in {md(pool.size)} pages" for pool, size in idle if size > 0]
     if not parts:
