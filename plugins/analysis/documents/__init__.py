@@ -1,1 +1,1 @@
-"""Documents: read, checked by schema, stored, and their errors. Imports no other room."""
+"""Documents: read, checked by schema, stored, and their errors. Imports no other package of the project."""

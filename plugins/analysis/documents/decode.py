@@ -1,4 +1,4 @@
-"""The one door from JSON to types: a checked document in, frozen dataclasses out."""
+"""The only conversion from JSON to types: a checked document in, frozen dataclasses out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Typed = TypeVar("Typed")
 
 
 def typed(kind: type[Typed], value: object) -> Typed:
-    """`value`, parsed JSON that its schema has accepted, as the dataclass `kind`; fields that it lacks are left out.
+    """Return `value`, parsed JSON that its schema has accepted, as the dataclass `kind`.
 
     Fields are JSON's own types, dataclasses, `X | None`, `tuple[X, ...]`, `Mapping[str, X]`, and classes with a
-    `from_json` of their own. A missing field takes its default; TypeError where it has none, which a schema's
-    `required` rules out.
+    `from_json` of their own. JSON fields that the dataclass lacks are ignored. A missing field takes its default;
+    without a default TypeError is raised, which a schema's `required` rules out.
     """
     made: Typed = _read(kind, value)
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class DocumentError(Exception):
-    """A document or a setting of the control node that cannot be used, worded so that the reader can act.
+    """A document or setting of the control node that cannot be used, worded so that the reader can act.
 
     Attributes are plain text for people: `knob` (the document or variable), `wanted`, `found`, `why`, `next_step`.
     """

@@ -1,4 +1,4 @@
-"""Which stored document of a host to show: one run's, or the latest that can be used."""
+"""Which stored document of a host to show: that of one run, or the latest that can be used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from analysis.documents.errors import DocumentError
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """The document's file, or None where there is none to use; and a line for each file that was passed over."""
+    """The document's file, or None if there is none to use; and a line for each file that was skipped."""
 
     path: Path | None
     left_out: tuple[str, ...]
@@ -23,10 +23,11 @@ class StoredDocument:
 def choose(
     folder: Path, prefix: str, check: Callable[[Any], object], now: datetime, run_id: str = ""
 ) -> StoredDocument:
-    """The file of run `run_id`, or without one the latest `PREFIX*.json` of `folder` that `check` accepts.
+    """Return the file of run `run_id`, or without one the latest `PREFIX*.json` of `folder` that `check` accepts.
 
-    `check` raises DocumentError for a document of another schema. Latest goes by the run id, which begins with the
-    run's start in UTC; a run that ended after `now` had a clock that was ahead, and stands behind those that did not.
+    `check` raises DocumentError for a document of another schema. Files are ordered by run id, which begins with the
+    run's start in UTC. A run that ended after `now` had a clock that was ahead; it is chosen only if no other can be
+    used.
     """
     if run_id:
         wanted = folder / f"{prefix}{run_id}.json"
@@ -45,7 +46,7 @@ def choose(
 
 
 def _problem(path: Path, check: Callable[[Any], object], latest: datetime | None) -> str | None:
-    """Why a stored file cannot be shown, with its path; None where it can."""
+    """Return why a stored file cannot be shown, with its path; None if it can."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         check(document)

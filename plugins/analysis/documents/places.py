@@ -1,4 +1,4 @@
-"""Folders on the control node as a user names them, and whether documents can be written there."""
+"""Folders on the control node as a user names them, and checks that documents can be written there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _ROOM_BYTES = 4 << 20
 
 
 def place(folder: str, variable: str = "the folder") -> str:
-    """The one place that a folder's name means.
+    """Return the absolute path of a folder's name.
 
-    `~` is the user's home, and a relative path begins in the folder where Ansible was started. DocumentError, naming
-    the variable, for a name that is empty or of an unknown user's home.
+    `~` is the user's home, and a relative path begins in the folder where Ansible was started. Raises DocumentError,
+    naming the variable, for a name that is empty or of an unknown user's home.
     """
     path = os.path.expanduser(str(folder).strip())
     if not path or path.startswith("~"):
@@ -32,7 +32,7 @@ def place(folder: str, variable: str = "the folder") -> str:
 
 
 def try_folder(folder: Path, variable: str) -> None:
-    """Make a folder and write into it, so that it is found out now and not after a measurement; DocumentError."""
+    """Make a folder and write into it, so that it fails now and not after a measurement; raise DocumentError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".try-", suffix=".tmp") as file:
@@ -50,7 +50,7 @@ def try_folder(folder: Path, variable: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder on the disk before anybody relies on it; nothing where its file system cannot."""
+    """Write a file or folder through to the disk; do nothing if its file system does not support that."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

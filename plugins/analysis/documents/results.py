@@ -1,4 +1,4 @@
-"""A host's stored results: storing one, and removing those beyond what is kept, by whose they are and which run's."""
+"""A host's stored results: storing one, and removing those beyond the number to keep."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MOST_KEPT = 10**6
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is named as this project names a baseline's result."""
+    """Return whether a file has the name of a baseline's result."""
     return bool(_RESULT.fullmatch(path.name))
 
 
 def store(folder: Path, document: Mapping[str, Any]) -> Path:
-    """Write a result durably under its run's name; OSError as the system gave it."""
+    """Write a result durably under its run's name; raise OSError unchanged."""
     name = f"{document['run_id']}.json"
     write_files(folder, {name: as_json(document)})
     sync(folder / name)
@@ -32,7 +32,7 @@ def store(folder: Path, document: Mapping[str, Any]) -> Path:
 
 
 def parse_kept(value: object, variable: str) -> int:
-    """How many results of a host stay stored, 0 for all; DocumentError naming the variable that the user wrote."""
+    """Return how many results of a host to keep, 0 for all; raise DocumentError naming the user's variable."""
     try:
         number = int(str(value))
     except ValueError:
@@ -49,10 +49,10 @@ def parse_kept(value: object, variable: str) -> int:
 
 
 def prune(folder: Path, host: str, keep: int, now: datetime, run_id: str = "") -> list[Path]:
-    """Remove all but the `keep` newest results of `host` from its folder, never that of run `run_id`; what went.
+    """Remove all but the `keep` newest results of `host`, never that of run `run_id`; return the removed files.
 
-    0 keeps everything. Only whole results of this host go: what cannot be read, is another host's or no baseline's
-    stays. A result that ended after `now` is of a clock that was ahead, and stands behind those that did not.
+    0 keeps everything. Only readable results of this host are removed: unreadable files, other hosts' results and other
+    documents stay. A result that ended after `now` had a clock that was ahead; it counts as older than all others.
     """
     if keep < 1 or not folder.is_dir():
         return []
@@ -67,7 +67,7 @@ def prune(folder: Path, host: str, keep: int, now: datetime, run_id: str = "") -
 
 
 def _order(path: Path, host: str, now: datetime, run_id: str) -> tuple[bool, bool, datetime, str] | None:
-    """Where a result stands among its host's, the newest last; None for what is no result of this host."""
+    """Return a sort key for a result of this host, the newest last; None for any other file."""
     try:
         document = json.loads(path.read_bytes())
         own = document["kind"] == "baseline" and document["host"]["name"] == host

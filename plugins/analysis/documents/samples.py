@@ -1,4 +1,4 @@
-"""A sample as the control side reads it: one run of the loader; schemas/result.schema.json describes the fields."""
+"""A sample, one run of the loader, on the control side; plugins/schemas/result.schema.json describes the fields."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOT_A_GPU = frozenset({"cpu", "disk"})
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a load. None where it was not measured."""
+    """One phase of a load; None if it was not measured."""
 
     name: str
     seconds: float | None
@@ -23,7 +23,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Noise:
-    """What else the host was doing during a sample; `canary`: seconds that fixed pieces of work took beside it."""
+    """Other activity on the host during a sample; `canary`: seconds that fixed pieces of work took beside it."""
 
     noisy: bool
     reasons: tuple[str, ...]
@@ -33,7 +33,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """What a sample used of one GPU, in bytes. `index` is torch's, `driver_index` nvidia-smi's, which people know."""
+    """A sample's use of one GPU, in bytes. `index` is torch's, `driver_index` nvidia-smi's, which people know."""
 
     index: int
     driver_index: int | None = None
@@ -44,7 +44,7 @@ class GpuUse:
 
     @property
     def shown_index(self) -> int:
-        """Its number for people: nvidia-smi's, where that is known."""
+        """Return the GPU's number for people: nvidia-smi's, if known."""
         return self.index if self.driver_index is None else self.driver_index
 
 
@@ -61,7 +61,7 @@ class Replayed:
 
 @dataclass(frozen=True)
 class Sample:
-    """One run of the loader: `wanted` is what was asked for, `kind` what it turned out to be. None: not measured."""
+    """One run of the loader: `wanted` is the requested kind, `kind` the actual one. None: not measured."""
 
     block: int
     wanted: str
@@ -104,29 +104,29 @@ class Sample:
 
     @property
     def is_valid(self) -> bool:
-        """Whether it is what was wanted."""
+        """Return whether the actual kind is the requested one."""
         return self.kind == self.wanted
 
     @property
     def is_noisy(self) -> bool:
-        """Whether other work on the host could have disturbed it; False where that was not recorded."""
+        """Return whether other work on the host could have disturbed the sample; False if that was not recorded."""
         return self.noise is not None and self.noise.noisy
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Where its weights were, in the loader's words: `cuda:0`, `cpu`, `disk`; empty where that is not known."""
+        """Return where the weights were, in the loader's words: `cuda:0`, `cpu`, `disk`; empty if unknown."""
         return tuple(name for name in (self.device or "").split(",") if name)
 
     @property
     def on_cpu(self) -> bool:
-        """Whether it ran without a GPU."""
+        """Return whether the sample ran without a GPU."""
         return NOT_A_GPU.issuperset(self.devices)
 
     def phase(self, name: str) -> Phase | None:
-        """The phase of this name; None where the sample never finished it."""
+        """Return the phase of this name; None if the sample never finished it."""
         return next((phase for phase in self.phases if phase.name == name), None)
 
     def phase_seconds(self, name: str) -> float | None:
-        """How long one phase took, in seconds; None where it was not measured."""
+        """Return how long one phase took, in seconds; None if not measured."""
         found = self.phase(name)
         return None if found is None else found.seconds

@@ -1,4 +1,4 @@
-"""Checks documents against the JSON Schemas (draft 2020-12) in `schemas/`."""
+"""Checks of documents against the JSON Schemas (draft 2020-12) in `plugins/schemas/`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "schemas"
 
 
 def validate(document: object, schema: str, part: str = "") -> None:
-    """Raise one DocumentError that names the place, where `document` breaks `plugins/schemas/SCHEMA.schema.json`.
+    """Raise one DocumentError that names the place if `document` breaks `plugins/schemas/SCHEMA.schema.json`.
 
-    `part` names a property of the document (`/properties/samples`), to check it before the document is whole.
+    `part` names a property of the document (`/properties/samples`), to check it before the document is complete.
     Schemas may refer to one another by file name (`result.schema.json#/$defs/sample`).
     """
     found = _validator(schema, part).iter_errors(document)

@@ -1,4 +1,4 @@
-"""The latest word on a host that is no measurement and no audit: it was tuned, or put back."""
+"""The latest event on a host that is neither measurement nor audit: a tuning or a rollback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = {"tuned": "tuning", "restored": "rollback"}
 
 @dataclass(frozen=True)
 class State:
-    """`event` is one of KINDS; `rows` are those of memory_info, of a tuning alone."""
+    """One event: `event` is one of KINDS; `rows` are those of memory_info, for a tuning alone."""
 
     event: str
     run_id: str
@@ -33,7 +33,7 @@ class State:
 def write_state(
     folder: Path, host: str, event: str, run_id: str, at: datetime, rows: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Store the word; OSError as the system gave it, DocumentError where it breaks its schema."""
+    """Store the state; raise OSError unchanged, and DocumentError if it breaks its schema."""
     instant = f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -51,7 +51,7 @@ def write_state(
 
 
 def read_state(folder: Path) -> State | None:
-    """The latest word on the host of this folder of results; None where there is none that can be read."""
+    """Return the latest state of the host of this folder of results; None if none can be read."""
     try:
         document = json.loads((folder / FILE).read_bytes())
         return parse_state(document)
@@ -60,7 +60,7 @@ def read_state(folder: Path) -> State | None:
 
 
 def parse_state(document: Mapping[str, Any]) -> State:
-    """A state from its document; ValueError, LookupError, TypeError or StopIteration for one of another form."""
+    """Return a state from its document; raise ValueError, LookupError, TypeError or StopIteration for another form."""
     event = next(event for event, kind in KINDS.items() if kind == document["kind"])
     at, rows = datetime.fromisoformat(document["finished_at"]), document.get("rows") or []
     if at.tzinfo is None or not all(isinstance(row, Mapping) for row in rows):

@@ -14,7 +14,7 @@ _LINE_EACH = ("samples", "measurements")
 
 
 def as_json(value: object) -> str:
-    """Write indented JSON in the document's own order, one sample a line; ValueError for NaN and infinities."""
+    """Return indented JSON in the document's own order, one sample a line; raise ValueError for NaN and infinities."""
     if not isinstance(value, Mapping):
         return _dumps(value, indent=2) + "\n"
     entries = [f"  {_dumps(str(name))}: {_indented(str(name), part)}" for name, part in value.items()]
@@ -22,10 +22,10 @@ def as_json(value: object) -> str:
 
 
 def _indented(name: str, part: object) -> str:
-    """Write one entry of a document, two spaces deep."""
+    """Return one entry of a document as JSON, indented by two spaces."""
     if name in _LINE_EACH and isinstance(part, list) and part:
         return "[\n" + ",\n".join(f"    {_dumps(one)}" for one in part) + "\n  ]"
-    # No text of JSON holds an end of line of its own.
+    # JSON text contains no line ends of its own.
     return _dumps(part, indent=2).replace("\n", "\n  ")
 
 
@@ -34,9 +34,9 @@ def _dumps(value: object, indent: int | None = None) -> str:
 
 
 def folder_name(host: str) -> str:
-    """A folder name for an inventory name: itself where it is harmless, else a cleaned one with the true one's digest.
+    """Return a folder name for an inventory name: the name itself if it is safe, else a cleaned one with its digest.
 
-    Harmless is up to 100 letters, digits, dots, dashes and underscores, starting with a letter or digit. Two different
+    Safe is up to 100 letters, digits, dots, dashes and underscores, starting with a letter or digit. Two different
     hosts never share a folder.
     """
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", host, re.ASCII):
@@ -47,15 +47,15 @@ def folder_name(host: str) -> str:
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Write texts under `folder`, made where it is missing: temporary file, rename; OSError as the system gave it.
+    """Write texts under `folder`, which is made if missing: temporary file, rename; raise OSError unchanged.
 
-    Each is replaced as a whole, so that a collector never reads half of one. Readable by all, as umask allows: the
-    exporter runs as another user.
+    Each file is replaced as a whole, so that a collector never reads half of one. All users may read it, within the
+    umask: the exporter runs as another user.
     """
     for name, text in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix keeps the exporter, which reads *.prom, away from a temporary file.
+        # The exporter reads *.prom; the suffix keeps it away from a temporary file.
         temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         try:
             temporary.write_text(text, encoding="utf-8")
@@ -66,7 +66,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def write_changed(folder: Path, files: Mapping[str, str]) -> list[str]:
-    """As write_files, but only what differs from what is there; the names that were written."""
+    """Write the files that differ from the existing ones, as write_files does; return the names that were written."""
     changed = {name: text for name, text in files.items() if _text(folder / name) != text}
     write_files(folder, changed)
     return list(changed)

@@ -1,4 +1,4 @@
-"""What was measured: host, model, and the limits beside them; schemas/result.schema.json describes the fields."""
+"""What was measured: host, model, and their limits; plugins/schemas/result.schema.json describes the fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Disk:
-    """What holds the model."""
+    """The disk that holds the model."""
 
     device: str
     model: str | None
@@ -18,7 +18,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Filesystem:
-    """Where the model lies."""
+    """The file system that holds the model."""
 
     type: str
     mount_point: str
@@ -41,7 +41,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class MeasuredHost:
-    """The host under measurement; `name` is that of the inventory."""
+    """The measured host; `name` is that of the inventory."""
 
     name: str
     kernel: str
@@ -63,7 +63,7 @@ class MeasuredHost:
 
 @dataclass(frozen=True)
 class Names:
-    """Some names of tensors: how many, and the first few."""
+    """Names of tensors: how many, and the first few."""
 
     count: int
     names: tuple[str, ...]
@@ -86,7 +86,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Model:
-    """What was loaded; `files` is how many weight files there are, or their names. `loaded` is None in old results."""
+    """The loaded model; `files` is the number of weight files, or their names. `loaded` is None in old results."""
 
     id: str
     source: str
@@ -101,20 +101,20 @@ class Model:
 
 @dataclass(frozen=True)
 class CopyRate:
-    """How fast one GPU takes bytes from the host's memory, in bytes a second."""
+    """How fast one GPU receives bytes from the host's memory, in bytes a second."""
 
     index: int
     pinned_bytes_per_s: float | None
     pageable_bytes_per_s: float | None
 
     def rate(self, way: str) -> float | None:
-        """The rate of copies from `pinned` or from `pageable` memory."""
+        """Return the rate of copies from `pinned` or from `pageable` memory."""
         return self.pinned_bytes_per_s if way == "pinned" else self.pageable_bytes_per_s
 
 
 @dataclass(frozen=True)
 class CeilingTrial:
-    """One way of reading the model's files, tried for the disk's ceiling; no rate where `reason` says why not."""
+    """One read method for the model's files, tried for the disk's ceiling; no rate if `reason` says why not."""
 
     how: str
     streams: int
