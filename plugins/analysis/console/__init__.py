@@ -1,1 +1,4 @@
-"""What a run says to who started it: refusals before it, a pulse during it, an end after it. Imports `text` alone."""
+"""What a run prints for the user: rejected input before it, progress during it, a closing summary after it.
+
+Imports `documents`, `statistics` and `render` alone.
+"""

@@ -1,4 +1,4 @@
-"""The last lines of a run: what changed, the figures, where the pages are, what failed, and how to undo it."""
+"""The last lines of a run: what changed, the results, where the pages are, what failed, and how to undo it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROBLEM_LIMIT = 300
 
 @dataclass
 class HostStory:
-    """What happened to one host, as its tasks told it."""
+    """What happened to one host, according to its tasks."""
 
     is_clean: bool = False
     changes: list[str] = field(default_factory=list)
@@ -30,13 +30,13 @@ class HostStory:
 
 @dataclass
 class Closing:
-    """Takes each task's result as it comes; tells all hosts in a few lines, those alike together."""
+    """A collector of tasks' results that summarises all hosts in a few lines, hosts with the same story together."""
 
     check_mode: bool = False
     hosts: dict[str, HostStory] = field(default_factory=dict)
 
     def note(self, host: str, action: str, result: Mapping[str, Any]) -> None:
-        """A task that ended well. `action` is the module's name without its collection."""
+        """Record a task that succeeded. `action` is the module's name without its collection."""
         story = self.hosts.setdefault(host, HostStory())
         if action == "memory_info":
             rows = result.get("rows") or ()
@@ -50,7 +50,7 @@ class Closing:
             story.figures = figures(result) or story.figures
             story.can_undo |= bool(story.figures)
         elif action == "first_token":
-            # What is only announced is told by its own task.
+            # A change that is only announced is reported by its own task.
             told = [one for one in _items(result) if self.check_mode or "plan" in one or not one.get("changed")]
             notes = [plain(str(one["summary"])) for one in told if one.get("summary")]
             story.notes += [note for note in notes if note not in story.notes]
@@ -59,7 +59,7 @@ class Closing:
             story.pages.append(result["page"])
 
     def note_failure(self, host: str, result: Mapping[str, Any], unreachable: bool = False) -> None:
-        """A task that failed on a host, or could not reach it."""
+        """Record a task that failed on a host, or could not reach it."""
         story = self.hosts.setdefault(host, HostStory())
         said = plain(str(result.get("msg") or "no reason given"))
         story.problem = f"{'unreachable' if unreachable else 'failed'}: {said[:_PROBLEM_LIMIT]}"
@@ -75,7 +75,7 @@ class Closing:
             story.notes.append(plain(f"left, since others changed it: {_few(left, _KNOBS_SHOWN)}"))
 
     def lines(self) -> list[str]:
-        """The lines, hosts with the same story together, in the order in which they came."""
+        """Return the lines, hosts with the same story together, in the order in which they came."""
         told: dict[tuple[str, ...], list[str]] = {}
         for host, story in self.hosts.items():
             sentences = tuple(self._sentences(story))
@@ -104,7 +104,7 @@ class Closing:
 
 
 def figures(result: Mapping[str, Any]) -> str:
-    """Cold and warm first tokens of all samples of a measurement; empty where none counts."""
+    """Return cold and warm TTFT over all samples of a measurement; empty if none is valid."""
     samples = [
         sample
         for one in _items(result)
@@ -120,13 +120,13 @@ def figures(result: Mapping[str, Any]) -> str:
 
 
 def _items(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The results of a loop, or the one result there is."""
+    """Return the results of a loop, or the one result if there is no loop."""
     results = result.get("results")
     return [one for one in results if isinstance(one, Mapping)] if isinstance(results, list) else [result]
 
 
 def _changes(result: Mapping[str, Any]) -> list[str]:
-    """Settings with their values before and after; files are how these last, and no news."""
+    """Return settings with their values before and after; without any, the number of files for the next boot."""
     changes = [one for one in result.get("changes") or () if isinstance(one, Mapping)]
     return [
         plain(f"{one.get('knob')} {one.get('before')} -> {one.get('after')}")

@@ -1,4 +1,4 @@
-"""Why a module gave no answer: Ansible says that it found no JSON, and the host itself has said what is missing."""
+"""Why a module gave no answer: Ansible says only that it found no JSON; the host's output says what is missing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _CAUSES = (
 
 
 def explain_failure(result: Mapping[str, object]) -> str | None:
-    """One line for a result of a module that could not answer; None for every other result."""
+    """Return one line for a result of a module that could not answer; None for every other result."""
     if not result.get("failed") or "problem" in result or not _NO_JSON.search(str(result.get("msg", ""))):
         return None
     said = last_line(result.get("module_stderr")) or last_line(result.get("module_stdout"))
@@ -67,7 +67,7 @@ def explain_failure(result: Mapping[str, object]) -> str | None:
 
 
 def last_line(text: object, most: int = 300) -> str:
-    """The last line that says something, without what ssh says of its own at the end."""
+    """Return the last line with content, without ssh's own messages at the end."""
     lines = [line.strip() for line in well_formed(text or "").splitlines()]
     said = [line for line in lines if line and not re.match(r"(?:Shared c|C)onnection to .* closed", line)]
     return "".join(char if char.isprintable() else " " for char in said[-1])[:most] if said else ""

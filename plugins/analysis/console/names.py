@@ -1,4 +1,4 @@
-"""Names that a user gave and nothing knows: of variables and of tags, with the name that was probably meant."""
+"""Unknown names of variables and tags that a user gave, each with the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ALWAYS_TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
 
 @dataclass(frozen=True)
 class Unknown:
-    """A name that nothing knows, where it stands, and the known name that is nearest, or None."""
+    """An unknown name, where it stands, and the nearest known name, or None."""
 
     name: str
     where: str
@@ -35,7 +35,7 @@ class Unknown:
 
 
 def known_variables(specifications: Iterable[Mapping[str, Any]], plays: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Every variable that roles document in their argument_specs, and that the project's own plays give values to."""
+    """Return every variable that the roles' argument_specs document or that the project's own plays set."""
     names = {OTHERS}
     for specification in specifications:
         for entry in specification["argument_specs"].values():
@@ -46,7 +46,7 @@ def known_variables(specifications: Iterable[Mapping[str, Any]], plays: Iterable
 
 
 def read_known(home: Path) -> frozenset[str]:
-    """The known variables of the project, or collection, in this folder."""
+    """Return the known variables of the project, or collection, in this folder."""
     documented = [*home.glob("roles/*/meta/argument_specs.yml"), home / "playbooks/meta/argument_specs.yml"]
     plays = [play for path in home.glob("playbooks/*.yml") for play in _load(path)]
     shared = [{"vars": _load(path)} for path in home.glob("playbooks/vars/*.yml")]
@@ -54,14 +54,14 @@ def read_known(home: Path) -> frozenset[str]:
 
 
 def _load(path: Path) -> Any:
-    # Not by Ansible's loader: what it reads here would be no template when a play reads it later.
+    # Not read by Ansible's loader: its strings here would not be templates when a play reads them later.
     return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def unknown_variables(
     given: Iterable[tuple[str, str]], known: Collection[str], others: Collection[str] = ()
 ) -> list[Unknown]:
-    """The variables, as pairs of name and place, that are ours by prefix or by a slip, and that nothing knows."""
+    """Return the unknown variables, given as pairs of name and place, that are ours by prefix or by a typing error."""
     found: dict[str, Unknown] = {}
     for name, where in given:
         if name in known or name in found or name.startswith(("ansible_", "_")):
@@ -76,20 +76,20 @@ def unknown_variables(
 
 
 def unknown_tags(asked: Iterable[str], known: Collection[str]) -> list[Unknown]:
-    """The tags of --tags and --skip-tags that no task has."""
+    """Return the tags of --tags and --skip-tags that no task has."""
     return [
         Unknown(tag, "", nearest(tag, known, most=3)) for tag in asked if tag not in known and tag not in ALWAYS_TAGS
     ]
 
 
 def nearest(name: str, known: Collection[str], most: int = 2) -> str | None:
-    """The known name that is fewest slips away, where that is `most` at most and a slip in five letters; else None."""
+    """Return the known name with the fewest typing errors, at most `most` and one in five letters; else None."""
     plain = _plain(name)
     letters = set(plain)
     best: tuple[int, str] | None = None
     for candidate in sorted(known):
         limit = min(most, 1 + len(candidate) // 7)
-        # Each slip changes two letters of the sets at most: that spares nearly every comparison.
+        # Each error changes at most two letters of the sets; this check saves nearly every comparison.
         if abs(len(plain) - len(candidate)) > limit or len(letters ^ set(candidate)) > 2 * limit:
             continue
         slips = count_slips(plain, candidate)
@@ -99,7 +99,7 @@ def nearest(name: str, known: Collection[str], most: int = 2) -> str | None:
 
 
 def count_slips(name: str, other: str) -> int:
-    """How many letters are missing, too many, wrong, or swapped with their neighbour (optimal string alignment)."""
+    """Return how many letters are missing, added, wrong, or swapped with a neighbour (optimal string alignment)."""
     before: list[int] = []
     last = list(range(len(other) + 1))
     for row, letter in enumerate(name, start=1):
@@ -114,5 +114,5 @@ def count_slips(name: str, other: str) -> int:
 
 
 def _plain(name: str) -> str:
-    """Capitals and dashes are slips of their own, and none that counts."""
+    """Return the name in lower case with underscores: capitals and dashes do not count as typing errors."""
     return name.lower().replace("-", "_")
