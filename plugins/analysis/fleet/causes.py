@@ -1,8 +1,8 @@
-"""Why hosts are slow, a row a cause: what the slow ones have that their like, or they themselves before, had not.
+"""Why hosts are slow, one row a cause: how slow hosts differ from like hosts, or from themselves before.
 
-Each slow host has a finding, an outlier or a change to the slower, and with it the facts that differ. The fact that
-most slow time goes with is the first cause and takes its hosts; what is left is explained in the same way. A fact that
-always comes with the first one on these hosts stands beside it, since nothing can tell the two apart. Hosts for which
+Each slow host has a finding, an outlier or a change to the slower, with the facts that differ. The fact that explains
+most slow time is the first cause and takes its hosts; the rest is explained in the same way. A fact that always occurs
+together with the first one on these hosts is shown beside it, because the two cannot be told apart. Hosts for which
 no known fact differs make a row of their own.
 """
 
@@ -24,9 +24,9 @@ Fact = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class Slow:
-    """A host that is slow, in the metric that tells most: how many times as long, seconds lost, and what differs.
+    """A slow host, by its most important metric: how many times as long, seconds lost, and the facts that differ.
 
-    `differs` maps facts with their values here to the usual value, of its like or of itself before.
+    `differs` maps facts with their values here to the usual value, of like hosts or of itself before.
     """
 
     host: str
@@ -41,10 +41,11 @@ class Slow:
 
 @dataclass(frozen=True)
 class Cause:
-    """A fact with its value, the usual one, and whom it slows. `fact` is None where no known fact differs.
+    """A fact with its value, the usual one, and the hosts it slows. `fact` is None if no known fact differs.
 
-    `low` and `high` are the 95 % interval of the hosts' median ratio where `is_interval`, else the range of what was
-    seen. `holders` counts all hosts with that value; `lost_s` is the median of a start. `also` differ on each of them.
+    `low` and `high` are the 95 % interval of the hosts' median ratio if `is_interval`, else the range of the observed
+    values. `holders` counts all hosts with that value; `lost_s` is the median of a start. `also` differ on each of
+    them.
     """
 
     fact: str | None
@@ -67,9 +68,9 @@ def slow_hosts(
     changes: Iterable[Change],
     histories: Mapping[str, Sequence[Run]],
 ) -> list[Slow]:
-    """One finding a host; a change says more than an outlier, since it compares the host with itself.
+    """Return one finding a host; a change ranks above an outlier, because it compares the host with itself.
 
-    `outliers` are host, (metric, value, median of its like), and facts that differ.
+    `outliers` are host, (metric, value, median of like hosts), and facts that differ.
     """
     found: dict[str, Slow] = {}
     for host, odd, differs in outliers:
@@ -101,7 +102,7 @@ def slow_hosts(
 
 
 def causes(slow: Sequence[Slow], values: Mapping[str, Mapping[str, str | None]]) -> list[Cause]:
-    """Rows sorted by seconds lost over all their hosts; `values` are every host's facts and settings."""
+    """Return rows sorted by seconds lost over all their hosts; `values` are every host's facts and settings."""
     left = {each.host: each for each in slow}
     rows = []
     while left:
@@ -142,7 +143,7 @@ def _cause(fact: Fact | None, members: Sequence[Slow], values: Mapping[str, Mapp
 
 
 def _ends(members: Sequence[Slow], ratios: Sequence[float]) -> tuple[float | None, float | None, bool]:
-    """The interval of the median between ordered ratios, by the binomial; below six hosts what was seen."""
+    """Return the interval of the median of ordered ratios, by the binomial; below six hosts the observed range."""
     count = len(ratios)
     if count == 1:
         return members[0].low, members[0].high, members[0].low is not None
@@ -155,7 +156,7 @@ def _ends(members: Sequence[Slow], ratios: Sequence[float]) -> tuple[float | Non
 
 
 def _since(runs: Sequence[Run], differs: Mapping[Fact, str | None]) -> datetime | None:
-    """When the latest value of a differing fact first ran; None where all stored runs have it."""
+    """Return when the latest value of a differing fact first ran; None if all stored runs have it."""
     found = []
     for fact, here in differs:
         if fact in FACTS:
@@ -166,6 +167,6 @@ def _since(runs: Sequence[Run], differs: Mapping[Fact, str | None]) -> datetime 
 
 
 def _first(metrics: Iterable[str]) -> str | None:
-    """The metric that tells most: cold first token before the others."""
+    """Return the most important metric: cold TTFT before the others."""
     present = set(metrics)
     return next((metric for metric in ("cold_time_to_first_token_s", *COMPARED_METRICS) if metric in present), None)

@@ -1,20 +1,20 @@
-"""When a host has become slower or faster: the rule by which the page claims it. Simulations use these same functions.
+"""The rule by which the page claims that a host has become slower or faster. Simulations use these same functions.
 
-**Series.** The medians of one time over a host's runs that did the same task (model, dtype, GPUs, cold scope), on the
-log scale. What counts is the noise from run to run: within one run a host is in one mood, so intervals within runs
-are too narrow to compare runs by.
+**Series.** The medians of one time over a host's runs of the same task (model, dtype, GPUs, cold scope), on the
+log scale. The relevant noise is that from run to run: conditions hardly vary within one run, so intervals within runs
+are too narrow to compare runs.
 
-**Interval.** For each way to cut the series in a part before and a part after, of at least 3 runs each: Student's
-interval of the difference of their means, spread pooled.
+**Interval.** For each cut of the series into a part before and a part after, of at least 3 runs each: Student's
+interval of the difference of their means, with pooled variance.
 
 **Family.** All cuts of all series of the page (Bonferroni): a fleet in which nothing changed gets any claim at all on
 at most one page in twenty.
 
-**Claim.** Where the interval lies wholly beyond 5 % either way, and every run after is slower (or every one faster)
-than every run before: so one bad run is no change. Of several such cuts the clearest is told.
+**Claim.** The interval lies wholly beyond 5 % either way, and every run after is slower (or every one faster)
+than every run before; so one bad run is no change. Of several such cuts the clearest is reported.
 
-**What it cannot tell.** A host whose times jump between two levels at random has, now and then, all slow runs last. Of
-such hosts at most one in twenty looks changed.
+**Limit.** A host whose times jump between two levels at random sometimes has all its slow runs last. At most one in
+twenty of such hosts seems changed.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Change:
-    """A time of a host that changed: after over before with its interval, and from which run on.
+    """A host's time that changed: after over before with its interval, and the first run after the change.
 
-    `differs` names the facts of the environment that are not what they were in the run before.
+    `differs` names the facts of the environment that differ from those in the run before.
     """
 
     host: str
@@ -57,7 +57,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One entry a series: `cut` is how many runs came before the change, 0 where none is claimed; ends on log scale."""
+    """One entry a series: `cut` is the number of runs before the change, 0 if none is claimed; ends in log scale."""
 
     cut: npt.NDArray[np.int64]
     mean: Array
@@ -67,7 +67,7 @@ class Judgement:
 
 def judge(series: Array, comparisons: int) -> Judgement:
     """Apply the rule to log medians of shape (series, runs), oldest first; `comparisons` series are on the page."""
-    # Every audit renders the page, and most fleets have no long series: scipy takes a while to import.
+    # Imported late: every audit renders the page, most fleets have no long series, and scipy's import is slow.
     from scipy import special
 
     runs = series.shape[-1]
@@ -82,7 +82,7 @@ def judge(series: Array, comparisons: int) -> Judgement:
         reach = -special.stdtrit(runs - 2, (1 - CONFIDENCE) / 2 / (comparisons * len(cuts))) * error
         slower = (after.min(axis=-1) > before.max(axis=-1)) & (mean - reach > LEAST_CHANGE)
         faster = (after.max(axis=-1) < before.min(axis=-1)) & (mean + reach < -LEAST_CHANGE)
-        # Identical runs on both sides have no error, and are as clear as can be.
+        # Identical runs on both sides have no error, and are as clear as possible.
         clear = np.where(slower | faster, np.abs(mean) / np.maximum(error, 1e-12), 0.0)
         better = clear > clearest
         clearest = np.where(better, clear, clearest)
@@ -96,7 +96,7 @@ def judge(series: Array, comparisons: int) -> Judgement:
 
 
 def changes(histories: Iterable[Sequence[Run]]) -> list[Change]:
-    """What changed, over all hosts' runs (oldest first), the largest slow-down first."""
+    """Return what changed, over all hosts' runs (oldest first), the largest slow-down first."""
     series = [each for runs in histories if runs for each in _series(runs)]
     long_enough = [each for each in series if len(each[1]) >= 2 * FEWEST_RUNS]
     found = []
@@ -112,7 +112,7 @@ def changes(histories: Iterable[Sequence[Run]]) -> list[Change]:
 
 
 def _series(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
-    """Each time with the runs that measured it at the task of the newest run."""
+    """Return each time with the runs that measured it for the task of the newest run."""
     task = runs[-1].environment.task
     alike = [run for run in runs if run.environment.task == task]
     measured = {metric: [run for run in alike if (run.figure(metric) or 0) > 0] for metric in TIME_METRICS}

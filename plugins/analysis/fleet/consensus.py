@@ -1,4 +1,4 @@
-"""Settings over the fleet: what most hosts have, and who has something else."""
+"""Settings over the fleet: the values of most hosts, and the hosts with other values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from analysis.fleet.run import Setting
 
 @dataclass(frozen=True)
 class Consensus:
-    """One knob: its values in force with their hosts, the commonest first, hosts in the order given.
+    """One knob: its runtime values with their hosts, the most frequent first, hosts in the order given.
 
     `majority` is whether more than half of the hosts that have the knob agree.
     """
@@ -28,7 +28,7 @@ class Consensus:
 
 
 def consensus(settings: Mapping[str, Sequence[Setting]]) -> list[Consensus]:
-    """Every knob that any host was asked for, in the order met."""
+    """Return every knob that is wanted on any host, in order of first occurrence."""
     knobs: dict[str, dict[str | None, dict[str, None]]] = {}
     for host, rows in settings.items():
         for row in rows:

@@ -1,4 +1,4 @@
-"""The fleet's files on the control node: the page, and its figures as a textfile for Prometheus."""
+"""The fleet's files on the control node: the page, and its metrics as a textfile for Prometheus."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PAGE = "index.html"
 
 @dataclass(frozen=True)
 class Written:
-    """What was done: the page, and what it says in a few lines."""
+    """What was written: the page, and its summary in a few lines."""
 
     page: Path
     summary: list[str]
@@ -29,7 +29,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Folders:
-    """Stored results by host, where the page goes, and the last audit."""
+    """The folders of stored results by host, of the page, and of the last audit."""
 
     results: Path
     reports: Path
@@ -38,14 +38,14 @@ class Folders:
 
 @dataclass(frozen=True)
 class Terms:
-    """When a latest run is stale, and how many runs of a host the page shows."""
+    """The limits of the page: when a latest run is stale, and how many runs of a host are shown."""
 
     stale_after: timedelta
     runs_shown: int
 
 
 def write(folders: Folders, inventory: Mapping[str, Sequence[str]], terms: Terms, at: datetime) -> Written:
-    """Write the page, pages of reports, and the metrics; OSError as the system gave it.
+    """Write the page, pages of reports, and the metrics; raise OSError unchanged.
 
     `inventory` maps the fleet's hosts to their groups.
     """
@@ -71,7 +71,7 @@ _MEASURED = {
 
 
 def summary(whole: Fleet) -> list[str]:
-    """The fleet in a few lines of plain text."""
+    """Return the fleet in a few lines of plain text."""
     counts = whole.overview()
     states = ("clean", "drift", "unreachable", "error", "unknown")
     told = [f"{counts[state]} {state}" for state in states if counts[state]]

@@ -1,4 +1,4 @@
-"""The fleet as one value: hosts with their history, and what stands out among them."""
+"""The fleet as one value: hosts with their history, and which of them are outliers or have changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEASURED = ("measured", "stale", "failed", "never")
 
 @dataclass(frozen=True)
 class Host:
-    """One host: its runs and other documents oldest first, `older` runs passed over, and its part in the last audit."""
+    """One host: runs and other documents oldest first, `older` skipped runs, and its part in the last audit."""
 
     name: str
     groups: tuple[str, ...] = ()
@@ -35,17 +35,17 @@ class Host:
 
     @property
     def latest(self) -> Run | None:
-        """The newest run; it may have failed."""
+        """Return the newest run; it may have failed."""
         return self.runs[-1] if self.runs else None
 
     @property
     def audited(self) -> bool:
-        """Whether the audit is newer than the newest run, so that it tells the host's state."""
+        """Return whether the audit is newer than the newest run, so that it shows the host's state."""
         return self.audit is not None and (self.latest is None or self.audit.at >= self.latest.started_at)
 
     @property
     def rolled_back_at(self) -> datetime | None:
-        """When the host was put back, where that is newer than its newest run and its audit; else None."""
+        """Return when the host was rolled back, if that is newer than its newest run and its audit; else None."""
         at = max((each.started_at for each in self.documents if each.kind == "rollback"), default=None)
         seen = [self.latest.started_at] if self.latest else []
         seen += [self.audit.at] if self.audit else []
@@ -53,7 +53,7 @@ class Host:
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Settings as last seen, by the audit or by a run; empty where nobody looked since a rollback, or ever."""
+        """Return the settings last seen, by the audit or by a run; empty if nobody looked since a rollback, or ever."""
         if self.rolled_back_at:
             return ()
         if self.audited and self.audit and self.audit.settings:
@@ -62,7 +62,7 @@ class Host:
 
     @property
     def settings_at(self) -> datetime | None:
-        """When `settings` were seen; None where there are none."""
+        """Return when `settings` were seen; None if there are none."""
         if not self.settings:
             return None
         if self.audited and self.audit and self.audit.settings:
@@ -71,15 +71,15 @@ class Host:
 
     @property
     def facts(self) -> dict[str, str | None]:
-        """What the newest run was measured on, and the settings as last seen in force."""
+        """Return the environment of the newest run, and the runtime settings last seen."""
         found = {fact: getattr(self.latest.environment, fact) for fact in FACTS} if self.latest else {}
         return found | {row.knob: row.runtime for row in self.settings}
 
     @property
     def status(self) -> str:
-        """One of HOST_STATUSES: the audit's verdict where it is newer, else that of the newest run's settings.
+        """Return one of HOST_STATUSES: the audit's verdict if it is newer, else that of the newest run's settings.
 
-        `unknown` after a rollback, until somebody looks again.
+        `unknown` after a rollback, until the next audit or run.
         """
         if self.audited and self.audit and not self.rolled_back_at:
             return self.audit.status
@@ -88,7 +88,7 @@ class Host:
         return "drift" if any(row.verdict != "clean" for row in self.settings) else "clean"
 
     def measured(self, now: datetime, stale_after: timedelta) -> str:
-        """One of MEASURED: `failed` where the newest run has no valid sample."""
+        """Return one of MEASURED: `failed` if the newest run has no valid sample."""
         if self.latest is None:
             return "never"
         if not self.latest.times:
@@ -98,7 +98,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Outlier:
-    """An odd host: the metrics it is odd in, the largest first, and how it differs from its like.
+    """An outlier: its outlying metrics, the largest first, and how it differs from like hosts.
 
     `phase` is the cold or warm (`phase_kind`) phase that makes most of the difference: name, seconds, the like hosts'
     median.
@@ -113,7 +113,7 @@ class Outlier:
 
 @dataclass(frozen=True)
 class Fleet:
-    """Everything the page says. Hosts in natural order; `left_out` names the files that could not be read."""
+    """Everything the page shows. Hosts in natural order; `left_out` names the files that could not be read."""
 
     at: datetime
     stale_after: timedelta
@@ -126,7 +126,7 @@ class Fleet:
     reaches: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def overview(self) -> dict[str, int]:
-        """Hosts in all, by status and by what was measured of them."""
+        """Return the number of hosts, in all, by status and by what was measured."""
         statuses = Counter(host.status for host in self.hosts)
         measured = Counter(host.measured(self.at, self.stale_after) for host in self.hosts)
         return {
@@ -137,7 +137,7 @@ class Fleet:
 
 
 def fleet(stored: Stored, inventory: Mapping[str, Sequence[str]], at: datetime, stale_after: timedelta) -> Fleet:
-    """The fleet from what is stored and from an inventory: host name -> its groups. Hosts of either are in it."""
+    """Return the fleet from stored documents and an inventory (host name -> its groups), with the hosts of both."""
     names = sorted({*inventory, *stored.runs, *stored.documents, *stored.audit}, key=natural)
     hosts = tuple(_host(name, stored, inventory, at) for name in names)
     histories = {host.name: host.runs for host in hosts if host.runs}
@@ -157,13 +157,13 @@ def fleet(stored: Stored, inventory: Mapping[str, Sequence[str]], at: datetime, 
 
 
 def _finding(found: Outlier) -> tuple[str, list[tuple[str, float, float]], dict[tuple[str, str | None], str | None]]:
-    """An outlier as causes take it."""
+    """Return an outlier in the form that `causes` takes."""
     odd = [(each.metric, each.value, each.median) for each in found.odd]
     return found.host, odd, {(each.fact, each.here): each.usual for each in found.differs}
 
 
 def _host(name: str, stored: Stored, inventory: Mapping[str, Sequence[str]], at: datetime) -> Host:
-    # A run that began later than now had a clock that was ahead, and is no news.
+    # A run that began later than now had a clock that was ahead, and is not news.
     runs = {run.run_id: run for run in stored.runs.get(name, ())}
     return Host(
         name=name,

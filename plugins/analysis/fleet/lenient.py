@@ -1,6 +1,6 @@
-"""Reading documents that another version wrote, or a hand edited: each value is checked where it is taken.
+"""Lenient reading of documents from other versions or edited by hand: each value is checked where it is used.
 
-A whole schema would refuse a document for a field that nobody here reads, and takes a minute for a thousand hosts.
+A whole schema would reject a document for a field that nobody here reads, and takes a minute for a thousand hosts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class FormError(Exception):
 
 
 def load(path: Path) -> Mapping[str, Any]:
-    """The object in a JSON file; FormError where it is none, OSError as the system gave it."""
+    """Return the object in a JSON file; raise FormError if it is none, and OSError unchanged."""
     if path.stat().st_size > LARGEST_BYTES:
         raise FormError(f"larger than {LARGEST_BYTES >> 20} MiB")
     try:
@@ -40,7 +40,7 @@ def _no_number(word: str) -> float:
 
 
 def part(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """An object within a document; empty where it is absent or null."""
+    """Return an object within a document; empty if it is absent or null."""
     value = document.get(key)
     if value is None:
         return {}
@@ -50,7 +50,7 @@ def part(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def parts(document: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
-    """A list of objects; empty where it is absent or null."""
+    """Return a list of objects; empty if it is absent or null."""
     value = document.get(key) or []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise FormError(f"{key} is not a list of objects")
@@ -58,7 +58,7 @@ def parts(document: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
 
 
 def text(document: Mapping[str, Any], key: str) -> str:
-    """A text that has to be there."""
+    """Return a required text."""
     value = optional_text(document, key)
     if not value:
         raise FormError(f"{key} is missing")
@@ -66,7 +66,7 @@ def text(document: Mapping[str, Any], key: str) -> str:
 
 
 def optional_text(document: Mapping[str, Any], key: str) -> str | None:
-    """A text, or None where it is absent or null."""
+    """Return a text, or None if it is absent or null."""
     value = document.get(key)
     if value is not None and not isinstance(value, str):
         raise FormError(f"{key} is not text")
@@ -74,7 +74,7 @@ def optional_text(document: Mapping[str, Any], key: str) -> str | None:
 
 
 def number(document: Mapping[str, Any], key: str) -> float | None:
-    """A finite number, or None where it is absent or null."""
+    """Return a finite number, or None if it is absent or null."""
     value = document.get(key)
     if value is None:
         return None
@@ -84,7 +84,7 @@ def number(document: Mapping[str, Any], key: str) -> float | None:
 
 
 def numbers(document: Mapping[str, Any], key: str) -> list[float]:
-    """A list of finite numbers; empty where it is absent or null."""
+    """Return a list of finite numbers; empty if it is absent or null."""
     value = document.get(key) or []
     if not isinstance(value, list):
         raise FormError(f"{key} is not a list")

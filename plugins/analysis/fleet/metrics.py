@@ -1,6 +1,6 @@
-"""The figures of every host's latest run as one textfile, for the same collector that reads the audit's.
+"""Metrics of every host's latest run as one textfile, for the same collector that reads the audit's.
 
-One file for all hosts, since it is always made from all that is stored: a host whose results are gone leaves it.
+There is one file for all hosts, because it is always made from all that is stored: a host without results drops out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TIMES = {
 
 
 def metrics(fleet: Fleet) -> str:
-    """The textfile; "" for a fleet that was never measured."""
+    """Return the textfile; "" for a fleet that was never measured."""
     latest = [host.latest for host in fleet.hosts if host.latest]
     return "".join(
         [
@@ -94,7 +94,7 @@ def _times(metric: str, name: str, text: str, latest: list[Run]) -> str:
 
 
 def _savings(latest: list[Run]) -> str:
-    """What could be saved in all, which is 0 where the gap may be noise, and by remedy."""
+    """Return the possible savings, in all and by remedy; 0 if the gap may be noise."""
     samples = []
     for run in latest:
         if (saving := run.first_token.saving_s) is not None:
@@ -109,7 +109,7 @@ def _savings(latest: list[Run]) -> str:
 
 
 def _likeness(fleet: Fleet, latest: list[Run]) -> str:
-    """A sample for every host that has like ones: 0 where it is no outlier, so that an alert ends."""
+    """Return a sample for every host that has like hosts: 0 if it is no outlier, so that an alert ends."""
     compared = [run for group in groups([run for run in latest if run.times]) for run in group]
     odd = {(each.host, odd.metric): odd.share for each in fleet.outliers for odd in each.odd}
     return family(

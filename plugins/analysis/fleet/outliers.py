@@ -1,12 +1,12 @@
-"""Odd ones out among like hosts.
+"""Outliers among like hosts.
 
 **Like** are hosts whose newest runs share model, dtype, GPUs, disk model and what a cold start drops from memory.
 
-**The rule.** In a group of at least 5, a host is an outlier in a metric where it is at least 10 % off the group's
-median, and more than 3.5 robust standard deviations (1.4826 MAD) off it. The first keeps out what nobody would act
-upon, the second what the group's own spread explains (Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993).
-Median and MAD stand as long as fewer than half of the group are odd. tests/unit/control/fleet says by simulation how
-often the rule names a host of a group that has no odd one.
+**The rule.** In a group of at least 5, a host is an outlier in a metric if it is at least 10 % off the group's
+median, and more than 3.5 robust standard deviations (1.4826 MAD) off it. The first excludes differences too small to
+act on, the second those that the group's own spread explains (Iglewicz and Hoaglin, How to Detect and Handle Outliers,
+1993). Median and MAD hold as long as fewer than half of the group are outliers. tests/unit/control/fleet shows by
+simulation how often the rule names a host of a group without outliers.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ _NORMAL = 1.4826
 
 @dataclass(frozen=True)
 class Odd:
-    """One metric of one host that is far from its like: its value, the median of the `hosts` alike, and by how much.
+    """One outlying metric of one host: its value, the median of the `hosts` alike, and the distance.
 
-    `share` is value over median less 1; `deviations` counts robust standard deviations, infinite where all others
-    agree.
+    `share` is value over median less 1; `deviations` counts robust standard deviations, infinite if all others agree.
     """
 
     host: str
@@ -44,7 +43,7 @@ class Odd:
 
 @dataclass(frozen=True)
 class Difference:
-    """A fact in which an odd host differs from most of its like: `count` of `hosts` have `usual`."""
+    """A fact in which an outlier differs from most like hosts: `count` of `hosts` have `usual`."""
 
     fact: str
     here: str | None
@@ -54,7 +53,7 @@ class Difference:
 
 
 def groups(latest: Iterable[Run]) -> list[list[Run]]:
-    """Newest runs of hosts that are alike, only groups of enough hosts."""
+    """Return the newest runs of like hosts, in groups of enough hosts."""
     alike: dict[tuple[str | None, ...], list[Run]] = {}
     for run in latest:
         alike.setdefault((*run.environment.task, run.environment.disk), []).append(run)
@@ -62,7 +61,7 @@ def groups(latest: Iterable[Run]) -> list[list[Run]]:
 
 
 def odd_ones(group: Sequence[Run]) -> list[Odd]:
-    """Every metric of every host of a group of like hosts that the rule names, the largest first."""
+    """Return every outlying metric of every host of a group of like hosts, the largest first."""
     found = []
     for metric in COMPARED_METRICS:
         values = {run.host: value for run in group if (value := run.figure(metric)) is not None and value > 0}
@@ -73,7 +72,7 @@ def odd_ones(group: Sequence[Run]) -> list[Odd]:
 
 
 def outliers(values: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """The rule itself: names of values that are odd -> (median, robust standard deviations off it)."""
+    """Return the names of outlying values with (median, robust standard deviations off it): the rule itself."""
     if len(values) < FEWEST_HOSTS:
         return {}
     median = statistics.median(values.values())
@@ -87,7 +86,7 @@ def outliers(values: Mapping[str, float]) -> dict[str, tuple[float, float]]:
 
 
 def common(group: Sequence[Run]) -> dict[str, Counter[str | None]]:
-    """How often each value of each fact and setting occurs in a group."""
+    """Return how often each value of each fact and setting occurs in a group."""
     counted: dict[str, Counter[str | None]] = {}
     for run in group:
         for fact, value in _facts(run).items():
@@ -96,7 +95,7 @@ def common(group: Sequence[Run]) -> dict[str, Counter[str | None]]:
 
 
 def differences(run: Run, counted: Mapping[str, Counter[str | None]], hosts: int) -> list[Difference]:
-    """Facts and settings of a run that are otherwise on more than half of the `hosts` of its group."""
+    """Return facts and settings of a run that differ from those of more than half of the `hosts` of its group."""
     found = []
     for fact, value in _facts(run).items():
         usual, count = counted[fact].most_common(1)[0]
@@ -106,7 +105,7 @@ def differences(run: Run, counted: Mapping[str, Counter[str | None]], hosts: int
 
 
 def slowest_phase(here: Run, group: Sequence[Run], kind: str) -> tuple[str, float, float] | None:
-    """The phase that makes most of the difference: its name, its seconds here, and the like hosts' median."""
+    """Return the phase that makes most of the difference: name, seconds here, and the like hosts' median."""
     off = []
     for name, seconds in here.phases[kind].items():
         others = [run.phases[kind][name] for run in group if run is not here and name in run.phases[kind]]

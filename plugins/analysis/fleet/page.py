@@ -1,7 +1,7 @@
-"""The page: the fleet as one JSON block in one HTML file that asks nobody for anything.
+"""The page: the fleet as one JSON block in one HTML file that makes no network request.
 
-Values are rounded no further than what the reports would print of them, names are stored once, and nothing of a host
-is ever markup: the block is escaped for HTML, and the script only ever sets text.
+Values are rounded no further than the reports print them, and names are stored once. Nothing from a host is ever
+markup: the block is escaped for HTML, and the script only sets text.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _Value = TypeVar("_Value", bound=Hashable)
 
 @dataclass(frozen=True)
 class Links:
-    """Where other files lie, relative to the page: the folder of results, and which hosts' folders have each report."""
+    """Locations of other files, relative to the page: the results' folder, and the hosts' folders with each report."""
 
     results: str = "../results"
     reports: Collection[str] = ()
@@ -68,7 +68,7 @@ class Links:
 
 
 def render(fleet: Fleet, links: Links) -> str:
-    """The whole HTML file; DocumentError where its data would break plugins/schemas/fleet.schema.json."""
+    """Return the whole HTML file; raise DocumentError if its data would break plugins/schemas/fleet.schema.json."""
     style = "".join((WEB / name).read_text(encoding="utf-8") for name in ("look.css", "page.css"))
     code = "".join((WEB / name).read_text(encoding="utf-8") for name in _SCRIPTS)
     script = f'"use strict";\n(() => {{\n{code}}})();\n'
@@ -76,7 +76,7 @@ def render(fleet: Fleet, links: Links) -> str:
         loader=jinja2.FileSystemLoader(WEB), autoescape=True, undefined=jinja2.StrictUndefined
     )
     found = data(fleet, links)
-    # All rows of runs come from one function; to check every one would take longer than to make the page.
+    # All rows of runs come from one function; checking every one would take longer than making the page.
     validate({**found, "hosts": [{**host, "runs": host["runs"][-1:]} for host in found["hosts"]]}, "fleet")
     return environment.get_template("index.html.j2").render(
         style=style, script=script, style_hash=inline_hash(style), script_hash=inline_hash(script), data=block(found)
@@ -84,13 +84,13 @@ def render(fleet: Fleet, links: Links) -> str:
 
 
 def block(document: object) -> str:
-    """JSON that can stand in an HTML script element whatever its texts say."""
+    """Return JSON that is safe in an HTML script element, whatever its texts are."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
 
 
 @dataclass
 class _Table(Generic[_Value]):
-    """Distinct values, each stored once and referred to by its index."""
+    """A table of distinct values, each stored once and referred to by its index."""
 
     rows: dict[_Value, int] = field(default_factory=dict)
 
@@ -110,7 +110,7 @@ class _Tables:
 
 
 def data(fleet: Fleet, links: Links) -> dict[str, Any]:
-    """The JSON block; plugins/schemas/fleet.schema.json describes it."""
+    """Return the JSON block; plugins/schemas/fleet.schema.json describes it."""
     tables = _Tables()
     indices = {host.name: index for index, host in enumerate(fleet.hosts)}
     hosts = [_host(host, fleet, links, tables) for host in fleet.hosts]
@@ -173,10 +173,10 @@ def _host(host: Host, fleet: Fleet, links: Links, tables: _Tables) -> dict[str, 
 
 
 def _run(run: Run, folder: str, tables: _Tables) -> list[Any]:
-    """One run as a row: a fleet has tens of thousands, and names of fields would be most of the page."""
+    """Return one run as a row: a fleet has tens of thousands, and field names would take most of the page."""
     at = int(run.started_at.timestamp())
     row: list[Any] = [
-        # Ids begin with the run's start; only what follows it is stored.
+        # Ids begin with the run's start; only the rest is stored.
         run.run_id.removeprefix(f"{run.started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"),
         at,
         tables.environments.index(run.environment),
@@ -195,7 +195,7 @@ def _run(run: Run, folder: str, tables: _Tables) -> list[Any]:
 
 
 def _first_token(found: FirstTokenGap, tables: _Tables) -> list[Any] | str | None:
-    """Seconds now, lower bound and what each remedy saves, index of the limit; a text where there is no bound."""
+    """Return seconds now, lower bound, saving by remedy and index of the limit; a text if there is no lower bound."""
     if found.now_s is None or found.lower_bound_s is None:
         return found.problem
     limit = None if found.limit is None else tables.limits.index(found.limit)
@@ -213,7 +213,7 @@ def _estimate(estimate: Estimate | None) -> list[Any] | None:
 
 
 def _phases(run: Run, kind: str, tables: _Tables) -> list[float | None]:
-    """Seconds by the index of the phase's name."""
+    """Return seconds by the index of the phase's name."""
     found = {tables.phases.index(name): seconds for name, seconds in run.phases[kind].items()}
     return [_packed(found.get(index), units.seconds, 3) for index in range(max(found, default=-1) + 1)]
 
@@ -227,7 +227,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _packed(value: float | None, unit: Callable[[float | None], str], digits: int) -> float | None:
-    """The shortest number, of at least so many significant digits, that prints as the value itself does."""
+    """Return the shortest number, of at least so many significant digits, that prints as the value itself does."""
     if value is None:
         return None
     printed = unit(value)
@@ -247,7 +247,7 @@ def _consensus(found: Consensus, indices: dict[str, int]) -> dict[str, Any]:
         "knob": found.knob,
         "majority": found.majority,
         "values": [
-            # Of a majority nobody wants the list.
+            # The list of a majority is not shown.
             [value, len(names), [] if found.majority and not order else [indices[name] for name in names]]
             for order, (value, names) in enumerate(found.values)
         ],

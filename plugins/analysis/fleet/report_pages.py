@@ -1,8 +1,8 @@
-"""Reports as HTML beside their Markdown, with their pictures inside: one file each that asks nobody for anything.
+"""Reports as HTML beside their Markdown, with embedded pictures: one file each that makes no network request.
 
-The Markdown is ours and escaped where it was made, but it lies in a folder that others may write to, so nothing in it
-becomes markup: HTML is shown as text, but for the few tags that reports fold parts with, and pictures are files of the
-report's own folder.
+The Markdown is ours and was escaped where it was made, but others may write to its folder, so nothing in it
+becomes markup: HTML is shown as text, except for the few tags with which reports fold parts, and pictures are files of
+the report's own folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LARGEST_BYTES = 4 << 20
 
 
 def write_report_pages(reports: Path) -> list[tuple[str, str]]:
-    """Write NAME.html beside every NAME.md of a host's folder or the audit's where it is missing or older.
+    """Write NAME.html beside every NAME.md of a host's folder or the audit's if it is missing or older.
 
     Returns files that could not be rendered, each with the reason; a page is never left half written.
     """
@@ -50,14 +50,14 @@ def write_report_pages(reports: Path) -> list[tuple[str, str]]:
 
 
 def render_report(text: str, folder: Path, stylesheet: str, name: str) -> str:
-    """A report's Markdown as a page; pictures are taken from `folder`."""
-    # Loaded here, since most pages of the fleet are written when no report is new.
+    """Return a report's Markdown as a page; pictures are taken from `folder`."""
+    # Imported late, because most pages of the fleet are written when no report is new.
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     tokens = parser.parse(text)
     _mend_cells(tokens)
-    # What scrolls by itself is a region for the keyboard, and each has a name of its own.
+    # Regions that scroll must be reachable by keyboard, and each has a name of its own.
     count = itertools.count(1)
     rules: dict[str, Any] = parser.renderer.rules  # type: ignore[attr-defined]
     rules |= {
@@ -80,12 +80,12 @@ def render_report(text: str, folder: Path, stylesheet: str, name: str) -> str:
 
 
 def style() -> str:
-    """The style of reports: the page's look, and what a long text needs."""
+    """Return the style of reports: the page's style, with additions for long text."""
     return "".join((WEB / name).read_text(encoding="utf-8") for name in ("look.css", "report.css"))
 
 
 def inline_hash(text: str) -> str:
-    """What allows exactly this inline text (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
+    """Return the source that allows only this inline text (https://www.w3.org/TR/CSP3/#grammardef-hash-source)."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -96,7 +96,7 @@ def _read(source: Path) -> str:
 
 
 def _is_fresh(target: Path, source: Path, marker: str) -> bool:
-    """Whether a page is newer than all that it is made of, and has today's style."""
+    """Return whether a page is newer than all its sources, and has the current style."""
     if not target.is_file():
         return False
     newest = max(path.stat().st_mtime_ns for path in (source, *source.parent.glob("*.svg")))
@@ -107,7 +107,7 @@ def _is_fresh(target: Path, source: Path, marker: str) -> bool:
 
 
 def _inert(text: str) -> str:
-    """HTML as text, but for the tags that fold a part, which stand alone, and the empty comment."""
+    """Return HTML as text, except for the tags that fold a part, which stand alone, and the empty comment."""
     parts = _TAG.split(text)
     return "".join(
         ("" if part == "<!-- -->" else part) if index % 2 else html.escape(part) for index, part in enumerate(parts)
@@ -129,7 +129,7 @@ def _picture(token: Any, folder: Path, number: int) -> str:
 
 
 def _address(token: Any, folder: Path) -> str:
-    """Where a link leads: another report's page where there is one, as it says otherwise, and never to a script."""
+    """Return a link's target: another report's page if there is one, else the address itself, but never a script."""
     address = str(token.attrs.get("href", ""))
     if match := _LOCAL.fullmatch(address):
         page = address.removesuffix(match[1] or "").removesuffix(".md")
@@ -139,7 +139,7 @@ def _address(token: Any, folder: Path) -> str:
 
 
 def _mend_cells(tokens: Sequence[Any]) -> None:
-    """Align by class, since the policy allows no style of an element, and let no heading be without words."""
+    """Align cells by class, because the policy allows no style of an element; make empty headings plain cells."""
     for before, inside, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if before.type in ("th_open", "td_open"):
             is_number = "right" in str(before.attrs.pop("style", ""))

@@ -1,4 +1,4 @@
-"""One stored run, as far as the fleet's page needs it: typed, hashable, small."""
+"""One stored run, with what the fleet's page needs: typed, hashable, small."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Setting:
-    """One knob as its host was found: asked for, in force, kept over a reboot. `verdict` is `clean` or `drift`."""
+    """One knob of a host: wanted, runtime, persisted. `verdict` is `clean` or `drift`."""
 
     knob: str
     desired: str | None
@@ -44,7 +44,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a run was measured on and with. Text for people; None where nobody knows."""
+    """The environment of a run. Text for people; None if unknown."""
 
     model: str | None
     dtype: str | None
@@ -67,7 +67,7 @@ class Environment:
 
     @property
     def task(self) -> tuple[str | None, ...]:
-        """What two runs have to share for their times to mean the same."""
+        """Return the values that two runs must share for their times to be comparable."""
         return (self.model, self.dtype, self.gpu, self.cold_scope)
 
 
@@ -80,10 +80,10 @@ REMEDIES = ("bytecode", "kernels", "replay")
 
 @dataclass(frozen=True)
 class FirstTokenGap:
-    """How soon a first token could come, in seconds; None where a run does not say.
+    """How soon a first token could come, in seconds; None if a run does not say.
 
-    `now_s` is cold, `lower_bound_s` what disk and remaining work allow, `saves` seconds by the names of REMEDIES.
-    `limit` is what the lower bound is made of: `disk`, or a phase. `problem` says why there is no bound.
+    `now_s` is cold, `lower_bound_s` the bound by disk and remaining work, `saves` seconds by the names of REMEDIES.
+    `limit` is what determines the lower bound: `disk`, or a phase. `problem` says why there is no bound.
     """
 
     now_s: float | None = None
@@ -96,7 +96,7 @@ class FirstTokenGap:
 
     @property
     def saving_s(self) -> float | None:
-        """Seconds that a start could be sooner; 0 where the gap is small or may be noise, None where unknown."""
+        """Return the seconds that a start could save; 0 if the gap is small or may be noise, None if unknown."""
         if self.now_s is None or self.lower_bound_s is None:
             return None
         gap = self.now_s - self.lower_bound_s
@@ -109,7 +109,7 @@ class Run:
     """One baseline run. `times` has the names of TIME_METRICS; phases are seconds by name, cold and warm.
 
     `idle_pool_bytes` is memory of reserved huge pages that nothing used; `noisy` counts valid samples that other work
-    may have disturbed, None where no sample says so. Both are None in documents that do not tell.
+    may have disturbed, None if no sample records it. Both are None in documents without them.
     """
 
     host: str
@@ -129,7 +129,7 @@ class Run:
     noisy: int | None = None
 
     def figure(self, metric: str) -> float | None:
-        """A metric of COMPARED_METRICS in its own unit; None where it was not measured."""
+        """Return a metric of COMPARED_METRICS in its own unit; None if not measured."""
         if metric == "disk_bytes_per_s":
             return self.disk_bytes_per_s
         return self.times[metric].median if metric in self.times else None
@@ -141,7 +141,7 @@ COMPARED_METRICS = (*TIME_METRICS, "disk_bytes_per_s")
 
 @dataclass(frozen=True)
 class Document:
-    """Another document of a host, such as a sweep: what it is, when it was begun, and its conclusion in a line."""
+    """Another document of a host, such as a sweep: its kind, when it was begun, and its conclusion in a line."""
 
     host: str
     kind: str
@@ -152,7 +152,7 @@ class Document:
 
 
 def read_run(document: Mapping[str, Any], file: str) -> Run:
-    """A run from a result document of any schema version that has the form; FormError says what it lacks."""
+    """Return a run from a result document of any schema version that has the form; raise FormError if one lacks it."""
     host, summary = lenient.part(document, "host"), lenient.part(document, "summary")
     tuning = lenient.part(document, "tuning")
     times = {metric: _estimate(summary, metric) for metric in TIME_METRICS}
@@ -180,7 +180,7 @@ def read_run(document: Mapping[str, Any], file: str) -> Run:
 
 
 def read_document(document: Mapping[str, Any], file: str) -> Document:
-    """A sweep, or another document with the same head."""
+    """Return a sweep, or another document with the same head."""
     kind = lenient.text(document, "kind")
     return Document(
         host=lenient.text(lenient.part(document, "host"), "name"),
@@ -193,7 +193,7 @@ def read_document(document: Mapping[str, Any], file: str) -> Document:
 
 
 def read_settings(document: Mapping[str, Any], key: str) -> tuple[Setting, ...]:
-    """The rows of a result or an audit."""
+    """Return the rows of a result or an audit."""
     return tuple(
         Setting(
             knob=lenient.text(row, "knob"),
@@ -208,7 +208,7 @@ def read_settings(document: Mapping[str, Any], key: str) -> tuple[Setting, ...]:
 
 
 def instant(document: Mapping[str, Any], key: str) -> datetime:
-    """A UTC instant in ISO 8601."""
+    """Return a UTC instant in ISO 8601."""
     written = lenient.text(document, key)
     try:
         found = datetime.fromisoformat(written)
@@ -263,7 +263,7 @@ def _first_token(found: Mapping[str, Any]) -> FirstTokenGap:
 
 
 def _idle_pool_bytes(tuning: Mapping[str, Any]) -> int | None:
-    """Memory of free pages that no mapping has reserved, each size once: rows of nodes count the same pages again."""
+    """Return the memory of free unreserved pages, each size once: rows of nodes count the same pages again."""
     if tuning.get("pools") is None:
         return None
     whole = [pool for pool in lenient.parts(tuning, "pools") if pool.get("node") is None]
@@ -305,12 +305,12 @@ def _environment(document: Mapping[str, Any], samples: Sequence[Mapping[str, Any
 
 
 def _init(systemd: object) -> str | None:
-    """What a host boots with, which decides whether persisted settings are applied."""
+    """Return a host's init system, which decides whether persistent settings are applied."""
     return "systemd" if systemd is True else "no systemd" if systemd is False else None
 
 
 def _bytecode(found: Mapping[str, Any]) -> str | None:
-    """Whether a start finds the bytecode of what it imports, coarse enough that like hosts agree."""
+    """Return whether a start finds bytecode of its imports, in classes coarse enough that like hosts agree."""
     valid, *others = (lenient.number(found, name) for name in ("valid", "missing", "stale", "unreadable"))
     absent = sum(number or 0 for number in others)
     if valid is None:

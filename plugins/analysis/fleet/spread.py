@@ -1,16 +1,16 @@
-"""How far two runs have to lie apart to differ: the rule of every comparison on the page.
+"""How far two runs must lie apart to differ: the rule of every comparison on the page.
 
 **Spread.** A host's standard deviation from run to run, on the log scale, from the differences of successive runs of
-one task. From five on the largest counts as the next largest: a change that lasts is one step and must not hide
-itself. Within one run a host is in one mood, so intervals within runs are too narrow to compare runs by. Few runs know
-little of their spread, so the estimate is drawn towards that of all hosts, which counts as much as PRIOR degrees of
+one task. From five differences on, the largest counts as the next largest: a lasting change is one step and must not
+hide itself. Conditions hardly vary within one run, so intervals within runs are too narrow to compare runs. An estimate
+from few runs is uncertain, so it is shrunk towards that of all hosts, which counts as much as PRIOR degrees of
 freedom.
 
 **Reach.** Student's quantile for a two-sided 1 %, times that spread; and no less than what the host's second largest
-step would need, so that one bad run, which is two steps, excuses another like it. Two runs differ where the logarithm
+step would need, so that one bad run, which is two steps, allows for another like it. Two runs differ if the logarithm
 of their ratio is beyond the root of the sum of both squared reaches, and beyond 5 %; else it may be noise.
 
-tests/unit/control/fleet/test_spread.py says by simulation how often two runs of an unchanged host differ.
+tests/unit/control/fleet/test_spread.py shows by simulation how often two runs of an unchanged host differ.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Spread:
 
 
 def reaches(histories: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, float]]:
-    """Host -> metric -> reach, on the log scale, for hosts of any history (oldest first).
+    """Return host -> metric -> reach, on the log scale, for hosts of any history (oldest first).
 
-    A metric is missing where neither the host nor any other has three runs of one task.
+    A metric is missing if neither the host nor any other has three runs of one task.
     """
     found: dict[str, dict[str, float]] = {host: {} for host in histories}
     for metric in TIME_METRICS:
@@ -55,21 +55,21 @@ def reaches(histories: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, float
 
 
 def reach(own: Spread | None, common: float) -> float:
-    """The reach of a host with its `own` spread, or of one that has none yet, beside the `common` variance."""
+    """Return the reach of a host with its `own` spread, or of one that has none yet, given the `common` variance."""
     freedom = own.freedom if own else 0.0
     variance = (common * PRIOR + (own.variance * freedom if own else 0.0)) / (PRIOR + freedom)
     return max(student(PRIOR + freedom) * math.sqrt(variance), own.second / math.sqrt(2) if own else 0.0)
 
 
 def differs(before: float, after: float, reach_before: float, reach_after: float) -> bool:
-    """Whether two times of positive length differ beyond noise; the page's script does the same."""
+    """Return whether two positive times differ beyond noise; the page's script does the same."""
     return abs(math.log(after / before)) > max(LEAST_DIFFERENCE, math.hypot(reach_before, reach_after))
 
 
 def student(freedom: float) -> float:
-    """Student's two-sided 1 % quantile, by Cornish and Fisher's expansion: within 2 % from 3 degrees of freedom on.
+    """Return Student's two-sided 1 % quantile by Cornish and Fisher's expansion, within 2 % from 3 degrees of freedom.
 
-    scipy has it exactly, but takes a second to import, and every audit makes the page.
+    scipy has the exact value, but takes a second to import, and every audit makes the page.
     """
     z = 2.575829
     terms = (
@@ -82,7 +82,7 @@ def student(freedom: float) -> float:
 
 
 def _steps(runs: Sequence[Run], metric: str) -> list[float]:
-    """Differences of successive runs of one task, on the log scale."""
+    """Return the differences of successive runs of one task, on the log scale."""
     values: dict[tuple[str | None, ...], list[float]] = {}
     for run in runs:
         if (value := run.figure(metric)) is not None and value > 0:
@@ -92,7 +92,7 @@ def _steps(runs: Sequence[Run], metric: str) -> list[float]:
 
 
 def spread(steps: Sequence[float]) -> Spread | None:
-    """Variance and freedom from successive differences (von Neumann et al., 1941); None below three runs."""
+    """Return variance and freedom from successive differences (von Neumann et al., 1941); None below three runs."""
     if len(steps) + 1 < FEWEST_RUNS:
         return None
     squares = sorted(step * step for step in steps)

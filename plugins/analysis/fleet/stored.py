@@ -1,4 +1,4 @@
-"""What the control node has stored: results of every host, and the last audit. Broken files are left out by name."""
+"""What the control node has stored: results of every host, and the last audit. Broken files are skipped and named."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AUDIT_STATUSES = ("clean", "drift", "unreachable", "error")
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A file that the page does without, and why."""
+    """A file that the page omits, and why."""
 
     file: str
     why: str
@@ -38,7 +38,7 @@ class AuditPart:
 
 @dataclass
 class Stored:
-    """All that was read: runs and other documents by host, oldest first; `older` counts runs that were passed over."""
+    """All that was read: runs and other documents by host, oldest first; `older` counts runs that were skipped."""
 
     runs: dict[str, list[Run]] = field(default_factory=dict)
     documents: dict[str, list[Document]] = field(default_factory=dict)
@@ -48,9 +48,9 @@ class Stored:
 
 
 def read(results: Path, audit: Path, newest: int) -> Stored:
-    """Every host's `newest` newest runs, its other documents, and the audit document where there is one.
+    """Read every host's `newest` newest runs, its other documents, and the audit document if there is one.
 
-    A file that is broken, of a form that this version does not know, or not readable is left out and named.
+    A file that is broken, of a form that this version does not know, or not readable is skipped and named.
     """
     stored = Stored()
     for folder in _folders(results, stored):
@@ -73,7 +73,7 @@ def _folders(results: Path, stored: Stored) -> Iterator[Path]:
 
 
 def _results(folder: Path) -> list[Path]:
-    """A host's results, oldest first: names begin with the UTC start of their run."""
+    """Return a host's results, oldest first: names begin with the UTC start of their run."""
     return sorted(path for path in folder.iterdir() if _RESULT.fullmatch(path.name))
 
 
