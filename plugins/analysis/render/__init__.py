@@ -1,1 +1,1 @@
-"""Values as people and programs read them: Markdown, units, SVG, Prometheus' text."""
+"""Values as people and programs read them: Markdown, units, SVG, Prometheus' text format."""

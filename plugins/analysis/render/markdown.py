@@ -1,4 +1,4 @@
-"""Markdown that hostile text cannot break: whatever is not `Markdown` already is escaped where it enters."""
+"""Markdown that hostile text cannot break: everything that is not yet `Markdown` is escaped where it is inserted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 
 class Markdown(str):
-    """Text that is Markdown already. Plain `str` is text of unknown origin."""
+    """Text that is already Markdown. Plain `str` is text of unknown origin."""
 
     __slots__ = ()
 
@@ -20,21 +20,21 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SPECIAL = re.compile(r"[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _BLOCK_START = re.compile(r"[#+=-]|[0-9]{1,9}(?=[.)](?:\s|$))")
-# Web and mail addresses become links by themselves in GitHub's dialect. Web ones are looked for in the source, so an
-# entity hides them; mail ones in what is left of it, where an entity and a backslash are an @ again. There an empty
-# comment, which shows as nothing, keeps apart what stands before the @ from what follows.
+# Web and mail addresses become links automatically in GitHub's dialect. It looks for web addresses in the source, so
+# an entity hides them; it looks for mail addresses in the rendered text, where entity and backslash are an @ again.
+# There an empty comment, which is invisible, separates the @ from the text before it.
 _AUTOLINK = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
 _MAIL = re.compile(r"(?<=.)@")  # a line must not begin with a comment, or all of it would be HTML
 
 
 def plain(text: object) -> str:
-    """One line of visible characters: terminal codes dropped, every other run of control or blank one space."""
+    """Return one line of visible characters: terminal codes removed, every other run of control or blank one space."""
     visible = _ANSI.sub("", str(text))
     return " ".join("".join(" " if unicodedata.category(c) in _UNSEEN else c for c in visible).split())
 
 
 def md(text: object, limit: int = 200) -> Markdown:
-    """Text made inert for one line of Markdown: a table cell, a list item, a sentence; cut at `limit` characters.
+    """Return text without effect in one line of Markdown: a cell, list item or sentence; cut at `limit` characters.
 
     Markdown passes unchanged. None is a dash.
     """
@@ -51,18 +51,18 @@ def md(text: object, limit: int = 200) -> Markdown:
 
 
 def _inert_start(match: re.Match[str]) -> str:
-    # "1." starts a list; its full stop is what can be escaped, and the lookahead has seen it.
+    # "1." starts a list; only its full stop can be escaped, and the lookahead has found it.
     return f"{match[0]}\\" if match[0].isdigit() else f"\\{match[0]}"
 
 
 def code(text: object) -> Markdown:
-    """A name or value in a code span where it can stand in one, else escaped text."""
+    """Return a name or value in a code span if it can stand in one, else escaped text."""
     line = plain(text)
     return Markdown(f"`{line}`") if line and not re.search(r"[`|\\]", line) and len(line) <= 200 else md(text)
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Markdown:
-    """A pipe table; columns whose index is in `numbers` are right-aligned."""
+    """Return a pipe table; columns whose index is in `numbers` are right-aligned."""
     right = set(numbers)
     rule = ["---:" if index in right else "---" for index in range(len(header))]
     lines: list[Sequence[str]] = [[md(cell) for cell in header], rule, *([md(cell) for cell in row] for row in rows)]
@@ -70,12 +70,12 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], numbers: I
 
 
 def bullets(items: Iterable[object]) -> Markdown:
-    """A list, one line an item."""
+    """Return a list, one line an item."""
     return Markdown("\n".join(f"- {md(item, limit=2000)}" for item in items))
 
 
 def fenced(text: str) -> Markdown:
-    """Several lines shown as they are, without terminal codes, in a fence that the text cannot close."""
+    """Return several lines unchanged but for terminal codes, in a fence that the text cannot close."""
     lines = ["".join(c for c in line if unicodedata.category(c) not in _UNSEEN or c == "\t") for line in _lines(text)]
     fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
     return Markdown("\n".join([f"{fence}text", *lines, fence]))

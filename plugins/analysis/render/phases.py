@@ -1,4 +1,4 @@
-"""What the phases of a load are called, in words."""
+"""Names of a load's phases in words."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ LABELS = {
 
 
 def label(name: str) -> str:
-    """A phase's name for people; an unknown one with its underscores taken out."""
+    """Return a phase's name for people; for an unknown phase, its name without underscores."""
     return LABELS.get(name, name.replace("_", " "))

@@ -1,6 +1,6 @@
 """Prometheus' text format, as node_exporter's textfile collector reads it.
 
-Form: https://prometheus.io/docs/instrumenting/exposition_formats/, text format.
+Format: https://prometheus.io/docs/instrumenting/exposition_formats/, text format.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 
 def family(metric: str, text: str, samples: Sequence[tuple[Mapping[str, str], float]]) -> str:
-    """One gauge with its help and its samples (labels, value); "" without any."""
+    """Return one gauge with its help and its samples (labels, value); "" without samples."""
     if not samples:
         return ""
     lines = [f"# HELP {metric} {text}", f"# TYPE {metric} gauge"]

@@ -1,4 +1,4 @@
-"""How figures are drawn: one palette, inks for light and dark pages, SVG text that depends on the data alone."""
+"""The style of pictures: one palette, text colours for light and dark pages, SVG text that only the data decides."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, whose colours every kind of colour vision tells apart; with each, the ink that reads on it
-# (4.5:1 and more). The page of the fleet has the same ones, fleet/web/page.css.
+# Okabe and Ito's palette, which people with any colour vision can tell apart; each with a text colour that is readable
+# on it (4.5:1 and more). The fleet page has the same ones, fleet/web/page.css.
 _COLOURS = {
     "interpreter": ("#6F6F6F", "#FFFFFF"),
     "import_torch": ("#0072B2", "#FFFFFF"),
@@ -41,18 +41,18 @@ _SETTINGS: dict[Any, Any] = {
 
 
 def phase_colours(name: str) -> tuple[str, str]:
-    """A phase's colour, and the ink that reads on it."""
+    """Return a phase's colour, and the text colour that is readable on it."""
     return _COLOURS.get(name, _OTHER)
 
 
 def ink(text: Any, name: str) -> Any:
-    """Let the style sheet give this text the ink of a light or a dark page; returns the text."""
+    """Mark this text so that the style sheet sets its colour for a light or a dark page; return the text."""
     text.set_gid(f"ink-{name}")
     return text
 
 
 def svg_text(size: tuple[float, float], draw: Callable[[Figure], None]) -> str:
-    """What `draw` puts on a figure of this size in inches, as SVG text: no date, no random ids, transparent."""
+    """Return what `draw` puts on a figure of this size in inches, as SVG text: no date, no random ids, transparent."""
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)

@@ -1,4 +1,4 @@
-"""Numbers as people read them: with a unit and no more digits than they carry."""
+"""Numbers for people: with a unit and no more digits than are significant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DECIMAL = ((10**12, "TB/s"), (10**9, "GB/s"), (10**6, "MB/s"), (10**3, "kB/s"))
 
 
 def seconds(value: float | None) -> str:
-    """`8.31 s`, `214 ms`, `0.35 ms`, `12 min 5 s`: three significant digits, from seconds."""
+    """Return `8.31 s`, `214 ms`, `0.35 ms` or `12 min 5 s`: three significant digits, from seconds."""
     if value is None:
         return MISSING
     if value < 0:
@@ -30,7 +30,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes in binary units: `2.00 GiB`, `812 MiB`, `0 B`."""
+    """Return bytes in binary units: `2.00 GiB`, `812 MiB`, `0 B`."""
     if value is None:
         return MISSING
     if value < 0:
@@ -43,7 +43,7 @@ def size(value: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Bytes a second in decimal units, as disks and links are sold: `1.52 GB/s`."""
+    """Return bytes a second in decimal units, as disks and links are sold: `1.52 GB/s`."""
     if value is None:
         return MISSING
     for factor, unit in _DECIMAL:
@@ -53,7 +53,7 @@ def rate(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A fraction 0..1 as `37 %`, `0.4 %`, `under 0.1 %`; never 0 or 100 for what only comes close."""
+    """Return a fraction 0..1 as `37 %`, `0.4 %`, `under 0.1 %`; 0 and 100 for exact values alone."""
     if share is None:
         return MISSING
     value = share * 100
@@ -67,26 +67,26 @@ def percent(share: float | None) -> str:
 
 
 def count(value: float | None) -> str:
-    """A number of things, in groups: `931,874`."""
+    """Return a number with its digits in groups: `931,874`."""
     return MISSING if value is None else f"{round(value):,}"
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 host`, `2 hosts`."""
+    """Return `1 host`, `2 hosts`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def ratio(value: float | None) -> str:
-    """`2.7x`, `1.04x`: two decimals below 2."""
+    """Return `2.7x`, `1.04x`: two decimals below 2."""
     if value is None:
         return MISSING
     return f"{value:.2f}x" if value < 1.995 else f"{_three(value) if value >= 99.5 else f'{value:.1f}'}x"
 
 
 def interval(figure: Figure, unit: Callable[[float | None], str]) -> str:
-    """`8.31 s [8.02, 8.77], n = 3`; `8.31 s, n = 2 (too few for an interval)`.
+    """Return `8.31 s [8.02, 8.77], n = 3`; `8.31 s, n = 2 (too few for an interval)`.
 
-    The ends take the median's unit; where they would not fit it (a MiB beside a GiB), each carries its own.
+    The ends have the median's unit; if they would not fit it (a MiB beside a GiB), each has its own.
     """
     if figure.median is None:
         return MISSING
@@ -101,7 +101,7 @@ def interval(figure: Figure, unit: Callable[[float | None], str]) -> str:
 
 
 def _three(value: float) -> str:
-    """Three significant digits, never in exponent form."""
+    """Return three significant digits, never in exponent form."""
     if value >= 99.95:
         return f"{value:.0f}"
     decimals = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
