@@ -1,1 +1,4 @@
-"""The sweep's analysis: samples by arm in, comparisons, report and pictures out. Imports `text` alone."""
+"""The sweep's analysis: samples by arm in, comparisons, report and pictures out.
+
+Imports `documents`, `statistics` and `render` alone.
+"""

@@ -1,4 +1,4 @@
-"""What a sweep supports: the smallest set of settings that made something faster and nothing slower, per dtype."""
+"""The advice of a sweep: the smallest set of settings that made a time faster and none slower, per dtype."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _TIMES = tuple(metric.name for metric in TIMES)
 
 
 def advise(sweep: Sweep, groups: Sequence[Group]) -> tuple[Advice, ...]:
-    """One piece of advice for each dtype.
+    """Return one piece of advice for each dtype.
 
-    An arm is supported where a time is claimed to be faster and none to be slower. The best is the one whose interval
+    An arm is supported if a time is claimed to be faster and none to be slower. The best is the one whose interval
     promises most; of those that lie within the best one's interval, the one with the fewest changes to the host is
-    taken. `changes` counts knobs whose value differs from stock's, variables of the environment, bytecode and replay.
+    taken. `changes` counts knobs whose value differs from the unchanged one, environment variables, bytecode and
+    replay.
     """
     times = [group for group in groups if group.metric in _TIMES]
     return tuple(
@@ -58,13 +59,13 @@ def _changes(arm: Arm, stock: Mapping[str, str]) -> int:
 
 
 def first_token_vars(start: StartAid) -> str:
-    """The YAML lines for group_vars that give the measurement's loader this for good."""
+    """Return the YAML lines for group_vars that make this permanent for the measurement's loader."""
     bytecode = str(start.bytecode).lower()
     return f"first_token_targets:\n  - {{name: slm_load, bytecode: {bytecode}, replay: {start.replay}}}"
 
 
 def group_vars(settings: Mapping[str, str]) -> str:
-    """The YAML lines for group_vars that set these knobs for good; empty where there are none."""
+    """Return the YAML lines for group_vars that make these knobs permanent; empty without knobs."""
     lines = [
         f"{knob.replace('.', '_')}: {json.dumps(value)}"
         for knob, value in settings.items()

@@ -30,8 +30,8 @@ _Cell = tuple[str, str, str, int]
 class _Cells:
     """The valid samples of finished blocks by arm, dtype, kind and block.
 
-    A block measures whole loads, or the weights alone by templates: several pairs of them, of which the mean counts as
-    one, since they are no independent blocks. Weights to first token is in every block, all else in the whole ones.
+    A block measures whole loads, or the weights alone by templates: then several pairs, whose mean counts as one value,
+    because they are not independent blocks. Every block has weights to first token, only whole ones have the rest.
     """
 
     def __init__(self, measurements: Sequence[Measurement]) -> None:
@@ -50,15 +50,15 @@ class _Cells:
         self.blocks = sorted({block for blocks in self._asked.values() for block in blocks})
 
     def asked(self, metric: Metric, arm: str, dtype: str) -> int:
-        """In how many blocks this was to be measured: one that was settled is left out of later ones."""
+        """Return in how many blocks this was to be measured: a settled comparison is left out of later ones."""
         return len(self._asked.get((arm, dtype), set()) & set(self._blocks(metric)))
 
     def values(self, metric: Metric, arm: str, dtype: str, kind: str) -> Array:
-        """One arm's values on the metric's scale of comparison, a block each; NaN where there is none."""
+        """Return one arm's values on the metric's scale of comparison, one a block; NaN if there is none."""
         return self._row(metric, (arm, dtype, kind), lambda sample: metric.compared(metric.value(sample)))
 
     def canaries(self, metric: Metric, arm: str, dtype: str, kind: str) -> Array:
-        """What each of these samples' canaries tells, on a log scale; NaN where there is none."""
+        """Return the canary value of each of these samples, on a log scale; NaN if there is none."""
         return self._row(metric, (arm, dtype, kind), canary)
 
     def _blocks(self, metric: Metric) -> list[int]:
@@ -70,10 +70,10 @@ class _Cells:
 
 
 def analyse(sweep: Sweep) -> Analysis:
-    """What the samples of a sweep say, and what they support.
+    """Return what the samples of a sweep show, and the advice that they support.
 
-    Only samples of finished blocks that turned out to be what was wanted enter; a block in which one half of a pair
-    is missing drops that pair, counted as `dropped`.
+    Only valid samples of finished blocks are used; a block in which one half of a pair is missing drops that pair,
+    counted as `dropped`.
     """
     arms = [arm for arm in sweep.arms if arm.name not in (REFERENCE, CONTROL)]
     cells = _Cells(sweep.measurements)
@@ -96,7 +96,7 @@ def analyse(sweep: Sweep) -> Analysis:
 
 
 def _first_words(arms: Sequence[Arm]) -> str:
-    """Which time is asked first, as the rule's sentence goes on."""
+    """Return which time is the primary endpoint, as a part of the rule's sentence."""
     asked = {_asked_first(arm) for arm in arms}
     return (
         "the weights come"
@@ -128,12 +128,12 @@ class _Place:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The two stocks, then the arms."""
+        """Return the two unchanged arms, then the others."""
         return (REFERENCE, CONTROL, *(arm.name for arm in self.arms))
 
 
 def _asked_first(arm: Arm) -> Metric:
-    """The time where an arm acts."""
+    """Return the primary endpoint: the time on which an arm acts."""
     return TOKEN if arm.first_token else WEIGHTS
 
 
@@ -188,7 +188,7 @@ def _without_canary(cells: _Cells, metric: Metric, place: _Place) -> Array:
 
 @dataclass(frozen=True)
 class _Own:
-    """What belongs to one arm alone."""
+    """The values of one arm alone."""
 
     name: str
     blocks: int
@@ -226,7 +226,7 @@ def _arm(metric: Metric, found: GroupJudgement, index: int, own: _Own) -> ArmCom
         words = f"{word}, {effect_words(metric, mean, low, high)}"
     else:
         verdict = "none"
-        # A claim about a counter had to clear the band of stock against itself; one about a time, its interval alone.
+        # A counter's claim has to lie outside the control's band; a time's claim depends on its interval alone.
         least, most = (-metric.floor, metric.floor) if metric.is_time else (found.band_low, found.band_high)
         words = no_effect_words(metric, min(low, float(least)), max(high, float(most)))
     estimate, lower, upper = (_number(metric.effect(each)) for each in (mean, low, high))
@@ -234,14 +234,14 @@ def _arm(metric: Metric, found: GroupJudgement, index: int, own: _Own) -> ArmCom
 
 
 def _number(value: float) -> float | None:
-    """JSON has no word for NaN and infinity; where there are too few pairs there is no figure."""
+    """Return the value; None for NaN and infinity, which JSON lacks and which mean too few pairs."""
     return value if math.isfinite(value) else None
 
 
 def effect_words(metric: Metric, mean: float, low: float, high: float) -> str:
-    """`1.08x [1.04, 1.12]` or `+412 MiB [408, 416]`, from the scale of comparison.
+    """Return `1.08x [1.04, 1.12]` or `+412 MiB [408, 416]`, from the scale of comparison.
 
-    A time is given as a speed-up or slow-down, so that its figure is above 1; everything else as arm over stock.
+    A time is given as a speed-up or slow-down, so that its ratio is above 1; all else as arm over unchanged arm.
     """
     if not metric.is_ratio:
         return f"{_signed(metric, mean)} [{_signed(metric, low)}, {_signed(metric, high)}]"
@@ -261,7 +261,7 @@ def _signed(metric: Metric, value: float) -> str:
 
 
 def no_effect_words(metric: Metric, low: float, high: float) -> str:
-    """`no effect beyond noise (±4 %)`: the figure is the largest effect, either way, that the data leaves possible."""
+    """Return `no effect beyond noise (±4 %)`, with the largest effect, either way, that the data does not exclude."""
     if metric.is_ratio:
         return f"no effect beyond noise (±{percent_bound(math.exp(low), math.exp(high))} %)"
     return f"no effect beyond noise (±{metric.unit(max(abs(low), abs(high)))})"

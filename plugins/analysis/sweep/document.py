@@ -1,4 +1,4 @@
-"""The document of one sweep of one host: put together from what the host kept, analysed, checked."""
+"""The document of one sweep of one host: built from what the host stored, analysed, checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sweep_document(
     finished_at: str,
     stopping: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The sweep's document; DocumentError where it breaks plugins/schemas/sweep.schema.json.
+    """Return the sweep's document; raise DocumentError if it breaks plugins/schemas/sweep.schema.json.
 
     `finished` is what `slm_sweep` returned at the end (plan, samples, finished_blocks, progress, host, model, software,
     protocol, ceiling), `name` the inventory name, `stopping` the rules by which it stops (blocks, budget_s,
@@ -59,9 +59,9 @@ def sweep_document(
 
 
 def measurements(samples: Sequence[Mapping[str, Any]], finished_blocks: Mapping[Any, int]) -> list[dict[str, Any]]:
-    """Samples as the host keeps them, each with what the sweep knows of it set apart.
+    """Return the samples that the host stored, each separate from the sweep's own fields for it.
 
-    `finished_blocks` maps a block to the attempt that finished it; its keys are text where JSON carried them.
+    `finished_blocks` maps a block to the attempt that finished it; its keys are text if they come from JSON.
     """
     attempts = {int(block): attempt for block, attempt in finished_blocks.items()}
     return [
@@ -75,7 +75,7 @@ def measurements(samples: Sequence[Mapping[str, Any]], finished_blocks: Mapping[
 
 
 def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with its analysis made anew, as a re-rendering of stored samples does; checked."""
+    """Return the document with a new analysis, for rendering stored samples again; checked."""
     schema.validate(document["measurements"], "sweep", part="/properties/measurements")
     whole = {**document, "analysis": asdict(analyse(typed(Sweep, document)))}
     plain: dict[str, Any] = json.loads(as_json(whole))

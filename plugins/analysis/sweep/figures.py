@@ -1,4 +1,4 @@
-"""The pictures of a sweep: forest plots, stacked phases, what backs the memory. SVG text that the document decides."""
+"""The pictures of a sweep: forest plots, stacked phases, memory backing. The SVG text depends on the document alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WIDEST = 5.0
 
 
 def forest_svg(sweep: AnalysedSweep, metric: str) -> str:
-    """Ratio to stock and its interval for every arm, one panel a dtype and kind; the A/A band is shaded."""
+    """Return every arm's ratio to the unchanged arm, with interval, a panel a dtype and kind; the A/A band shaded."""
     title = next(each.title for each in METRICS if each.name == metric)
     groups = {(group.dtype, group.kind): group for group in sweep.analysis.groups if group.metric == metric}
     names = [result.arm for result in next(iter(groups.values())).arms]
@@ -73,7 +73,7 @@ def _interval(axes: Axes, row: int, result: Comparison) -> None:
     axes.plot([result.low, result.high], [row, row], style, color=colour, linewidth=2)
     axes.plot([result.estimate], [row], "o", color=colour, fillstyle="full" if is_judged else "none", markersize=5)
     text = axes.text(result.estimate, row - 0.17, f"{result.estimate:.3g}", ha="center", va="bottom", size=7.5)
-    # An estimate beyond the scale keeps its number out of the neighbour's panel.
+    # An estimate beyond the scale must not print its number in the neighbour's panel.
     text.set_clip_on(True)
     ink(text, f"estimate-{axes.get_label()}-{row}")
 
@@ -85,7 +85,7 @@ def _ends(group: Group) -> list[float]:
 
 
 def _ratio_ticks(axes: Axes, values: Sequence[float]) -> None:
-    """The same scale in every panel, with ticks a person reads: 0.8, 0.9, 1, 1.1; wider intervals run off the edge."""
+    """Set the same scale in every panel, with readable ticks: 0.8, 0.9, 1, 1.1; wider intervals run off the edge."""
     low, high = min([*values, 0.97]), max([*values, 1.03])
     reach = min(max(-math.log(low), math.log(high)) * 1.05, math.log(_WIDEST))
     step = next((step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if math.expm1(reach) / step <= 5.5), None)
@@ -97,7 +97,7 @@ def _ratio_ticks(axes: Axes, values: Sequence[float]) -> None:
 
 
 def arm_phases_svg(sweep: Sweep) -> str:
-    """Median seconds of each phase up to the first token, stacked, for every arm."""
+    """Return median seconds of each phase up to the first token, stacked, for every arm."""
     names = list(
         dict.fromkeys(
             phase.name
@@ -118,7 +118,7 @@ def arm_phases_svg(sweep: Sweep) -> str:
 
 
 def arm_memory_svg(sweep: Sweep) -> str:
-    """What backs the memory while the model is held, in GiB, for every arm; medians of warm samples."""
+    """Return what backs the memory while the model is held, in GiB, for every arm; medians of warm samples."""
 
     def gib(sample: Sample, part: str) -> float | None:
         value = _memory_part(sample, part)
@@ -128,7 +128,7 @@ def arm_memory_svg(sweep: Sweep) -> str:
 
 
 def _memory_part(sample: Sample, part: str) -> float | None:
-    """Bytes of one kind of memory. RSS counts everything but hugetlb, and shared memory is counted with the files."""
+    """Return the bytes of one kind of memory. RSS includes everything but hugetlb; shared memory counts as files."""
     anonymous, rss = sample.anon_bytes, sample.rss_bytes
     if anonymous is None or rss is None:
         return None
@@ -210,7 +210,7 @@ def _panels(
     handles: Sequence[Patch],
     kinds: Sequence[str] = KINDS,
 ) -> str:
-    """A grid of panels, a column a dtype and a row a kind, that share one label and one legend."""
+    """Return a grid of panels, a column a dtype and a row a kind, with one common label and one legend."""
     dtypes = sweep.protocol.dtypes
 
     def draw(figure: Figure) -> None:

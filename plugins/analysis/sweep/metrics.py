@@ -1,4 +1,4 @@
-"""What a sweep compares: each metric's meaning, how two of its values are compared, and in which words."""
+"""The metrics of a sweep: each one's meaning, how two of its values are compared, and the words for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DTYPES = {"auto": "as stored", "float32": "cast to float32"}
 
 
 def dtype_words(dtype: str) -> str:
-    """`as stored` or `cast to float32`."""
+    """Return `as stored` or `cast to float32`."""
     return DTYPES.get(dtype, f"cast to {dtype}")
 
 
@@ -26,11 +26,11 @@ Value = Callable[[Sample], float | None]
 
 @dataclass(frozen=True)
 class Metric:
-    """One compared figure of a sample.
+    """One compared metric of a sample.
 
-    A ratio metric is compared on the log scale, arm over stock; what may be 0 is compared as a difference in its own
-    unit. `floor` is the smallest effect worth a word, on the scale of comparison: deterministic counters tell arms
-    apart by a part in ten thousand, which is true and of no use to anybody.
+    A ratio metric is compared on the log scale, arm over unchanged arm; a metric that may be 0 is compared as a
+    difference in its own unit. `floor` is the smallest relevant effect, on the scale of comparison: deterministic
+    counters can show differences of a part in ten thousand, which are true but of no use.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Metric:
     is_time: bool = False
 
     def compared(self, value: float | None) -> float:
-        """The value on the scale of comparison; NaN where there is none, so that its pair drops out."""
+        """Return the value on the scale of comparison; NaN if there is none, so that its pair drops out."""
         if value is None or (self.is_ratio and value <= 0):
             return math.nan
         return math.log(value) if self.is_ratio else float(value)
 
     def effect(self, difference: float) -> float:
-        """A difference on the scale of comparison as what a reader knows: arm over stock, or arm minus stock."""
+        """Convert a difference on the scale of comparison to a reader's terms: arm over, or minus, unchanged arm."""
         return math.exp(difference) if self.is_ratio else difference
 
 
@@ -95,11 +95,11 @@ def _time(name: str, title: str, value: Value) -> Metric:
 METRICS = (
     _time("time_to_first_token_s", "time to first token", _field("time_to_first_token_s")),
     _time("load_real_s", "load", _field("load_real_s")),
-    # Where the weights are handled, and what grows with the model: interpreter, imports and tokenizer do not, and on a
-    # fast GPU host they are most of the time to first token and nearly all of its scatter.
+    # The phases that load weights and grow with the model. Interpreter, imports and tokenizer do not, and on a fast GPU
+    # host they are most of the TTFT and nearly all of its scatter.
     _time("weights_to_first_token_s", "weights to first token", _phases("weights", "first_token")),
     Metric("minor_faults", "minor faults", _field("minor_faults"), True, FLOOR, "fewer", "more", units.count),
-    # Not `file_pmd_bytes`: a filesystem with large folios has such mappings of its own accord, whatever THP is set to.
+    # Not `file_pmd_bytes`: a file system with large folios has such mappings by itself, whatever THP is set to.
     Metric(
         "anon_huge_bytes",
         "THP-backed anonymous memory",
@@ -131,9 +131,9 @@ TOTALS = tuple(metric for metric in TIMES if metric.name in ("time_to_first_toke
 
 
 def canary(sample: Sample) -> float:
-    """How slow the canary beside a sample was: the mean of the logs of its times. NaN where there is none.
+    """Return how slow the canary beside a sample was: the mean of the logs of its times. NaN if there is none.
 
-    Its memory part is left out: what an arm does to memory would be taken for the host's doing.
+    Its memory part is left out: an arm's effect on memory would be taken for other activity on the host.
     """
     found = sample.noise.canary if sample.noise else None
     times = [seconds for name, seconds in (found or {}).items() if "memory" not in name and seconds > 0]
@@ -141,6 +141,8 @@ def canary(sample: Sample) -> float:
 
 
 def percent_bound(*ratios: float) -> int:
-    """How far the furthest of these ratios lies from 1, in whole per cent; rounded up, for a claim must not be narrower
-    than its data."""
+    """Return the largest distance of these ratios from 1, in whole per cent.
+
+    It is rounded up, because a claim must not be narrower than its data.
+    """
     return math.ceil(round(max(abs(ratio - 1) for ratio in ratios) * 100, 6))

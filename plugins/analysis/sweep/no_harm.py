@@ -1,4 +1,4 @@
-"""Whether a replay harms a start that has nothing to gain: warm, it may be one per cent slower at most."""
+"""Whether a replay harms a start that has nothing to gain: warm, it may be at most one per cent slower."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ HARM = 1.01
 
 
 def harm_words(analysis: Analysis, arm: Arm, dtype: str) -> str:
-    """What the warm time to first token of an arm with a replay shows, in words.
+    """Return what the warm TTFT of an arm with a replay shows, in words.
 
-    Held is what the data shows to hold: the whole interval lies below the bound. An interval that reaches beyond it and
-    begins below it shows neither.
+    The bound holds if the whole interval lies below it. An interval that begins below the bound and ends above it shows
+    neither.
     """
     group = analysis.group("time_to_first_token_s", dtype, "warm")
     found = next(result for result in group.arms if result.arm == arm.name)

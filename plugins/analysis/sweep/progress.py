@@ -1,4 +1,4 @@
-"""A sweep on its way: what it will do, how far it is, and when it has measured enough."""
+"""The progress of a sweep: what it will do, how far it is, and when it has measured enough."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Times:
 
 @dataclass(frozen=True)
 class CanaryFigures:
-    """What the canary says of the samples so far: its times over its best, in the median and at worst."""
+    """Canary times of the samples so far over the best one: median and worst."""
 
     samples: int = 0
     noisy: int = 0
@@ -50,7 +50,7 @@ class CanaryFigures:
     worst_slowdown: float | None = None
 
     def words(self) -> str | None:
-        """How noisy the host is, where enough samples are to say so."""
+        """Return how noisy the host is; None if there are too few samples to say."""
         if not self.samples or self.noisy < NOISY_SHARE * self.samples:
             return None
         said = f"this host is noisy: {self.noisy} of {self.samples} samples"
@@ -62,9 +62,9 @@ class CanaryFigures:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a sweep is: finished blocks, seconds measured, the times so far, and the arms with their dtypes.
+    """The progress of a sweep: finished blocks, seconds measured, the times so far, and the arms with their dtypes.
 
-    `weights_pairs` is 0 where no template measures, `cell_s` has the mean seconds of a cell by measurement.
+    `weights_pairs` is 0 if no template measures, `cell_s` has the mean seconds of a cell by measurement.
     """
 
     done: int
@@ -79,7 +79,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Next:
-    """What the next block is to measure."""
+    """What the next block will measure."""
 
     measurement: str
     cells: tuple[tuple[str, ...], ...]
@@ -87,7 +87,7 @@ class Next:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep is going to measure."""
+    """What a sweep will measure."""
 
     run_id: str
     seed: int
@@ -110,7 +110,7 @@ class Planned:
 
 
 def outlook(planned: Mapping[str, Any], stopping: Mapping[str, Any]) -> list[str]:
-    """What a planned or resumed sweep is going to do, in plain words, one line each."""
+    """Return what a planned or resumed sweep will do, in plain words, one line each."""
     start, rules = typed(Planned, planned), typed(Stopping, stopping)
     plan, done = start.plan, start.progress.done
     arms = ", ".join(arm.name for arm in plan.arms)
@@ -139,9 +139,9 @@ def outlook(planned: Mapping[str, Any], stopping: Mapping[str, Any]) -> list[str
 
 
 def progress_line(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> str:
-    """`block 3 of 8: stock's first token 7.02 s cold, 4.31 s warm; about 24 min 10 s left; 8 blocks give about ±5 %`.
+    """Return a line for the end of a block: how far the sweep is, and what precision the rest of its budget will give.
 
-    After a block: how far the sweep is, and what precision the rest of its budget will buy.
+    `block 3 of 8: stock's first token 7.02 s cold, 4.31 s warm; about 24 min 10 s left; 8 blocks give about ±5 %`
     """
     now, rules = typed(Progress, progress), typed(Stopping, stopping)
     head = f"block {now.done} of {rules.blocks}"
@@ -166,11 +166,11 @@ def progress_line(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> s
 
 
 def next_block(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> dict[str, Any]:
-    """What the next block is to measure: `measurement` and `cells`, both stocks of each dtype among them.
+    """Return what the next block will measure: `measurement` and `cells`, with both unchanged arms of each dtype.
 
     Whole loads come first, for the counters and the whole times; then the weights alone as long as an interval of
     theirs is wider than wanted, then whole loads again. A cell whose intervals are all narrow enough is left out, and
-    its time goes to the others. Where the intervals lie is never looked at.
+    its time goes to the others. The choice never depends on where the intervals lie.
     """
     now, rules = typed(Progress, progress), typed(Stopping, stopping)
     chosen = _next(now, rules)
@@ -187,14 +187,14 @@ def _next(now: Progress, rules: Stopping) -> Next:
 
 
 def _next_s(now: Progress, rules: Stopping) -> float:
-    """Seconds that the next block will take, by the cells so far."""
+    """Return the seconds that the next block will take, from the cells so far."""
     chosen = _next(now, rules)
     known = now.cell_s.get(chosen.measurement, max(now.cell_s.values(), default=None))
     return len(chosen.cells) * known if known is not None else now.spent_s / now.done
 
 
 def _outcome(now: Progress, blocks: int, rules: Stopping) -> list[str]:
-    """What so many blocks will give at the scatter seen so far, and what the wanted precision would take."""
+    """Return what so many blocks will give at the scatter seen so far, and what the wanted precision would take."""
     full = min(blocks, rules.full_blocks) if now.weights_pairs and rules.full_blocks else blocks
     width = _expected(now, full, TOTALS)
     if width is None:
@@ -212,7 +212,7 @@ def _percent(width: float) -> int:
 
 
 def _expected(now: Progress, blocks: int, metrics: Sequence[Metric] = TOTALS) -> float | None:
-    """The widest half-width to expect of these times, on the log scale; None where none is known."""
+    """Return the largest expected half-width of these times, on the log scale; None if none is known."""
     table = _Table(now)
     scatters = [scatter_within_blocks(values) for _, values in table.groups(metrics)]
     known = [scatter for scatter in scatters if math.isfinite(scatter)]
@@ -222,7 +222,7 @@ def _expected(now: Progress, blocks: int, metrics: Sequence[Metric] = TOTALS) ->
 
 
 def _needed(now: Progress, precision: float) -> str | None:
-    """`±3 % would need about 70 blocks (5.8 h)`, by the scatter seen so far."""
+    """Return `±3 % would need about 70 blocks (5.8 h)`, by the scatter seen so far."""
     enough = (
         blocks
         for blocks in range(max(FEWEST_PAIRS, now.done + 1), _MOST_BLOCKS)
@@ -237,7 +237,7 @@ def _needed(now: Progress, precision: float) -> str | None:
 
 
 def _stock_median(now: Progress, kind: str) -> float | None:
-    """Stock's median time to first token in the last block, over all dtypes."""
+    """Return the unchanged arm's median TTFT in the last block, over all dtypes."""
     found = [
         times.time_to_first_token_s
         for times in now.times
@@ -248,7 +248,7 @@ def _stock_median(now: Progress, kind: str) -> float | None:
 
 
 def stop_reason(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> str | None:
-    """Why a sweep should not start another block, or None where it should; with what the precision would have taken.
+    """Return why a sweep should stop, with the blocks that the wanted precision would need; None if it should go on.
 
     `progress` is what `slm_sweep` returns after a block, `stopping` the rules (blocks, budget_s, precision).
     """
@@ -266,7 +266,7 @@ def stop_reason(progress: Mapping[str, Any], stopping: Mapping[str, Any]) -> str
 
 
 class _Table:
-    """The times so far as arrays: the two stocks, then the arms, by block."""
+    """The times so far as arrays: the two unchanged arms, then the others, by block."""
 
     def __init__(self, now: Progress) -> None:
         self._rows: dict[tuple[str, str, str], dict[int, list[Times]]] = {}
@@ -282,11 +282,11 @@ class _Table:
 
     @property
     def full_blocks(self) -> int:
-        """How many blocks have measured whole loads."""
+        """Return how many blocks have measured whole loads."""
         return len(self._full)
 
     def groups(self, metrics: Sequence[Metric]) -> Iterator[tuple[str, Array]]:
-        """The dtype, and values of shape (2 + arms, blocks), of each time, dtype and kind; NaN where there is none."""
+        """Yield the dtype and values (2 + arms, blocks) of each time, dtype and kind; NaN if there is none."""
         for metric in metrics:
             for dtype, kind in self._places:
                 names = (REFERENCE, CONTROL, *self.arms)
@@ -294,7 +294,7 @@ class _Table:
                 yield dtype, np.array(values).reshape(len(names), -1)
 
     def pending(self, metrics: Sequence[Metric], precision: float) -> tuple[tuple[str, ...], ...]:
-        """Cells with an interval that is wider, with the stocks that they are compared with; in the order of the plan.
+        """Return the cells with a wider interval, and the unchanged arms they are compared with, in the plan's order.
 
         A cell that has no valid samples has no interval, so it is never settled.
         """
@@ -314,5 +314,5 @@ class _Table:
 
     @staticmethod
     def _mean(metric: Metric, times: Sequence[Times]) -> float:
-        """Pairs within a block count as one."""
+        """Return the mean: pairs within a block count as one."""
         return float(np.mean([metric.compared(getattr(each, metric.name)) for each in times])) if times else math.nan

@@ -1,4 +1,4 @@
-"""The report of a sweep, rendered from its document: the answer first, then the figures it rests on."""
+"""The report of a sweep, rendered from its document: the answer first, then the values behind it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ DOCUMENT = "sweep.json"
 
 
 def sweep_files(document: Mapping[str, Any]) -> dict[str, str]:
-    """The report, its pictures and its document, text by file name; `document` is one that `analysed` has made."""
+    """Return report, pictures and document, text by file name; `document` is one that `analysed` has made."""
     sweep = typed(AnalysedSweep, document)
     return {
         "sweep.md": sweep_report(sweep),
@@ -50,7 +50,7 @@ def sweep_files(document: Mapping[str, Any]) -> dict[str, str]:
 
 
 def sweep_report(sweep: AnalysedSweep) -> str:
-    """`sweep.md` as text. Whatever came from outside is escaped; the text depends on the document alone."""
+    """Return `sweep.md` as text. External values are escaped; the text depends on the document alone."""
     sections = [
         _answer(sweep),
         _pictures(_FORESTS),
@@ -71,7 +71,7 @@ def sweep_report(sweep: AnalysedSweep) -> str:
         Markdown("## What to do with it"),
         *_advice(sweep),
     ]
-    # Plain text for Ansible, which knows no subclass of it.
+    # Convert to `str`, because Ansible does not accept its subclasses.
     return str.__str__("\n\n".join(sections) + "\n")
 
 
@@ -92,7 +92,7 @@ lower RSS is no saving. The picture shows them."""
 
 
 def _answer(sweep: AnalysedSweep) -> Markdown:
-    """Five lines: title, blank, one line for each dtype, and what it rests on."""
+    """Return five lines: title, blank, one line for each dtype, and the data behind them."""
     lines = [
         f"# What {_subject(sweep)} {md(sweep.model.id)} on {md(sweep.host.name)}",
         "",
@@ -103,7 +103,7 @@ def _answer(sweep: AnalysedSweep) -> Markdown:
 
 
 def _subject(sweep: AnalysedSweep) -> str:
-    """What the arms are, as the title goes on; one sweep answers one question, or both where the user asked both."""
+    """Return what the arms are, for the title: a sweep answers one question, or both if the user asked both."""
     tried = [arm for arm in sweep.arms if arm.name not in (REFERENCE, CONTROL)]
     if tried and len(sweep.first_token_arms) == len(tried):
         return "bytecode and replay do to the first token of"
@@ -125,7 +125,7 @@ def _sentence(sweep: AnalysedSweep, dtype: str) -> Markdown:
 
 
 def _kind_sentence(group: Group) -> str:
-    """What one kind of load shows. An arm without enough pairs is named, or it would pass for one without effect."""
+    """Return what one kind of load shows. An arm with too few pairs is named, else it would seem to have no effect."""
     if group.is_too_few:
         return f"{group.kind}: too few pairs to say"
     if group.control_moved:
@@ -139,7 +139,7 @@ def _kind_sentence(group: Group) -> str:
 
 
 def _bound(group: Group) -> int:
-    """The largest bound of the arms without effect, in per cent: what stands in brackets at the least certain one."""
+    """Return the largest bound of the arms without effect, in per cent: that of the least certain one."""
     judged = [end for result in group.arms if result.verdict == "none" for end in (result.low, result.high)]
     return percent_bound(*(end for end in judged if end is not None), *(math.exp(each) for each in (-FLOOR, FLOOR)))
 
@@ -154,7 +154,7 @@ def _basis(sweep: AnalysedSweep) -> Markdown:
 
 
 def _noise(sweep: AnalysedSweep, least: float) -> str:
-    """How many samples were noisy, from that share on, and what their canaries say; empty below."""
+    """Return how many samples were noisy and what their canaries show; empty if the share is below `least`."""
     kept = [each.sample.noise for each in sweep.measurements if not each.abandoned and each.sample.noise]
     noisy = sum(noise.noisy for noise in kept)
     if not noisy or noisy < least * len(kept):
@@ -167,7 +167,7 @@ def _noise(sweep: AnalysedSweep, least: float) -> str:
 
 
 def _control(sweep: AnalysedSweep) -> str:
-    """What the two stock arms show of each other, over all metrics."""
+    """Return what the two unchanged arms show of each other, over all metrics."""
     groups, fewest = sweep.analysis.groups, sweep.analysis.rule.fewest_pairs
     if sweep.analysis.blocks < fewest:
         return f"need {fewest} blocks to be compared"
@@ -188,7 +188,7 @@ def _pictures(names: Iterable[str]) -> Markdown:
 
 
 def _verdicts(sweep: AnalysedSweep, name: str) -> Markdown:
-    """One metric: a row an arm, a column a dtype and kind, stock's median on top; one line where nothing differs."""
+    """Return one metric: a row an arm, a column a dtype and kind, unchanged arm on top; one line if none differs."""
     metric = next(each for each in METRICS if each.name == name)
     title = metric.title[0].upper() + metric.title[1:]
     groups = [sweep.analysis.group(name, dtype, kind) for dtype in sweep.protocol.dtypes for kind in KINDS]
@@ -214,7 +214,7 @@ def _verdict(result: Comparison) -> Markdown:
 
 
 def _replays(sweep: AnalysedSweep) -> Sequence[Markdown]:
-    """Whether replays harm a warm start, and what each of them did; nothing where no arm has one."""
+    """Return whether replays harm a warm start, and what each of them did; empty if no arm has one."""
     arms = [arm for arm in sweep.first_token_arms if arm.first_token and arm.first_token.replay != "none"]
     if not arms:
         return []
@@ -289,7 +289,7 @@ def _protocol(sweep: AnalysedSweep) -> Markdown:
 
 
 def _measurements(sweep: AnalysedSweep) -> Sequence[str]:
-    """Which figure is of which measurement; nothing to say where every sample was to be a fresh process."""
+    """Return which value comes from which measurement; empty if every sample was to be a fresh process."""
     blocks = {each.sample.block: each.is_full for each in sweep.measurements if not each.abandoned}
     full, weights = sum(blocks.values()), len(blocks) - sum(blocks.values())
     if sweep.protocol.no_template:
@@ -305,7 +305,7 @@ def _measurements(sweep: AnalysedSweep) -> Sequence[str]:
 
 
 def _stock(values: Mapping[str, str]) -> Markdown:
-    """The settings that everything is compared with: THP's selectors, and the pools that hold pages."""
+    """Return the settings that everything is compared with: THP's selectors, and the pools that hold pages."""
     shown = {
         name: value
         for name, value in values.items()
@@ -336,7 +336,7 @@ def _arms(sweep: AnalysedSweep) -> Markdown:
 
 
 def _start(start: StartAid | None) -> Markdown:
-    """What an arm does for the whole start."""
+    """Return what an arm does for the whole start."""
     if start is None:
         return md(None)
     parts = ["bytecode"] if start.bytecode else []

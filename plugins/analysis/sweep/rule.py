@@ -1,36 +1,37 @@
-"""The rule by which a sweep claims an effect. Data and simulated sweeps go through these same functions.
+"""The rule by which a sweep claims an effect. Real and simulated sweeps use these same functions.
 
-**Pairs.** Within a block every arm meets the same drift, and the order of the arms is drawn at random. So what is
-compared is the log of an arm over stock in one block (or arm minus stock). Stock is measured twice a block; for times
-an arm is compared with the mean of the two, which scatters less than either.
+**Pairs.** The unchanged arm, `stock` in documents, has the settings that the host had before the sweep. Within a block
+every arm meets the same drift, and the order of the arms is random. So the compared value is the log of an arm over
+the unchanged arm in one block (or their difference). The unchanged arm is measured twice a block; for times, an arm is
+compared with the mean of the two, which scatters less than either.
 
-**Interval of a time.** Student's, of the mean of the pairs. Eight pairs know little of their own scatter, and all arms
-of a group are measured in the same blocks by the same loader. So from two arms on, half of the variance is the arm's
-own and half is the group's; an arm that truly scatters more keeps the half that is its own. Such a mixture has at least
-twice the degrees of freedom of the pairs alone (Satterthwaite). Twice is taken, which makes up for noise that is not
-normal: tests/unit/control/sweep/test_rule.py has what it was tried on.
+**Interval of a time.** Student's, of the mean of the pairs. Eight pairs give a poor estimate of their own scatter, and
+all arms of a group are measured in the same blocks by the same loader. So from two arms on, half of the variance is the
+arm's own and half is the group's; an arm that truly scatters more keeps its own half. Such a mixture has at least
+twice the degrees of freedom of the pairs alone (Satterthwaite). Twice is used, which compensates for noise that is not
+normal: tests/unit/control/sweep/test_rule.py has the distributions that were tried.
 
 **Family.** The comparisons of one metric: arms x dtypes x kinds. Their intervals hold jointly with 95 %.
 
-**Hierarchy of the times.** Each arm is asked first where it acts: a setting of memory for weights to first token,
-bytecode and replay, which act on imports too, for the whole time to first token. The claims on what is asked first
-share 2 % among the family. The other times are made of the same seconds. An arm may claim one at the same level where
-it has claimed the first in the same direction, and by itself with a quarter of that. So all times together stay below
-4 %, where Bonferroni would share it among eleven metrics.
+**Hierarchy of the times.** Each arm has a primary endpoint, the time on which it acts: for memory settings weights to
+first token; for bytecode and replay, which also act on imports, the whole time to first token. The claims on primary
+endpoints share 2 % among the family. The other times consist of the same seconds. An arm may claim one of them at the
+same level if it has claimed its primary endpoint in the same direction, and otherwise at a quarter of that level. So
+all times together stay below 4 %, where Bonferroni would divide it among eleven metrics.
 
-**Counters.** Faults and memory are nearly deterministic, and what an arm does to them is large. They keep a stricter
-rule, which hardly uses the last per cent: an arm against the first stock alone, with its own scatter alone, and its
-interval has to lie wholly outside of the 95 % interval of stock against stock.
+**Counters.** Faults and memory are nearly deterministic, and an arm's effect on them is large. They have a
+stricter rule, which hardly uses the last per cent: an arm is compared with the first unchanged arm alone, with its own
+scatter alone, and its interval must lie wholly outside the 95 % interval of the two unchanged arms against each other.
 
-**Control.** Where the two stocks differ from each other at the family's level, nothing is claimed in that group.
+**Control.** If the two unchanged arms differ from each other at the family's level, nothing is claimed in that group.
 
 **Few blocks.** Below 6 pairs nothing is claimed: noise that takes one of two values (a cache hit or not) makes five
 differences agree by chance too often.
 
-**Canary.** Where each sample has a canary beside it, a fixed piece of work that is timed, its deviation within the
-block takes out of a time what the host did meanwhile. The slope is that of all arms together.
+**Canary.** If each sample has a canary beside it, a fixed piece of work that is timed, its deviation within the
+block is used to remove other activity on the host from a time. The slope is that of all arms together.
 
-**Stopping early**, and leaving settled arms out of later blocks, look at the width of the intervals alone, never at
+**Stopping early**, and leaving settled arms out of later blocks, depend on the width of the intervals alone, never on
 where they lie.
 """
 
@@ -66,7 +67,7 @@ class Interval:
 
     @property
     def parts(self) -> tuple[npt.NDArray[np.int64], Array, Array, Array]:
-        """Number of pairs, mean, lower and upper end."""
+        """Return the number of pairs, mean, lower and upper end."""
         return self.n, self.mean, self.low, self.high
 
     @property
@@ -84,17 +85,17 @@ class Pairs:
     freedom: Array
 
     def interval(self, alpha: Array | float) -> Interval:
-        """The interval of level 1 - alpha."""
+        """Return the interval of level 1 - alpha."""
         reach = self.reach(alpha)
         return Interval(self.n, self.mean, self.mean - reach, self.mean + reach)
 
     def reach(self, alpha: Array | float) -> Array:
-        """Half of that interval's width."""
+        """Return half of that interval's width."""
         return np.asarray(stats.t.isf(np.asarray(alpha) / 2, np.maximum(self.freedom, 1)) * np.sqrt(self.error))
 
 
 def pairs(differences: Array) -> Pairs:
-    """Differences over the last axis (blocks), each comparison by its own scatter; NaN marks a missing pair."""
+    """Return pairs from differences over the last axis (blocks), each with its own scatter; NaN: a missing pair."""
     n, mean, squares = _moments(differences)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = squares / np.where(n > 1, n - 1, np.nan) / n
@@ -102,7 +103,7 @@ def pairs(differences: Array) -> Pairs:
 
 
 def pairs_of_times(values: Array) -> tuple[Pairs, Pairs]:
-    """Arms and control of a group of times: `values` (..., 2 + arms, blocks) has the two stocks first.
+    """Return arms and control of a group of times: `values` (..., 2 + arms, blocks) has the two unchanged arms first.
 
     Half of each arm's variance is that of the whole group, the control included.
     """
@@ -122,19 +123,21 @@ def pairs_of_times(values: Array) -> tuple[Pairs, Pairs]:
 
 
 def is_shared(arms: int) -> bool:
-    """Whether so many arms are enough to know the scatter of a group by."""
+    """Return whether so many arms are enough to estimate the scatter of a group."""
     return arms >= 2
 
 
 def _freedom(arms: int) -> int:
-    """Degrees of freedom per one of a difference's own. Half its own variance and half that of k differences would give
-    4 / (1 + 3/k) by Satterthwaite's formula: 2 with two arms and the control, more with more arms.
+    """Return degrees of freedom per one of a difference's own.
+
+    Half its own variance and half that of k differences would give 4 / (1 + 3/k) by Satterthwaite's formula: 2 with two
+    arms and the control, more with more arms.
     """
     return 2 if is_shared(arms) else 1
 
 
 def _moments(differences: Array) -> tuple[npt.NDArray[np.int64], Array, Array]:
-    """Count, mean and sum of squared deviations over the last axis, without what is missing."""
+    """Return count, mean and sum of squared deviations over the last axis, without missing values."""
     present = np.isfinite(differences)
     n = present.sum(axis=-1)
     filled = np.where(present, differences, 0.0)
@@ -146,9 +149,9 @@ def _moments(differences: Array) -> tuple[npt.NDArray[np.int64], Array, Array]:
 
 @dataclass(frozen=True)
 class GroupJudgement:
-    """Arms of one metric, dtype and kind. `direction` is -1 (below stock), 1 (above), 0 (nothing claimed).
+    """Arms of one metric, dtype and kind. `direction` is -1 (below unchanged), 1 (above), 0 (nothing claimed).
 
-    `band` is the 95 % interval of stock against itself, widened to the smallest effect worth a word.
+    `band` is the 95 % interval of the unchanged arms against each other, widened to the smallest relevant effect.
     """
 
     arms: Interval
@@ -160,10 +163,10 @@ class GroupJudgement:
 
 
 def judge_times(values: Array, comparisons: int, floor: float, first: npt.ArrayLike = IS_FIRST) -> GroupJudgement:
-    """Apply the rule of times to values of shape (..., 2 + arms, blocks), the two stocks first.
+    """Apply the rule of times to values of shape (..., 2 + arms, blocks), the two unchanged arms first.
 
-    `comparisons` is the size of the metric's family, `floor` the smallest effect worth a word, `first` the direction
-    that each arm claims in the same group for the time that is asked first of it, IS_FIRST where that is this one.
+    `comparisons` is the size of the metric's family, `floor` the smallest relevant effect, `first` the direction
+    that each arm claims in the same group for its primary endpoint, IS_FIRST if that is this time.
     """
     arms, control = pairs_of_times(values)
     gate, low, high, moved = _control(arms, control, comparisons, floor)
@@ -176,7 +179,7 @@ def judge_times(values: Array, comparisons: int, floor: float, first: npt.ArrayL
 
 
 def judge_counters(values: Array, comparisons: int, floor: float) -> GroupJudgement:
-    """Apply the rule of counters to values of shape (..., 2 + arms, blocks), the two stocks first."""
+    """Apply the rule of counters to values of shape (..., 2 + arms, blocks), the two unchanged arms first."""
     stock = values[..., :1, :]
     arms, control = pairs(values[..., 2:, :] - stock), pairs(values[..., 1, :] - stock[..., 0, :])
     gate, low, high, moved = _control(arms, control, comparisons, floor)
@@ -190,7 +193,7 @@ def judge_counters(values: Array, comparisons: int, floor: float) -> GroupJudgem
 def _control(
     arms: Pairs, control: Pairs, comparisons: int, floor: float
 ) -> tuple[npt.NDArray[np.bool_], Array, Array, npt.NDArray[np.bool_]]:
-    """Which arms may be judged at all, the band of stock against itself, and whether the two stocks differ."""
+    """Return which arms may be judged at all, the band of the unchanged arms, and whether these two differ."""
     strict, loose = control.interval((1 - CONFIDENCE) / comparisons), control.interval(1 - CONFIDENCE)
     moved = (control.n >= FEWEST_PAIRS) & ((strict.low > floor) | (strict.high < -floor))
     gate = (arms.n >= FEWEST_PAIRS) & (control.n >= FEWEST_PAIRS)[..., None] & ~moved[..., None]
@@ -198,22 +201,21 @@ def _control(
 
 
 def is_settled(values: Array, comparisons: int, precision: float) -> npt.NDArray[np.bool_]:
-    """Which arms of a group of times have an interval of at most the half-width `precision`, from enough pairs."""
+    """Return which arms of a group of times have enough pairs and a half-width of at most `precision`."""
     found = pairs_of_times(values)[0].interval(_INTERVAL_ALPHA / comparisons)
     return np.asarray((found.n >= FEWEST_PAIRS) & (found.half_width <= precision))
 
 
 def expected_half_width(scatter: float, blocks: int, arms: int, comparisons: int) -> float:
-    """The half-width that an interval of a time has after so many blocks, where single samples scatter by `scatter`."""
+    """Return the half-width of a time's interval after so many blocks, if single samples scatter by `scatter`."""
     freedom = (blocks - 1) * _freedom(arms)
     return float(stats.t.isf(_INTERVAL_ALPHA / comparisons / 2, freedom) * scatter * np.sqrt(1.5 / blocks))
 
 
 def scatter_within_blocks(values: Array) -> float:
-    """How much single samples of one group (arms, blocks) scatter within blocks, without what the arms themselves do.
+    """Return how much single samples of one group (arms, blocks) scatter within blocks, without the arms' own effects.
 
-    One block cannot tell the two apart: then it is the scatter of the arms, which is not less. NaN where nothing can be
-    told.
+    One block cannot separate the two: then it is the scatter of the arms, which is not less. NaN if nothing is known.
     """
     whole = values[:, np.isfinite(values).all(axis=0)]
     arms, blocks = whole.shape
@@ -226,10 +228,10 @@ def scatter_within_blocks(values: Array) -> float:
 
 
 def without_canary(values: Array, canary: Array) -> Array:
-    """Values of one group (arms, blocks) less what their canaries tell of the host; unchanged where one has none.
+    """Return values of one group (arms, blocks) less what their canaries show of the host; unchanged if one has none.
 
-    The slope is taken within blocks and within arms, over all arms, so that no arm's effect enters it, and so from the
-    blocks alone in which every arm was measured.
+    The slope is taken within blocks and within arms, over all arms, so that no arm's effect enters it. So it uses only
+    the blocks in which every arm was measured.
     """
     present = np.isfinite(values)
     whole = present.all(axis=0)
@@ -244,6 +246,6 @@ def without_canary(values: Array, canary: Array) -> Array:
 
 
 def _two_way(values: Array) -> Array:
-    """What is left of (arms, blocks) without the means of arms and of blocks."""
+    """Return the remainder of (arms, blocks) without the means of arms and of blocks."""
     across = values - values.mean(axis=0)
     return np.asarray(across - across.mean(axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""One sweep as its analysis, report and pictures read it. plugins/schemas/sweep.schema.json describes the fields."""
+"""One sweep for analysis, report and pictures; plugins/schemas/sweep.schema.json describes the fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from analysis.render import units
 
 @dataclass(frozen=True)
 class StartAid:
-    """What an arm does for the whole start: bytecode where modules lack it, and a replay (none, together, ahead)."""
+    """What an arm does for the whole start: bytecode for modules that lack it, and a replay (none, together, ahead)."""
 
     bytecode: bool
     replay: str
@@ -20,7 +20,7 @@ class StartAid:
 
 @dataclass(frozen=True)
 class Arm:
-    """One setting under test: what it sets on the host, in the loader's environment, and what it does for a start."""
+    """One combination of settings: on the host, in the loader's environment, and for a start."""
 
     name: str
     about: str
@@ -31,7 +31,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class ArmLeftOut:
-    """An arm that this host cannot do."""
+    """An arm that this host does not support."""
 
     arm: str
     why: str
@@ -39,9 +39,9 @@ class ArmLeftOut:
 
 @dataclass(frozen=True)
 class Stopping:
-    """The rules by which a sweep ends: most blocks, most seconds, and the half-width of intervals that is enough.
+    """The rules by which a sweep ends: most blocks, most seconds, and a sufficient half-width of intervals.
 
-    The first `full_blocks` measure whole loads, each by a fresh process; 0 where all do.
+    The first `full_blocks` measure whole loads, each by a fresh process; 0 if all do.
     """
 
     blocks: int
@@ -52,13 +52,13 @@ class Stopping:
 
 @dataclass(frozen=True)
 class SharedBytecode:
-    """The cache that all starts shared: for so many modules, which cost a start without it so much CPU time."""
+    """The bytecode cache that all starts shared: its number of modules, and their CPU time in a start without it."""
 
     modules: int
     saving_s: float
 
     def sentence(self) -> str:
-        """What a reader of the times has to know of it."""
+        """Return what a reader of the times has to know about it."""
         return (
             f"{units.counted(self.modules, 'module')} that the loader imports had no bytecode, which costs a start "
             f"{units.seconds(self.saving_s)}: all starts share a cache, stock's too, so that no sample pays for it."
@@ -67,7 +67,7 @@ class SharedBytecode:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepProtocol(Stopping):
-    """How it was measured: `weights_pairs` by a template a cell of a block of weights; `no_template` says why none."""
+    """How it was measured: `weights_pairs` per cell by a template in a block of weights; `no_template`: why none."""
 
     seed: int
     dtypes: tuple[str, ...]
@@ -79,7 +79,7 @@ class SweepProtocol(Stopping):
 
 @dataclass(frozen=True)
 class Stopped:
-    """Why and when it ended."""
+    """Why and when the sweep ended."""
 
     reason: str
     blocks: int
@@ -88,7 +88,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One sample, with what the sweep knows of it. `abandoned`: from an attempt that was cut short, in no figure.
+    """One sample with the sweep's own fields. `abandoned`: from an attempt that was cut short, not used in any result.
 
     `measurement` is `full` for a fresh process, `weights` for a template's child.
     """
@@ -105,13 +105,13 @@ class Measurement:
 
     @property
     def is_valid(self) -> bool:
-        """Whether it is of a finished block, and is what was wanted."""
+        """Return whether the sample is of a finished block, and of the wanted kind."""
         return not self.abandoned and self.sample.is_valid
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against stock, paired within blocks: arm over stock, or arm minus stock. None below two pairs."""
+    """An arm against the unchanged arm, paired within blocks: ratio or difference. None below two pairs."""
 
     arm: str
     n: int
@@ -129,14 +129,14 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ArmComparison(Comparison):
-    """The same, with the median of the arm's own values."""
+    """An arm's comparison, with the median of the arm's own values."""
 
     median: float | None
 
 
 @dataclass(frozen=True)
 class Band:
-    """What stock shows against itself."""
+    """The difference between the two unchanged arms."""
 
     low: float | None
     high: float | None
@@ -144,7 +144,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Group:
-    """One metric as one dtype, cold or warm: the control and every arm against stock."""
+    """One metric for one dtype, cold or warm: the control and every arm against the unchanged arm."""
 
     metric: str
     dtype: str
@@ -185,7 +185,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a sweep's samples say."""
+    """What a sweep's samples show."""
 
     rule: Rule
     blocks: int
@@ -194,7 +194,7 @@ class Analysis:
     advice: tuple[Advice, ...]
 
     def group(self, metric: str, dtype: str, kind: str) -> Group:
-        """The comparisons of one metric, dtype and kind."""
+        """Return the comparisons of one metric, dtype and kind."""
         wanted = (metric, dtype, kind)
         return next(group for group in self.groups if (group.metric, group.dtype, group.kind) == wanted)
 
@@ -216,7 +216,7 @@ class Sweep:
 
     @property
     def first_token_arms(self) -> tuple[Arm, ...]:
-        """The arms that act on the whole start."""
+        """Return the arms that act on the whole start."""
         return tuple(arm for arm in self.arms if arm.first_token)
 
 
