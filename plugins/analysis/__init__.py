@@ -1,6 +1,6 @@
-"""Control-side code of slm-baseline: documents in, reports out. Python 3.11 and later.
+"""Control-side code of slm-baseline: reads documents, writes reports. Needs Python 3.11 or later.
 
-`documents`, `statistics.py` and `render` are what the others write with; `baseline`, `audit`, `sweep`,
-`fleet` and `console` import those three alone. No Ansible, and nothing of the target side: the halves share JSON alone.
-tests/unit/test_import_contracts.py holds it.
+`documents`, `statistics.py` and `render` are shared; `baseline`, `audit`, `sweep`, `fleet` and `console` import those
+three alone. Nothing here imports Ansible or the code that runs on hosts: the two halves share JSON alone.
+tests/unit/test_import_contracts.py checks this.
 """

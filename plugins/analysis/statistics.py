@@ -1,4 +1,4 @@
-"""Median, MAD and interval of what was measured, by kind of sample."""
+"""Median, MAD and interval of the measured values, by kind of sample."""
 
 from __future__ import annotations
 
@@ -62,53 +62,53 @@ class Figure:
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of a run, `{kind}_{metric}`, `{kind}_phase_{name}_s` and the ratio, and its samples of each kind."""
+    """A run's statistics: `{kind}_{metric}`, `{kind}_phase_{name}_s` and the ratio, and its samples of each kind."""
 
     figures: Mapping[str, Figure]
     counts: Mapping[str, int]
 
     def figure(self, key: str) -> Figure:
-        """One figure; an empty one where nothing was measured."""
+        """Return the statistic of this key; an empty one if nothing was measured."""
         return self.figures.get(key, Figure())
 
     def median(self, key: str) -> float | None:
-        """The median of one figure; None where nothing was measured."""
+        """Return the median of one metric; None if nothing was measured."""
         return self.figure(key).median
 
     @property
     def ratio(self) -> Figure:
-        """Cold over warm load, paired within blocks."""
+        """Return the ratio of cold to warm load, paired within blocks."""
         return self.figure(_RATIO)
 
     @property
     def phases(self) -> list[str]:
-        """The phases that there are figures of, in the order in which they happened."""
+        """Return the measured phases, in the order in which they happened."""
         starts = tuple(f"{kind}_phase_" for kind in MEASURED_KINDS)
         names = (key.split("_phase_", 1)[1].removesuffix("_s") for key in self.figures if key.startswith(starts))
         return list(dict.fromkeys(names))
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as documents have it."""
+        """Return the summary as documents have it."""
         figures = {key: {**asdict(found), "values": list(found.values)} for key, found in self.figures.items()}
         return {**figures, "counts": dict(self.counts)}
 
     @staticmethod
     def from_json(document: Mapping[str, Any]) -> Summary:
-        """The summary of a document."""
+        """Return the summary of a document."""
         figures = {key: typed(Figure, found) for key, found in document.items() if key != "counts"}
         return Summary(figures, document["counts"])
 
 
 def figure(values: Iterable[float | int | None]) -> Figure:
-    """Median, median absolute deviation (unscaled) and 95 % interval of the median; nulls are left out.
+    """Return median, median absolute deviation (unscaled) and 95 % interval of the median, without nulls.
 
     The interval is a percentile bootstrap with a fixed seed. BCa, scipy's default, is undefined here: its jackknife of
-    a median of few values has no spread, and it returns NaN. The percentile interval stays inside what was observed.
+    a median of few values has no spread, and it returns NaN. The percentile interval stays within the observed values.
     """
     present = [value for value in values if value is not None]
     if not present:
         return Figure()
-    # Who only reads figures, as an audit's page of the fleet does, does not wait a second for scipy.
+    # Imported late: code that only reads statistics, such as the fleet page of an audit, need not wait a second for scipy.
     from scipy import stats
 
     low, high = _interval(present)
@@ -135,7 +135,7 @@ def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
         method="percentile",
         rng=np.random.default_rng(_SEED),
     )
-    # Interpolating between quantiles rounds, and may put an end past the median or the extremes by the last bit.
+    # Interpolation between quantiles rounds, and may put an end past the median or the extremes by the last bit.
     low, high = result.confidence_interval
     middle = np.median(values)
     return float(np.clip(low, min(values), middle)), float(np.clip(high, middle, max(values)))
@@ -146,16 +146,16 @@ def _median(values: npt.NDArray[np.float64], axis: int = -1) -> npt.NDArray[np.f
 
 
 def best_coverage(n: int) -> float:
-    """The most that any interval between observed values can cover of a true median: 1 - 2^(1-n).
+    """Return the highest coverage of a true median by any interval between observed values: 1 - 2^(1-n).
 
-    All n values lie on one side of the median with probability 2 * 2^-n. Three values cover it 75 times in 100, and
-    it takes six to pass 95.
+    All n values lie on one side of the median with probability 2 * 2^-n. Three values cover it 75 times in 100; more
+    than 95 needs six.
     """
     return 1 - 2.0 ** (1 - n)
 
 
 def summarise(samples: Iterable[Sample]) -> Summary:
-    """The figures of a result. The ratio is paired within blocks, so that a drift of the host cancels out."""
+    """Return the statistics of a result. The ratio is paired within blocks, so that a drift of the host cancels out."""
     by_kind: dict[str, list[Sample]] = {kind: [] for kind in SAMPLE_KINDS}
     for sample in samples:
         by_kind[sample.kind].append(sample)
@@ -175,7 +175,7 @@ def summarise(samples: Iterable[Sample]) -> Summary:
 
 
 def _paired_ratios(cold: Iterable[Sample], warm: Iterable[Sample]) -> list[float]:
-    """Cold over warm load of every block that has one valid sample of each."""
+    """Return cold over warm load of every block that has one valid sample of each."""
     warm_loads = {sample.block: sample.load_real_s for sample in warm}
     pairs = ((sample.load_real_s, warm_loads.get(sample.block)) for sample in cold)
     return [cold_s / warm_s for cold_s, warm_s in pairs if cold_s is not None and warm_s]
