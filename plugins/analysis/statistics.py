@@ -14,7 +14,7 @@ from analysis.documents.samples import Sample
 
 SAMPLE_KINDS = ("cold", "warm", "lukewarm", "failed")
 MEASURED_KINDS = ("cold", "warm")
-"""Lukewarm and failed samples are kept and counted, and enter no figure."""
+"""Kinds used in statistics. Lukewarm and failed samples are kept and counted, but not used."""
 
 SUMMARY_METRICS = (
     "load_real_s",
@@ -39,7 +39,7 @@ SUMMARY_METRICS = (
     "ceiling_share",
 )
 LATER_METRICS = ("steady_token_s", "needed_share")
-"""What older results do not have, and a figure only where a sample does."""
+"""Metrics that older results lack; they are included only if a sample has them."""
 
 CONFIDENCE = 0.95
 FEWEST_FOR_INTERVAL = 3
@@ -108,7 +108,7 @@ def figure(values: Iterable[float | int | None]) -> Figure:
     present = [value for value in values if value is not None]
     if not present:
         return Figure()
-    # Imported late: code that only reads statistics, such as the fleet page of an audit, need not wait a second for scipy.
+    # Imported late: code that only reads statistics, such as an audit's fleet page, need not wait a second for scipy.
     from scipy import stats
 
     low, high = _interval(present)

@@ -19,7 +19,7 @@ _BOOLEANS = {
     **dict.fromkeys(("y", "yes", "on", "1", "true", "t"), True),
     **dict.fromkeys(("n", "no", "off", "0", "false", "f"), False),
 }
-"""What Ansible takes for a boolean where it is text."""
+"""Texts that Ansible accepts as booleans."""
 
 
 class AnswerError(Exception):

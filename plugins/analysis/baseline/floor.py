@@ -20,9 +20,9 @@ from analysis.documents.samples import Sample
 IMPORT_PHASES = ("import_torch", "import_transformers")
 LAST_PHASE = "first_token"
 GAP_RATIO = 1.1
-"""Below this nothing is promised: the goal of replaying ahead is 1.05, and medians of few blocks move by as much."""
+"""A smaller gap is not reported: the goal of replaying ahead is 1.05, and medians of few blocks vary by as much."""
 DISK_OVER_WORK = 1.02
-"""The floor is the disk's where it is this much above what a warm run needs."""
+"""The disk determines the lower bound if that exceeds a warm run's work by this factor."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from analysis.documents.names import well_formed
 
 LEAST_PYTHON = "3.9"
-"""What modules need on a host."""
+"""Requirements of modules on a host."""
 
 _NO_JSON = re.compile(
     r"MODULE FAILURE|deserialization failed|module interpreter .* was not found|No start of json char|Premature end of"
@@ -46,7 +46,7 @@ _CAUSES = (
         "free some memory there, then run it again.",
     ),
 )
-"""What a last line says, what is wanted then, and what to do next."""
+"""Known last lines, each with what is wanted then, and the next step."""
 
 
 def explain_failure(result: Mapping[str, object]) -> str | None:

@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 OWN_PREFIXES = ("first_token_", "hugepages_", "hugetlbfs_", "memory_snapshot_", "slm_", "thp_")
-"""Prefixes that are this project's alone: every variable with one of them must be known.
+"""Prefixes of this project alone: every variable with one of them must be known.
 
 `audit_`, `baseline_`, `fleet_`, `report_`, `rollback_`, `sweep_` and `tuning_` are words that others use too. With one
-of these, as with no prefix at all, a variable is only refused where it is a slip of the keyboard away from one of ours.
+of these, as with no prefix at all, a variable is only rejected if it is one typing error away from one of ours.
 """
 OTHERS = "slm_other_variables"
-"""The variable in which a user lists names, or patterns such as thp_site_*, that are another project's."""
+"""The variable in which a user lists names, or patterns such as thp_site_*, of other projects."""
 ALWAYS_TAGS = frozenset({"all", "always", "never", "tagged", "untagged"})
 
 

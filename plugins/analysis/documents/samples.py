@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NOT_A_GPU = frozenset({"cpu", "disk"})
-"""Places of weights that accelerate names beside GPUs."""
+"""Places of weights, other than GPUs, that accelerate names."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from analysis.documents.schema import validate
 from analysis.documents.storage import as_json, write_files
 
 FILE = "state.json"
-"""In the host's folder of results, replaced by each word that is later."""
+"""The file in the host's folder of results, replaced by each later event."""
 SCHEMA_VERSION = 1
 KINDS = {"tuned": "tuning", "restored": "rollback"}
-"""What happened: the kind of its document."""
+"""The event: the kind of its document."""
 
 
 @dataclass(frozen=True)

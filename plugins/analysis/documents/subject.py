@@ -135,11 +135,11 @@ class Ceiling:
 
 
 Software = Mapping[str, str | None]
-"""Version by package; None where it is not installed."""
+"""Version by package; None if it is not installed."""
 
 COLD_SCOPES = {
     "host": "the whole page cache was dropped (sync, drop_caches 3)",
     "app": "interpreter, libraries and model were evicted from the page cache",
     "weights": "the model's files were evicted from the page cache",
 }
-"""What was done to make a load cold, by the protocol's `cold_scope`."""
+"""How a load was made cold, by the protocol's `cold_scope`."""

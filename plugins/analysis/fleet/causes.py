@@ -18,7 +18,7 @@ from analysis.fleet.change_points import Change
 from analysis.fleet.run import COMPARED_METRICS, FACTS, TIME_METRICS, Run
 
 FEWEST_FOR_INTERVAL = 6
-"""An interval between observed values covers a median 95 times in 100 from six values on."""
+"""From six values on, an interval between observed values covers a median 95 times in 100."""
 Fact = tuple[str, str | None]
 
 

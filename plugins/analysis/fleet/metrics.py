@@ -11,7 +11,7 @@ from analysis.fleet.run import COMPARED_METRICS, COUNTS, KINDS, Run
 from analysis.render.prometheus import family
 
 FILE = "_baseline.prom"
-"""Begins with an underscore, as no host's textfile does."""
+"""Begins with an underscore, because no host's textfile does."""
 _TIMES = {
     "time_to_first_token_s": ("time_to_first_token_seconds", "Process start to first token, median of the latest run."),
     "load_real_s": ("load_seconds", "Process start to weights loaded, median of the latest run."),

@@ -15,7 +15,7 @@ from analysis.render import units
 
 KINDS = ("cold", "warm")
 TIME_METRICS = ("cold_time_to_first_token_s", "warm_time_to_first_token_s", "cold_load_real_s", "warm_load_real_s")
-"""The figures of a run that are compared, in seconds."""
+"""The compared times of a run, in seconds."""
 COUNTS = ("cold", "warm", "lukewarm", "failed")
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[a-z0-9]{1,16})?", re.ASCII)
 
@@ -73,9 +73,9 @@ class Environment:
 
 FACTS = tuple(each.name for each in fields(Environment))
 LEAST_GAP_RATIO = 1.1
-"""A cold start less than this over its lower bound saves nothing worth a word; the report's rule, too."""
+"""A cold start less than this over its lower bound has no saving worth reporting; the report has the same rule."""
 REMEDIES = ("bytecode", "kernels", "replay")
-"""What can save time before the first token, in the order in which it is applied."""
+"""Remedies that can save time before the first token, in the order in which they are applied."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Run:
 
 
 COMPARED_METRICS = (*TIME_METRICS, "disk_bytes_per_s")
-"""What hosts are compared by."""
+"""Metrics by which hosts are compared."""
 
 
 @dataclass(frozen=True)

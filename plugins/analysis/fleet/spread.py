@@ -26,7 +26,7 @@ FEWEST_RUNS = 3
 LEAST_DIFFERENCE = math.log(1.05)
 PRIOR = 3.0
 _FEWEST_TO_TRIM = 5
-"""Steps from which on the largest counts as the next largest."""
+"""From this number of steps on, the largest counts as the next largest."""
 
 
 @dataclass(frozen=True)

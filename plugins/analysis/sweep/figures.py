@@ -27,7 +27,7 @@ _MEMORY = {
 }
 _ROW_INCHES = 0.36
 _WIDEST = 5.0
-"""No scale of ratios goes beyond this, or one hopeless interval would squeeze all others into a line."""
+"""The limit of a scale of ratios: one very wide interval would squeeze all others into a line."""
 
 
 def forest_svg(sweep: AnalysedSweep, metric: str) -> str:

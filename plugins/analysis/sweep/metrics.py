@@ -13,7 +13,7 @@ REFERENCE = "stock"
 CONTROL = "stock-again"
 KINDS = ("cold", "warm")
 DTYPES = {"auto": "as stored", "float32": "cast to float32"}
-"""What the loader is asked for, and how a reader knows it; any other dtype is shown as `cast to DTYPE`."""
+"""Dtypes requested of the loader, with words for people; any other dtype is shown as `cast to DTYPE`."""
 
 
 def dtype_words(dtype: str) -> str:
@@ -84,7 +84,7 @@ def _counter(name: str) -> Value:
 
 
 FLOOR = math.log(1.01)
-"""The smallest ratio worth a word, on the log scale."""
+"""The smallest relevant ratio, on the log scale."""
 _HUGE_PAGE = float(2 << 20)
 
 
@@ -119,15 +119,15 @@ METRICS = (
     ),
     Metric("compact_stall", "compaction stalls", _counter("compact_stall"), False, 8.0, "fewer", "more", units.count),
 )
-"""Times come first: they are what the sweep is for; the rest says why."""
+"""Times come first, because they are the sweep's purpose; the rest explains them."""
 
 WEIGHTS = next(metric for metric in METRICS if metric.name == "weights_to_first_token_s")
-"""Where settings of memory act, and so what is asked first of them."""
+"""The time on which memory settings act: their primary endpoint."""
 TOKEN = next(metric for metric in METRICS if metric.name == "time_to_first_token_s")
-"""Where bytecode and replay act, imports included."""
+"""The time on which bytecode and replay act, imports included."""
 TIMES = tuple(metric for metric in METRICS if metric.is_time)
 TOTALS = tuple(metric for metric in TIMES if metric.name in ("time_to_first_token_s", "load_real_s"))
-"""The times from the start of the process on."""
+"""The times that begin with the start of the process."""
 
 
 def canary(sample: Sample) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis.sweep.sweep import Analysis, Arm, ArmComparison
 
 HARM = 1.01
-"""Time to first token over stock's, warm: slower than this beyond noise is harm."""
+"""The limit of the warm TTFT over the unchanged arm's: slower than this beyond noise is harm."""
 
 
 def harm_words(analysis: Analysis, arm: Arm, dtype: str) -> str:

@@ -17,9 +17,9 @@ from analysis.sweep.rule import FEWEST_PAIRS, Array, expected_half_width, is_set
 from analysis.sweep.sweep import Arm, ArmLeftOut, SharedBytecode, Stopping
 
 NOISY_SHARE = 0.25
-"""From this share of noisy samples on, a host is called noisy."""
+"""Share of noisy samples from which on a host is called noisy."""
 _MOST_BLOCKS = 2000
-"""No forecast goes beyond: nobody would wait for it."""
+"""The limit of forecasts: nobody would wait longer."""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,9 @@ PICTURES = {
     "sweep-phases.svg": "Phases up to the first token for each arm",
     "sweep-memory.svg": "What backs the memory of each arm",
 }
-"""Pictures beside the report, and what each shows."""
+"""Pictures beside the report, with their descriptions."""
 DOCUMENT = "sweep.json"
-"""The samples and the analysis that a report shows, beside it."""
+"""The samples and analysis that a report shows, stored beside it."""
 
 
 def sweep_files(document: Mapping[str, Any]) -> dict[str, str]:

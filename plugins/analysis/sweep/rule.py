@@ -46,12 +46,12 @@ from scipy import stats
 CONFIDENCE = 0.95
 FEWEST_PAIRS = 6
 _INTERVAL_ALPHA = 0.03
-"""Of the intervals of times. The two hundredths that 95 % would leave pay for noise that is not normal."""
+"""Error rate of the intervals of times: 0.02 below that of 95 %, to compensate for noise that is not normal."""
 FIRST_ALPHA = 0.02
 DIRECT_ALPHA = 0.005
-"""What the claims of a family may err: the time that is asked first, and each other one where that shows nothing."""
+"""Error rate of the claims of a family: of the primary endpoint, and of each other time where that shows nothing."""
 IS_FIRST = np.nan
-"""In place of a direction: this is the time that is asked first of this arm."""
+"""A value in place of a direction: this time is the arm's primary endpoint."""
 
 Array = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from analysis.render import units
 from analysis.render.markdown import md
 
 SHARED_BYTES = 256 << 20
-"""A driver counts some megabytes of its own."""
+"""A driver itself uses some megabytes."""
 
 
 def gpu_unseen(result: Result) -> str | None:

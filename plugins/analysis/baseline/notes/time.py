@@ -12,7 +12,7 @@ from analysis.render.markdown import md
 IMPORTS_SHARE = 0.25
 COSTLIEST = 3
 WORTH_SHARE = 0.02
-"""Of the warm time to first token: less is no advice."""
+"""Share of the warm TTFT below which there is no note."""
 LATE_READ_SHARE = 0.5
 ONE_TIME_FACTOR = 3
 LIMIT_SHARE = 0.8
