@@ -1,8 +1,8 @@
-"""Builds the collection slm.baseline from the files of this repository; no source is kept twice.
+"""Builder of the collection slm.baseline from the files of this repository; no source is kept twice.
 
     python packaging/collection/build.py [FOLDER]     # default: build
 
-It leaves the tree in FOLDER/ansible_collections/slm/baseline and the artifact in FOLDER/slm-baseline-VERSION.tar.gz.
+The tree is written to FOLDER/ansible_collections/slm/baseline, the artifact to FOLDER/slm-baseline-VERSION.tar.gz.
 
 Files are copied to where Ansible looks for them in a collection. Imports, filters and look-ups get the collection's
 name, and outputs go to the current folder instead of the folder in which the collection is installed.
@@ -23,9 +23,9 @@ HERE = ROOT / "packaging" / "collection"
 NAMESPACE, NAME = "slm", "baseline"
 FULL = f"{NAMESPACE}.{NAME}"
 ANSIBLE = "2.19"
-"""The ansible-core whose checks the collection passes."""
+"""The ansible-core version whose checks the collection passes."""
 CONTROL_PYTHONS = ("3.11", "3.12", "3.13")
-"""The Pythons of its control node."""
+"""The Python versions of its control node."""
 PYTHON = f"ansible_collections.{FULL}.plugins"
 
 FOLDERS = {
@@ -51,25 +51,25 @@ FILES = {
 
 
 def names(folder: str, pattern: str = "*.py") -> list[str]:
-    """The plugins, roles or playbooks in a folder of the repository."""
+    """Return the plugins, roles or playbooks in a folder of the repository."""
     return sorted(path.stem for path in (ROOT / folder).glob(pattern))
 
 
 def filters() -> list[str]:
-    """The names of the filters, from the one file that has them."""
+    """Return the names of the filters, from the one file that has them."""
     return re.findall(r'^    "(\w+)": "analysis\.', (ROOT / "plugins/filter/slm.py").read_text(), re.MULTILINE)
 
 
 def rewritten_python(text: str) -> str:
-    """Python with the collection's imports, and with the full names that its documentation must use."""
+    """Return Python with the collection's imports, and with the full names that its documentation must use."""
     text = text.replace("ansible.module_utils.slm_baseline", f"{PYTHON}.module_utils.slm_baseline")
     text = re.sub(r"\b(from|import) analysis\b", rf"\1 {PYTHON}.plugin_utils.analysis", text)
     text = re.sub(r'"analysis\.(\S+:\w+")', rf'"{PYTHON}.plugin_utils.analysis.\1', text)
-    # A collection is importable: the path that this repository needs would be a wrong one.
+    # A collection is importable: the path that this repository adds would be a wrong one.
     text = re.sub(r"(?ms)^# Ansible loads this file by its path.*?^    sys\.path\.insert\(0, _ROOT\)\n", "", text)
     own = "|".join([*names("library"), *names("plugins/lookup")])
     text = re.sub(rf"\b([MP])\(({own})\b", rf"\1({FULL}.\2", text)
-    # Ansible's own checks want an account of GitHub, or this word for none.
+    # Ansible's own checks require an account of GitHub, or this word for none.
     text = re.sub(r"(?m)^(author: .*)$", r"\1 (!UNKNOWN)", text)
     text = re.sub(
         r"(?m)^(extends_documentation_fragment: )\[(.*)\]$",
@@ -82,18 +82,18 @@ def rewritten_python(text: str) -> str:
 
 
 def rewritten_templates(text: str) -> str:
-    """YAML or a template with the full names of filters and look-ups, which have no other inside a collection."""
+    """Return YAML or a template with the full names of filters and look-ups, which a collection requires."""
     text = re.sub(rf"\|(\s*)({'|'.join(filters())})\b", rf"|\1{FULL}.\2", text)
     return re.sub(rf"lookup\('({'|'.join(names('plugins/lookup'))})'", rf"lookup('{FULL}.\1'", text)
 
 
 def rewritten_defaults(text: str) -> str:
-    """A role's defaults, with outputs where Ansible was started: the role itself lies where collections do."""
+    """Return a role's defaults, with outputs in the folder where Ansible was started, not beside the installed role."""
     return text.replace("role_path | realpath | dirname | dirname", "'.'")
 
 
 def rewritten(path: Path, text: str) -> str:
-    """The text of a file of the repository as the collection has it."""
+    """Return the text of a file of the repository as the collection has it."""
     if path.parts[0] == "files":
         return text
     if path.suffix == ".py":
@@ -104,13 +104,13 @@ def rewritten(path: Path, text: str) -> str:
 
 
 def sources() -> Iterator[tuple[Path, str]]:
-    """Each file to ship, from the repository's root, and where it goes in the collection."""
+    """Yield each file to ship, from the repository's root, with its place in the collection."""
     for folder, target in FOLDERS.items():
         for path in sorted((ROOT / folder).rglob("*")):
-            # Folders beside the playbooks are links, which serve a checkout; a collection finds its own plugins.
+            # Folders beside the playbooks are links for a checkout; a collection finds its own plugins.
             if path.is_file() and "__pycache__" not in path.parts:
                 yield path.relative_to(ROOT), f"{target}/{path.relative_to(ROOT / folder)}"
-    # Ansible loads a callback of a collection only where it is enabled, but every one that lies beside a playbook.
+    # Ansible loads a callback of a collection only if it is enabled, but every one that lies beside a playbook.
     for name in names("plugins/callback"):
         yield Path(f"plugins/callback/{name}.py"), f"playbooks/callback_plugins/{name}.py"
     for name, target in FILES.items():
@@ -118,18 +118,18 @@ def sources() -> Iterator[tuple[Path, str]]:
 
 
 def version() -> str:
-    """The project's version."""
+    """Return the project's version."""
     return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 def requirements() -> str:
-    """What the reports need on the control node: the project's own list, less Ansible, in which the collection runs."""
+    """Return the reports' requirements on the control node: the project's list without Ansible, which is present."""
     lines = (ROOT / "packaging/requirements/control.in").read_text().splitlines()
     return "".join(f"{line}\n" for line in lines if not line.startswith(("#", "ansible-core")))
 
 
 def ignored() -> str:
-    """What Ansible's own checks leave out: a licence other than ours, and imports of what requirements.txt names."""
+    """Return what Ansible's checks ignore: a licence other than theirs, and imports of requirements.txt's packages."""
     documented = [f"plugins/modules/{name}.py" for name in names("library")]
     lookups = [f"plugins/lookup/{name}.py" for name in names("plugins/lookup")]
     documented += [*lookups, *(f"plugins/callback/{name}.py" for name in names("plugins/callback"))]
@@ -143,7 +143,7 @@ def ignored() -> str:
 
 
 def readme() -> str:
-    """The collection's page, with the names of what it holds."""
+    """Return the collection's page, with the names of its contents."""
     listed = {
         "modules": names("library"),
         "roles": names("roles", "*"),
@@ -157,7 +157,7 @@ def readme() -> str:
 
 
 def assemble(folder: Path) -> Path:
-    """Make the collection as a new tree under `folder`; its path."""
+    """Make the collection as a new tree under `folder`; return its path."""
     tree = folder / "ansible_collections" / NAMESPACE / NAME
     shutil.rmtree(tree, ignore_errors=True)
     for source, target in sources():
