@@ -1,4 +1,4 @@
-"""Benchmarks of the measurement itself: `python -m benchmarks.NAME`, as root, where a baseline has run."""
+"""Benchmarks of the measurement itself: `python -m benchmarks.NAME`, as root, on a host where a baseline has run."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import ansible.module_utils
 
 _PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 sys.path.insert(0, str(_PLUGINS))
-# Under the name that Ansible gives the package on a host.
+# The name that Ansible gives the package on a host.
 ansible.module_utils.__path__.append(str(_PLUGINS / "module_utils"))

@@ -1,8 +1,8 @@
-"""Do our medians agree with hyperfine's? The same loader, cold and warm, by turns in one run.
+"""Do our medians agree with hyperfine's? The same loader, cold and warm, alternately in one run.
 
-Each pair is one observed load (`load_real_s`) and one load timed by hyperfine, in an order that is drawn; before each
+Each pair is one observed load (`load_real_s`) and one load timed by hyperfine, in random order; before each
 the page cache is brought into the same state. hyperfine runs the loader without a shell, as the same user with the same
-environment, and until the weights are loaded; its clock also runs over the end of the process. Prints both medians and
+environment, and until the weights are loaded; its time also includes the end of the process. Prints both medians and
 the median of the paired ratios, ours over hyperfine's, with a bootstrap interval.
 """
 
@@ -28,7 +28,7 @@ BENCHMARK = Benchmark("agreement", "Do our medians agree with hyperfine's?", HYP
 
 
 def by_hyperfine(subject: Subject) -> float:
-    """Seconds of one load as hyperfine times it."""
+    """Time one load with hyperfine; return the seconds."""
     with loaders_environment(subject) as environment:
         export = os.path.join(environment["HOME"], "hyperfine.json")
         subprocess.run(
@@ -46,7 +46,7 @@ def by_hyperfine(subject: Subject) -> float:
 
 
 def compare(host: Host, subject: Subject, pairs: int, rng: random.Random) -> int:
-    """Measure the pairs of each state, print them and the agreement; 0 where both are within the limit."""
+    """Measure the pairs of each state, print them and the agreement; return 0 if both are within the limit."""
     effects = [_compare(host, subject, pairs, rng, wanted) for wanted in WANTED]
     return 0 if all(abs(effect.median) <= WITHIN for effect in effects) else 1
 

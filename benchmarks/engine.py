@@ -51,7 +51,7 @@ class Start:
     token_s: float
 
     def to_json(self) -> dict[str, float]:
-        """As the document has it."""
+        """Return the start as the document has it."""
         return {"seconds": self.token_s, "ready_s": self.ready_s}
 
 
@@ -64,7 +64,7 @@ class Engine:
     body: bytes
 
     def start(self, prefix: Sequence[str] = (), bytecode: bool = False) -> Start:
-        """Start the engine, ask once, and end all that it has started. SettingError where it does not get ready."""
+        """Start the engine, ask once, and end all that it has started; raise SettingError if it does not get ready."""
         target = self.target
         has_cache = bytecode and Host(Path("/")).exists(f"{target.folder}/bytecode")
         began = time.monotonic()
@@ -85,7 +85,7 @@ class Engine:
             return Start(ready_s, time.monotonic() - began)
 
     def run(self, arm: str) -> Start:
-        """One start of this arm."""
+        """Start the engine once in this arm."""
         with_ours = not arm.endswith("as found")
         if arm.startswith("warm"):
             self.start(bytecode=with_ours)
@@ -116,7 +116,7 @@ def main() -> int:
     arms = [arm for arm in arguments.arms.split(";") if arm]
     if odd := [arm for arm in arms if arm not in ARMS]:
         sys.exit(f"engine: no such arm: {odd[0]}. Next: choose of {'; '.join(ARMS)}.")
-    # A record has digests of the values alone.
+    # A record has only digests of the values.
     target = replace(target, environment=tuple(pair.partition("=")[::2] for pair in arguments.env))
     engine = Engine(target, arguments.url, arguments.body.encode())
     facts = {"target": target.name, "user": target.user}

@@ -1,4 +1,4 @@
-"""Documents of what a benchmark saw: host, date, commit, and every start. All tables are made of them."""
+"""Documents of a benchmark's observations: host, date, commit, and every start. All tables are made from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "safetensors")
 
 @dataclass
 class Document:
-    """One run of one benchmark. `facts` are of its subject; each block holds every arm once, in the order drawn."""
+    """One run of one benchmark. `facts` describe its subject; each block holds every arm once, in random order."""
 
     kind: str
     host: dict[str, Any]
@@ -33,11 +33,11 @@ class Document:
 
     @property
     def blocks(self) -> int:
-        """How many blocks are complete."""
+        """Return how many blocks are complete."""
         return max((start["block"] for start in self.starts), default=0)
 
     def add_block(self, starts: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Take in the starts of one block, by arm."""
+        """Add the starts of one block, by arm."""
         number = self.blocks + 1
         self.starts += [{"block": number, "arm": arm, **start} for arm, start in starts]
 
@@ -45,7 +45,7 @@ class Document:
         return {"schema_version": 1, **vars(self)}
 
     def write(self, path: Path) -> None:
-        """Store it, whole or not at all."""
+        """Write the document to a file, atomically."""
         part = path.with_suffix(".part")
         part.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
         os.replace(part, path)
@@ -57,12 +57,12 @@ class Document:
 
 
 def now() -> str:
-    """This instant, UTC."""
+    """Return the current instant, UTC."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def commit_of(folder: Path) -> str:
-    """The commit of a checkout; SLM_COMMIT where the code runs outside of one."""
+    """Return the commit of a checkout; SLM_COMMIT if the code runs outside of one."""
     given = os.environ.get("SLM_COMMIT")
     if given:
         return given
@@ -72,7 +72,7 @@ def commit_of(folder: Path) -> str:
 
 
 def told_of_host(python: str) -> dict[str, Any]:
-    """What has to be the same for another run to compare; no name, no serial number, no address."""
+    """Return what has to be the same for another run to compare; no name, no serial number, no address."""
     gpus = read_gpus(Host())
     return {
         "kernel": platform.release().split("-")[0],
@@ -87,7 +87,7 @@ def told_of_host(python: str) -> dict[str, Any]:
 
 
 def versions_of(python: str) -> dict[str, str]:
-    """Versions of the loader's Python and packages."""
+    """Return the versions of the loader's Python and packages."""
     program = (
         "import importlib.metadata as m, json, platform, sys\n"
         "def v(n):\n"

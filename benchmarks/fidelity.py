@@ -1,11 +1,11 @@
 """Does the observer change what it observes? `load_real_s` against the same loader by hand under GNU time.
 
 Both load the same model warm as the same user; by hand the loader stops where load_real_s ends (`--until loaded`).
-Pairs are interleaved, the order within each is drawn. Prints the observer's effect: the median of observed over by
+Pairs are interleaved, the order within each is random. Prints the observer's effect: the median of observed over by
 hand, with a bootstrap interval.
 
-By hand, the clock also runs over the end of the process, which the loader keeps short (it leaves by _exit) but which
-has to give back all memory. What the observer itself costs is shown apart: its own CPU time per run, all of it spent
+By hand, the time also includes the end of the process, which the loader keeps short (it leaves by _exit) but which
+has to free all memory. The observer's own cost is shown separately: its own CPU time per run, all of it spent
 before the spawn, asleep in poll(2), or while the loader is held.
 """
 
@@ -33,14 +33,14 @@ _TIMES = re.compile(r"^fidelity ([0-9.]+) ([0-9.]+) ([0-9.]+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Load:
-    """One load: seconds on the clock, and CPU seconds, which other work on the machine moves far less."""
+    """One load: seconds of wall time, and CPU seconds, which other work on the machine affects far less."""
 
     real_s: float
     cpu_s: float
 
 
 def by_hand(subject: Subject) -> Load:
-    """What GNU time says, to its hundredth of a second, of one load without an observer."""
+    """Run one load without an observer; return what GNU time reports, to a hundredth of a second."""
     with loaders_environment(subject) as environment:
         answer = subprocess.run(
             [TIME, "-f", "fidelity %e %U %S", *until_loaded(subject)],
@@ -59,7 +59,7 @@ def by_hand(subject: Subject) -> Load:
 
 
 def watched(subject: Subject) -> tuple[Load, float]:
-    """One observed load, and the CPU seconds that the observer itself spent on it."""
+    """Observe one load; return it and the CPU seconds that the observer itself spent on it."""
     before = resource.getrusage(resource.RUSAGE_SELF)
     run = observed(subject)
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -69,9 +69,9 @@ def watched(subject: Subject) -> tuple[Load, float]:
 
 
 def compare(host: Host, subject: Subject, pairs: int, rng: random.Random) -> int:
-    """Measure the pairs, print them and the observer's effect; 0 where it is within the limit."""
+    """Measure the pairs, print them and the observer's effect; return 0 if it is within the limit."""
     ratios, cpu_ratios, costs = [], [], []
-    # The first load of each kind may read what warming missed, so it is not counted.
+    # The first load of each kind may read what the warm-up missed, so it is not counted.
     for pair in range(pairs + 1):
         loads = {}
         for kind in rng.sample(("by hand", "observed"), k=2):

@@ -60,7 +60,7 @@ RECORDING_S = 1800.0
 
 
 class NotStarted(Exception):
-    """A loader that made no first token; the text is its last line."""
+    """A loader that gave no first token; the text is its last line."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Start:
     head_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """As the document has it; a replay's line becomes names and numbers."""
+        """Return the start as the document has it; a replay's line becomes names and numbers."""
         words = dict(word.partition("=")[::2] for word in self.replay.split())
         return {
             "seconds": self.seconds,
@@ -87,7 +87,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is started: command and environment of the loader, and the user it runs as."""
+    """The benchmark's loader: its command and environment, and the user it runs as."""
 
     command: Sequence[str]
     env: Mapping[str, str]
@@ -101,7 +101,7 @@ class Subject:
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
     def run(self, env: Mapping[str, str], began_ns: int | None = None, look: Look | None = None) -> Start:
-        """Start it and wait for its end; seconds are counted from `began_ns`, or from the spawn.
+        """Start the loader and wait for its end; seconds are counted from `began_ns`, or from the spawn.
 
         `look` is called while it is held after its first token.
         """
@@ -160,7 +160,7 @@ def cold(subject: Subject, env: Mapping[str, str] | None = None) -> Start:
 
 
 def runnable_peers(subject: Subject, folder: Path) -> dict[str, Subject]:
-    """Each peer that runs here, as the subject with its loader; the others are printed with the reason."""
+    """Return each peer that runs here, as the subject with its loader; print the others with the reason."""
     python, *loader = subject.command
     packages = folder / "peers"
     pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(packages)]
@@ -170,7 +170,7 @@ def runnable_peers(subject: Subject, folder: Path) -> dict[str, Subject]:
         return {}
     found = {}
     for peer in PEERS:
-        # What a user may read, whatever the umask was.
+        # Readable for the user, whatever the umask was.
         subprocess.run(["chmod", "-R", "a+rX", str(packages)], check=True)
         env = {**subject.env, "PYTHONPATH": str(packages)}
         candidate = replace(subject, command=[python, PEER_LOADER, peer, *loader], env=env)
@@ -185,7 +185,7 @@ def runnable_peers(subject: Subject, folder: Path) -> dict[str, Subject]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What was recorded and filled: plans by name, each cache's environment, empty where it gains nothing."""
+    """The recorded plans by name, and each filled cache's environment, empty if it saves nothing."""
 
     plans: Mapping[str, str]
     bytecode: Mapping[str, str]
@@ -193,7 +193,7 @@ class Prepared:
 
     @property
     def kept(self) -> dict[str, str]:
-        """All that a start of ours finds."""
+        """Return the environment of all caches."""
         return {**self.bytecode, **self.kernels}
 
 
@@ -205,7 +205,7 @@ class Bench:
     prepared: Prepared
     peers: Mapping[str, Subject] = field(default_factory=dict)
     warmed: Mapping[str, str] | None = None
-    """With which caches everything was last brought into memory; None after it was thrown out."""
+    """The caches with which everything was last read into memory; None after the page cache was dropped."""
 
     def arms(self) -> dict[str, Callable[[], Start]]:
         model = [str(path) for path in sorted(self.subject.model.rglob("*")) if path.is_file()]
@@ -240,7 +240,7 @@ class Bench:
         return arms
 
     def run(self, arm: Callable[[], Start]) -> Start:
-        """One start; the arms themselves say what is in memory afterwards."""
+        """Run one start; the arms themselves determine what is in memory afterwards."""
         return arm()
 
     def drop(self) -> None:
@@ -261,7 +261,7 @@ class Bench:
         return start
 
     def warm(self, env: Mapping[str, str]) -> Start:
-        """A start with all in memory; one before it brings that in, unless the last one of this run did."""
+        """Run a start with everything in memory; one before it reads that, unless the last start of this run did."""
         if self.warmed != dict(env):
             self.started(env)
         return self.started(env)
@@ -303,12 +303,12 @@ class Bench:
 
 
 def cache_trees(env: Mapping[str, str]) -> list[str]:
-    """The folders of bytecode that an environment names; those of kernels are no megabyte."""
+    """Return the folders of bytecode that an environment names; those of kernels are smaller than a megabyte."""
     return [value for name, value in env.items() if name == "PYTHONPYCACHEPREFIX"]
 
 
 def make_ready(subject: Subject, folder: Path) -> tuple[Prepared, dict[str, Any]]:
-    """Record the subject's start, fill the caches that gain something, and record what is replayed; what it holds.
+    """Record the subject's start, fill the caches that save time, record again for replay; return plans and facts.
 
     The plan has the pages of both recorded starts. The plan `residency` has what was in memory, as a plan of the first
     version.
@@ -326,7 +326,7 @@ def make_ready(subject: Subject, folder: Path) -> tuple[Prepared, dict[str, Any]
     bytecode = {"PYTHONPYCACHEPREFIX": str(own_folder(subject, folder / "pycache"))}
     kernels = variables(CACHES, str(own_folder(subject, folder / "kernels")))
     kept = {**(bytecode if len(compiled) >= LEAST_MODULES else {}), **kernels}
-    # It fills what the next one reads.
+    # This start fills the caches that the next one reads.
     subject.run(kept)
     held = held_in(str(folder / "kernels"))
     if not held.files:
@@ -345,13 +345,13 @@ def make_ready(subject: Subject, folder: Path) -> tuple[Prepared, dict[str, Any]
 
 
 def with_residency(plan: Plan) -> Plan:
-    """The plan with all that is in memory of its files, at once after it was recorded."""
+    """Return the plan with all pages of its files that are in memory; call it right after the recording."""
     deadline = Deadline.after(RECORDING_S)
     return replace(plan, files=[plan_file(file.path, deadline) or file for file in plan.files])
 
 
 def what_was_made(recording: Recording, compiled: int, kernels: Held) -> dict[str, Any]:
-    """The document's words on plan and caches."""
+    """Return the document's facts on plan and caches."""
     plan = recording.plan
     return {
         "files": len(plan.files),
@@ -368,14 +368,14 @@ def what_was_made(recording: Recording, compiled: int, kernels: Held) -> dict[st
 
 
 def own_folder(subject: Subject, path: Path) -> Path:
-    """A new folder of the loader's user alone."""
+    """Make a new folder that only the loader's user may enter."""
     path.mkdir(mode=0o700)
     os.chown(path, subject.identity["user"], subject.identity["group"])
     return path
 
 
 def disk_rate(files: Sequence[Path]) -> float:
-    """The best that this disk gives in bytes per second: the files past the page cache, by several depths and sizes."""
+    """Measure the disk's best rate in bytes per second: files past the page cache, with several depths and sizes."""
     import mmap
     from concurrent.futures import ThreadPoolExecutor
 
@@ -467,7 +467,7 @@ def compare(arguments: argparse.Namespace, began_s: float) -> int:
 
 
 def ready_bench(subject: Subject, folder: Path, arguments: argparse.Namespace) -> tuple[Bench, Document]:
-    """The bench with all that it needs, and its document: those of an earlier call with this folder, or new ones."""
+    """Return the bench, ready to run, and its document: those of an earlier call with this folder, or new ones."""
     kept = folder / "prepared.json"
     if arguments.out and arguments.out.exists() and kept.exists():
         return Bench(subject, Prepared(**json.loads(kept.read_text(encoding="utf-8")))), Document.read(arguments.out)

@@ -32,7 +32,7 @@ QUERIES = ["gpu", "gpu-0", "gpu-07", "h100", "qwen", "6.12", "nothing of the kin
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured, its unit, and the most it may be."""
+    """The measured value, its unit, and the most it may be."""
 
     name: str
     value: float
@@ -45,7 +45,7 @@ class Figure:
 
 
 def change(host: int, run: int, document: dict[str, Any]) -> float:
-    """A fleet with some life in it: two models, two disks, slow hosts, and hosts that changed."""
+    """Change a document for a varied fleet (two models and disks, slow and changed hosts); return its times' factor."""
     factor = 1.0
     if host % 5 == 0:
         document["model"], factor = {**document["model"], "id": "Qwen2.5-0.5B"}, 0.4
@@ -71,7 +71,7 @@ def fill(folder: Path, hosts: int, runs: int) -> None:
 
 
 def built(folder: Path) -> list[Figure]:
-    """Time, memory and size of the page, made in a process of its own."""
+    """Build the page in a process of its own; return time, memory and size."""
     process = multiprocessing.get_context("spawn").Process(target=_build, args=(folder,))
     begun = time.monotonic()
     process.start()
@@ -83,7 +83,7 @@ def built(folder: Path) -> list[Figure]:
     size = (folder / "reports/index.html").stat().st_size
     return [
         Figure("built in", seconds, "s", 15),
-        # Less than the time on the clock where other work takes its share of the processors.
+        # CPU time: less than wall time if other work takes its share of the processors.
         Figure("built in, CPU time", used.ru_utime + used.ru_stime, "s", 15),
         Figure("with at most", used.ru_maxrss * 1024 / 2**30, "GiB", 1),
         Figure("page", size / 1e6, "MB", 6),
@@ -97,7 +97,7 @@ def _build(folder: Path) -> None:
 
 
 def shown(folder: Path, repeats: int) -> list[Figure]:
-    """First paint of a fresh browser's page, and the time from a letter in the search to the rows being painted."""
+    """Measure first paint of a fresh browser's page, and the time from a letter in the search to the painted rows."""
     paints, filters, sorts = [], [], []
     address = (folder / "reports/index.html").as_uri()
     with sync_playwright() as playwright:
@@ -142,7 +142,7 @@ _TIMED = """([what, value]) => new Promise((done) => {
 
 @contextmanager
 def place(given: Path | None) -> Iterator[Path]:
-    """The folder that was given, which stays, or one that is gone afterwards."""
+    """Yield the given folder, which stays, or a temporary one."""
     if given:
         yield given
     else:

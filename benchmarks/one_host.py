@@ -33,7 +33,7 @@ GOALS = {"first tuning": 6.0, "tuning that changes nothing": 2.5, "audit": 1.3, 
 
 @dataclass(frozen=True)
 class Row:
-    """One play: its runs in seconds, and how many of them a ping's median is."""
+    """One play: the seconds of its runs, and their ratio to a ping's median."""
 
     name: str
     seconds: Sequence[float]
@@ -51,13 +51,13 @@ class Row:
 
 
 def rows(seconds: dict[str, list[float]]) -> list[Row]:
-    """A row a play, beside the median of `ping`."""
+    """Return a row a play, with the median of `ping`."""
     ping = statistics.median(seconds["ping"])
     return [Row(name, runs, statistics.median(runs) / ping) for name, runs in seconds.items()]
 
 
 def measure(run: Callable[..., float], ping: str, audits: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of every play; each round tunes, looks and rolls back, with a ping before each kind."""
+    """Measure the seconds of every play; each round tunes, audits and rolls back, with a ping before each kind."""
     seconds: dict[str, list[float]] = {}
 
     def note(name: str, *arguments: str, **variables: object) -> None:

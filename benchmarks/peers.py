@@ -1,10 +1,10 @@
-"""The loader with another reader of its weights: what people use who may change the application.
+"""The loader with another reader of its weights, for users who can change the application.
 
     peers.py PEER LOADER [arguments of the loader]
 
 Run by the loader's interpreter in place of slm_load.py, with the peer's package on PYTHONPATH. Everything but the
-reading of the weights is the loader's own: phases, model, first token. Exit status as the loader's; 2 for a peer that
-does not run here, with the reason as the last line.
+reading of the weights is the loader's own: phases, model, first token. The exit status is the loader's; 2 for a peer
+that does not run here, with the reason as the last line.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PEERS: dict[str, Callable[[Sequence[str]], Weights]] = {
 
 
 def shards(model: str) -> list[str]:
-    """The model's safetensors files, in the order of its index."""
+    """Return the model's safetensors files, in the order of its index."""
     folder = Path(model)
     index = folder / "model.safetensors.index.json"
     if index.exists():

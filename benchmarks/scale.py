@@ -30,18 +30,18 @@ ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
 GROUP = "gpu-hosts"
 FORKS = 50
 DRIFT_EVERY = 10
-"""One host in so many has drifted when the fleet is audited."""
+"""When the fleet is audited, one host in this many has drifted."""
 _RECAP = re.compile(r"^(?P<host>[\w.-]+)\s*:\s*(?P<counts>ok=\d+.*)$", re.MULTILINE)
 _PING = "- {hosts: gpu-hosts, gather_facts: false, become: true, tasks: [{name: Ping, ansible.builtin.ping: }]}\n"
 _SHARED_S = 25
-"""Looking at the memory of all processes is one part in so many of the time."""
+"""Reading the memory of all processes takes one part in this many of the time."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took: of the clock, of processors on either side, and of the control node's memory at most.
+    """What one run took: wall time, CPU time on either side, and peak memory of the control node.
 
-    `pss_bytes` counts a page once that processes share, `rss_bytes` once for each of them.
+    `pss_bytes` counts a shared page once in all, `rss_bytes` once for each process that shares it.
     """
 
     hosts: int
@@ -54,7 +54,7 @@ class Cost:
 
 
 def recap(output: str) -> dict[str, dict[str, int]]:
-    """Each host's counts of ansible-playbook's last lines."""
+    """Return each host's counts from ansible-playbook's last lines."""
     return {
         match["host"]: {name: int(count) for name, count in (pair.split("=") for pair in match["counts"].split())}
         for match in _RECAP.finditer(output)
@@ -62,7 +62,7 @@ def recap(output: str) -> dict[str, dict[str, int]]:
 
 
 def wrong(output: str, hosts: Iterable[Host], wanted: Callable[[Host], Mapping[str, int]]) -> list[str]:
-    """Hosts whose counts are not the wanted ones, each with what was found."""
+    """Return hosts whose counts are not the wanted ones, each with the counts found."""
     found = recap(output)
     return [
         f"{host.name}: wanted {dict(wanted(host))}, found {found.get(host.name, 'no answer')}"
@@ -72,7 +72,7 @@ def wrong(output: str, hosts: Iterable[Host], wanted: Callable[[Host], Mapping[s
 
 
 def verdict(cost: Cost, costs: Sequence[Cost]) -> str:
-    """A run against its goals; empty where none is set for it."""
+    """Return a run's verdict against its goals; empty if there are none for it."""
     ping, most = {one.hosts: one for one in costs if one.play == "ping"}, {"audit": 1.15, "tuning": 3.0}
     held = []
     if cost.play in most and cost.hosts in ping:
@@ -83,7 +83,7 @@ def verdict(cost: Cost, costs: Sequence[Cost]) -> str:
 
 
 def table(costs: Sequence[Cost]) -> str:
-    """All runs; the goals are those of a machine with nothing else to do."""
+    """Return all runs; the goals are those of an otherwise idle machine."""
     ping = {cost.hosts: cost.wall_s for cost in costs if cost.play == "ping"}
     lines = [
         "| hosts | play | wall s | ms a host | x ping | control CPU s | hosts' CPU s | PSS GiB | RSS GiB | goal |",
@@ -99,7 +99,7 @@ def table(costs: Sequence[Cost]) -> str:
 
 
 class Memory:
-    """Watches the memory of the control node's processes: Ansible with all it started, and ssh's kept connections."""
+    """A watcher of the control node's memory: Ansible with all its processes, and ssh's persistent connections."""
 
     def __init__(self, root: int) -> None:
         self._root, self._ended = root, threading.Event()
@@ -123,7 +123,7 @@ class Memory:
 
 
 def _processes() -> dict[int, tuple[str, int]]:
-    """Every process's name and parent; proc_pid_stat(5)."""
+    """Return every process's name and parent; proc_pid_stat(5)."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -134,7 +134,7 @@ def _processes() -> dict[int, tuple[str, int]]:
 
 
 def family(processes: Mapping[int, tuple[str, int]], root: int) -> set[int]:
-    """A process and its descendants."""
+    """Return a process and its descendants."""
 
     def belongs(pid: int) -> bool:
         while pid != root and pid in processes:
@@ -145,12 +145,12 @@ def family(processes: Mapping[int, tuple[str, int]], root: int) -> set[int]:
 
 
 def connections(processes: Mapping[int, tuple[str, int]]) -> set[int]:
-    """What ssh keeps in the background."""
+    """Return the processes of ssh's persistent connections."""
     return {pid for pid, (name, parent) in processes.items() if name == "ssh" and parent == os.getpid()}
 
 
 def _memory(pid: int) -> tuple[int, int]:
-    """PSS and RSS of a process in bytes; zeros where it has ended."""
+    """Return PSS and RSS of a process in bytes; zeros if it has ended."""
     try:
         fields = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
         return int(fields["Pss"].split()[0]) * 1024, int(fields["Rss"].split()[0]) * 1024
@@ -159,13 +159,13 @@ def _memory(pid: int) -> tuple[int, int]:
 
 
 class Control:
-    """The control node: runs plays on the first so many hosts."""
+    """The control node: it runs plays on the first hosts of the fleet."""
 
     def __init__(self, sshd: int, log: Path) -> None:
         self._sshd, self._log = sshd, log
 
     def run(self, play: str, hosts: Sequence[Host], playbook: Path, *arguments: str) -> tuple[int, str, Cost]:
-        """The exit status, the output and the cost; every connection is a new one."""
+        """Run a play; return exit status, output and cost. Every connection is a new one."""
         inventory, folder = STAGE / "inventory" / "hosts.json", STAGE / "control"
         folder.mkdir(exist_ok=True)
         inventory.parent.mkdir(exist_ok=True)
@@ -216,32 +216,32 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _end_connections(sshd: int) -> None:
-    """End what ssh keeps in the background, and take up what it used; this process is the init of its namespace."""
+    """End ssh's persistent connections and reap them, for their CPU time; this process is its namespace's init."""
     for pid in connections(_processes()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         with suppress(ChildProcessError):
             os.waitpid(pid, 0)
-    # The other side counts once sshd has seen the end of its sessions.
+    # The other side's time counts once sshd has seen the end of its sessions.
     while len(family(_processes(), sshd)) > 1:
         time.sleep(0.1)
 
 
 def _served_s(pid: int) -> float:
-    """CPU seconds of the ended processes that sshd had started: cutime and cstime of proc_pid_stat(5)."""
+    """Return the CPU seconds of sshd's ended child processes: cutime and cstime of proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
 
 def require(code: int, wanted: int, problems: Sequence[str], output: str) -> None:
-    """End with the output where a run did not do what it should."""
+    """Exit with the output if a run did not do what it should."""
     if code != wanted or problems:
         told = "\n".join(problems[:10])
         sys.exit(f"{output[-6000:]}\nscale: exit status {code}, wanted {wanted}\n{told}")
 
 
 def measure(control: Control, hosts: Sequence[Host]) -> list[Cost]:
-    """A ping, an audit with some hosts drifted, and a tuning of hosts that are tuned."""
+    """Measure a ping, an audit with some drifted hosts, and a tuning that changes nothing."""
     ping = STAGE / "ping.yml"
     ping.write_text(_PING)
     code, output, pinged = control.run("ping", hosts, ping)
@@ -269,20 +269,20 @@ def measure(control: Control, hosts: Sequence[Host]) -> list[Cost]:
 
 
 def inside(options: argparse.Namespace) -> None:
-    """The whole measurement, in the namespaces."""
+    """Run the whole measurement, inside the namespaces."""
     began, costs = time.monotonic(), list[Cost]()
     hosts = [Host(number) for number in range(max(options.hosts))]
     with fleet(options.sshd) as sshd:
         control = Control(sshd, STAGE / "log")
         hosts[0].build()
-        # What a tuned host has: made by a tuning, the only one here that changes anything.
+        # The state of a tuned host, made by a tuning, the only one here that changes anything.
         code, output, _ = control.run("first", hosts[:1], REPOSITORY / "baseline.yml", "--tags", "tune")
         require(code, 0, wrong(output, hosts[:1], lambda _: {"failed": 0, "unreachable": 0}), output)
         for host in hosts[1:]:
             host.become(hosts[0])
         for count in options.hosts:
             costs += measure(control, hosts[:count])
-            # So that a run that is ended early has shown what it saw.
+            # Printed early, so that a run that is ended early has shown its results.
             print(f"{table(costs)}\n{count} hosts seen, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     print(f"{len(os.sched_getaffinity(0))} processors for control node and hosts together, {FORKS} forks:\n")
     print(table(costs))

@@ -1,7 +1,7 @@
-"""A fleet on one machine: one sshd in a network of its own, at whose every address another host answers.
+"""A fleet on one machine: one sshd in its own network namespace, where each address leads to another host.
 
-A login enters mount and process namespaces of its own, with the files of its address's host bound over those of the
-machine. Namespaces and files are gone with the process that made them, and its network has no way out: only
+A login enters its own mount and process namespaces, where the files of its address's host are bound over those of the
+machine. Namespaces and files end with the process that made them, and the network has no way out: only
 127.0.0.0/8 of itself.
 """
 
@@ -28,9 +28,9 @@ BOUND = (
     "run/slm-baseline",
     "mnt",
 )
-"""What each host has of its own: whatever the tuning reads and writes."""
+"""The files that each host has of its own: all that the tuning reads and writes."""
 MADE = ("var/lib/slm-baseline", "run/slm-baseline", "run/systemd/system", "run/sshd")
-"""Folders that must be there to be bound over, to look like a host with systemd, or for sshd."""
+"""Folders that must exist as bind targets, to look like a host with systemd, or for sshd."""
 _ENABLED = "sys/kernel/mm/transparent_hugepage/enabled"
 _FIRST = int(ipaddress.IPv4Address("127.16.0.1"))
 
@@ -59,13 +59,13 @@ LogLevel ERROR
 
 
 def address(number: int) -> str:
-    """The address of a host, numbered from 0."""
+    """Return the address of a host, numbered from 0."""
     return str(ipaddress.IPv4Address(_FIRST + number))
 
 
 @dataclass(frozen=True)
 class Host:
-    """One host by its number: its files, which no other host shares."""
+    """One host by its number, with files that no other host shares."""
 
     number: int
 
@@ -79,11 +79,11 @@ class Host:
 
     @property
     def variables(self) -> dict[str, str]:
-        """How Ansible finds it."""
+        """Return the variables with which Ansible reaches the host."""
         return {"ansible_host": address(self.number)}
 
     def build(self) -> None:
-        """A host whose kernel has already what is wanted of it, and which nobody has tuned: no drop-in, no unit."""
+        """Make a host whose kernel already has the wanted values but which was never tuned: no drop-in, no unit."""
         build_host(self.tree)
         put(self.tree, "/sys/kernel/mm/transparent_hugepage/defrag", "always defer defer+madvise madvise [never]\n")
         for folder in ("sys/kernel/mm/hugepages", "sys/devices/system/node/node0/hugepages"):
@@ -94,33 +94,33 @@ class Host:
         self._write_fstab()
 
     def become(self, other: Host) -> None:
-        """The same files as another host has them, and not its lease."""
+        """Copy the files of another host, except its lease."""
         shutil.copytree(other.tree, self.tree, symlinks=True)
         self._write_fstab()
 
     def set_thp(self, value: str) -> None:
-        """Somebody else sets THP behind our back."""
+        """Set THP as another program would."""
         words = ("always", "madvise", "never")
         put(self.tree, f"/{_ENABLED}", " ".join(f"[{word}]" if word == value else word for word in words) + "\n")
 
     def _write_fstab(self) -> None:
         binds = [f"{self.tree}/{name} /{name} none bind 0 0\n" for name in BOUND]
-        # What a boot of this host would have mounted.
+        # A boot of this host would have mounted this.
         huge = "hugetlbfs /mnt/huge hugetlbfs pagesize=2M,mode=0770,nosuid,nodev 0 0\n"
         self.tree.with_name(f"{self.tree.name}.fstab").write_text("".join(binds) + huge)
 
 
 def enter(command: list[str]) -> int:
-    """Run a command with network, mounts and processes of its own, which end with it; its exit status."""
+    """Run a command in its own network, mount and process namespaces, which end with it; return its exit status."""
     namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"]
     return subprocess.run(["unshare", *namespaces, *command], check=False).returncode
 
 
 @contextmanager
 def fleet(sshd: str) -> Iterator[int]:
-    """The process id of an sshd that answers at every address; only inside `enter`."""
+    """Yield the process id of an sshd that answers at every address; only inside `enter`."""
     _run("ip", "link", "set", "lo", "up")
-    # /var/lib too: the folder that hosts bind theirs over need not be there on this machine.
+    # /var/lib too: the bind target of the hosts' folder may not exist on this machine.
     for folder in ("/run", "/var/lib", "/mnt"):
         _run("mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", folder)
     for name in MADE:
@@ -141,7 +141,7 @@ def fleet(sshd: str) -> Iterator[int]:
 
 
 def _add_user(name: str) -> None:
-    """The user that sshd drops its privileges to, where Debian's package has not made it."""
+    """Add the user for sshd's privilege separation if Debian's package has not made it."""
     passwd = Path("/etc/passwd").read_text()
     if f"\n{name}:" not in passwd:
         copy = STAGE / "passwd"

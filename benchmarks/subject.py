@@ -1,4 +1,4 @@
-"""What every benchmark measures: one model and its loader on this machine, held under a lease while it lasts."""
+"""The subject of every benchmark: one model and its loader on this machine, used under a lease."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ansible.module_utils.slm_baseline.measuring.run import make_subject, parse_
 from analysis import statistics
 
 Compare = Callable[[Host, Subject, int, random.Random], int]
-"""Measures so many pairs in an order drawn from the generator; the exit status."""
+"""Measures this many pairs in an order drawn from the generator; returns the exit status."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: its name, what it is for, the program it needs and the Debian package that has it."""
+    """One benchmark: its name and purpose, the program it needs and the Debian package that has it."""
 
     name: str
     about: str
@@ -35,14 +35,14 @@ class Benchmark:
     pairs: int
 
     def run(self, compare: Compare, arguments: Sequence[str] | None = None) -> int:
-        """Read the command line, make the subject under a lease, compare; one line for what a user can put right."""
+        """Read the command line, make the subject under a lease, compare; print one line for what a user can fix."""
         options = self._options(arguments)
         host, run = Host(), {"id": f"bench-{os.getpid()}"}
         given = {name: getattr(options, name) for name in ("home", "python", "model", "user")}
         fixed = {"base_python": "", "requirements": "", "revision": "", "hf_home": "", "offline": True}
         kept = {"dtype": "auto", "scope": "host", "blocks": 1, "timeout_s": 600}
         try:
-            # Under a lease, since a subject begins with an empty scratch: not that of a run at work.
+            # Under a lease, because a subject empties its scratch folder, which must not be that of an active run.
             with lease.held(host, run):
                 subject = make_subject(host, parse_request({**fixed, **kept, **given}))
                 return compare(host, subject, options.pairs, random.Random(options.seed))
@@ -70,7 +70,7 @@ class Benchmark:
 
 
 def prepare(host: Host, subject: Subject, wanted: str) -> None:
-    """Bring the page cache into the state that both sides of a pair start from: everything in it, or nothing."""
+    """Bring the page cache into the state from which both sides of a pair start: everything in it, or nothing."""
     if wanted == "warm":
         page_cache.warm([*subject.interpreter.all_files(), *subject.files])
     else:
@@ -79,7 +79,7 @@ def prepare(host: Host, subject: Subject, wanted: str) -> None:
 
 
 def observed(subject: Subject) -> Observation:
-    """One load as a sample's is watched; nothing is read of it while it holds the model."""
+    """Observe one load as for a sample; nothing is read of it while it holds the model."""
     run = observe(replace(subject.loader, arguments=("--model", subject.model.path)), lambda pid: None)
     if run.problem:
         raise SystemExit(f"the loader failed: {run.problem}\n{run.stderr_tail}")
@@ -87,13 +87,13 @@ def observed(subject: Subject) -> Observation:
 
 
 def load_real_s(run: Observation) -> float:
-    """Seconds from spawn to the weights, as a sample has them."""
+    """Return the seconds from spawn to the loaded weights, as a sample has them."""
     return (run.events.marks["weights"].t_ns - run.events.spawn_ns) / 1e9
 
 
 @contextlib.contextmanager
 def loaders_environment(subject: Subject) -> Iterator[dict[str, str]]:
-    """The environment of a loader that is run by hand, with a home of its own."""
+    """Yield the environment of a loader that is run by hand, with a home of its own."""
     loader = subject.loader
     with tempfile.TemporaryDirectory(dir=loader.scratch) as home:
         if loader.account is not None:
@@ -102,7 +102,7 @@ def loaders_environment(subject: Subject) -> Iterator[dict[str, str]]:
 
 
 def until_loaded(subject: Subject) -> list[str]:
-    """The loader's command, by hand: it ends where load_real_s does."""
+    """Return the loader's command for a run by hand: it ends where load_real_s does."""
     return [subject.loader.python, subject.loader.script, "--model", subject.model.path, "--until", "loaded"]
 
 
@@ -117,7 +117,7 @@ class Effect:
 
     @staticmethod
     def of(ratios: Sequence[float]) -> Effect:
-        """From at least `statistics.FEWEST_FOR_INTERVAL` ratios."""
+        """Return the effect of at least `statistics.FEWEST_FOR_INTERVAL` ratios."""
         figure = statistics.figure(ratios)
         if figure.median is None or figure.ci_low is None or figure.ci_high is None:
             raise ValueError("too few pairs for an interval")
@@ -127,7 +127,7 @@ class Effect:
         return f"{self.median:+.2%} [{self.low:+.2%}, {self.high:+.2%}] over {self.pairs} pairs"
 
     def verdict(self, limit: float) -> str:
-        """Whether the effect is within a limit, and whether the interval is."""
+        """Return whether the effect is within a limit, and whether the interval is, in words."""
         if abs(self.median) > limit:
             return f"NOT within {limit:.0%}"
         if self.low < -limit or self.high > limit:

@@ -21,7 +21,7 @@ LAST_IMPORT = "import_transformers"
 
 
 def by_arm(document: Mapping[str, Any]) -> dict[str, dict[int, dict[str, Any]]]:
-    """The starts of each arm by block."""
+    """Return the starts of each arm by block."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for start in document["starts"]:
         found.setdefault(start["arm"], {})[start["block"]] = start
@@ -29,10 +29,10 @@ def by_arm(document: Mapping[str, Any]) -> dict[str, dict[int, dict[str, Any]]]:
 
 
 def floor_s(document: Mapping[str, Any]) -> float | None:
-    """F* in seconds: max(W, max over k of (bytes up to the end of phase k) / D + (warm time after phase k)).
+    """Return F* in seconds: max(W, max over k of (bytes up to the end of phase k) / D + (warm time after phase k)).
 
-    W is the median warm start with all caches kept, by phase; bytes are those of the median cold start, and of the
-    imports only those that a start touches, since the rest is the kernel's read-around. None without both.
+    W is the median warm start with all caches kept, by phase; bytes are those of the median cold start, and for the
+    imports only those that a start touches, because the rest is the kernel's read-around. None without both.
     """
     arms, facts = by_arm(document), document["facts"]
     warm = next((median_start(list(arms[name].values())) for name in WARM if name in arms), None)
@@ -53,12 +53,12 @@ def floor_s(document: Mapping[str, Any]) -> float | None:
 
 
 def median_start(starts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The start whose time is the (lower) median."""
+    """Return the start whose time is the (lower) median."""
     return sorted(starts, key=lambda start: float(start["seconds"]))[(len(starts) - 1) // 2]
 
 
 def paired(document: Mapping[str, Any], arm: str, other: str) -> float | None:
-    """The median over blocks of the seconds of one arm over those of another; None where they share no block."""
+    """Return the median over blocks of the time of one arm over that of another; None if they share no block."""
     arms = by_arm(document)
     mine, theirs = arms.get(arm, {}), arms.get(other, {})
     ratios = [mine[block]["seconds"] / theirs[block]["seconds"] for block in mine if block in theirs]
@@ -66,7 +66,7 @@ def paired(document: Mapping[str, Any], arm: str, other: str) -> float | None:
 
 
 def best_peer(document: Mapping[str, Any]) -> str | None:
-    """The arm with the lowest median of those that somebody uses today and that change no application."""
+    """Return the arm with the lowest median among tools that people use today and that change no application."""
     medians = {
         arm: statistics.median(start["seconds"] for start in starts.values())
         for arm, starts in by_arm(document).items()
@@ -76,7 +76,7 @@ def best_peer(document: Mapping[str, Any]) -> str | None:
 
 
 def first_token_table(document: Mapping[str, Any]) -> str:
-    """The arms of a run, soonest first, as Markdown; above it what it was, below it the best peer."""
+    """Return the arms of a run, soonest first, as Markdown, with the subject above and the best peer below."""
     floor, facts = floor_s(document), document["facts"]
     over = f"over the floor ({floor:.2f} s)" if floor else "over the floor"
     lines = [
@@ -105,7 +105,7 @@ def first_token_table(document: Mapping[str, Any]) -> str:
 
 
 def engine_table(document: Mapping[str, Any]) -> str:
-    """The arms of an engine's run, soonest first, as Markdown."""
+    """Return the arms of an engine's run, soonest first, as Markdown."""
     lines = [
         f"{document['kind']}, {document['taken_at']}, commit {document['commit']}, {document_blocks(document)} blocks: "
         f"{where(document)}; target {document['facts']['target']}.",
@@ -127,12 +127,12 @@ TABLES = {"first-token": first_token_table, "engine": engine_table}
 
 
 def document_blocks(document: Mapping[str, Any]) -> int:
-    """How many blocks it has."""
+    """Return how many blocks the document has."""
     return max((start["block"] for start in document["starts"]), default=0)
 
 
 def where(document: Mapping[str, Any]) -> str:
-    """The host in words."""
+    """Return the host in words."""
     host = document["host"]
     gpus = host["gpus"]
     counted = f"{len(gpus)} x {gpus[0]}" if gpus else "no GPU"

@@ -1,8 +1,8 @@
 """Does a template's child load the weights as a fresh process does? Weights to first token of both, cold and warm.
 
-Each pair is one load by a fresh process and one by a child of a template that has imported everything, in an order that
-is drawn, from the same state of the page cache. Prints both medians and the median of the paired ratios, child over
-fresh process, with a bootstrap interval, for the time and for the CPU time, which other work on the machine moves far
+Each pair is one load by a fresh process and one by a child of a template that has imported everything, in random
+order, from the same state of the page cache. Prints both medians and the median of the paired ratios, child over
+fresh process, with a bootstrap interval, for wall time and for CPU time, which other work on the machine affects far
 less.
 """
 
@@ -26,7 +26,7 @@ BENCHMARK = Benchmark("template", "Does a template's child load as a fresh proce
 
 @dataclass(frozen=True)
 class Weights:
-    """From the tokenizer to the first token: seconds on the clock, CPU seconds and minor faults."""
+    """From the tokenizer to the first token: seconds of wall time, CPU seconds and minor faults."""
 
     real_s: float
     cpu_s: float
@@ -34,7 +34,7 @@ class Weights:
 
     @staticmethod
     def of(run: Observation) -> Weights:
-        """What one load shows; ends the benchmark where it failed."""
+        """Return the values of one load; exit if it failed."""
         if run.problem:
             raise SystemExit(f"the loader failed: {run.problem}\n{run.stderr_tail}")
         ready, first = run.events.marks["tokenizer"], run.events.marks["first_token"]
@@ -43,7 +43,7 @@ class Weights:
 
 
 def compare(_host: Host, subject: Subject, pairs: int, rng: random.Random) -> int:
-    """Measure the pairs of each state, print them and what differs; 0 where both are within the limit."""
+    """Measure the pairs of each state, print them and the differences; return 0 if both are within the limit."""
     loader = replace(subject.loader, arguments=("--model", subject.model.path))
     whole = replace(subject, loader=loader)
     try:
