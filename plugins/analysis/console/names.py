@@ -14,7 +14,7 @@ OWN_PREFIXES = ("first_token_", "hugepages_", "hugetlbfs_", "memory_snapshot_", 
 """Prefixes of this project alone: every variable with one of them must be known.
 
 `audit_`, `baseline_`, `fleet_`, `report_`, `rollback_`, `sweep_` and `tuning_` are words that others use too. With one
-of these, as with no prefix at all, a variable is only rejected if it is one typing error away from one of ours.
+of these, as with no prefix at all, a variable is only rejected if it is two typing errors from ours at most.
 """
 OTHERS = "slm_other_variables"
 """The variable in which a user lists names, or patterns such as thp_site_*, of other projects."""
@@ -61,7 +61,7 @@ def _load(path: Path) -> Any:
 def unknown_variables(
     given: Iterable[tuple[str, str]], known: Collection[str], others: Collection[str] = ()
 ) -> list[Unknown]:
-    """Return the unknown variables, given as pairs of name and place, that are ours by prefix or by a typing error."""
+    """Return the unknown variables, of pairs of name and place, that have our prefix or nearly a name of ours."""
     found: dict[str, Unknown] = {}
     for name, where in given:
         if name in known or name in found or name.startswith(("ansible_", "_")):
