@@ -1,5 +1,5 @@
-"""Measuring: one loader run in a verified state of the page cache becomes one sample.
+"""Measuring: runs the loader in a verified state of the page cache and makes one sample of each run.
 
-Takes in a request and the host, gives out samples and what they share. Imports `host` alone, never `settings`: what is
+Takes a request and the host, gives samples and what they share. Imports `host` alone, never `settings`: what is
 measured must not depend on what was set.
 """

@@ -1,6 +1,6 @@
 """The measuring protocol: a sample is one loader run in a verified state of the page cache; a block is cold, then warm.
 
-docs/measuring.md tells the protocol and the thresholds, and why; verdict.py judges.
+docs/measuring.md describes the protocol, the thresholds and the reasons; verdict.py judges.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .verdict import Evidence, Verdict, verdict_of
 WANTED = ("cold", "warm")
 SCOPES = ("host", "app", "weights")
 NEW_TOKENS = 12
-"""Of a baseline's sample: on two H200 the third token still took four times the fifth (1,040, 400, 92, 93 ms)."""
+"""In a baseline's sample: on two H200 the third token took four times the fifth (1,040, 400, 92, 93 ms)."""
 FEWEST_STEADY = 4
-"""Tokens from the second on of which the later half can be called steady."""
+"""Tokens, from the second on, whose later half can be called steady."""
 MEMORY_TOLERANCE_SHARE = 0.02
 MEMORY_TOLERANCE_BYTES = 16 << 20
 _ALWAYS_TOLD = ("thp_fault_alloc", "thp_fault_fallback", "compact_stall")
@@ -44,7 +44,7 @@ _ALWAYS_TOLD = ("thp_fault_alloc", "thp_fault_fallback", "compact_stall")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured and how. `loader` lacks the arguments and environment that differ from arm to arm.
+    """What is measured and how. `loader` lacks the arguments and environment that differ between arms.
 
     Residency and reads are judged on the model's weight files; all its files are evicted and warmed. `new_tokens` is
     how many tokens each run makes.
@@ -57,7 +57,7 @@ class Subject:
     new_tokens: int = 2
 
     def loader_of(self, trial: Trial) -> Loader:
-        """The loader with what this trial adds to it."""
+        """Return the loader with this trial's arguments and environment."""
         loader = self.loader
         model = ("--model", self.model.path, "--dtype", trial.dtype, "--new-tokens", str(self.new_tokens))
         return replace(loader, arguments=(*loader.arguments, *model), env=(*loader.env, *trial.env.items()))
@@ -73,9 +73,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class HeldReading:
-    """What the observer reads while the loader holds the model, off the clock; `pid` is the loader's.
+    """What the observer reads while the loader holds the model, outside the measured time; `pid` is the loader's.
 
-    `weights` is how much of the weight files is in the page cache then: what comes later is not the first token's.
+    `weights` is how much of the weight files is in the page cache then: later reads do not belong to the first token.
     """
 
     pid: int
@@ -85,7 +85,7 @@ class HeldReading:
 
 
 def read_held(host: Host, subject: Subject, pid: int, with_gpus: bool) -> HeldReading:
-    """Look at a loader that holds its model; OSError or SettingError where it cannot be read."""
+    """Read the state of a loader that holds its model; OSError or SettingError where it cannot be read."""
     memory = read_memory(host, pid)
     gpus = read_gpus(host) if with_gpus else GpuFacts(None)
     return HeldReading(pid, memory, gpus, page_cache.residency(subject.weights))
@@ -95,7 +95,7 @@ def read_held(host: Host, subject: Subject, pid: int, with_gpus: bool) -> HeldRe
 class Prepared:
     """The state in which a loader starts: residency of weights and libraries, GPUs, and the canary before it.
 
-    `best` is the canary's best of the run so far, which `quiet` was waited for, `waited_s` seconds long.
+    `best` is the canary's best of the run so far; the sample waited `waited_s` seconds for `quiet` to come near it.
     """
 
     weights: page_cache.Residency
@@ -109,9 +109,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Watched:
-    """One run of the loader as it was seen from outside. `held` is None where it did not come so far.
+    """One run of the loader as observed from outside. `held` is None where the loader never held its model.
 
-    `after` is what is in the page cache after its end, `vmstat` what moved of the kernel's THP counters.
+    `after` is what is in the page cache after its end, `vmstat` which of the kernel's THP counters changed.
     """
 
     run: Observation
@@ -124,7 +124,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class WholeRun:
-    """A run that kept the protocol: what the loader said of itself, and what was read of it while it was held."""
+    """A run that kept the protocol: the loader's report, and what was read of it while it was held."""
 
     run: Observation
     report: LoaderReport
@@ -132,10 +132,10 @@ class WholeRun:
 
 
 def prepare_cache(host: Host, subject: Subject, wanted: str) -> tuple[page_cache.Residency, float | None]:
-    """Bring the page cache into the wanted state; residency of the weights, and in scope `app` of the libraries."""
+    """Bring the page cache into the wanted state; return residency of weights, and in scope `app` of libraries."""
     if wanted == "warm":
-        # The cold run just before has read in what it uses of the libraries. All of their files are thrice that: to
-        # read them takes seconds, and on a small host evicts the model.
+        # The cold run just before has read what it uses of the libraries. All of their files are three times that:
+        # reading them takes seconds, and on a small host evicts the model.
         page_cache.warm(subject.files)
     elif subject.scope == "app":
         page_cache.evict([*subject.interpreter.all_files(), *subject.files])
@@ -143,7 +143,8 @@ def prepare_cache(host: Host, subject: Subject, wanted: str) -> tuple[page_cache
         if subject.scope == "host":
             page_cache.drop_host_caches(host)
         else:
-            # Else the first sample alone would carry the libraries' reads, and pass for a cold load of the weights.
+            # Otherwise only the first sample would include the libraries' reads, and pass for a cold load of the
+            # weights.
             page_cache.warm(subject.interpreter.all_files())
         page_cache.evict(subject.files)
     app = None
@@ -153,7 +154,7 @@ def prepare_cache(host: Host, subject: Subject, wanted: str) -> tuple[page_cache
 
 
 def prepare_weights(subject: Subject, wanted: str) -> page_cache.Residency:
-    """The same for a template's child: it uses no file but the model's, and what the template maps stays in memory."""
+    """Prepare the weights for a template's child: it uses only these; what the template maps stays in memory."""
     if wanted == "warm":
         page_cache.warm(subject.files)
     else:
@@ -169,14 +170,14 @@ def measure_sample(
     best: CanaryReading | None = None,
     template: Template | None = None,
 ) -> tuple[Sample, LoaderReport | None]:
-    """One loader run in the wanted state: its sample, and what the loader said of itself while it held the model.
+    """Run the loader once in the wanted state; return its sample, and its report while it held the model.
 
-    With a `template`, made of the subject's loader for this trial, the run is a child of it: the sample has the weights
-    and the tokens alone, in a page cache of which the model's files alone are brought into the wanted state.
+    With a `template`, made of the subject's loader for this trial, the run is a child of it: the sample has only the
+    weights and the tokens, and of the page cache only the model's files are brought into the wanted state.
 
-    `best` is the canary's best of the run so far: until the machine is about as quick again, the sample waits a few
-    seconds. A loader that fails in any way is a sample of kind `failed`. Raises SettingError where the host does not
-    let us prepare or start, and ControllerGone.
+    `best` is the canary's best of the run so far: the sample waits a few seconds until the machine is about as quick
+    again. A loader that fails in any way is a sample of kind `failed`. Raises SettingError where the host does not let
+    us prepare or start, and ControllerGone.
     """
     prepared = prepare(host, subject, trial, best, is_forked=template is not None)
     try:
@@ -189,10 +190,10 @@ def measure_sample(
 def prepare(host: Host, subject: Subject, trial: Trial, best: CanaryReading | None, is_forked: bool) -> Prepared:
     """Bring the machine into the wanted state and verify it.
 
-    SettingError where the model's files are not those that were checked.
+    SettingError where the model's files differ from those that were checked.
     """
     gpus = read_gpus(host)
-    # Before the page cache is prepared: some filesystems read into it whatever one asks.
+    # Before the page cache is prepared: some filesystems read into it even on a direct read.
     quiet, waited_s = wait_for_quiet(lambda: read_canary(subject.weights[0]), best)
     if is_forked:
         weights, app_resident = prepare_weights(subject, trial.wanted), None
@@ -210,14 +211,14 @@ def prepare(host: Host, subject: Subject, trial: Trial, best: CanaryReading | No
 
 
 def watch(host: Host, subject: Subject, trial: Trial, prepared: Prepared, template: Template | None) -> Watched:
-    """Run the loader once and look at it from outside. Raises TemplateFailed where a template forks no child."""
+    """Run the loader once and observe it from outside. Raises TemplateFailed where a template forks no child."""
     readings: list[HeldReading] = []
 
     def on_held(pid: int) -> None:
         readings.append(read_held(host, subject, pid, with_gpus=bool(prepared.gpus.gpus)))
 
     with replaying(trial.replay, subject.loader.account, subject.loader.timeout_s) as replay:
-        # The state was verified before this: what was cold is cold, whoever reads it now.
+        # The cold state was verified before this, so the sample is cold, whoever reads the files now.
         replay.run_ahead()
         counters, activity = read_thp_counters(host), read_activity(host)
         if template is None:
@@ -244,7 +245,7 @@ def watch(host: Host, subject: Subject, trial: Trial, prepared: Prepared, templa
 
 
 def evidence_of(subject: Subject, prepared: Prepared, watched: Watched, whole: WholeRun) -> Evidence:
-    """What a verdict rests on: the kernel's word on reads and residency, the loader's on the files it opened."""
+    """Collect a verdict's evidence: reads and residency from the kernel, opened files from the loader."""
     marks = whole.run.events.marks
     return Evidence(
         weight_bytes=subject.model.weight_bytes,
@@ -261,7 +262,7 @@ def evidence_of(subject: Subject, prepared: Prepared, watched: Watched, whole: W
 def build_sample(
     subject: Subject, trial: Trial, prepared: Prepared, watched: Watched, ceiling: Ceiling | None
 ) -> Sample:
-    """The sample of one run, judged, with all that was measured of it."""
+    """Judge one run and build its sample, with all that was measured of it."""
     run, report, held = watched.run, watched.run.events.report, watched.held
     limit = ceiling.bytes_per_s if ceiling else None
     if run.problem is not None or report is None or held is None:
@@ -308,7 +309,7 @@ def build_sample(
 
 
 def figures_of(subject: Subject, whole: WholeRun, ceiling: float | None) -> dict[str, Any]:
-    """Times, reads, faults and memory of a run that kept the protocol. Counters are those at the first token."""
+    """Return times, reads, faults and memory of a run that kept the protocol. Counters are those at the first token."""
     events, report = whole.run.events, whole.report
     ready, first, since = events.marks["tokenizer"], events.marks["first_token"], events.beginning
     weights_read = read_between(ready, first)
@@ -335,7 +336,7 @@ def figures_of(subject: Subject, whole: WholeRun, ceiling: float | None) -> dict
 
 
 def steady_token(tokens_s: Sequence[float]) -> float | None:
-    """Seconds of a token once nothing is done for the first time: the median of the later half.
+    """Return the seconds of a token once all first-time work is done: the median of the later half.
 
     None where too few were made. `tokens_s` are those from the second token on.
     """
@@ -343,7 +344,7 @@ def steady_token(tokens_s: Sequence[float]) -> float | None:
 
 
 def _foreign_processes(before: GpuFacts, held: HeldReading | None) -> int:
-    """How many processes that are not the loader were on the GPUs, before it or beside it."""
+    """Count the processes other than the loader on the GPUs, before it or beside it."""
     pids = {process.pid for gpu in before.gpus for process in gpu.foreign_processes(())}
     if held:
         pids |= {process.pid for gpu in held.gpus.gpus for process in gpu.foreign_processes((held.pid,))}
@@ -351,7 +352,7 @@ def _foreign_processes(before: GpuFacts, held: HeldReading | None) -> int:
 
 
 def memory_disagreement(told: LoaderMemory, seen: MemoryReading) -> str | None:
-    """How the loader's own view (psutil) differs from the observer's (smaps_rollup), beyond tolerance, in words."""
+    """Return in words how the loader's own view (psutil) differs from the observer's (smaps_rollup), if it does."""
     for name in ("rss_bytes", "pss_bytes", "vsz_bytes"):
         ours, theirs = getattr(seen, name), getattr(told, name)
         if abs(theirs - ours) > max(MEMORY_TOLERANCE_SHARE * ours, MEMORY_TOLERANCE_BYTES):
@@ -364,9 +365,9 @@ def _swapped(memory: MemoryReading) -> str | None:
 
 
 def against_ceiling(read_bytes: int | None, seconds: float, ceiling: float | None) -> tuple[float | None, float | None]:
-    """The ceiling in bytes per second, and the share 0..1 of it that so many bytes in so many seconds reached.
+    """Return the ceiling in bytes per second, and the share 0..1 of it that a read reached.
 
-    Disks drift, and what a sample reached the disk can do: the ceiling is at least that.
+    Disks drift, and the disk can do what a sample reached: the ceiling is at least that.
     """
     if read_bytes is None or ceiling is None or not seconds:
         return ceiling, None
@@ -379,12 +380,12 @@ def _since_spawn(spawn_ns: int, mark: Mark) -> float:
 
 
 def ceiling_passes(subject: Subject, passes: int) -> list[Ceiling]:
-    """Passes over the model's weights, one after another."""
+    """Measure passes over the model's weights, one after another."""
     return [measure_ceiling(subject.weights) for _ in range(passes)]
 
 
 def ceiling_record(passes: Sequence[Ceiling]) -> CeilingRecord:
-    """One block's passes as documents have them."""
+    """Return one block's passes as documents have them."""
     best = passes[0].best
     return CeilingRecord(
         bytes_per_s=tuple(each.bytes_per_s for each in passes if each.bytes_per_s),
@@ -396,7 +397,7 @@ def ceiling_record(passes: Sequence[Ceiling]) -> CeilingRecord:
 
 @dataclass
 class Progress:
-    """What a block's line says: which block, each sample, and the time left."""
+    """The progress line of a block: which block, each sample, and the time left."""
 
     block: int
     blocks: int
@@ -410,7 +411,7 @@ class Progress:
 
 
 def _shown(sample: Sample) -> str:
-    """`cold 8.31 s`, `cold turned out lukewarm 5.20 s (why)` or `cold failed (why)`; noise with its causes."""
+    """Format `cold 8.31 s`, `cold turned out lukewarm 5.20 s (why)` or `cold failed (why)`; noise with its causes."""
     noise = f" (noisy: {'; '.join(sample.noise.reasons)})" if sample.noise and sample.noise.reasons else ""
     if sample.kind == "failed":
         return f"{sample.wanted} failed ({sample.reason})"

@@ -1,4 +1,4 @@
-"""What a user asked to be measured: checked before any change on the host, made into a subject, run block by block."""
+"""The measurement that a user asked for: checked before any change on the host, then run block by block."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ LOADER = "slm_load.py"
 _SPARE_BYTES = 512 << 20
 _ENVIRONMENT_BYTES = 3 << 30
 _CUDA_ENVIRONMENT_BYTES = 12 << 30
-"""A CUDA build of torch brings its libraries as packages, and pip unpacks beside what it downloaded."""
+"""A CUDA build of torch brings its libraries as packages, and pip unpacks them beside its downloads."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure and how, checked for sense; nothing about the host is known yet.
+    """What to measure and how, checked for validity; nothing about the host is known yet.
 
-    `trial` is the text of files/try_model.py; empty tries nothing. `allow_busy_gpu` measures beside others on a GPU.
+    `trial` is the text of files/try_model.py; if empty, nothing is tried. `allow_busy_gpu` measures even if others use
+    a GPU.
     """
 
     environment: Environment
@@ -68,7 +69,7 @@ class Request:
 
 
 def parse_request(params: Mapping[str, Any]) -> Request:
-    """A module's parameters as a request; SettingError names the variable of the role that holds a bad one."""
+    """Parse a module's parameters to a request; SettingError names the role's variable that holds a bad one."""
     return Request(
         environment=parse_environment(params),
         place=parse_model(params),
@@ -83,7 +84,7 @@ def parse_request(params: Mapping[str, Any]) -> Request:
 
 
 def parse_model(params: Mapping[str, Any]) -> ModelPlace:
-    """A module's parameters as the place of a model."""
+    """Parse a module's parameters to the place of a model."""
     home = absolute_path("slm_benchmark_home", params["home"])
     hf_home = params["hf_home"]
     return ModelPlace(
@@ -96,17 +97,17 @@ def parse_model(params: Mapping[str, Any]) -> ModelPlace:
 
 
 def parse_block(value: object, blocks: int) -> int:
-    """The number of a block of a run, from 1."""
+    """Parse the number of a block of a run, from 1."""
     return int(_number("block", value, 1, blocks, whole=True))
 
 
 def require_measurable(host: Host, request: Request) -> dict[str, Any]:
-    """Everything that would stop the measurement, told before anything on the host changes; reads only.
+    """Check, before anything on the host changes, all that would stop the measurement; reads only.
 
-    Raises the first SettingError: no root, an unknown or privileged user, a home that is somebody else's or that the
+    Raises the first SettingError: not root, an unknown or privileged user, a home that is another user's or that the
     user cannot reach, an interpreter that lacks packages or that the user cannot run, a model that is missing, damaged
-    or unreadable, one that this interpreter has no class, quantiser or tokenizer for, too little room for what is yet
-    to be made, too little memory for the model, a GPU that others use.
+    or unreadable, one that this interpreter has no class, quantiser or tokenizer for, too little space for what is
+    still to be made, too little memory for the model, a GPU that others use.
     """
     _require_root(host)
     account = find_account(request.user)
@@ -123,7 +124,7 @@ def require_measurable(host: Host, request: Request) -> dict[str, Any]:
         embedded = request.place.embedded_path
         size = EMBEDDED_MODEL_BYTES[request.place.model]
         needed += max(0, size - _size_of(host, embedded))
-        # Two bytes an element, all of them.
+        # Assumes that all elements have two bytes.
         memory = needed_bytes(size, size // 2, request.dtype)
         model = None
     else:
@@ -140,7 +141,7 @@ def require_measurable(host: Host, request: Request) -> dict[str, Any]:
 
 
 def _require_loadable(host: Host, request: Request, model: Model, account: Account) -> None:
-    """SettingError for a model that the loader's Python has no class, quantiser or tokenizer for."""
+    """Raise SettingError for a model for which the loader's Python has no class, quantiser or tokenizer."""
     environment = request.environment
     if not is_built(host, environment):
         with acting_as(account.uid, account.gid):
@@ -151,21 +152,21 @@ def _require_loadable(host: Host, request: Request, model: Model, account: Accou
 
 
 def find_model(host: Host, place: ModelPlace, account: Account) -> Model:
-    """The model, every file there and readable by the loader's user, with whose rights it is read.
+    """Find the model with the loader user's rights; every file must exist and be readable by that user.
 
-    It may be anybody's, and a link in it may lead anywhere: root would follow it to files that this user may not see.
+    Any user may own it, and a link in it may lead anywhere: root would follow it to files that this user may not see.
     """
     with acting_as(account.uid, account.gid):
         return resolve_model(host, place, _reader(account))
 
 
 def _reader(account: Account) -> Reader:
-    """That user as the loader has it, without groups of its own."""
+    """Return that user as the loader runs it, without supplementary groups."""
     return Reader(account.name, account.uid, (account.gid,))
 
 
 def make_subject(host: Host, request: Request) -> Subject:
-    """What a sample needs, looked up and checked on the host as it is now."""
+    """Look up and check on the host what a sample needs."""
     account = find_account(request.user)
     environment = request.environment
     interpreter = require_packages(environment.interpreter, account)
@@ -182,9 +183,9 @@ def make_subject(host: Host, request: Request) -> Subject:
 
 @dataclass(frozen=True)
 class SettingsWatch:
-    """How a measurement sees the host's settings, which this package knows nothing of.
+    """How a measurement reads the host's settings without importing them.
 
-    `read` gives their values by flat name, `changed` says in words how two such readings differ, nothing where equal.
+    `read` returns their values by flat name, `changed` says in words how two such readings differ, empty where equal.
     """
 
     read: Callable[[Host], dict[str, str]]
@@ -192,12 +193,11 @@ class SettingsWatch:
 
 
 def measure_block(host: Host, request: Request, run_id: str, number: int, watch: SettingsWatch) -> dict[str, Any]:
-    """Measure one block, cold then warm, unless this run has finished it already; its samples and its line.
+    """Measure one block, cold then warm, unless this run has finished it already; return its samples and its line.
 
-    Finished is what was measured of the same subject, under the same settings, for the same request: one process may
-    tune and measure twice. The settings are those that the first block began with, and a sample under others has
-    failed. Every sample is on the host's disk before the next one starts. The result of the last block has
-    `benchmark`: the whole run as the result document wants it.
+    A finished block has the same subject, settings and request: one process may tune and measure twice. The settings
+    are those at the start of the first block; a sample under others has failed. Every sample is on the host's disk
+    before the next one starts. The result of the last block has `benchmark`: the whole run for the result document.
     """
     _require_root(host)
     samples_path(run_id)
@@ -215,7 +215,7 @@ def measure_block(host: Host, request: Request, run_id: str, number: int, watch:
     if is_new:
         about = Shared(settings=settings, fingerprint=fingerprint)
         earlier = [sample for block in done.values() for sample in block.samples]
-        # Again, since tuning may have taken memory for pools meanwhile.
+        # Checked again, since tuning may have taken memory for pools meanwhile.
         require_memory(host, needed_bytes(subject.model.weight_bytes, subject.model.parameters, request.dtype))
         done[number] = _measure(host, _Work(request, subject, run_id, watch), number, about, earlier)
     block = done[number]
@@ -227,14 +227,14 @@ def measure_block(host: Host, request: Request, run_id: str, number: int, watch:
         result["benchmark"] = whole_run(host, request, subject, blocks)
         loader = subject.loader_of(Trial(number, "warm", dtype=request.dtype))
         result["benchmark"]["imports"] = profile_imports(loader, subject.files)
-        # Nothing else compiles kernels for its first token.
+        # Only GPU hosts compile kernels for their first token.
         has_gpu = bool(result["benchmark"]["host"]["gpus"])
         result["benchmark"]["kernels"] = profile_kernels(loader, subject.files) if has_gpu else None
     return result
 
 
 def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
-    """What is measured and how: what must stay the same for samples to be of one kind."""
+    """Return what is measured and how: what must stay the same for samples to be comparable."""
     return {
         "model": subject.model.as_dict(),
         "python": request.environment.interpreter,
@@ -242,7 +242,7 @@ def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, 
         "scope": subject.scope,
         "timeout_s": subject.loader.timeout_s,
         "user": request.user,
-        # A reboot in between may have brought others.
+        # A reboot in between may have started another kernel.
         "kernel": platform.release(),
         "gpu_driver": (host.read_or_none(DRIVER_VERSION) or "").partition("\n")[0],
         "loader_sha256": loader_sha256(host, request),
@@ -250,7 +250,7 @@ def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, 
 
 
 def _identity(host: Host, request: Request, subject: Subject) -> dict[str, Any]:
-    """The subject and the request; a model that was written anew is another one."""
+    """Return the identity of subject and request; a model that was written again is another one."""
     written = {file.name: os.stat(host.path(file.path)).st_mtime_ns for file in subject.model.files}
     return {**subject_record(host, request, subject), "dtype": request.dtype, "written": written}
 
@@ -260,7 +260,7 @@ def _fingerprint(identity: Mapping[str, Any], settings: Mapping[str, str]) -> st
 
 
 def whole_run(host: Host, request: Request, subject: Subject, blocks: Sequence[Block]) -> dict[str, Any]:
-    """What the result document takes from the measurement: host, model, software, protocol, ceiling, samples."""
+    """Return the measurement's part of the result document: host, model, software, protocol, ceiling, samples."""
     shared = [block.shared for block in blocks]
     return {
         **run_facts(host, request, subject, shared),
@@ -269,10 +269,10 @@ def whole_run(host: Host, request: Request, subject: Subject, blocks: Sequence[B
 
 
 def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[Shared]) -> dict[str, Any]:
-    """What a document says of a run beside its samples: host, model, software, protocol, ceiling.
+    """Return a document's facts of a run besides its samples: host, model, software, protocol, ceiling.
 
     `shared` is in the order of blocks. A sweep that died between a block's last sample and its closing line has one
-    less: the ceiling is unknown where no line tells it.
+    less: the ceiling is unknown where no line has it.
     """
     ceilings = [each.ceiling for each in shared if each.ceiling]
     first = ceilings[0] if ceilings else CeilingRecord((), None, None)
@@ -309,12 +309,12 @@ def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[S
 
 
 def loader_sha256(host: Host, request: Request) -> str:
-    """Which loader it is that measures."""
+    """Return the hash of the loader that measures."""
     return hashlib.sha256(host.path(f"{request.environment.home}/{LOADER}").read_bytes()).hexdigest()
 
 
 def package_versions(interpreter: Interpreter) -> dict[str, Any]:
-    """Versions by package metadata, for a run of which no loader came far enough to say."""
+    """Return versions from package metadata, for a run in which no loader came far enough to report them."""
     return {
         "python": ".".join(map(str, interpreter.version)),
         **{name: interpreter.packages[name] for name in PACKAGES},
@@ -333,7 +333,7 @@ class _Work:
 
 def _measure(host: Host, work: _Work, number: int, about: Shared, earlier: Sequence[Sample]) -> Block:
     """Measure one block; `earlier` are the run's samples so far."""
-    # A second pass, in the first block alone, shows whether a layer below this host caches.
+    # A second pass, only in the first block, shows whether a layer below this host caches.
     passes = ceiling_passes(work.subject, 2 if number == 1 else 1)
     samples: list[Sample] = []
     report: LoaderReport | None = None
@@ -371,7 +371,7 @@ def _require_root(host: Host) -> None:
 
 
 def _require_way(host: Host, environment: Environment, account: Account) -> None:
-    """The loader's user gets into `home`, as far as it exists: the script lies there, and each run's own home."""
+    """Check that the loader's user can enter `home` as far as it exists: the script and each run's home lie there."""
     folder = host.path(environment.home)
     while not folder.exists():
         folder = folder.parent
@@ -414,7 +414,7 @@ def _choice(knob: str, value: object, choices: tuple[str, ...]) -> str:
 
 
 def _number(knob: str, value: object, least: float, most: float, whole: bool = False) -> float:
-    """A number from YAML or from `-e name=3`, which gives text."""
+    """Parse a number from YAML or from `-e name=3`, which gives text."""
     kind = "a whole number" if whole else "a number"
     try:
         number = float(str(value)) if not whole else int(str(value))

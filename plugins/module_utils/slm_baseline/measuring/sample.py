@@ -1,6 +1,6 @@
-"""The sample: one loader run in a wanted state of the page cache, and its one way to JSON and back.
+"""The sample, one loader run in a wanted state of the page cache, and its conversion to and from JSON.
 
-Fields are described in plugins/schemas/result.schema.json; a test holds these types to it.
+Fields are described in plugins/schemas/result.schema.json; a test compares these types with it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _MOST = 2**63
 
 
 class NotASample(Exception):
-    """A stored document that is not what its type says; the message names the field."""
+    """A stored document does not match its type; the message names the field."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one sample is asked to be: its place in a run, and what differs from arm to arm.
+    """The request for one sample: its place in a run, and what differs between arms.
 
-    `order` is its position within the block, `dtype` what the loader is asked for. `settings` are those of the arm, as
-    they are in force already; `env` is added to the loader's environment; `replay` reads before or beside the loader.
+    `order` is its position within the block, `dtype` the loader's. `settings` are those of the arm, already in force;
+    `env` is added to the loader's environment; `replay` reads before or beside the loader.
     """
 
     block: int
@@ -96,21 +96,21 @@ class Sample:
 
     @property
     def is_valid(self) -> bool:
-        """Whether it is what was wanted."""
+        """Return whether the sample's kind is the wanted one."""
         return self.kind == self.wanted
 
     @property
     def canary(self) -> dict[str, float] | None:
-        """The canary's times beside it."""
+        """Return the canary's times beside it."""
         return self.noise.canary if self.noise else None
 
     def to_json(self) -> dict[str, Any]:
-        """The sample as documents have it."""
+        """Return the sample as documents have it."""
         return to_document(self)
 
     @staticmethod
     def from_json(document: object) -> Sample:
-        """The sample that `to_json` told; NotASample for anything else. Fields that it does not know are left out."""
+        """Parse what `to_json` returned; NotASample for anything else. Unknown fields are ignored."""
         return read_document(Sample, document)
 
 
@@ -141,11 +141,10 @@ class CeilingRecord:
 
 @dataclass(frozen=True)
 class Shared:
-    """What a block's samples share; None where nothing was measured. `software` has versions by package, `loaded` what
-    the loader held of the model's files.
+    """What a block's samples share; None where nothing was measured.
 
-    `settings` are those that the samples were to run under, by flat name; `fingerprint` stands for them, the subject
-    and the request.
+    `software` has versions by package, `loaded` what the loader held of the model's files. `settings` are those that
+    the samples were to run under, by flat name; `fingerprint` identifies them, the subject and the request.
     """
 
     ceiling: CeilingRecord | None = None
@@ -156,7 +155,7 @@ class Shared:
 
 
 def failed_sample(trial: Trial, reason: str, started_at: str) -> Sample:
-    """A sample that measured nothing, and why."""
+    """Build a sample that measured nothing, and why."""
     return Sample(
         trial.block,
         trial.wanted,
@@ -171,21 +170,21 @@ def failed_sample(trial: Trial, reason: str, started_at: str) -> Sample:
 
 
 def to_document(value: Any) -> dict[str, Any]:
-    """A dataclass of this module's kinds as a JSON object."""
+    """Convert a dataclass of this module to a JSON object."""
     return {name: _plain(item) for name, item in asdict(value).items()}
 
 
 def _plain(value: Any) -> Any:
-    """The same with lists for tuples, as JSON has them."""
+    """Convert tuples to lists, as JSON has them."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def read_document(kind: type[Document], document: object) -> Document:
-    """A dataclass of this module's kinds from a JSON object, each field read as it is annotated.
+    """Build a dataclass of this module from a JSON object, each field parsed by its annotation.
 
-    A field without a default must be there. Raises NotASample.
+    A field without a default is required. Raises NotASample.
     """
     if not isinstance(document, dict):
         raise NotASample(f"{kind.__name__} is {document!r:.60}, not an object")
@@ -202,7 +201,7 @@ def read_document(kind: type[Document], document: object) -> Document:
 
 
 def _read(annotation: str, value: object) -> Any:
-    """A value by the text of its annotation: Python 3.9 cannot evaluate `int | None`."""
+    """Parse a value by the text of its annotation: Python 3.9 cannot evaluate `int | None`."""
     if annotation.endswith(" | None"):
         return None if value is None else _read(annotation[: -len(" | None")], value)
     if annotation.startswith("tuple["):

@@ -1,4 +1,4 @@
-"""Samples on the host's own disk, one JSON object a line: what was measured outlives an interrupted run."""
+"""Samples on the host's own disk, one JSON object a line: they survive an interrupted run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..host.paths import RUNS
 from .sample import NotASample, Sample, Shared, read_document, to_document
 
 KEPT = "run.json"
-"""In a run's folder: what the last block returned, and what its result needs besides."""
+"""In a run's folder: the result of the last block, and what else its result document needs."""
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 
 def samples_path(run_id: str) -> str:
-    """Where a run's samples lie on the host; SettingError for a run id that is no plain file name."""
+    """Return the path of a run's samples on the host; SettingError for a run id that is not a plain file name."""
     if not _RUN_ID.fullmatch(run_id):
         raise SettingError(
             "run_id",
@@ -42,7 +42,7 @@ def append_line(host: Host, run_id: str, line: Mapping[str, Any]) -> None:
     try:
         text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         size = os.fstat(descriptor).st_size
-        # A crash may have torn the last line; a new line of its own keeps this one out of it.
+        # A crash may have truncated the last line; a line end keeps the new line separate from it.
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             text = b"\n" + text
         view = memoryview(text)
@@ -57,13 +57,13 @@ def append_line(host: Host, run_id: str, line: Mapping[str, Any]) -> None:
 
 
 def keep_run(host: Host, run_id: str, document: Mapping[str, Any]) -> None:
-    """Keep a whole measured run beside its samples, for a control node that could not store it; OSError."""
+    """Store a whole measured run beside its samples, for a control node that could not store it; OSError."""
     path = f"{os.path.dirname(samples_path(run_id))}/{KEPT}"
     host.write_durably(path, json.dumps(document).encode(), mode=0o600)
 
 
 def kept_run(host: Host, run_id: str = "") -> dict[str, Any]:
-    """A kept run, the latest where none is named; SettingError where there is none that can be read."""
+    """Read a stored run, the latest where none is named; SettingError where none can be read."""
     wanted = [run_id] if run_id else sorted(host.names(RUNS), reverse=True)
     for name in wanted:
         text = host.read_or_none(f"{os.path.dirname(samples_path(name))}/{KEPT}") if _RUN_ID.fullmatch(name) else None
@@ -81,12 +81,12 @@ def kept_run(host: Host, run_id: str = "") -> dict[str, Any]:
 
 
 def append_sample(host: Host, run_id: str, sample: Sample) -> None:
-    """Keep a sample durably."""
+    """Append a sample durably."""
     append_line(host, run_id, sample.to_json())
 
 
 def read_lines(host: Host, run_id: str) -> list[dict[str, Any]]:
-    """A run's whole lines in order, torn ones left out; none where the run has not measured yet."""
+    """Read a run's complete lines in order; none where the run has not measured yet."""
     lines = []
     for text in (host.read_or_none(samples_path(run_id)) or "").splitlines():
         try:
@@ -113,14 +113,14 @@ def close_block(host: Host, run_id: str, number: int, shared: Shared) -> None:
 
 
 def shared_of(host: Host, run_id: str) -> dict[int, Shared]:
-    """What the samples of each closed block share, by block."""
+    """Read what the samples of each closed block share, by block."""
     return {line["block"]: shared for line in read_lines(host, run_id) if (shared := _shared(line))}
 
 
 def finished_blocks(host: Host, run_id: str) -> dict[int, Block]:
-    """A run's finished blocks by number. Samples of an attempt that was interrupted belong to none."""
+    """Read a run's finished blocks by number. Samples of an interrupted attempt belong to none."""
     blocks: dict[int, Block] = {}
-    # The last sample of each wanted kind: an attempt before it was interrupted.
+    # The last sample of each wanted kind: earlier ones are of an interrupted attempt.
     pending: dict[int, dict[str, Sample]] = {}
     for line in read_lines(host, run_id):
         number, shared = line["block"], _shared(line)
@@ -134,7 +134,7 @@ def finished_blocks(host: Host, run_id: str) -> dict[int, Block]:
 
 
 def _shared(line: Mapping[str, Any]) -> Shared | None:
-    """What a closing line tells; None for any other line."""
+    """Parse a closing line; None for any other line."""
     try:
         return read_document(Shared, line["shared"]) if "shared" in line else None
     except NotASample:

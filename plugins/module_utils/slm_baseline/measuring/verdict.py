@@ -1,6 +1,6 @@
-"""What a sample turned out to be: cold, warm or lukewarm, by rules that each have one threshold and one reason.
+"""The verdict on a sample, cold, warm or lukewarm, by rules that each have one threshold and one reason.
 
-docs/measuring.md lists the same rules in the same order; a test holds the two to each other.
+docs/measuring.md lists the same rules in the same order; a test compares the two.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ COLD_NEEDED_SHARE = 0.01
 WARM_RESIDENT_SHARE = 0.99
 WARM_READ_SHARE = 0.01
 WARM_READ_FLOOR_BYTES = 8 << 20
-"""A tiny model's 1 % is less than what one stray fault reads: a whole read-ahead window of the disk."""
+"""1 % of a tiny model is less than one stray fault reads: a whole read-ahead window of the disk."""
 _LONGEST_PATH = 200
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a sample turned out to be, and why where that is not what was wanted."""
+    """A sample's kind, and why it differs from the wanted one."""
 
     kind: str
     reason: str | None = None
@@ -30,14 +30,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict rests on, bytes of the model's weight files.
+    """The basis of a verdict, in bytes of the model's weight files.
 
     `resident_before_bytes` were in the page cache before the loader started, `resident_bytes` when it had its first
     token. `read_bytes` is everything the loader read by then, `weights_read_bytes` what it read after its tokenizer was
-    ready, so that reading libraries never passes for reading weights; None where the kernel does not tell. Both have
-    what a replay read besides; `replay_problem` says why it was not the one planned. `checked` are the real paths of
+    ready, so that reading libraries never counts as reading weights; None where the kernel does not report it. Both
+    include what a replay read; `replay_problem` says why it was not the one planned. `checked` are the real paths of
     the weight files that were checked, `loaded` of those that the loader opened. `app_resident` is the libraries' share
-    0..1, asked in scope `app` alone.
+    0..1, measured only in scope `app`.
     """
 
     weight_bytes: int
@@ -52,23 +52,24 @@ class Evidence:
 
     @property
     def before_share(self) -> float:
-        """Resident before, 0..1 of the weights."""
+        """Return the share 0..1 of the weights that was resident before."""
         return self.resident_before_bytes / self.weight_bytes
 
     @property
     def became_resident_bytes(self) -> int:
-        """What came into the page cache between the start and the first token."""
+        """Return what came into the page cache between the start and the first token."""
         return max(0, self.resident_bytes - self.resident_before_bytes)
 
     @property
     def needed_share(self) -> float:
-        """How much of the weights came into the page cache by the first token, 0..1; read-ahead is part of it."""
+        """Return the share 0..1 of the weights that became resident by the first token, read-ahead included."""
         return self.became_resident_bytes / self.weight_bytes
 
     def with_replay(self, replay: ReplayRecord | None) -> Evidence:
-        """The same, with what a replay read beside the loader: one of them has to read the model.
+        """Add what a replay read beside the loader: one of them has to read the model.
 
-        A plan takes files of a few megabytes for imports. Where that is the model, all that the replay read counts.
+        A plan treats files of a few megabytes as imports. Where the model is that small, all that the replay read
+        counts.
         """
         if replay is None or self.read_bytes is None or self.weights_read_bytes is None:
             return self
@@ -84,7 +85,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Rule:
-    """One condition of a verdict. `broken` says in words how the evidence breaks it; None where it holds.
+    """One condition of a verdict. `broken` says in words how the evidence violates it; None where it holds.
 
     `threshold` is a share 0..1; None where the condition has none.
     """
@@ -95,7 +96,7 @@ class Rule:
 
 
 def verdict_of(wanted: str, seen: Evidence) -> Verdict:
-    """`wanted` (cold, warm) where every rule of it holds, else lukewarm for the first that does not."""
+    """Return `wanted` (cold, warm) where all its rules hold, else lukewarm with the first that does not."""
     for rule in RULES[wanted]:
         reason = rule.broken(seen)
         if reason is not None:

@@ -1,1 +1,1 @@
-"""What importing costs before a model is read."""
+"""The cost of imports before a model is read."""

@@ -1,4 +1,4 @@
-"""What `python -X importtime` says: which modules were imported, by whom, and what each cost by itself.
+"""Parser of `python -X importtime`: which modules were imported, by whom, and what each cost by itself.
 
 The text has one line a module, written when its import ends, so an importer comes after what it imports:
 
@@ -27,7 +27,7 @@ STANDARD = "standard library"
 
 @dataclass(frozen=True)
 class Imported:
-    """One import: seconds in the module itself, without what it imports; the index of its importer, None for none."""
+    """One import: seconds in the module itself, without what it imports; its importer's index, or None."""
 
     name: str
     self_s: float
@@ -35,13 +35,13 @@ class Imported:
 
     @property
     def package(self) -> str:
-        """The part of the name before its first dot."""
+        """Return the part of the name before its first dot."""
         return self.name.partition(".")[0]
 
 
 @dataclass(frozen=True)
 class Package:
-    """A top-level package's own share: seconds and modules of all its parts, without those of others."""
+    """A top-level package's own share: seconds and modules of all its parts, without those of other packages."""
 
     name: str
     seconds: float
@@ -61,8 +61,8 @@ class Distribution:
 class Extra:
     """A distribution that is imported and that nothing required: an import that tries whether it is installed.
 
-    `importer` is the module that asked for it, None where that happened in a running function. `seconds` are what the
-    import cost in itself and in others that nothing requires either.
+    `importer` is the module that imported it, None where a running function did. `seconds` are the cost of the import
+    itself and of others that nothing requires either.
     """
 
     distribution: str
@@ -71,7 +71,7 @@ class Extra:
 
 
 def parse_import_times(text: str) -> list[Imported]:
-    """Every import in the order in which they ended; ParseError where there is none."""
+    """Parse every import in the order in which they ended; ParseError where there is none."""
     found: list[tuple[str, float]] = []
     importers: dict[int, int] = {}
     waiting: list[tuple[int, int]] = []
@@ -80,7 +80,7 @@ def parse_import_times(text: str) -> list[Imported]:
         if match is None:
             continue
         depth, index = len(match["indent"]) // 2, len(found)
-        # What is deeper and still waits was imported by this one.
+        # Waiting imports that are deeper were imported by this one.
         while waiting and waiting[-1][0] > depth:
             importers[waiting.pop()[1]] = index
         waiting.append((depth, index))
@@ -91,7 +91,7 @@ def parse_import_times(text: str) -> list[Imported]:
 
 
 def by_package(imports: Iterable[Imported], standard: frozenset[str]) -> list[Package]:
-    """Seconds and modules of each top-level package, the costliest first; the standard library is one."""
+    """Return seconds and modules of each top-level package, the costliest first; the standard library counts as one."""
     totals: dict[str, tuple[float, int]] = {}
     for each in imports:
         name = STANDARD if each.package in standard else each.package
@@ -102,10 +102,10 @@ def by_package(imports: Iterable[Imported], standard: frozenset[str]) -> list[Pa
 
 
 def required(distributions: Iterable[Distribution], roots: Iterable[str]) -> frozenset[str]:
-    """Names of all distributions that the roots declare as required, directly or through others, roots included.
+    """Return the names of all distributions that the roots require, directly or through others, roots included.
 
-    A requirement of an extra counts where somebody requires that extra. Other conditions, such as a platform's, are
-    taken as met: a distribution is never called unneeded because of a condition that was not understood.
+    A requirement of an extra counts where something requires that extra. Other conditions, such as a platform's, are
+    assumed to hold: a distribution is never called unneeded because of a condition that was not understood.
     """
     declared = {canonical(each.name): each.requires for each in distributions}
     extras: dict[str, set[str]] = {canonical(root): set() for root in roots}
@@ -119,7 +119,7 @@ def required(distributions: Iterable[Distribution], roots: Iterable[str]) -> fro
                 continue
             wanted = {canonical(extra) for extra in (match["extras"] or "").split(",") if extra.strip()}
             target = canonical(match["name"])
-            # Seen before, unless it is wanted with more than then.
+            # Skip what was seen before, unless more extras are wanted now.
             if target not in extras or wanted - extras[target]:
                 extras.setdefault(target, set()).update(wanted)
                 waiting.append(target)
@@ -127,23 +127,23 @@ def required(distributions: Iterable[Distribution], roots: Iterable[str]) -> fro
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as indexes compare it (PEP 503)."""
+    """Return a distribution's name in the form that indexes compare (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 def not_required(
     imports: Sequence[Imported], distributions: Sequence[Distribution], roots: Iterable[str]
 ) -> list[Extra]:
-    """What was imported only because it is installed, the costliest first.
+    """Return what was imported only because it is installed, the costliest first.
 
-    A package that no known distribution has is left out, and one that several have counts where all are unneeded.
+    A package of no known distribution is left out; one of several distributions counts where all are unneeded.
     """
     needed = required(distributions, roots)
     owners: dict[str, list[str]] = {}
     for distribution in distributions:
         for package in distribution.packages:
             owners.setdefault(package, []).append(distribution.name)
-    # The distribution that an import, or what imported it, was the first to bring in. An importer's index is higher.
+    # Maps each import to the distribution first brought in by it or its importers. An importer's index is higher.
     brought: dict[int, str] = {}
     costs: dict[str, dict[str | None, float]] = {}
     importer_of: dict[int, str | None] = {}
@@ -168,7 +168,7 @@ def not_required(
 
 
 def as_distributions(found: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Distribution]:
-    """Distributions from JSON: name to `requires` and `packages`."""
+    """Build distributions from JSON: name to `requires` and `packages`."""
     return [
         Distribution(name, tuple(map(str, each["requires"])), tuple(map(str, each["packages"])))
         for name, each in found.items()

@@ -1,7 +1,8 @@
-"""Where the time of a start goes before a model is read: one more warm run, with the interpreter's own import timing.
+"""A profile of imports: one more warm run, with the interpreter's own import timing.
 
-It is never a sample: the timing slows it a little. Then one process of the same user looks for each module's bytecode,
-and compiles in memory what has none: that is what every start pays again where nobody could keep the result.
+It is never a sample, since the timing slows it a little. Then one process of the same user looks for each module's
+bytecode and compiles the modules without any in memory: every start pays for that again where nobody could store the
+result.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from .importtime import Imported, as_distributions, by_package, not_required, pa
 
 TOP_PACKAGES = 10
 STDERR_BYTES = 16 << 20
-"""Far more than any start prints: 4,000 imports are 400 KiB."""
+"""Far more than any start prints: 4,000 imports take 400 KiB."""
 COMPILE_LIMIT_S = 60.0
 _PROBE_TIMEOUT_S = 180.0
 _MOST_READ_BYTES = 8 << 20
-"""A run that read more than this from disk was not warm, and its imports' seconds are the disk's too."""
+"""A run that read more than this from disk was not warm, and its import times include the disk's."""
 
 _PROBE = r"""
 import importlib.machinery, importlib.util, json, marshal, sys, time
@@ -120,10 +121,10 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Bytecode:
-    """How many imported modules have bytecode that the loader's user may read and that fits its source, and the cost.
+    """How many imported modules have bytecode that fits the source and is readable by the loader's user, and the cost.
 
-    `compile_s` is the CPU time of compiling `compiled` of those that have none; `load_s` what reading their bytecode
-    would take instead, so the difference is what each start could save.
+    `compile_s` is the CPU time of compiling `compiled` of those that have none; `load_s` is the time to read their
+    bytecode instead, so the difference is what each start could save.
     """
 
     valid: int
@@ -136,16 +137,16 @@ class Bytecode:
 
     @property
     def saving_s(self) -> float:
-        """What each start would save if all modules had bytecode, at least."""
+        """Return the least that each start would save if all modules had bytecode."""
         return max(0.0, self.compile_s - self.load_s)
 
 
 class NoAnswer(Exception):
-    """The imports could not be looked at; the message says why, for the report."""
+    """The imports could not be profiled; the message says why, for the report."""
 
 
 def profile_imports(loader: Loader, files: Sequence[page_cache.PathLike]) -> dict[str, Any]:
-    """The `imports` of the result document; where it fails in any way, `problem` says why and the run goes on.
+    """Return the `imports` of the result document; where it fails in any way, `problem` says why and the run goes on.
 
     `loader` is the one that makes samples, with its model; `files` are the model's. ControllerGone passes through.
     """
@@ -158,7 +159,7 @@ def profile_imports(loader: Loader, files: Sequence[page_cache.PathLike]) -> dic
 
 
 def describe(imports: Sequence[Imported], answer: Mapping[str, Any]) -> dict[str, Any]:
-    """What the document says of these imports, from the answer of the process that looked for their bytecode."""
+    """Return the document's entry on these imports, from the answer of the process that looked for their bytecode."""
     try:
         states = answer["states"]
         bytecode = Bytecode(
@@ -190,7 +191,7 @@ def describe(imports: Sequence[Imported], answer: Mapping[str, Any]) -> dict[str
 def _timed_imports(
     loader: Loader, files: Sequence[page_cache.PathLike], tries: int = 2
 ) -> tuple[list[Imported], int | None]:
-    """The imports of one warm run, and what it read from disk all the same; a second run where the first was cold."""
+    """Return the imports of a warm run and the bytes it read from disk; repeat a run that was not warm."""
     timed = replace(loader, env=(*loader.env, ("PYTHONPROFILEIMPORTTIME", "1")), stderr_bytes=STDERR_BYTES)
     for left in reversed(range(tries)):
         page_cache.warm(files)
@@ -204,7 +205,7 @@ def _timed_imports(
 
 
 def _ask(loader: Loader, names: Sequence[str]) -> Mapping[str, Any]:
-    """What the loader's interpreter, as the loader's user, says of these modules' bytecode and of what is installed."""
+    """Query these modules' bytecode and the installed distributions, in the loader's Python as the loader's user."""
     account: Account | None = loader.account
     asked = {"names": list(names), "folder": loader.script.rpartition("/")[0], "limit_s": COMPILE_LIMIT_S}
     try:

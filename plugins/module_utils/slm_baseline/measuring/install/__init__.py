@@ -1,1 +1,1 @@
-"""What a measurement needs on a host: a folder, an interpreter with its packages, a model that is built there."""
+"""The needs of a measurement on a host: a folder, an interpreter with its packages, and a model built there."""

@@ -1,7 +1,7 @@
 """The measurement's own environment on a host: scripts, and a virtual environment made from a lock.
 
-Everything lies in one folder of our own (home.py), which the purge removes. A stamp written last holds the hashes of
-what the environment was made from, so one that is right costs one file to see, and an interrupted one is made again.
+Everything lies in one folder of our own (install_dir.py), which the purge removes. A stamp, written last, holds the
+hashes of what the environment was made from: checking it reads one file, and an interrupted build is made again.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _SCRIPT = re.compile(r"[a-z][a-z0-9_]*\.py", re.ASCII)
 
 @dataclass(frozen=True)
 class Environment:
-    """What the environment should be. `python` names an existing interpreter that is used instead of our own.
+    """The wanted environment. `python` names an existing interpreter that is used instead of our own.
 
-    `requirements` is the lock's text, `pip_options` what pip gets besides (an index, say), `base_python` the Python to
+    `requirements` is the lock's text, `pip_options` more options of pip (an index, say), `base_python` the Python to
     make the environment from; empty finds one.
     """
 
@@ -64,7 +64,7 @@ class Environment:
 
     @property
     def interpreter(self) -> str:
-        """The Python that runs the loader and the builder."""
+        """Return the Python that runs the loader and the builder."""
         return self.python or f"{self.folder}/bin/python"
 
     @property
@@ -72,7 +72,7 @@ class Environment:
         return f"{self.home}/scratch"
 
     def stamp(self) -> dict[str, Any]:
-        """What an environment notes in itself of all it was made from; hashes, since an index may hold a password."""
+        """Return the stamp of what the environment was made from; hashes, since an index may hold a password."""
         made_from = {
             "requirements": self.requirements,
             "pip_options": "\n".join(self.pip_options),
@@ -82,7 +82,7 @@ class Environment:
 
 
 def parse_environment(params: Mapping[str, Any]) -> Environment:
-    """The environment that a module's parameters ask for; SettingError for a path that is none."""
+    """Parse a module's parameters to an environment; SettingError for an invalid path."""
     python, base_python = params["python"], params["base_python"]
     return Environment(
         home=absolute_path("slm_benchmark_home", params["home"]),
@@ -94,7 +94,7 @@ def parse_environment(params: Mapping[str, Any]) -> Environment:
 
 
 def absolute_path(knob: str, value: object) -> str:
-    """A path on the host, free of `.` and `..`; SettingError, naming the knob, for anything else and for `/`."""
+    """Return a path on the host without `.` and `..`; SettingError, naming the knob, for anything else and for `/`."""
     text = str(value)
     if not text.startswith("/") or not text.isprintable() or os.path.normpath(text) in ("/", "//"):
         raise SettingError(knob, "an absolute path", repr(value), "It is a path on the host.", f"correct {knob}.")
@@ -102,9 +102,9 @@ def absolute_path(knob: str, value: object) -> str:
 
 
 def is_built(host: Host, environment: Environment) -> bool:
-    """Whether our own environment is there and made from just this; true where an existing Python is used.
+    """Return whether our own environment exists and was made from exactly this; true where an existing Python is used.
 
-    SettingError for a home that is not ours: an environment that others can write is not believed.
+    SettingError for a home that is not ours: an environment that others can write is not trusted.
     """
     if environment.python:
         return True
@@ -117,10 +117,10 @@ def is_built(host: Host, environment: Environment) -> bool:
 
 
 def find_base_python(host: Host, environment: Environment, account: Account) -> str:
-    """A Python from which the loader's user can run an environment in `home`; SettingError where there is none.
+    """Find a Python from which the loader's user can run an environment in `home`; SettingError where there is none.
 
-    A virtual environment's interpreter is a link to its base, so the base itself must be executable by that user. Root
-    runs it too, to make the environment, so it must be one that only root can write.
+    A virtual environment's interpreter is a link to its base, so that user must be able to execute the base. Root runs
+    it too, to make the environment, so only root may be able to write it.
     """
     above = environment.home
     while not os.path.isdir(above):
@@ -158,7 +158,7 @@ def find_base_python(host: Host, environment: Environment, account: Account) -> 
 
 
 def build(host: Host, environment: Environment, account: Account) -> None:
-    """Make the environment anew from its lock. Takes minutes. SettingError with the end of what pip said."""
+    """Make the environment anew from its lock. Takes minutes. SettingError with the end of pip's output."""
     base = find_base_python(host, environment, account)
     make_home(host, environment.home)
     folder = host.path(environment.folder)
@@ -166,14 +166,14 @@ def build(host: Host, environment: Environment, account: Account) -> None:
     _run(host, [base, "-I", "-m", "venv", str(folder)], "venv")
     requirements = f"{environment.home}/requirements.txt"
     host.write_durably(requirements, environment.requirements.encode())
-    # No cache: nothing may lie outside our folder.
+    # No cache: nothing may be written outside our folder.
     pip = [f"{folder}/bin/python", "-I", "-m", "pip", "install", "--no-input", "--no-cache-dir", "--quiet"]
     _run(host, [*pip, *environment.pip_options, "--requirement", str(host.path(requirements))], "pip")
     host.write_durably(f"{environment.folder}/{_STAMP}", json.dumps(environment.stamp()).encode())
 
 
 def changed_scripts(host: Host, environment: Environment, scripts: Mapping[str, str]) -> list[str]:
-    """Names of the scripts in `home` that are missing or not as given."""
+    """Return the names of scripts in `home` that are missing or differ from these."""
     for name in scripts:
         if not _SCRIPT.fullmatch(name):
             raise SettingError(
@@ -194,20 +194,20 @@ def install_scripts(host: Host, environment: Environment, scripts: Mapping[str, 
 
 
 def fresh_scratch(host: Host, environment: Environment) -> str:
-    """The folder for the loader's homes, emptied of what a killed run left."""
+    """Make an empty folder for the loader's homes, removing what a killed run left."""
     make_home(host, environment.home)
     scratch = host.path(environment.scratch)
     remove_tree(scratch)
-    # Others may pass through and not look; each home in it belongs to the loader's user.
+    # Others may pass through it but not list it; each home in it belongs to the loader's user.
     scratch.mkdir(mode=0o711)
     scratch.chmod(0o711)
     return str(scratch)
 
 
 def installed_parts(host: Host, home: str) -> dict[str, list[str]]:
-    """What of ours is on the host, by home: on record or this one. The samples of runs stand under an empty name.
+    """Return our parts on the host by home, recorded ones and this one. Samples of runs have an empty name.
 
-    A folder without our mark has nothing of ours, whatever lies in it.
+    A folder without our mark holds nothing of ours, whatever lies in it.
     """
     homes = {
         each: [path for name in _OURS if _is_there(host, path := f"{each}/{name}")] for each in homes_of(host, home)
@@ -216,7 +216,7 @@ def installed_parts(host: Host, home: str) -> dict[str, list[str]]:
 
 
 def remove_parts(host: Host, parts: Mapping[str, Sequence[str]]) -> None:
-    """Remove what `installed_parts` found, and the folders that we made for it where nothing else is left in them."""
+    """Remove what `installed_parts` found, and the folders made for it where they are empty."""
     for home in filter(None, parts):
         for path in parts[home]:
             remove_tree(host.path(path))
@@ -233,7 +233,7 @@ def _is_there(host: Host, path: str) -> bool:
 
 
 def _run(host: Host, command: Sequence[str], what: str) -> None:
-    """Run one step; umask 022, because another user has to read what it makes."""
+    """Run one step with umask 022, because another user has to read what it makes."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment["PATH"] = search_path(host)
     try:

@@ -1,7 +1,7 @@
 """The folder that the measurement works in: whose it is, and what of it may be emptied and removed.
 
-A home carries a mark, a file that is written when we make the folder or take an empty one. Only under a mark is
-anything emptied or removed. The host keeps a record of its homes, so that a purge finds each, wherever it was put.
+A home has a mark, a file that is written when we make the folder or take an empty one. Only marked folders are emptied
+or removed. The host keeps a record of its homes, so that a purge finds each, wherever it was put.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MARK_TEXT = b"Made by slm-baseline, which empties and removes what it put into 
 
 
 def require_home(host: Host, home: str) -> None:
-    """SettingError unless `home` is ours, or may become so: missing or empty, on a path that only root can write."""
+    """Raise SettingError unless `home` is or may become ours: missing or empty, on a path that only root can write."""
     require_trusted(host, home, HOME_KNOB)
     found = [name for name in _entries(host, home) if name != temporary_name(HOME_MARK)]
     if found and not is_marked(host, home):
@@ -39,7 +39,7 @@ def require_home(host: Host, home: str) -> None:
 
 
 def is_marked(host: Host, home: str) -> bool:
-    """Whether a folder carries our mark: a plain file of root's."""
+    """Return whether a folder has our mark: a plain file of root's."""
     try:
         status = os.lstat(host.path(f"{home}/{HOME_MARK}"))
     except OSError:
@@ -48,10 +48,10 @@ def is_marked(host: Host, home: str) -> bool:
 
 
 def make_home(host: Host, home: str) -> None:
-    """Have `home` on the host, recorded and marked; open to the loader's user however strict our umask is.
+    """Make `home` on the host, recorded, marked and open to the loader's user, however strict our umask is.
 
-    SettingError for one that is not ours. Recorded before it is made, marked before anything is put into it: an
-    interruption leaves nothing that a purge does not find, and nothing that is taken for somebody else's.
+    SettingError for one that is not ours. It is recorded before it is made and marked before anything is put into it,
+    so after an interruption a purge finds everything, and nothing is mistaken for another user's.
     """
     require_home(host, home)
     if is_marked(host, home) and home in recorded_homes(host):
@@ -61,21 +61,21 @@ def make_home(host: Host, home: str) -> None:
     made = record.get(home, [])
     _write_record(host, {**record, home: [*made, *(folder for folder in missing if folder not in made)]})
     for folder in map(host.path, missing):
-        # Fails where somebody was faster, as anybody may be in a shared folder.
+        # Fails where another process made it first, as anybody may in a shared folder.
         folder.mkdir()
         folder.chmod(0o755)
-    # An empty folder that somebody filled since we looked is refused here.
+    # Rejects an empty folder that was filled since we checked.
     require_home(host, home)
     host.write_durably(f"{home}/{HOME_MARK}", _MARK_TEXT)
 
 
 def recorded_homes(host: Host) -> list[str]:
-    """Every home that was ever made on this host and not removed since."""
+    """Return every home that was made on this host and not removed since."""
     return sorted(_read_record(host))
 
 
 def homes_of(host: Host, named: str) -> list[str]:
-    """What a purge has to empty: the homes on record and the one that is named, as far as they are ours."""
+    """Return what a purge has to empty: the recorded homes and the named one, as far as they are ours."""
     homes = [home for home in dict.fromkeys((*recorded_homes(host), named)) if is_marked(host, home)]
     for home in homes:
         require_trusted(host, home, HOME_KNOB)
@@ -83,7 +83,7 @@ def homes_of(host: Host, named: str) -> list[str]:
 
 
 def remove_home(host: Host, home: str) -> None:
-    """Remove our mark, and the folders that we made where nothing is left in them."""
+    """Remove our mark, and the folders that we made where they are empty."""
     for name in (temporary_name(HOME_MARK), HOME_MARK):
         host.remove_durably(f"{home}/{name}")
     for folder in sorted(_read_record(host).get(home, []), key=len, reverse=True):
@@ -91,7 +91,7 @@ def remove_home(host: Host, home: str) -> None:
 
 
 def forget_homes(host: Host, homes: Sequence[str]) -> None:
-    """Take homes off the record; the record goes with the last one."""
+    """Remove homes from the record, and the record with the last one."""
     record = {home: folders for home, folders in _read_record(host).items() if home not in homes}
     if record:
         _write_record(host, record)
@@ -100,7 +100,7 @@ def forget_homes(host: Host, homes: Sequence[str]) -> None:
 
 
 def _entries(host: Host, home: str) -> list[str]:
-    """What lies in a folder; SettingError where the path is something else, since that is not ours either."""
+    """List a folder; SettingError where the path is something else, since that is not ours either."""
     try:
         return sorted(os.listdir(host.path(home)))
     except FileNotFoundError:
@@ -113,7 +113,7 @@ def _entries(host: Host, home: str) -> list[str]:
 
 
 def _read_record(host: Host) -> dict[str, list[str]]:
-    """Homes, and for each the folders that were made for it; a damaged record is an error, as it would be forgotten."""
+    """Read homes and the folders made for each; SettingError for a damaged record, which must not be discarded."""
     text = host.read_or_none(INSTALL_DIRS)
     if text is None:
         return {}
@@ -133,7 +133,7 @@ def _read_record(host: Host) -> dict[str, list[str]]:
 
 
 def _is_entry(host: Host, home: object, folders: object) -> bool:
-    """Whether an entry names folders as we write them: the home itself or above it."""
+    """Return whether an entry names folders as we write them: the home itself or above it."""
     if not isinstance(home, str) or not home.startswith("/") or not isinstance(folders, list):
         return False
     return all(isinstance(folder, str) and f"{home}/".startswith(f"{folder}/") for folder in folders)

@@ -1,6 +1,6 @@
 """A Python on the host as the loader's user sees it: whether it runs, which packages it has, where its files lie.
 
-Packages are looked up by their metadata (importlib.metadata): importing torch would take seconds.
+Packages are looked up by their metadata (importlib.metadata), since importing torch would take seconds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..loader.process import Loader, clean_environment, plain_text
 
 PACKAGES = ("torch", "transformers", "accelerate", "psutil", "safetensors")
 OLDEST = {"torch": (2, 5), "transformers": (4, 56), "accelerate": (0, 26)}
-"""What the loader asks for came with these: a device's `uuid`, `dtype=`, and what transformers 4.56 itself demands."""
+"""The first versions with what the loader uses: a device's `uuid`, `dtype=`, and what transformers 4.56 requires."""
 _VERSION = re.compile(r"(?P<major>[0-9]{1,9})\.(?P<minor>[0-9]{1,9})", re.ASCII)
 _PROBE_TIMEOUT_S = 60.0
 PYTHON_KNOB = "slm_benchmark_python"
 _NOT_A_PYTHONS = ("//", "/proc/", "/sys/", "/dev/")
 _MOST_FILES = 1_000_000
 _MOST_BYTES = 128 << 30
-"""Far beyond any environment: one with CUDA builds of torch has some 50,000 files and 10 GB."""
+"""Far more than any environment: one with CUDA builds of torch has some 50,000 files and 10 GB."""
 _PROBE = f"""
 import json, sys, sysconfig
 from importlib import metadata
@@ -52,7 +52,7 @@ _IS_PROBE = b"sysconfig.get_paths"
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What a Python says of itself. `packages` has None for each that is missing."""
+    """A Python's description of itself. `packages` has None for each that is missing."""
 
     version: tuple[int, int, int]
     packages: dict[str, str | None]
@@ -61,26 +61,26 @@ class Interpreter:
     executable: str
 
     def library_files(self) -> Iterator[str]:
-        """Every file of the installed packages."""
+        """Yield every file of the installed packages."""
         return _files(self.library_folders)
 
     def all_files(self) -> Iterator[str]:
-        """The interpreter, its standard library and the installed packages."""
+        """Yield the interpreter, its standard library and the installed packages."""
         yield self.executable
         folders = dict.fromkeys((*self.library_folders, *self.standard_folders))
-        # In a virtual environment the packages lie inside the standard library's folder.
+        # In a virtual environment the packages lie within the standard library's folder.
         yield from _files(folder for folder in folders if not any(folder.startswith(f"{other}/") for other in folders))
 
 
 def probe(python: str, account: Account | None) -> Interpreter:
-    """Ask a Python, run by the loader's user; SettingError where that user cannot run it or it makes no sense."""
+    """Query a Python as the loader's user; SettingError where that user cannot run it or its answer is invalid."""
     environment = clean_environment(Loader(python, "", (), account, _PROBE_TIMEOUT_S), "/nonexistent")
     try:
         answer = run_bounded([python, "-c", _PROBE], account, environment, _PROBE_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise _unusable(python, account, f"running it failed: {error}") from error
     if _IS_PROBE in answer.output or _IS_PROBE in answer.errors:
-        # Another program's complaint about what it was given, or an echo of it.
+        # Another program's error message about its arguments, or an echo of them.
         raise _unusable(python, account, f"it is no Python: it ended with exit code {answer.returncode}")
     if answer.returncode:
         last = plain_text(answer.errors[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
@@ -102,7 +102,7 @@ def probe(python: str, account: Account | None) -> Interpreter:
 
 
 def require_packages(python: str, account: Account | None) -> Interpreter:
-    """The interpreter, if it has all that the loader needs; SettingError naming what is missing or too old."""
+    """Return the interpreter if it has all that the loader needs; SettingError naming what is missing or too old."""
     interpreter = probe(python, account)
     packages = interpreter.packages.items()
     missing = [name for name, version in packages if version is None]
@@ -124,7 +124,7 @@ def require_packages(python: str, account: Account | None) -> Interpreter:
 
 
 def is_too_old(name: str, version: str) -> bool:
-    """Whether a package's version lies below the oldest that will do; one of another form than `4.56...` never does."""
+    """Return whether a version is below the oldest that works; a version of another form than `4.56...` never is."""
     match = _VERSION.match(version)
     return match is not None and (int(match["major"]), int(match["minor"])) < OLDEST.get(name, (0, 0))
 
@@ -141,16 +141,16 @@ def _unusable(python: str, account: Account | None, found: str) -> SettingError:
 
 
 def _folders(said: object) -> tuple[str, ...]:
-    """Paths as a Python told them; ValueError for anything else: it may be anybody's, and root is to look there."""
+    """Parse the paths that a Python reported; ValueError for anything else, since root reads them."""
     if not isinstance(said, list) or not all(isinstance(path, str) and path.startswith("/") for path in said):
         raise ValueError("folders that are no absolute paths")
     return tuple(dict.fromkeys(said))
 
 
 def _files(folders: Iterable[str]) -> Iterator[str]:
-    """Every plain file in these folders; SettingError where they cannot be a Python's own.
+    """Yield every plain file in these folders; SettingError where they cannot be a Python's own.
 
-    Root reads and evicts them, and a Python that is anybody's may name any folder: a kernel's file system, or a disk.
+    Root reads and evicts them, and a Python of any user may name any folder: a kernel's file system, or a disk.
     """
     files = size = 0
     for folder in folders:

@@ -1,7 +1,7 @@
-"""Building an embedded model on the host, with the builder that `slm_environment` put there.
+"""The build of an embedded model on the host, with the builder that `slm_environment` installed.
 
-The builder runs as the loader's user, since its interpreter may be anybody's. The model's folder belongs to that user
-while it is built, and to root from then on.
+The builder runs as the loader's user, since any user may own its interpreter. The model's folder belongs to that user
+while it is built, and to root afterwards.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from .install_dir import make_home
 
 BUILDER = "build_model.py"
 _LOCK = ".lock"
-"""The builder's own lock in the model's folder; it goes with the build, since the next one may be another user's."""
+"""The builder's own lock in the model's folder; removed after the build, since the next one may be another user's."""
 _BUILD_TIMEOUT_S = 3600.0
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def build_model(host: Host, python: str, place: ModelPlace, account: Account | None) -> dict[str, Any]:
-    """Make the embedded model right, doing only what is missing; the builder's `changed`, `built` and `bytes`.
+    """Build what is missing of the embedded model; return the builder's `changed`, `built` and `bytes`.
 
-    SettingError with the builder's own last line where it fails. An interrupted build is taken up where it stopped.
-    `account` None keeps the current user, as in tests.
+    SettingError with the builder's last line where it fails. An interrupted build continues where it stopped. `account`
+    None keeps the current user, as in tests.
     """
     path = place.embedded_path
     builder = host.path(f"{place.home}/{BUILDER}")
@@ -64,7 +64,7 @@ def build_model(host: Host, python: str, place: ModelPlace, account: Account | N
 
 @contextlib.contextmanager
 def _lent(path: str, account: Account | None) -> Iterator[None]:
-    """The folder belongs to this user meanwhile, and afterwards, with all that is in it, to whom it belonged before."""
+    """Give the folder to this user while the caller works; then take it back, with all in it."""
     if account is None:
         yield
         return
@@ -83,9 +83,9 @@ def _lent(path: str, account: Account | None) -> Iterator[None]:
 
 
 def _take_back(folder: int, path: str) -> None:
-    """Take over one file of the builder. What a builder never makes goes: links, pipes, folders, its own lock.
+    """Take over one file of the builder; remove what a builder never makes: links, pipes, folders, its own lock.
 
-    So does a file with a second name, which may lie in a folder of somebody else's, who would lose it to root.
+    Remove a file with a second name too: it may lie in another user's folder, who would lose it to root.
     """
     name = os.path.basename(path)
     is_plain = stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)

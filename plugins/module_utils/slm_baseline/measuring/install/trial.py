@@ -1,7 +1,7 @@
-"""Whether a model can be loaded here, told before anything changes: by a trial, or from what the lock is known to have.
+"""A check, before anything changes, whether a model can be loaded here: by a trial, or by what the lock provides.
 
 The trial (files/try_model.py) runs in the loader's Python as the loader's user, without the weights. Where that Python
-is yet to be made from the lock, the model's config and files are compared with what is known of the lock.
+is still to be made from the lock, the model's config and files are compared with what is known of the lock.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .environment import Environment
 _TIMEOUT_S = 300.0
 _LONGEST = 300
 KNOWN_TRANSFORMERS = "5.23.0"
-"""The release of the lock; of another one the lists below say nothing."""
+"""The lock's release; the lists below are not valid for another one."""
 _CAUSAL = """
 afmoe apertus arcee aria_text axk1 axk2 bailing_hybrid bamba bart beam bert bert-generation big_bird bigbird_pegasus
 biogpt bitnet blenderbot blenderbot-small bloom blt camembert codegen cohere cohere2 cohere2_moe cohere_compass_text
@@ -42,7 +42,7 @@ rembert roberta roberta-prelayernorm roc_bert roformer rwkv seed_oss smollm3 sol
 vaultgemma whisper xglm xlm xlm-roberta xlm-roberta-xl xlnet xlstm xmod youtu zamba zamba2 zaya
 """
 CAUSAL_TYPES = frozenset(_CAUSAL.split())
-"""`model_type` of every config for which that release has a causal class (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)."""
+"""`model_type` of every config with a causal class in that release (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)."""
 QUANTIZERS = {
     **{"fp8": None, "mxfp8": None, "mxfp4": None, "bitnet": None},
     **{"bitsandbytes": "bitsandbytes", "gptq": "gptqmodel", "awq": "gptqmodel", "hqq": "hqq", "torchao": "torchao"},
@@ -76,7 +76,7 @@ def try_model(program: str, environment: Environment, model_path: str, account: 
 
 
 def require_known(config: Mapping[str, Any], names: Sequence[str], model_path: str, environment: Environment) -> None:
-    """SettingError for a model that the environment of the lock, which is yet to be made, will not load."""
+    """Raise SettingError for a model that the environment of the lock, which is still to be made, cannot load."""
     locked = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", environment.requirements, re.MULTILINE))
     packages = {name.lower().replace("_", "-") for name in locked}
     if locked.get("transformers") != KNOWN_TRANSFORMERS:
@@ -139,6 +139,6 @@ def _untried(python: str, found: str) -> SettingError:
 
 
 def _line(value: object) -> str:
-    """A text of somebody else's as one short line."""
+    """Shorten untrusted text to one line."""
     text = " ".join(str(value).split())
     return "".join(char for char in text if char.isprintable())[:_LONGEST]

@@ -1,1 +1,1 @@
-"""One loader run: its process, its events, the template that forks loaders, and what replays beside it."""
+"""One loader run: its process, its events, the template that forks loaders, and a replay beside it."""

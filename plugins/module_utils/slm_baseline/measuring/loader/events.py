@@ -1,4 +1,4 @@
-"""The loader's event protocol as the observer reads it: lines of JSON in, checked events and phases out.
+"""The observer's side of the loader's event protocol: lines of JSON in, checked events and phases out.
 
 The loader runs a model's code and is not trusted: whatever it writes becomes checked events or one ProtocolError.
 """
@@ -23,7 +23,7 @@ PHASES = (
 )
 _ORDER = (*PHASES[:-1], "held", "resumed", PHASES[-1], "done")
 FORKED_ORDER = _ORDER[_ORDER.index("tokenizer") :]
-"""Of a template's child: it begins where the tokenizer is ready, and what came before is nobody's time."""
+"""Phases of a template's child: it begins where the tokenizer is ready, and earlier time is not counted."""
 _COUNTERS = ("read_bytes", "minor_faults", "major_faults", "cpu_user_s", "cpu_system_s")
 _LONGEST_WORDS = 200
 _LONGEST_PATH = 4096
@@ -34,14 +34,14 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class ProtocolError(Exception):
-    """What the loader wrote is not the protocol; the message says in plain words where."""
+    """The loader's output breaks the protocol; the message says where in plain words."""
 
 
 @dataclass(frozen=True)
 class Mark:
     """The end of one phase: monotonic instant, and counters since process start.
 
-    `read_bytes` is None where the kernel does not tell it.
+    `read_bytes` is None where the kernel does not report it.
     """
 
     t_ns: int
@@ -54,7 +54,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase with its own seconds and counters. `read_bytes` is None where the kernel does not tell it."""
+    """One phase with its own seconds and counters. `read_bytes` is None where the kernel does not report it."""
 
     name: str
     seconds: float
@@ -66,7 +66,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class LoaderMemory:
-    """The loader's memory in bytes as psutil tells it."""
+    """The loader's memory in bytes as psutil reports it."""
 
     rss_bytes: int
     vsz_bytes: int
@@ -76,7 +76,7 @@ class LoaderMemory:
 
 @dataclass(frozen=True)
 class LoaderGpu:
-    """A CUDA device as torch sees it; bytes are those of torch's allocator, None where torch does not tell."""
+    """A CUDA device as torch sees it; bytes are those of torch's allocator, None where torch does not report them."""
 
     index: int
     name: str
@@ -118,7 +118,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class LoaderReport:
-    """What the loader says of itself while it holds the model. `software` has versions by package.
+    """What the loader reports of itself while it holds the model. `software` has versions by package.
 
     `files` are the real paths of the weight files that it has opened.
     """
@@ -151,23 +151,23 @@ class Events:
 
     @property
     def is_forked(self) -> bool:
-        """Whether it is a template's child that tells them."""
+        """Return whether a template's child writes them."""
         return self.order == FORKED_ORDER
 
     @property
     def beginning(self) -> Mark:
-        """From where a sample's counters count: the process's start, or the instant at which a forked child began."""
+        """Return the mark from which a sample's counters count: the process's start, or that of a forked child."""
         return self.marks.get("tokenizer", Mark(self.spawn_ns)) if self.is_forked else Mark(self.spawn_ns)
 
     def feed(self, data: bytes) -> list[str]:
-        """Take bytes from the pipe; names of the events that they completed, unknown ones left out."""
+        """Parse bytes from the pipe; return the names of the events that they completed, without unknown ones."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_LINE_BYTES:
             raise ProtocolError("a line on the events pipe is longer than 1 MiB")
         return [name for line in lines if (name := self._take(line))]
 
     def missing(self, until: str = "done") -> list[str]:
-        """Events that the protocol wants, up to and with `until`, and that have not come."""
+        """Return the events that the protocol requires, up to and with `until`, and that are missing."""
         wanted = self.order[: self.order.index(until) + 1]
         return [name for name in wanted if name not in self.marks]
 
@@ -192,7 +192,7 @@ class Events:
         return name
 
     def _tokens(self, event: Mapping[str, Any]) -> tuple[float, ...]:
-        """Seconds of each token from its instants, which lie between the end of the hold and that of the run."""
+        """Return each token's seconds from its instants, which lie between the end of the hold and that of the run."""
         instants = event.get("tokens_ns", [])
         if not isinstance(instants, list) or len(instants) > _MOST_TOKENS:
             raise ProtocolError(f"event done has tokens_ns {_shown(instants)}, not a list of instants")
@@ -232,14 +232,14 @@ class Events:
 
 
 def phases(events: Events) -> tuple[Phase, ...]:
-    """The phases that ended; what lies between held and resumed is in none. A forked child's begin with its weights."""
+    """Return the phases that ended, less the time between held and resumed. A forked child's begin with its weights."""
     found = []
     before = events.beginning
     for name in PHASES[PHASES.index("weights") :] if events.is_forked else PHASES:
         mark = events.marks.get(name)
         if mark is None:
             break
-        # The second token starts when the observer lets go; counters go on from the first token.
+        # The second token starts when the observer resumes the loader; counters continue from the first token.
         start_ns = events.marks["resumed"].t_ns if name == "second_token" else before.t_ns
         found.append(
             Phase(
@@ -256,7 +256,7 @@ def phases(events: Events) -> tuple[Phase, ...]:
 
 
 def read_between(before: Mark, after: Mark) -> int | None:
-    """Bytes read from storage between two marks; None where either does not know."""
+    """Return bytes read from storage between two marks; None where either is unknown."""
     if before.read_bytes is None or after.read_bytes is None:
         return None
     return after.read_bytes - before.read_bytes
@@ -284,7 +284,7 @@ def _report(event: Mapping[str, Any]) -> LoaderReport:
 
 
 def _loaded(event: Mapping[str, Any]) -> dict[str, Any]:
-    """What the model holds of which file; nothing from a loader that does not tell."""
+    """Parse what the model holds of which file; return nothing for a loader that does not report it."""
     told = event.get("loaded")
     if told is None:
         return {}
@@ -333,7 +333,7 @@ def _gpu(device: object) -> LoaderGpu:
 
 
 def _words(name: str, value: object) -> str:
-    """A short text that every document can hold: no lone surrogates, no control characters."""
+    """Return a short text that every document can hold, without lone surrogates and control characters."""
     if not isinstance(value, str) or not value.isprintable() or len(value) > _LONGEST_WORDS:
         raise ProtocolError(f"event held has {name} {_shown(value)}, not a line of text")
     return value

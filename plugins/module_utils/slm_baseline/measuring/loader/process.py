@@ -1,6 +1,6 @@
-"""One loader run as a fresh, unprivileged process, watched from outside through pipes and /proc.
+"""One loader run as a fresh, unprivileged process, observed from outside through pipes and /proc.
 
-The observer sleeps in poll(2) while the loader works; what it reads in /proc it reads while the loader is held.
+The observer sleeps in poll(2) while the loader works, and reads /proc while the loader is held.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _PR_SET_PDEATHSIG = 1
 _TAIL_BYTES = 4096
 _READ_BYTES = 1 << 16
 _WATCH_MS = 1000
-"""How often the observer wakes without cause, to see a loader that died while a child of its holds the pipes."""
+"""How often the observer polls without an event, to notice a dead loader whose child keeps the pipes open."""
 _DYING_S = 2.0
-"""How long a killed loader may take to give its memory back: gone from /proc by then, it has not ended for wait4."""
+"""How long a killed loader may take to free its memory: its /proc entry may be gone before wait4 reports its end."""
 _ENDING_S = 60.0
-"""How long a killed loader may take to end: one in the middle of a read from a slow disk ends after the read."""
+"""How long a killed loader may take to end: one that is reading from a slow disk ends after the read."""
 _DRAIN_BYTES, _DRAIN_S = 4 << 20, 5.0
 """Once every writer is gone, little is left in the pipes: an unprivileged user's holds 1 MiB at most (pipe(7))."""
 _REMOVAL_S = 60.0
@@ -41,9 +41,9 @@ _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 @dataclass(frozen=True)
 class Loader:
-    """How to run the loader. `account` None keeps the current user, as in tests; `env` is added to the clean one.
+    """How to run the loader. `account` None keeps the current user, as in tests; `env` extends the clean environment.
 
-    `scratch` is the folder in which each run gets a home of its own; the system's temporary folder where it is empty.
+    `scratch` is the folder in which each run gets its own home; the system's temporary folder where it is empty.
     `stderr_bytes` is how much of the end of its stderr is kept.
     """
 
@@ -59,7 +59,7 @@ class Loader:
 
 @dataclass(frozen=True)
 class Usage:
-    """wait4(2) of the one child: CPU seconds of its whole life."""
+    """Resource usage of the child from wait4(2): CPU seconds of its whole life."""
 
     cpu_user_s: float
     cpu_system_s: float
@@ -67,7 +67,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one loader run did. `problem` is None for a run that kept the protocol and ended well."""
+    """What one loader run did. `problem` is None for a run that kept the protocol and exited successfully."""
 
     events: Events
     problem: str | None
@@ -78,21 +78,22 @@ class Observation:
 
 
 class Unreadable(Exception):
-    """The loader lives, and what it holds cannot be read; the message says why."""
+    """The loader runs, and what it holds cannot be read; the message says why."""
 
 
 class ControllerGone(Exception):
-    """Nobody reads our output any more: the run was interrupted, so nothing more is measured."""
+    """Nobody reads our output any more: the run was interrupted, so measuring stops."""
 
 
 def observe(loader: Loader, on_held: Callable[[int], None], beside: Callable[[], int] | None = None) -> Observation:
     """Run the loader once. `on_held(pid)` is called while it holds the model after its first token.
 
-    `beside` starts another process at the same instant, on the loader's clock, and gives its id; it is the caller's.
+    `beside` starts another process at the same instant, within the loader's time, and returns its pid; the caller ends
+    it.
 
-    A loader that crashes, hangs, is killed or writes rubbish gives an Observation with a `problem`, and so does one of
-    which `on_held` cannot read what it wants (OSError, SettingError). Raises SettingError where it cannot be started at
-    all and ControllerGone when nobody waits for the answer. No process is left behind.
+    A loader that crashes, hangs, is killed or writes invalid events gives an Observation with a `problem`; so does an
+    `on_held` that cannot read what it wants (OSError, SettingError). Raises SettingError where the loader cannot be
+    started at all, and ControllerGone when nobody waits for the answer. No process is left behind.
     """
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(private_home(loader))
@@ -107,13 +108,13 @@ def observe(loader: Loader, on_held: Callable[[int], None], beside: Callable[[],
         try:
             return watch_one(loader, process.pid, Events(spawn_ns), pipes, on_held, family)
         finally:
-            # Waited for already, which it cannot know.
+            # Already reaped, which Popen cannot know.
             process.returncode = 0
 
 
 @dataclass(frozen=True)
 class Pipes:
-    """The pipes between the observer and one loader: events and stderr come in, a byte on `hold` lets it go on."""
+    """The pipes between observer and loader: events and stderr come in; a byte on `hold` resumes the loader."""
 
     events: tuple[FileIO, FileIO]
     hold: tuple[FileIO, FileIO]
@@ -121,16 +122,16 @@ class Pipes:
 
     @staticmethod
     def open(stack: contextlib.ExitStack) -> Pipes:
-        """New ones, closed with the stack."""
+        """Open new pipes, closed with the stack."""
         return Pipes(_pipe(stack), _pipe(stack), _pipe(stack))
 
     @property
     def given(self) -> tuple[int, int, int]:
-        """The loader's ends: events, hold, stderr."""
+        """Return the loader's ends: events, hold, stderr."""
         return self.events[1].fileno(), self.hold[0].fileno(), self.error[1].fileno()
 
     def close_given(self) -> None:
-        """Once the loader has its ends, ours would hide that it closes them."""
+        """Close our copies of the loader's ends once it has them: they would hide that it closes its own."""
         for end in (self.events[1], self.hold[0], self.error[1]):
             end.close()
 
@@ -138,7 +139,7 @@ class Pipes:
 def start(
     loader: Loader, home: str, arguments: tuple[str, ...], descriptors: tuple[int, ...], error_fd: int
 ) -> subprocess.Popen[bytes]:
-    """The loader as a process of its user, tied to our life, and the first that the OOM killer takes.
+    """Start the loader as its user, killed when we end and chosen first by the OOM killer.
 
     SettingError where it cannot be started.
     """
@@ -168,9 +169,9 @@ def start(
 
 
 def offer_to_oom_killer(pid: int) -> None:
-    """Let the kernel take this process and its children before any other, where memory runs out (proc(5)).
+    """Make this process and its children the OOM killer's first choice (proc(5)).
 
-    From outside: after a change of its user a process may not open its own file. It may not lower what root has set.
+    Done from outside: after a change of user a process may not open its own file. It may not lower what root has set.
     """
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
@@ -179,7 +180,7 @@ def offer_to_oom_killer(pid: int) -> None:
 def watch_one(
     loader: Loader, pid: int, events: Events, pipes: Pipes, on_held: Callable[[int], None], family: ProcessTree
 ) -> Observation:
-    """Watch a loader that runs until it ends, and end what is left of it and of its `family`."""
+    """Observe a running loader until it ends, and end what is left of it and of its `family`."""
     pipes.close_given()
     watch = _Watch(
         pid, events, pipes.events[0].fileno(), pipes.hold[1].fileno(), pipes.error[0].fileno(), on_held, loader
@@ -188,7 +189,7 @@ def watch_one(
         problem = watch.run(events.spawn_ns + int(loader.timeout_s * 1e9), loader.timeout_s)
     finally:
         ended = end(pid)
-        # Before the pipes are drained: whoever is left could fill them for ever.
+        # Before the pipes are drained: processes that are left could fill them for ever.
         is_alone = family.end()
     problem = problem or watch.drain()
     if ended is None or not is_alone:
@@ -197,13 +198,13 @@ def watch_one(
 
 
 def clean_environment(loader: Loader, home: str) -> dict[str, str]:
-    """The loader's whole environment: nothing of ours, so that nothing of ours can change a figure."""
+    """Return the loader's whole environment, without any of our variables, which could affect a measurement."""
     environment = {
         "PATH": _SEARCH_PATH,
         "HOME": home,
         "LANG": "C.UTF-8",
         "TOKENIZERS_PARALLELISM": "false",
-        # The driver's numbering, which nvidia-smi shows, in place of CUDA's, which puts the fastest device first.
+        # Number devices as the driver and nvidia-smi do; CUDA's default puts the fastest device first.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         # A model is loaded from its files; nothing may wait for a network.
         "HF_HUB_OFFLINE": "1",
@@ -214,7 +215,7 @@ def clean_environment(loader: Loader, home: str) -> dict[str, str]:
 
 @dataclass
 class _Watch:
-    """The poll loop over one loader's pipes."""
+    """The poll loop over a loader's pipes."""
 
     pid: int
     events: Events
@@ -226,20 +227,20 @@ class _Watch:
     tail: bytes = b""
 
     def run(self, deadline_ns: int, timeout_s: float) -> str | None:
-        """Until the loader ends, breaks the protocol (the answer says how) or the deadline passes."""
+        """Poll until the loader ends, breaks the protocol (the returned text says how) or the deadline passes."""
         poll = select.poll()
         os.set_blocking(self.hold_fd, False)
         for descriptor in (self.events_fd, self.error_fd):
             os.set_blocking(descriptor, False)
             poll.register(descriptor, select.POLLIN)
-        # No events asked for: poll reports a hung-up reader of our own output all the same.
+        # No events requested: poll still reports a hang-up of our own output's reader.
         poll.register(1, 0)
         open_pipes = {self.events_fd, self.error_fd}
         while True:
             left_ms = (deadline_ns - time.monotonic_ns()) // 1_000_000
             if left_ms <= 0:
                 return f"still running after {timeout_s:g} s; last event: {self._last_event()}"
-            # With both pipes closed the process is about to be gone, so the wait is short.
+            # With both pipes closed the process is about to end, so the wait is short.
             for descriptor, flags in poll.poll(min(left_ms, _WATCH_MS if open_pipes else 10)):
                 if descriptor == 1 and flags & (select.POLLERR | select.POLLHUP):
                     raise ControllerGone
@@ -255,7 +256,7 @@ class _Watch:
                 return None
 
     def drain(self) -> str | None:
-        """Take what is still in the pipes of a loader that has ended; what is wrong with it, if anything."""
+        """Read what is left in the pipes of a loader that has ended; return what is wrong with it, if anything."""
         problem = None
         deadline, left = time.monotonic() + _DRAIN_S, _DRAIN_BYTES
         for descriptor in (self.events_fd, self.error_fd):
@@ -270,7 +271,7 @@ class _Watch:
         return problem
 
     def _read(self, descriptor: int) -> bool:
-        """Take what a pipe has; False at its end, or for now where a stray child keeps it open."""
+        """Read what a pipe has; return False at its end, or when it is empty but kept open by a stray child."""
         try:
             data = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
@@ -279,13 +280,13 @@ class _Watch:
             self.tail = (self.tail + data)[-self.loader.stderr_bytes :]
         elif "held" in self.events.feed(data):
             self._look()
-            # Full only where the loader filled it itself, by way of /proc/self/fd.
+            # Full only if the loader filled it itself, through /proc/self/fd.
             with contextlib.suppress(BrokenPipeError, BlockingIOError):
                 os.write(self.hold_fd, b"g")
         return bool(data)
 
     def _look(self) -> None:
-        """Read what the loader holds. One that has been killed meanwhile has nothing left; its exit status tells."""
+        """Read what the loader holds. One that was killed meanwhile has nothing left; its exit status says so."""
         try:
             self.on_held(self.pid)
         except (OSError, SettingError) as error:
@@ -300,7 +301,7 @@ class _Watch:
 
 
 def _observation(watch: _Watch, problem: str | None, ended: tuple[int, Usage] | None) -> Observation:
-    """What was seen; `ended` is None for a loader that could not be ended."""
+    """Build the observation; `ended` is None for a loader that could not be ended."""
     status, usage = ended or (int(signal.SIGKILL), Usage(0.0, 0.0))
     name = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
     exit_code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
@@ -315,7 +316,7 @@ def _observation(watch: _Watch, problem: str | None, ended: tuple[int, Usage] | 
 
 
 def plain_text(tail: bytes) -> str:
-    """The end of a process's stderr as plain text: control characters other than line ends and tabs are dropped."""
+    """Decode the end of a process's stderr as plain text, without control characters but line ends and tabs."""
     text = tail.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     return "".join(char for char in text if char in "\n\t" or char.isprintable()).strip()
 
@@ -325,11 +326,11 @@ def _has_ended(pid: int) -> bool:
 
 
 def end(pid: int) -> tuple[int, Usage] | None:
-    """Kill what is left of a loader's process group, reap the loader; its wait status and own usage.
+    """Kill what is left of a loader's process group and reap the loader; return its wait status and own usage.
 
-    None where it is still there when the patience is over, as in an uninterruptible read of a dead network disk.
-    Reaped last: until then its group id cannot belong to anybody else. RUSAGE_CHILDREN would be a maximum over all
-    children so far (getrusage(2)), so the one child is waited for.
+    None where it still exists after the timeout, as in an uninterruptible read of a dead network disk. It is reaped
+    last: until then its group id cannot be reused. RUSAGE_CHILDREN would be a maximum over all children so far
+    (getrusage(2)), so this one child is waited for.
     """
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -345,7 +346,10 @@ def end(pid: int) -> tuple[int, Usage] | None:
 
 
 def _tie_to(parent: int) -> Callable[[], None]:
-    """For the child, after it changed its user (which clears the tie): die with us (prctl(2), PR_SET_PDEATHSIG)."""
+    """Return a function for the child, called after its change of user: die with us (prctl(2), PR_SET_PDEATHSIG).
+
+    A change of user clears that request.
+    """
     libc = ctypes.CDLL(None)
 
     def tie() -> None:
@@ -357,20 +361,20 @@ def _tie_to(parent: int) -> Callable[[], None]:
 
 
 def _pipe(stack: contextlib.ExitStack) -> tuple[FileIO, FileIO]:
-    """A pipe's reading and writing end; both are closed with the stack, if not before."""
+    """Open a pipe's reading and writing end; both are closed with the stack, if not before."""
     read, write = os.pipe()
     return stack.enter_context(FileIO(read, "rb")), stack.enter_context(FileIO(write, "wb"))
 
 
 @contextlib.contextmanager
 def private_home(loader: Loader) -> Iterator[str]:
-    """An empty home of this run's own, removed afterwards."""
+    """Make an empty home for one run, and remove it afterwards."""
     home = tempfile.mkdtemp(prefix="home-", dir=loader.scratch or None)
     try:
         if loader.account is not None:
             os.chown(home, loader.account.uid, loader.account.gid)
         yield home
     finally:
-        # What could not be removed goes with the scratch of the next run, or is told there.
+        # What cannot be removed is removed with the scratch of the next run, or reported there.
         with contextlib.suppress(OSError):
             remove_tree(Path(home), _REMOVAL_S)

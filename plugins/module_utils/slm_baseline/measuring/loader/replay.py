@@ -1,6 +1,6 @@
-"""A program that reads what a start will read, run beside a sample: before the loader is started, or together with it.
+"""Replay: a program that reads what a start will read, before the loader starts or together with it.
 
-What it read is the kernel's word, not its own; what part of that was weights is its own word, within the kernel's.
+The kernel reports how much it read; the program reports which part of that was weights, checked against the kernel's.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ...host.errors import SettingError
 
 AHEAD, TOGETHER = "ahead", "together"
 _BLOCK_BYTES = 512
-"""Of `ru_inblock`: the kernel's `read_bytes` of the process in such blocks, with all of its threads."""
+"""Unit of `ru_inblock`: the kernel's `read_bytes` of the process in such blocks, with all of its threads."""
 _STEP_S = 0.002
 _LINE_BYTES = 1 << 16
-"""As much as a pipe holds."""
+"""The capacity of a pipe."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Replay:
 
 @dataclass(frozen=True)
 class ReplayRecord:
-    """What one replay did. Times count from its own start; None where it did not tell.
+    """What one replay did. Times count from its own start; None where it did not report them.
 
-    `read_bytes` is what the kernel read from disk for it, `weights_read_bytes` the part of it after its imports.
-    `weights_bytes` is what its plan has as weights. `problem` says why it was not the replay that was planned.
+    `read_bytes` is what the kernel read from disk for it, `weights_read_bytes` the part after its imports.
+    `weights_bytes` is the size of the weights in its plan. `problem` says why it was not the replay that was planned.
     """
 
     when: str
@@ -53,7 +53,7 @@ class ReplayRecord:
 
 
 class Replaying:
-    """One replay around one start; nothing of it is left running once its block is over."""
+    """A replay around one start; nothing of it is left running after its block."""
 
     def __init__(self, replay: Replay | None, account: Account | None, timeout_s: float) -> None:
         self._replay = replay
@@ -63,7 +63,7 @@ class Replaying:
         self.record: ReplayRecord | None = None
 
     def run_ahead(self) -> None:
-        """Run a replay that comes ahead, to its end."""
+        """Run a replay of kind `ahead` to its end."""
         if self._replay and self._replay.when == AHEAD:
             self.start()
             self.finish()
@@ -73,7 +73,7 @@ class Replaying:
         return self._replay is not None and self._replay.when == TOGETHER
 
     def start(self) -> int:
-        """Start it; its process id. SettingError where it cannot be started."""
+        """Start the replay and return its process id. SettingError where it cannot be started."""
         assert self._replay
         try:
             self._process = subprocess.Popen(
@@ -97,13 +97,13 @@ class Replaying:
         return self._process.pid
 
     def finish(self) -> None:
-        """Wait until a started replay has ended, and keep what it did."""
+        """Wait until a started replay has ended, and keep its record."""
         if self._process and self._replay:
             self.record = self._reaped(self._process, self._replay.when)
             self._process = None
 
     def stop(self) -> None:
-        """End what is still running."""
+        """Kill it if it still runs."""
         if self._process:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -113,7 +113,7 @@ class Replaying:
         deadline = time.monotonic() + self._timeout_s
         is_late = False
         while True:
-            # wait4(2), since RUSAGE_CHILDREN would be the sum over all children so far.
+            # wait4(2), since RUSAGE_CHILDREN would sum over all children so far.
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
@@ -133,7 +133,7 @@ class Replaying:
 
 
 def _take_line(descriptor: int) -> str:
-    """What a program that has ended said: it is in the pipe, whoever else of its user still holds that open."""
+    """Read the line of a program that has ended: it is in the pipe, even if others of its user hold that open."""
     os.set_blocking(descriptor, False)
     with contextlib.suppress(BlockingIOError):
         return os.read(descriptor, _LINE_BYTES).decode("utf-8", "replace").strip()
@@ -141,7 +141,7 @@ def _take_line(descriptor: int) -> str:
 
 
 def replay_record(when: str, said: str, read_bytes: int, cpu_s: float, problem: str | None = None) -> ReplayRecord:
-    """The record of a replay that said this line (`name=value ...`) and of which the kernel tells the rest."""
+    """Build a replay's record from its line (`name=value ...`) and the kernel's counters."""
     words = dict(word.split("=", 1) for word in said.split() if "=" in word)
     stale = int(words["stale"]) if words.get("stale", "").isdigit() else None
     if not problem and "memory" in words:
@@ -172,7 +172,10 @@ def _seconds(text: str | None) -> float | None:
 
 @contextlib.contextmanager
 def replaying(replay: Replay | None, account: Account | None, timeout_s: float) -> Iterator[Replaying]:
-    """Around one start: `run_ahead` before it, `start` with it, `finish` after it; None replays nothing."""
+    """Yield a replay for one start: call `run_ahead` before it, `start` with it, `finish` after it.
+
+    None replays nothing.
+    """
     run = Replaying(replay, account, timeout_s)
     try:
         yield run

@@ -1,12 +1,12 @@
 """A loader as a template: it has imported everything, and forks a child for each load of the weights.
 
-A load through a fresh process spends most of its time on imports, which no setting of huge pages touches. A template
-pays for them once. Each child loads the weights and makes the first token as a fresh process does from its tokenizer
-on: its memory is its own before its clock starts (files/slm_load.py, `own_memory`), and no device was initialised
-before. `benchmarks/template.py` compares the two.
+A load in a fresh process spends most of its time on imports, on which no huge-page setting acts. A template pays for
+them once. Each child loads the weights and makes the first token as a fresh process does from its tokenizer on: its
+memory is its own before its clock starts (files/slm_load.py, `own_memory`), and no device was initialised before.
+`benchmarks/template.py` compares the two.
 
-The template runs as the loader's user and is trusted no more than a loader: a child is not the one that it names, but
-the one that has come to us, who adopt orphans.
+The template runs as the loader's user and is not trusted: a child is identified not by what the template reports but by
+having been reparented to us, a subreaper.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _FORK_S = 30.0
 """How long a template may take to fork: copying the page tables of a large process takes milliseconds."""
 _REQUEST = b"f"
 _ERROR_BYTES = 1 << 16
-"""What a pipe holds (pipe(7)): a template that says more waits, and its next answer does not come in time."""
+"""The capacity of a pipe (pipe(7)): a template that writes more blocks, and its next answer times out."""
 
 
 class TemplateFailed(Exception):
-    """No template, or none any more; the message says why in plain words."""
+    """There is no template, or it has ended; the message says why in plain words."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Template:
     pid: int
 
     def observe(self, on_held: Callable[[int], None]) -> Observation:
-        """One load by a child; as `loader_process.observe`, with events from the tokenizer on.
+        """Load once in a child, like `loader_process.observe`, with events from the tokenizer on.
 
         Raises TemplateFailed where no child comes.
         """
@@ -64,10 +64,10 @@ class Template:
 
 @contextlib.contextmanager
 def template(loader: Loader) -> Iterator[Template]:
-    """A template with everything imported; it and all that it has left behind are ended with the block.
+    """Start a template with everything imported; end it and all its processes with the block.
 
-    Raises TemplateFailed where it does not come so far within the loader's time, and SettingError where it cannot be
-    started at all.
+    Raises TemplateFailed where it is not ready within the loader's time, and SettingError where it cannot be started at
+    all.
     """
     with contextlib.ExitStack() as stack:
         home = stack.enter_context(private_home(loader))
@@ -97,7 +97,7 @@ def template(loader: Loader) -> Iterator[Template]:
 
 
 def _said(error_fd: int) -> list[str]:
-    """Lines of the stderr of a template that has ended."""
+    """Return the stderr lines of a template that has ended."""
     os.set_blocking(error_fd, False)
     try:
         return plain_text(os.read(error_fd, _ERROR_BYTES)).splitlines()
@@ -106,7 +106,7 @@ def _said(error_fd: int) -> list[str]:
 
 
 def _await_answer(channel: socket.socket, patience_s: float) -> None:
-    """One byte of the template; OSError where it says nothing for so long, or has ended."""
+    """Wait for one byte of the template; OSError where it times out or has ended."""
     channel.settimeout(patience_s)
     if not channel.recv(1):
         raise OSError("it has ended")

@@ -1,6 +1,6 @@
-"""Which files a model consists of: an embedded shape, a local folder or a snapshot of the hub's cache.
+"""The files of a model: an embedded shape, a local folder or a snapshot in the hub's cache.
 
-Finds and checks them without torch, so that a wrong or damaged model is told before anything on the host changes.
+Finds and checks them without torch, so that a wrong or damaged model is reported before anything on the host changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from .safetensors import PREFIX_BYTES, Header, header_length, parse_header
 MODEL_KNOB = "slm_benchmark_model"
 REVISION_KNOB = "slm_benchmark_model_revision"
 
-# What files/build_model.py writes per shape, bytes of all files but the manifest. The builder's own plan must agree.
+# Bytes of all files that files/build_model.py writes per shape, without the manifest. The builder's own plan must
+# agree.
 EMBEDDED_MODEL_BYTES = {
     "qwen2.5-0.5b": 994_164_693,
     "qwen2.5-1.5b": 3_093_537_481,
@@ -38,7 +39,7 @@ _TOKENIZERS = re.compile(
     r"tokenizer\.json|tokenizer\.model(\.v[0-9]+)?|vocab\.(json|txt)|tekken\.json|[a-z_.-]+\.(tiktoken|spm)"
     r"|(spiece|sentencepiece|sentencepiece\.bpe|spm|bpe)\.model|dict\.txt"
 )
-"""Any of these can be a tokenizer by itself; whether this one is, the trial finds out."""
+"""Any of these can be a tokenizer by itself; the trial checks whether this one is."""
 _TOKENIZER_EXTRAS = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "bpe.codes"),
     *("chat_template.jinja", "chat_template.json"),
@@ -59,13 +60,13 @@ _OTHER_FORMATS = (
         "the weights of a variant, which transformers loads by its name",
     ),
 )
-"""What a folder without weights for transformers may hold instead, in the order of what says most."""
+"""What a folder without weights for transformers may hold instead, the most telling first."""
 _DISTRIBUTED = re.compile(r"shard-[0-9]{5}-model-[0-9]{5}-of-[0-9]{5}\.safetensors")
-"""transformers loads such files, where a folder has any, in place of all others (distributed/checkpoint.py)."""
+"""transformers loads such files, if a folder has any, instead of all others (distributed/checkpoint.py)."""
 _INTEGERS = ("bool", "u8", "i8", "u16", "i16", "u32", "i32", "u64", "i64")
 _MAX_JSON_BYTES = 16 << 20
 _MAX_HEADERS_BYTES = 64 << 20
-"""Of all shards together: parsed, a header takes ten times its size in memory."""
+"""Of all shards together: a parsed header takes ten times its size in memory."""
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
@@ -74,7 +75,7 @@ READ, PASS = 0o4, 0o1
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One file: its name in the model's folder, its real path with links resolved, its size and what it is for.
+    """One file: its name in the model's folder, its real path with links resolved, its size and its purpose.
 
     `kind` is `weights`, `tokenizer` or `config`.
     """
@@ -110,7 +111,7 @@ class Model:
         return sum(file.size_bytes for file in self.weight_files)
 
     def as_dict(self) -> dict[str, Any]:
-        """The `model` of a result document: `bytes` and `files` are those of the weights."""
+        """Return the `model` of a result document: `bytes` and `files` are those of the weights."""
         return {
             "id": self.id,
             "source": self.source,
@@ -140,7 +141,7 @@ class ModelPlace:
 
     @property
     def embedded_path(self) -> str:
-        """Where an embedded model lies, or will."""
+        """Return where an embedded model lies or will lie."""
         return f"{self.home}/models/{self.model}"
 
 
@@ -168,7 +169,7 @@ class _Located:
 
 
 def expected_bytes(host: Host, wanted: ModelPlace) -> int:
-    """About what a model's weights take in memory, before anything about them is checked; 0 where it is not known."""
+    """Estimate what a model's weights take in memory, before anything of them is checked; 0 where unknown."""
     if wanted.model in EMBEDDED_MODEL_BYTES:
         return EMBEDDED_MODEL_BYTES[wanted.model]
     try:
@@ -184,10 +185,10 @@ def expected_bytes(host: Host, wanted: ModelPlace) -> int:
 
 
 def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) -> Model:
-    """The model that `slm_benchmark_model` names, every file found and checked.
+    """Find and check every file of the model that `slm_benchmark_model` names.
 
-    `reader`, when given, must be able to read every file by owner, group and mode. Raises SettingError for a name of no
-    known form, and for files that are missing, damaged, cut short, unreadable or pickled.
+    `reader`, when given, must be able to read every file by owner, group and mode. Raises SettingError for a name of
+    unknown form, and for files that are missing, damaged, truncated, unreadable or pickled.
     """
     place = _locate(host, wanted)
     names = _folder_names(host, place)
@@ -219,17 +220,17 @@ def resolve_model(host: Host, wanted: ModelPlace, reader: Reader | None = None) 
 
 
 def read_config(host: Host, model: Model) -> dict[str, Any]:
-    """config.json of a model that was found; SettingError where it cannot be read any more."""
+    """Read config.json of a model that was found; SettingError where it can no longer be read."""
     place = _Located(model.id, model.source, model.path, model.revision, f"correct {MODEL_KNOB}.")
     return _read_json(host, place, "config.json")
 
 
 def _require_own_weights(place: _Located, names: list[str], config: dict[str, Any]) -> None:
-    """SettingError for a model that makes transformers load other files than those that are checked here."""
+    """Raise SettingError for a model that makes transformers load other files than those checked here."""
     why = "transformers would load other weights than those that are checked and measured."
     if "transformers_weights" in config:
         raise place.error("a config.json without transformers_weights", repr(config["transformers_weights"])[:80], why)
-    # Where peft is installed, the base model that it names is loaded in place of this folder's.
+    # Where peft is installed, the base model that it names is loaded instead of this folder's.
     if _ADAPTER in names:
         raise place.error(f"a model without {_ADAPTER}", f"an adapter in {place.path}", why)
     distributed = [name for name in names if _DISTRIBUTED.fullmatch(name)]
@@ -238,7 +239,7 @@ def _require_own_weights(place: _Located, names: list[str], config: dict[str, An
 
 
 def _instead(host: Host, place: _Located, names: list[str]) -> tuple[str, str]:
-    """What a folder that transformers cannot read holds, and what that is."""
+    """Return what a folder holds that transformers cannot read, and what that is."""
     for pattern, what in _OTHER_FORMATS:
         matching = [name for name in names if re.fullmatch(pattern, name)]
         if matching:
@@ -250,7 +251,7 @@ def _instead(host: Host, place: _Located, names: list[str]) -> tuple[str, str]:
 
 
 def quantization_word(config: dict[str, Any]) -> str | None:
-    """A quantiser's name and bits, such as `bitsandbytes 4-bit`, as a config has it; None without one."""
+    """Return a quantiser's name and bits, such as `bitsandbytes 4-bit`, from a config; None without one."""
     asked = config.get("quantization_config")
     if not isinstance(asked, dict):
         return None
@@ -290,7 +291,7 @@ def _locate(host: Host, wanted: ModelPlace) -> _Located:
 
 
 def _locate_snapshot(host: Host, wanted: ModelPlace) -> _Located:
-    """The cached snapshot of a hub id.
+    """Find the cached snapshot of a hub id.
 
     Layout: huggingface_hub's guide "manage-cache"; refs name commits, snapshots link to blobs.
     """
@@ -330,7 +331,7 @@ def _unknown_model(model: object) -> SettingError:
 
 
 def _folder_names(host: Host, place: _Located) -> list[str]:
-    """The names in the model's folder, as far as they can be spelled."""
+    """Return the names in the model's folder that are valid text."""
     try:
         names = sorted(os.listdir(host.path(place.path)))
     except OSError as error:
@@ -341,7 +342,7 @@ def _folder_names(host: Host, place: _Located) -> list[str]:
 
 
 def _weight_names(host: Host, place: _Located, names: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The weight files, and for a sharded model each tensor's shard. A single file goes first, as in transformers."""
+    """Return the weight files, and for a sharded model each tensor's shard. A single file wins, as in transformers."""
     if _SINGLE in names:
         return [_SINGLE], {}
     if _INDEX not in names:
@@ -384,7 +385,7 @@ def _read_json(host: Host, place: _Located, name: str) -> dict[str, Any]:
 
 
 def _file(host: Host, place: _Located, name: str, kind: str, reader: Reader | None) -> ModelFile:
-    """One file with its links resolved: eviction and residency need the file that the kernel caches."""
+    """Return one file with its links resolved: eviction and residency need the file that the kernel caches."""
     real = Path(os.path.realpath(host.path(f"{place.path}/{name}")))
     try:
         status = os.stat(real)
@@ -408,9 +409,9 @@ def _file(host: Host, place: _Located, name: str, kind: str, reader: Reader | No
 
 
 def barrier(path: Path, reader: Reader, needed: int = READ) -> Path | None:
-    """The first thing on the way to an existing path, links followed, that keeps this user out; None for an open way.
+    """Return the first thing on the way to an existing path, links followed, that keeps this user out; else None.
 
-    Judged by owner, group and mode: folders must let the user pass, and what the path leads to must allow `needed`.
+    Judged by owner, group and mode: folders must let the user pass, and the target must allow `needed`.
     """
     if reader.uid == 0:
         return None
@@ -423,7 +424,7 @@ def barrier(path: Path, reader: Reader, needed: int = READ) -> Path | None:
 
 
 def _passed(path: Path) -> Iterator[Path]:
-    """Every folder that is passed on the way to an absolute path, those on the way of its links among them."""
+    """Yield every folder on the way to an absolute path, including those on the way of its links."""
     at = Path(path.anchor)
     for part in path.parts[1:]:
         yield at
@@ -435,7 +436,7 @@ def _passed(path: Path) -> Iterator[Path]:
 
 
 def _read_headers(host: Host, place: _Located, files: list[ModelFile]) -> dict[str, Header]:
-    """The headers by file name, within bounds: an author of models must not cost root its memory."""
+    """Read the headers by file name, within bounds: a model's author must not exhaust root's memory."""
     headers, left = {}, _MAX_HEADERS_BYTES
     for file in files:
         headers[file.name], length = _read_header(host, place, file)
@@ -457,7 +458,7 @@ def _read_header(host: Host, place: _Located, file: ModelFile) -> tuple[Header, 
 
 
 def _dtype_of(headers: Iterable[Header]) -> str:
-    """The most frequent dtype. Flags and integers, as in old buffers, count only where there is nothing else."""
+    """Return the most frequent dtype. Flags and integers, as in old buffers, count only where there is nothing else."""
     by_dtype: dict[str, int] = {}
     for header in headers:
         for dtype, count in header.elements_by_dtype.items():
@@ -467,6 +468,6 @@ def _dtype_of(headers: Iterable[Header]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    """A few names for an error."""
+    """Return a few names for an error."""
     shown = ", ".join(repr(name) for name in names[:3])
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: what tensors it holds, and whether the file is whole.
+"""Parser of a safetensors file's header: what tensors it holds, and whether the file is complete.
 
 Format: https://github.com/huggingface/safetensors#format. Eight bytes of little-endian length, a JSON object of that
 length, then the tensors' bytes without a gap.
@@ -15,7 +15,7 @@ from ...host.errors import ParseError
 
 PREFIX_BYTES = 8
 MAX_HEADER_BYTES = 10_000_000
-"""A tenth of what the reference implementation takes: 80,000 tensors in one file. Parsing takes ten times as much."""
+"""A tenth of the reference implementation's limit: 80,000 tensors in one file. Parsed, it takes ten times its size."""
 
 _DTYPE_BITS = {
     **{"BOOL": 8, "U8": 8, "I8": 8, "U16": 16, "I16": 16, "U32": 32, "I32": 32, "U64": 64, "I64": 64},
@@ -28,7 +28,7 @@ _DTYPE_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 
 @dataclass(frozen=True)
 class Header:
-    """What a header says: elements by tensor name, elements by dtype (in torch's spelling), and the data's bytes."""
+    """A header: elements by tensor name, elements by dtype (in torch's spelling), and the data's bytes."""
 
     elements: dict[str, int]
     elements_by_dtype: dict[str, int]
@@ -36,7 +36,7 @@ class Header:
 
 
 def header_length(prefix: bytes, file_bytes: int, source: str) -> int:
-    """The header's bytes after the first eight; ParseError where no file of this size can have such a header."""
+    """Return the header's bytes after the first eight; ParseError where no file of this size can have such a header."""
     if len(prefix) != PREFIX_BYTES:
         raise _bad(source, "a file of at least 8 bytes", f"{len(prefix)} bytes")
     length = int(struct.unpack("<Q", prefix)[0])
@@ -46,7 +46,7 @@ def header_length(prefix: bytes, file_bytes: int, source: str) -> int:
 
 
 def parse_header(text: bytes, file_bytes: int, source: str) -> Header:
-    """The header's JSON checked against the file's size; ParseError for damage or truncation.
+    """Parse the header's JSON and check it against the file's size; ParseError for damage or truncation.
 
     Every tensor must have as many bytes as its shape and dtype need, and together they must fill the file.
     """
@@ -80,7 +80,7 @@ def parse_header(text: bytes, file_bytes: int, source: str) -> Header:
 
 
 def _tensor(name: str, entry: object, source: str) -> tuple[str, int, int, int]:
-    """One entry's dtype, elements, and span of the data."""
+    """Parse one entry's dtype, elements, and span of the data."""
     if not isinstance(entry, dict):
         raise _bad(source, f"an object for tensor {name!r}", repr(entry))
     dtype = entry.get("dtype")
@@ -92,14 +92,14 @@ def _tensor(name: str, entry: object, source: str) -> tuple[str, int, int, int]:
     count = 1
     for size in shape:
         count *= size
-        # Beyond any file; stops a header from costing time on huge products.
+        # Larger than any file; prevents a header from costing time on huge products.
         if count > 1 << 63:
             raise _bad(source, f"a shape that a file can hold for tensor {name!r}", repr(shape))
     return dtype, count, offsets[0], offsets[1]
 
 
 def _sizes(value: object) -> list[int] | None:
-    """A list of whole numbers that a file could have, or None."""
+    """Return a list of whole numbers that a file could have, or None."""
     if isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value):
         return value
     return None

@@ -1,8 +1,8 @@
-"""The canary: fixed pieces of work whose time shows what else the machine is doing, before and after each sample.
+"""The canary: fixed pieces of work, timed before and after each sample, that show other load on the machine.
 
-The counters of /proc/stat and PSI do not show a slow neighbour on the same core, memory bus or disk; work that is
-always the same does. Each piece takes some ten milliseconds, and the best of a few repeats counts: what slows all of
-them would have slowed the loader too.
+The counters of /proc/stat and PSI do not show a slow neighbour on the same core, memory bus or disk; constant work
+does. Each piece takes some ten milliseconds, and the best of a few repeats counts: what slows all of them would have
+slowed the loader too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...host.foreign_files import open_foreign
 
 REPEATS = 3
 SLOWER = {"cpu_s": 1.2, "memory_s": 1.35, "read_s": 2.5}
-"""Noisy from here: the time of a piece over the best of the run so far. Disks scatter more than CPUs."""
+"""Threshold of noise: the time of a piece over the best of the run so far. Disks scatter more than CPUs."""
 WAIT_S = 5.0
 """How long a sample may wait for the machine to become quiet."""
 _PAUSE_S = 0.5
@@ -40,7 +40,7 @@ class CanaryReading:
     read_s: float | None
 
     def best_of(self, other: CanaryReading | None) -> CanaryReading:
-        """The better time of each piece."""
+        """Return the better time of each piece."""
         if other is None:
             return self
         reads = [seconds for seconds in (self.read_s, other.read_s) if seconds is not None]
@@ -49,14 +49,14 @@ class CanaryReading:
         )
 
     def slower_than(self, best: CanaryReading) -> dict[str, float]:
-        """By piece, this time over the best one."""
+        """Return by piece this time over the best one."""
         pairs = {each.name: (getattr(self, each.name), getattr(best, each.name)) for each in fields(self)}
         return {name: mine / least for name, (mine, least) in pairs.items() if mine is not None and least}
 
 
 @dataclass(frozen=True)
 class Canary:
-    """The readings beside one sample, and the seconds that it waited for a quiet machine before.
+    """The readings beside one sample, and the seconds that it waited for a quiet machine.
 
     `slowdown` is the largest ratio of a piece's time to the best of the run so far, this sample's own included.
     """
@@ -67,7 +67,7 @@ class Canary:
     slowdown: float
 
     def seconds(self) -> dict[str, float]:
-        """By piece and time, such as `cpu_before_s`; a piece that could not be done is left out."""
+        """Return seconds by piece and time, such as `cpu_before_s`; a piece that could not be done is left out."""
         named = {
             f"{each.name[: -len('_s')]}_{when}_s": getattr(reading, each.name)
             for when, reading in (("before", self.before), ("after", self.after))
@@ -77,7 +77,7 @@ class Canary:
 
 
 def read_canary(path: Path) -> CanaryReading:
-    """Do the pieces now; `path` is a file of the model, of which the first bytes are read."""
+    """Do the pieces now; `path` is a file of the model, whose first bytes are read."""
     return CanaryReading(
         cpu_s=min(_seconds(_compute) for _ in range(REPEATS)),
         memory_s=min(_seconds(_touch) for _ in range(REPEATS)),
@@ -88,7 +88,7 @@ def read_canary(path: Path) -> CanaryReading:
 def wait_for_quiet(
     read: Callable[[], CanaryReading], best: CanaryReading | None, wait_s: float = WAIT_S
 ) -> tuple[CanaryReading, float]:
-    """The reading of a quiet machine, or the latest one when the wait is over; and the seconds waited."""
+    """Wait until the machine is quiet; return that reading, or after the timeout the latest, and the seconds waited."""
     reading = read()
     began, waited_s = time.monotonic(), 0.0
     while best is not None and reasons(reading, best) and time.monotonic() - began + _PAUSE_S < wait_s:
@@ -99,14 +99,14 @@ def wait_for_quiet(
 
 
 def compare(before: CanaryReading, after: CanaryReading, best: CanaryReading | None, waited_s: float) -> Canary:
-    """What the readings beside a sample say; without a best yet, each of them is compared with the other."""
+    """Compare the readings beside a sample with the best; without one, compare them with each other."""
     least = before.best_of(after).best_of(best)
     ratios = [*before.slower_than(least).values(), *after.slower_than(least).values()]
     return Canary(before, after, waited_s, round(max(ratios, default=1.0), 3))
 
 
 def reasons(reading: CanaryReading, best: CanaryReading) -> list[str]:
-    """Each piece that took so much longer than its best that a sample beside it is noisy, in words."""
+    """Return in words each piece that took so much longer than its best that a sample beside it is noisy."""
     slower = reading.slower_than(best)
     return [
         f"{_PIECES[name]} took {ratio:.1f} times its best" for name, ratio in slower.items() if ratio >= SLOWER[name]
@@ -114,7 +114,7 @@ def reasons(reading: CanaryReading, best: CanaryReading) -> list[str]:
 
 
 def noise_reasons(canary: Canary, best: CanaryReading | None) -> list[str]:
-    """Why the sample beside these readings is noisy; each piece at most once."""
+    """Return why the sample beside these readings is noisy; each piece at most once."""
     least = canary.before.best_of(canary.after).best_of(best)
     worst = CanaryReading(
         max(canary.before.cpu_s, canary.after.cpu_s),
@@ -127,9 +127,9 @@ def noise_reasons(canary: Canary, best: CanaryReading | None) -> list[str]:
 def best_canary(
     stored: Iterable[Mapping[str, float] | None], best: CanaryReading | None = None
 ) -> CanaryReading | None:
-    """The best time of each piece among samples' canaries, as `Canary.seconds` has them, and the best before."""
+    """Return the best time of each piece among samples' canaries (as of `Canary.seconds`) and the earlier best."""
     for seconds in stored:
-        # One of another form is none to compare with.
+        # A canary of another form cannot be compared.
         with contextlib.suppress(KeyError):
             for when in ("before", "after") if seconds else ():
                 best = _reading(seconds or {}, when).best_of(best)
@@ -154,22 +154,22 @@ def _compute() -> None:
 
 
 def _touch() -> None:
-    """Fault in base pages, whatever the arm under test says of huge ones."""
+    """Fault in base pages, whatever THP setting the arm under test has."""
     with mmap.mmap(-1, _TOUCHED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        # A kernel without THP refuses, and has nothing to switch off.
+        # A kernel without THP rejects this and has nothing to switch off.
         with contextlib.suppress(OSError):
             memory.madvise(_MADV_NOHUGEPAGE)
         memory[:: mmap.PAGESIZE] = bytes(_TOUCHED_BYTES // mmap.PAGESIZE)
 
 
 def _read(path: Path) -> float | None:
-    """Seconds to read the file's first bytes past the page cache."""
+    """Return the seconds to read the file's first bytes past the page cache."""
     try:
         descriptor = open_foreign(path, os.O_DIRECT)
     except OSError:
         return None
     try:
-        # An anonymous mapping is aligned to pages, as O_DIRECT wants its buffers.
+        # An anonymous mapping is page-aligned, as O_DIRECT requires of its buffers.
         with mmap.mmap(-1, _READ_BYTES) as buffer:
             return min(_seconds(lambda: os.preadv(descriptor, [buffer], 0)) for _ in range(REPEATS))
     except OSError:

@@ -16,9 +16,10 @@ _RATES = ("pinned_bytes_per_s", "pageable_bytes_per_s")
 
 
 def measure_copy_rates(loader: Loader, script: str) -> list[dict[str, Any]]:
-    """`{index, pinned_bytes_per_s, pageable_bytes_per_s, bytes}` of each device, run as the loader's user.
+    """Run the script as the loader's user: `{index, pinned_bytes_per_s, pageable_bytes_per_s, bytes}` of each device.
 
-    A script that fails, hangs, floods or prints rubbish gives an empty list: an unknown limit, never a wrong one.
+    A script that fails, hangs, writes too much or prints anything else gives an empty list: an unknown limit, never a
+    wrong one.
     """
     try:
         reply = run_bounded([loader.python, script], loader.account, clean_environment(loader, "/"), _TIMEOUT_S)
@@ -28,7 +29,7 @@ def measure_copy_rates(loader: Loader, script: str) -> list[dict[str, Any]]:
 
 
 def parse_copy_rates(output: bytes) -> list[dict[str, Any]]:
-    """The devices of the script's one line; none where it is anything else."""
+    """Parse the devices from the script's one line; none where it is anything else."""
     try:
         devices = json.loads(output)["devices"]
         return [
@@ -44,7 +45,7 @@ def parse_copy_rates(output: bytes) -> list[dict[str, Any]]:
 
 
 def _rate(value: object) -> float | None:
-    """Bytes per second, or None for a device that could not be measured; ValueError for what is no rate."""
+    """Return bytes per second, or None for a device that could not be measured; ValueError for an invalid rate."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):

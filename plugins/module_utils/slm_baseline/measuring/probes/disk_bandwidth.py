@@ -1,7 +1,7 @@
-"""What the disk can do: the model's own files read in several ways, each from a verified cold state; the best counts.
+"""The disk's bandwidth: the model's own files read in several ways, each from a verified cold state; the best counts.
 
-No one way is the fastest everywhere: some disks want many requests at once, some large ones, and on some a buffered
-read beats O_DIRECT, because the kernel's read-ahead makes larger requests than a page-pinning direct read can.
+No one way is fastest everywhere: some disks want many requests at once, some large ones, and on some a buffered read
+beats O_DIRECT, because the kernel's read-ahead makes larger requests than a page-pinning direct read can.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _MIB = 1 << 20
 _MADV_POPULATE_READ = 22
 """madvise(2), Linux 5.14: fault a mapping's pages in, reading what is not in the page cache. EINVAL before."""
 TRIAL_S = 0.3
-"""After this long a trial begins no further read."""
+"""After this time a trial begins no further read."""
 PASS_S = 5.0
-"""After this long a pass begins no further trial. Eight take half of it; a slow disk must not take minutes."""
+"""After this time a pass begins no further trial. Eight take half of it; a slow disk must not take minutes."""
 SLICE_BYTES = 64 * _MIB
-"""The least that a trial covers where the files have it: below that, starting the streams would count."""
+"""The least that a trial reads where the files are large enough: with less, starting the streams would count."""
 _MOST_RESIDENT_SHARE = 0.01
-"""Of the bytes of a trial: more in the page cache before, and the trial says nothing of the disk."""
+"""Share of a trial's bytes: with more in the page cache beforehand, the trial does not measure the disk."""
 DIRECT_RESIDENT_SHARE = 0.1
-"""Of the bytes read directly: past the page cache a read leaves next to none there, through it nearly all."""
+"""Share of the bytes read directly: a direct read leaves almost none in the page cache, a buffered one nearly all."""
 BUFFERED_RESIDENT_SHARE = 0.95
-"""Of the bytes read through the page cache: fewer there afterwards, and something else held them."""
+"""Share of the bytes read through the page cache: with fewer there afterwards, another layer held them."""
 CACHED_BELOW_RATIO = 1.5
-"""A second pass this much faster than the first was served by a cache below this kernel, such as a hypervisor's."""
+"""A second pass that is faster by this factor was served by a cache below this kernel, such as a hypervisor's."""
 
 Chunk = tuple[int, int, int]
 """Index of a file, offset and length in bytes."""
@@ -65,12 +65,12 @@ WAYS = (
     ReadMethod("direct", 32, _MIB // 2),
     ReadMethod("populate", 1, 8 * _MIB),
 )
-"""From the likeliest on: where a pass runs out of time, these have been tried."""
+"""The likeliest first: where a pass runs out of time, these have been tried."""
 
 
 @dataclass(frozen=True)
 class WayTried:
-    """One way tried: a rate in bytes per second, or the reason why it gave none."""
+    """One way that was tried: a rate in bytes per second, or the reason why it gave none."""
 
     way: ReadMethod
     bytes_per_s: float | None
@@ -78,7 +78,7 @@ class WayTried:
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As the result document has it."""
+        """Return it as the result document has it."""
         return {**vars(self.way), "bytes_per_s": self.bytes_per_s, "read_bytes": self.read_bytes, "reason": self.reason}
 
 
@@ -99,12 +99,12 @@ class Ceiling:
 
     @property
     def reason(self) -> str | None:
-        """Why there is no rate, by the first way tried."""
+        """Return why there is no rate, by the first way tried."""
         return None if self.best or not self.trials else self.trials[0].reason
 
 
 def spread(sizes: Sequence[int], start: int, length: int, chunk_bytes: int) -> list[Chunk]:
-    """The chunks of files laid end to end that begin in [start, start + length); offsets are multiples of a chunk."""
+    """Return the chunks of concatenated files that begin in [start, start + length); offsets are whole chunks."""
     chunks, base = [], 0
     for index, size in enumerate(sizes):
         chunks += [
@@ -117,17 +117,17 @@ def spread(sizes: Sequence[int], start: int, length: int, chunk_bytes: int) -> l
 
 
 def slice_of(total_bytes: int, index: int, count: int) -> tuple[int, int]:
-    """(start, length) of the part that trial `index` of `count` reads.
+    """Return (start, length) of the part that trial `index` of `count` reads.
 
-    Parts are apart where the files are large enough, so that a cache below this kernel has not seen a trial's bytes in
-    the trial before.
+    Parts do not overlap where the files are large enough, so that a cache below this kernel has not seen a trial's
+    bytes in the trial before.
     """
     length = min(total_bytes, max(total_bytes // count, SLICE_BYTES))
     return min(index * total_bytes // count, total_bytes - length), length
 
 
 def measure_ceiling(files: Sequence[Path], ways: Sequence[ReadMethod] = WAYS) -> Ceiling:
-    """One pass: every way tried on its part of the files, evicted before. Seconds: at most about PASS_S."""
+    """Measure one pass: every way on its part of the files, evicted before. Takes at most about PASS_S seconds."""
     deadline = time.monotonic() + PASS_S
     trials: list[WayTried] = []
     for index, way in enumerate(ways):
@@ -138,7 +138,7 @@ def measure_ceiling(files: Sequence[Path], ways: Sequence[ReadMethod] = WAYS) ->
 
 
 def host_cached(first: Ceiling, second: Ceiling) -> bool | None:
-    """Whether two passes give a cache below this kernel away ("guest-cold"); None where no way has a rate in both.
+    """Return whether two passes show a cache below this kernel ("guest-cold"); None where no way has a rate in both.
 
     Each way reads the same bytes in both passes, so it is compared with itself; the median of the ratios decides.
     """
@@ -151,7 +151,7 @@ def host_cached(first: Ceiling, second: Ceiling) -> bool | None:
 
 
 def _try(files: Sequence[Path], way: ReadMethod, turn: tuple[int, int]) -> WayTried:
-    """One way, on the slice of its turn (index, count)."""
+    """Try one way on its slice (index, count) of the files."""
     flags = os.O_DIRECT if way.how == "direct" else 0
     with ExitStack() as stack:
         try:
@@ -184,7 +184,7 @@ _WORDS = {"direct": "direct reads", "buffered": "buffered reads", "populate": "p
 
 
 def _timed(descriptors: Sequence[int], chunks: Sequence[Chunk], way: ReadMethod) -> tuple[int, float]:
-    """Bytes read and seconds; the first stream's OSError where one fails."""
+    """Read the chunks; return bytes and seconds. Raises the first stream's OSError where one fails."""
     queue: Iterator[Chunk] = iter(chunks)
     lock = threading.Lock()
     counts: list[int] = []
@@ -218,16 +218,16 @@ def _timed(descriptors: Sequence[int], chunks: Sequence[Chunk], way: ReadMethod)
 
 
 def _reader(way: ReadMethod, stack: ExitStack) -> Callable[[int, int, int], int]:
-    """What reads one chunk (descriptor, offset, length) and returns its bytes."""
+    """Return a function that reads one chunk (descriptor, offset, length) and returns its bytes."""
     if way.how == "populate":
         return populate
-    # An anonymous mapping is aligned to pages, as O_DIRECT wants its buffers.
+    # An anonymous mapping is page-aligned, as O_DIRECT requires of its buffers.
     buffer = stack.enter_context(mmap.mmap(-1, way.chunk_bytes))
     return lambda descriptor, offset, _: os.preadv(descriptor, [buffer], offset)
 
 
 def populate(descriptor: int, offset: int, length: int) -> int:
-    """Map a part of a file and have the kernel read it in (madvise(2), MADV_POPULATE_READ); its bytes.
+    """Map a part of a file and have the kernel read it (madvise(2), MADV_POPULATE_READ); return its bytes.
 
     `offset` is a multiple of the page size. OSError, with EINVAL before Linux 5.14.
     """
@@ -240,7 +240,7 @@ def populate(descriptor: int, offset: int, length: int) -> int:
     if address == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     try:
-        # By ctypes, which lets other threads run meanwhile; mmap.madvise does not.
+        # Called by ctypes, which releases the interpreter's lock meanwhile; mmap.madvise does not.
         if libc.madvise(address, length, _MADV_POPULATE_READ):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     finally:

@@ -1,7 +1,7 @@
 """NVIDIA GPUs of a host as `nvidia-smi -q -x` reports them, whatever state their driver is in.
 
-Source: nvsmi_device_v13.dtd, which comes with the driver. nvidia-smi rather than NVML: no structure of ours has to keep
-up with the library's, and a driver that hangs takes a process of its own with it.
+Source: nvsmi_device_v13.dtd, which comes with the driver. nvidia-smi rather than NVML: no structure here depends on the
+library's version, and a driver that hangs blocks only nvidia-smi's process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MODULE_VERSION = re.compile(r"NVRM version:.*?\s([0-9]+(?:\.[0-9]+)+)\s", re.AS
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process with a context on a GPU. `used_bytes` is None where the driver does not say."""
+    """A process with a context on a GPU. `used_bytes` is None where the driver does not report it."""
 
     pid: int
     name: str | None
@@ -40,10 +40,10 @@ class GpuProcess:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU; None for what it does not support or the driver does not say.
+    """One GPU; None for what it does not support or the driver does not report.
 
-    `index` is nvidia-smi's, by PCI bus; CUDA's differs unless CUDA_DEVICE_ORDER=PCI_BUS_ID, so match by `uuid`.
-    The PCIe link drops to a lower generation while the GPU idles.
+    `index` is nvidia-smi's, by PCI bus; CUDA's differs unless CUDA_DEVICE_ORDER=PCI_BUS_ID, so match by `uuid`. The
+    PCIe link drops to a lower generation while the GPU idles.
     """
 
     index: int
@@ -61,12 +61,12 @@ class Gpu:
     processes: tuple[GpuProcess, ...]
 
     def as_dict(self, own_pids: Collection[int] = ()) -> dict[str, Any]:
-        """The GPU as the result document has it: `foreign_processes` in place of all processes."""
+        """Return the GPU as the result document has it: `foreign_processes` instead of all processes."""
         facts = {name: value for name, value in asdict(self).items() if name != "processes"}
         return {**facts, "foreign_processes": [asdict(process) for process in self.foreign_processes(own_pids)]}
 
     def foreign_processes(self, own_pids: Collection[int]) -> list[GpuProcess]:
-        """Processes on it that are none of ours. In a container the driver counts pids of the host, or lists none."""
+        """Return its processes that are not ours. In a container the driver reports the host's pids, or none."""
         return [process for process in self.processes if process.pid not in own_pids]
 
 
@@ -82,10 +82,10 @@ class GpuFacts:
 
 @dataclass(frozen=True)
 class GpuUse:
-    """What a sample says of one GPU, bytes: the driver's view before the run and while the model is held, and torch's.
+    """A sample's facts of one GPU in bytes: the driver's view before the run and while the model is held, and torch's.
 
-    `index` is torch's, `driver_index` nvidia-smi's: another one where CUDA_VISIBLE_DEVICES leaves devices out. None for
-    what the driver or torch does not tell.
+    `index` is torch's, `driver_index` nvidia-smi's: they differ where CUDA_VISIBLE_DEVICES hides devices. None for what
+    the driver or torch does not report.
     """
 
     index: int
@@ -100,9 +100,9 @@ class GpuUse:
 
 
 def parse_nvidia_smi(text: str) -> GpuFacts:
-    """Parse the output of `nvidia-smi -q -x`; ParseError where it is no such document."""
+    """Parse the output of `nvidia-smi -q -x`; ParseError where it is another document."""
     expected = "XML with the root nvidia_smi_log"
-    # The document needs no entities; a hostile one could grow without bound by them.
+    # The document needs no entities; a hostile one could grow without bound through them.
     if "<!ENTITY" in text:
         raise ParseError("nvidia-smi -q -x", expected, text)
     # Warnings, such as that of a corrupted infoROM, may follow the document.
@@ -118,7 +118,7 @@ def parse_nvidia_smi(text: str) -> GpuFacts:
 
 
 class _FirstElement(ElementTree.TreeBuilder):
-    """Keeps the root while the tree grows: nobody hands it out once the text is damaged."""
+    """A tree builder that keeps the root while it grows: ElementTree does not return it once the text is damaged."""
 
     first: ElementTree.Element | None = None
 
@@ -129,9 +129,9 @@ class _FirstElement(ElementTree.TreeBuilder):
 
 
 def parse_damaged_nvidia_smi(text: str) -> GpuFacts:
-    """What stands before the damage in a document that is no whole XML, as some drivers write it, with a note on it.
+    """Parse what precedes the damage in incomplete XML, as some drivers write it, with a note on it.
 
-    ParseError where not even one GPU's name stands there.
+    ParseError where not even one GPU's name precedes it.
     """
     error = ParseError("nvidia-smi -q -x", "XML with the root nvidia_smi_log and a GPU in it", text)
     if "<!ENTITY" in text:
@@ -156,7 +156,7 @@ def parse_damaged_nvidia_smi(text: str) -> GpuFacts:
 
 
 def parse_module_version(text: str) -> str:
-    """The driver's version from /proc/driver/nvidia/version; ParseError where none stands in it."""
+    """Parse the driver's version from /proc/driver/nvidia/version; ParseError where it has none."""
     match = _MODULE_VERSION.search(text)
     if not match:
         raise ParseError(DRIVER_VERSION, "`NVRM version: NVIDIA ... 580.95.05 ...`", text)
@@ -164,7 +164,7 @@ def parse_module_version(text: str) -> str:
 
 
 def read_gpus(host: Host, timeout_s: float = 60.0) -> GpuFacts:
-    """The host's GPUs; never an error, since a measurement goes on without them. Takes seconds on an idle driver."""
+    """Read the host's GPUs; never an error, since measuring goes on without them. Takes seconds on an idle driver."""
     loaded = host.read_or_none(DRIVER_VERSION)
     try:
         driver = parse_module_version(loaded) if loaded is not None else None
@@ -188,7 +188,7 @@ def read_gpus(host: Host, timeout_s: float = 60.0) -> GpuFacts:
 
 
 def _parse_any(text: str, is_whole: bool) -> GpuFacts:
-    """A document, or what can be read of a damaged one where nvidia-smi was content with it."""
+    """Parse a document, or the readable part of a damaged one where nvidia-smi reported success."""
     try:
         return parse_nvidia_smi(text)
     except ParseError:
@@ -200,7 +200,7 @@ def _parse_any(text: str, is_whole: bool) -> GpuFacts:
 def gpu_use(
     devices: Iterable[LoaderGpu], before: GpuFacts, held: GpuFacts, own_pids: Collection[int]
 ) -> tuple[GpuUse, ...]:
-    """What a sample says of each GPU that torch sees, beside the driver's view.
+    """Combine torch's view of each GPU with the driver's.
 
     `before` was read before the loader started, `held` while it held the model; `own_pids` are the loader's.
     """
@@ -225,9 +225,9 @@ def _one_use(device: LoaderGpu, before: GpuFacts, held: GpuFacts, own_pids: Coll
 
 
 def _matching(facts: GpuFacts, device: LoaderGpu) -> Gpu | None:
-    """The GPU that torch calls `device`: by UUID, which torch gives without the prefix, else the only one there is.
+    """Return the GPU that torch calls `device`: by UUID, which torch gives without the prefix, else the only one.
 
-    In MIG mode torch sees a slice, whose UUID is its own, and the whole GPU's figures would tell of its neighbours.
+    In MIG mode torch sees a slice with its own UUID, and the whole GPU's values would include its neighbours.
     """
     uuid = (device.uuid or "").rpartition("GPU-")[2]
     found = [gpu for gpu in facts.gpus if uuid and gpu.uuid == f"GPU-{uuid}"]
@@ -282,13 +282,13 @@ def _switch(element: ElementTree.Element, path: str) -> bool | None:
 
 
 def _nvidia_smi(host: Host) -> str | None:
-    """Its path, looked for beyond PATH too, which sudo cuts short; only where nobody but root can put a program."""
+    """Find nvidia-smi, also beyond PATH, which sudo shortens; only in folders where only root can write."""
     path = find_program(host, "nvidia-smi", _FOLDERS)
     return str(host.path(path)) if path else None
 
 
 def _run(command: list[str], timeout_s: float) -> tuple[int | None, str]:
-    """Exit status and output; status None, and the reason, where it could not be run or took too long."""
+    """Run a command; return exit status and output: None and the reason where it could not run or timed out."""
     try:
         process = subprocess.Popen(
             command,
@@ -303,7 +303,7 @@ def _run(command: list[str], timeout_s: float) -> tuple[int | None, str]:
         output, errors = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
-        # A driver that hangs keeps nvidia-smi in an uninterruptible sleep, and who waits for it hangs as well.
+        # A hanging driver keeps nvidia-smi in an uninterruptible sleep, so waiting for it would hang too.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=1)
         return None, f"nvidia-smi gave no answer in {timeout_s:g} s: the driver may hang"

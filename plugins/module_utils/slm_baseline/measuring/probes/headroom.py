@@ -1,4 +1,4 @@
-"""Whether a measurement has room beside what the host is for: memory for the model, and GPUs that nobody else uses."""
+"""Headroom: whether there is memory for the model, and whether others use the GPUs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ...host.meminfo import parse_meminfo
 from .gpu import GpuFacts
 
 LIBRARIES_BYTES = 1 << 30
-"""What a loader holds beside its weights: torch and transformers imported, a prompt, a few tokens."""
+"""Memory of a loader besides its weights: torch and transformers imported, a prompt, a few tokens."""
 _ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def needed_bytes(weight_bytes: int, parameters: int, dtype: str) -> int:
-    """About what one load takes, bytes. The weights are in the page cache, or copied where the dtype is another one."""
+    """Estimate the bytes one load takes. The weights are in the page cache, or copied where the dtype differs."""
     return max(weight_bytes, parameters * _ELEMENT_BYTES.get(dtype, 0)) + LIBRARIES_BYTES
 
 
 def require_memory(host: Host, needed: int) -> None:
-    """SettingError where the host, or the control group that the loader will be in, has less memory than it takes."""
+    """Raise SettingError where the host, or the loader's control group, has less memory than it takes."""
     text = host.read_or_none("/proc/meminfo")
     available = parse_meminfo(text).get("MemAvailable") if text else None
     limit = memory_limit_bytes(host)
@@ -35,7 +35,7 @@ def require_memory(host: Host, needed: int) -> None:
 
 
 def require_free_gpus(gpus: GpuFacts, allow_busy: bool) -> None:
-    """SettingError where somebody else uses a GPU: a load takes its memory and copy engines."""
+    """Raise SettingError where others use a GPU: a load takes its memory and copy engines."""
     if allow_busy:
         return
     for gpu in gpus.gpus:

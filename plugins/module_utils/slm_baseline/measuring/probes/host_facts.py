@@ -1,4 +1,4 @@
-"""The host as the result document tells it: kernel, CPUs, memory, and what lies under the model."""
+"""The host's facts for the result document: kernel, CPUs, memory, and the disk under the model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _CPU_MODEL = re.compile(r"^(?:model name|Model|cpu model|Processor)\s*:\s*(.+)$"
 
 
 def parse_cpu_model(cpuinfo: str) -> str | None:
-    """The CPU's name in /proc/cpuinfo; None on the architectures that print none."""
+    """Parse the CPU's name from /proc/cpuinfo; None on the architectures that print none."""
     match = _CPU_MODEL.search(cpuinfo)
     return match[1].strip() if match else None
 
 
 def parse_cpu_list(text: str) -> int:
-    """How many CPUs a list such as `0-3,8` names (Documentation/admin-guide/cputopology.rst)."""
+    """Count the CPUs in a list such as `0-3,8` (Documentation/admin-guide/cputopology.rst)."""
     count = 0
     for part in text.strip().split(","):
         match = _CPUS.fullmatch(part)
@@ -43,7 +43,7 @@ def parse_cpu_list(text: str) -> int:
 
 
 def parse_distribution(os_release: str) -> str:
-    """PRETTY_NAME of os-release(5), else NAME, else `unknown`."""
+    """Return PRETTY_NAME of os-release(5), else NAME, else `unknown`."""
     fields = dict(line.partition("=")[::2] for line in os_release.splitlines() if not line.startswith("#"))
     for name in ("PRETTY_NAME", "NAME"):
         try:
@@ -56,7 +56,7 @@ def parse_distribution(os_release: str) -> str:
 
 
 def host_facts(host: Host, model_path: str) -> dict[str, Any]:
-    """The `host` part of the result document that this host can tell; the inventory's name and GPUs are not in it."""
+    """Return the result document's `host` without the inventory's name and the GPUs."""
     mount = mount_of(read_mountinfo(host), os.path.realpath(host.path(model_path)) if host.is_live else model_path)
     nodes = [name for name in host.names("/sys/devices/system/node") if _NODE.fullmatch(name)]
     return {
@@ -77,7 +77,7 @@ def host_facts(host: Host, model_path: str) -> dict[str, Any]:
 
 
 def has_free_page_reporting(host: Host) -> bool | None:
-    """Whether this guest gives freed memory back to its hypervisor as it goes; None under Hyper-V, which does not tell.
+    """Return whether this guest returns freed memory to its hypervisor; None under Hyper-V, which does not report it.
 
     Then a load pays for the same memory again: its first touch faults in the hypervisor too, huge page or not
     (Documentation/mm/free_page_reporting.rst).
@@ -93,14 +93,14 @@ def has_free_page_reporting(host: Host) -> bool | None:
 
 
 def mount_of(entries: list[MountEntry], path: str) -> MountEntry | None:
-    """The mount that a path lies on: the deepest mount point above it, of stacked ones the last."""
+    """Return the mount that a path lies on: the deepest mount point above it, of stacked ones the last."""
     above = {str(parent) for parent in (PurePosixPath(path), *PurePosixPath(path).parents)}
     found = [entry for entry in entries if entry.path in above]
     return max(reversed(found), key=lambda entry: len(entry.path), default=None)
 
 
 def disk_facts(host: Host, mount: MountEntry | None) -> dict[str, Any] | None:
-    """The block device under a mount; None where no local disk is (tmpfs, overlay, network)."""
+    """Return the block device under a mount; None without a local disk (tmpfs, overlay, network)."""
     device = _device_under(host, mount) if mount else None
     if device is None:
         return None
@@ -121,9 +121,9 @@ def disk_facts(host: Host, mount: MountEntry | None) -> dict[str, Any] | None:
 
 
 def _device_under(host: Host, mount: MountEntry) -> str | None:
-    """The kernel's name of a mount's device, by its number: the source may be one that exists nowhere (`/dev/root`).
+    """Return the kernel's name of a mount's device, by its number: the source may not exist (`/dev/root`).
 
-    By the source where the number is none of a block device, as on btrfs.
+    By the source where the number is not a block device's, as on btrfs.
     """
     numbered = host.path(f"/sys/dev/block/{mount.device}")
     if numbered.exists():

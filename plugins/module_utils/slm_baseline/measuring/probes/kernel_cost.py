@@ -1,6 +1,6 @@
-"""What compiling kernels costs each start: two warm runs that share caches of kernels, which the first one fills.
+"""The cost of compiling kernels at each start: two warm runs share a cache of kernels, which the first one fills.
 
-Every sample begins with an empty home, as a service without a lasting one does, so its first token holds that work.
+Every sample begins with an empty home, like a service without a lasting one, so its first token includes that work.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ def profile_kernels(
     files: Sequence[page_cache.PathLike],
     run: Callable[[Loader], Observation] = lambda loader: observe(loader, lambda pid: None),
 ) -> dict[str, Any]:
-    """The `kernels` of the result document; where it fails in any way, `problem` says why and the run goes on.
+    """Return the `kernels` of the result document; where it fails in any way, `problem` says why and the run goes on.
 
     `loader` is the one that makes samples, with its model; `files` are the model's. `compiling` and `kept` have seconds
     by phase; `kept` is null where the first run stored nothing. ControllerGone passes through.
     """
     try:
-        # A home of the loader's user, which is removed afterwards; each run has an empty one of its own beside it.
+        # This home of the loader's user holds the cache and is removed afterwards; each run also has an empty one of
+        # its own.
         with private_home(loader) as folder:
             sharing = replace(loader, env=(*loader.env, *variables(CACHES, folder).items()))
             page_cache.warm(files)
@@ -45,7 +46,7 @@ def profile_kernels(
 
 
 def _seconds(run: Observation) -> dict[str, float] | str:
-    """The seconds of each phase that tells, or why there are none."""
+    """Return the seconds of each phase that involves kernels, or why there are none."""
     if run.problem:
         return f"the loader with kept kernels failed: {run.problem}"
     return {phase.name: phase.seconds for phase in phases(run.events) if phase.name in TOLD}

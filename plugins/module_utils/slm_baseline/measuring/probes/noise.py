@@ -1,4 +1,4 @@
-"""What else the host did while a sample ran, and whether that was enough to call the sample noisy.
+"""Noise: what else the host did while a sample ran, and whether that was enough to call the sample noisy.
 
 Sources: /proc/stat (Documentation/filesystems/proc.rst), /proc/pressure (Documentation/accounting/psi.rst).
 """
@@ -16,11 +16,11 @@ from ...host.files import Host
 from .canary import Canary, CanaryReading, noise_reasons
 
 OTHERS_CPU_SHARE = 0.10
-"""Noisy from here: other processes' CPU time over that of all CPUs."""
+"""Threshold of noise: other processes' CPU time over that of all CPUs."""
 STEAL_SHARE = 0.02
-"""Noisy from here: time that the hypervisor gave to others."""
+"""Threshold of noise: time that the hypervisor gave to others."""
 MEMORY_STALL_SHARE = 0.02
-"""Noisy from here: time in which some task waited for memory."""
+"""Threshold of noise: time in which some task waited for memory."""
 
 _RESOURCES = ("cpu", "io", "memory")
 _NUMBER = re.compile(r"[0-9]{1,20}")
@@ -28,21 +28,22 @@ _PSI_SOME = re.compile(r"^some .*\btotal=([0-9]{1,20})$", re.MULTILINE)
 
 
 _UTIME, _CSTIME, _STARTTIME = 14 - 3, 17 - 3, 22 - 3
-"""Places of utime, cstime (both with their neighbours between them) and starttime among the fields that follow a
-process's name in /proc/PID/stat; the third of all is the first of them (proc_pid_stat(5))."""
+"""Indexes of utime (to cstime, with those between) and starttime among the fields after a process's name in
+/proc/PID/stat; index 0 is its third field (proc_pid_stat(5)).
+"""
 _NAMED = 3
 _NAMED_SHARE = 0.01
-"""So many other processes are named, and none that used less of the CPUs."""
+"""At most this many other processes are named, and none that used a smaller share of the CPUs."""
 
 ProcessTimes = Mapping[tuple[int, int], tuple[str, float]]
-"""Name and CPU seconds, those of children that ended included, by pid and start."""
+"""Name and CPU seconds, including ended children, by pid and start."""
 
 
 @dataclass(frozen=True)
 class Activity:
     """The host's counters at one instant. `stalled_us` is PSI's `some` total by resource; None without PSI.
 
-    `processes` are those that live then, without this one.
+    `processes` are those alive then, without this one.
     """
 
     busy_s: float
@@ -74,30 +75,30 @@ class Noise:
     canary_waited_s: float | None = None
 
     def with_canary(self, canary: Canary, best: CanaryReading | None) -> Noise:
-        """The same with the canary's figures, and a reason more for each piece of work that was slow."""
+        """Return the noise with the canary's times, and one more reason for each slow piece of work."""
         noise = replace(self, canary=canary.seconds(), canary_slowdown=canary.slowdown, canary_waited_s=canary.waited_s)
         for reason in noise_reasons(canary, best):
             noise = noise.with_reason(reason)
         return noise
 
     def with_reason(self, reason: str | None) -> Noise:
-        """The same with one reason more; None adds nothing."""
+        """Return the noise with one more reason; None adds nothing."""
         return replace(self, noisy=True, reasons=(*self.reasons, reason)) if reason else self
 
 
 def parse_cpu_times(stat: str, ticks_per_s: int) -> tuple[float, float, float]:
-    """Busy, stolen and all CPU seconds since boot, of all CPUs, from the first line of /proc/stat."""
+    """Parse the first line of /proc/stat: busy, stolen and all CPU seconds since boot, of all CPUs."""
     fields = stat.partition("\n")[0].split()
     if len(fields) < 9 or fields[0] != "cpu" or not all(map(_NUMBER.fullmatch, fields[1:])):
         raise ParseError("/proc/stat", "`cpu` and at least eight numbers", stat)
-    # guest time is part of user time already, so it is left out.
+    # guest time is already included in user time, so it is left out.
     user, nice, system, idle, iowait, irq, softirq, steal = (int(field) / ticks_per_s for field in fields[1:9])
     busy = user + nice + system + irq + softirq
     return busy, steal, busy + idle + iowait + steal
 
 
 def parse_stalled_us(pressure: str) -> int:
-    """Microseconds since boot in which some task stalled, from a file of /proc/pressure."""
+    """Parse a file of /proc/pressure: microseconds since boot in which some task stalled."""
     match = _PSI_SOME.search(pressure)
     if not match:
         raise ParseError("/proc/pressure", "a line `some avg10=... total=number`", pressure)
@@ -105,9 +106,9 @@ def parse_stalled_us(pressure: str) -> int:
 
 
 def parse_process_times(stat: str, ticks_per_s: int) -> tuple[str, int, float]:
-    """A process's name, start in ticks, and CPU seconds, from /proc/PID/stat; ParseError for other text.
+    """Parse /proc/PID/stat: a process's name, start in ticks, and CPU seconds; ParseError for other text.
 
-    The name, in parentheses, may hold blanks and parentheses itself, and anything that its owner likes.
+    The name, in parentheses, may hold blanks, parentheses and anything else that its owner likes.
     """
     before, _, after = stat.rpartition(")")
     fields = after.split()
@@ -119,7 +120,7 @@ def parse_process_times(stat: str, ticks_per_s: int) -> tuple[str, int, float]:
 
 
 def read_process_times(host: Host) -> ProcessTimes:
-    """Every process but this one; those that end meanwhile are passed over."""
+    """Read the times of every process but this one; those that end meanwhile are skipped."""
     ticks, own = os.sysconf("SC_CLK_TCK"), str(os.getpid())
     found = {}
     for pid in host.names("/proc"):
@@ -131,7 +132,7 @@ def read_process_times(host: Host) -> ProcessTimes:
 
 
 def busiest(before: ProcessTimes, after: ProcessTimes, total_s: float) -> list[str]:
-    """Names of those that used most CPU time between two readings, at most three; one name is one, however many."""
+    """Return up to three names that used most CPU time between two readings; processes of one name count together."""
     used: dict[str, float] = {}
     for identity, (name, cpu_s) in after.items():
         used[name] = used.get(name, 0.0) + max(0.0, cpu_s - before.get(identity, ("", 0.0))[1])
@@ -140,12 +141,12 @@ def busiest(before: ProcessTimes, after: ProcessTimes, total_s: float) -> list[s
 
 
 def has_psi(host: Host) -> bool:
-    """Whether the kernel offers pressure stall information; with psi=0 the files are there and cannot be read."""
+    """Return whether the kernel offers pressure stall information; with psi=0 the files exist but cannot be read."""
     return host.read_or_none("/proc/pressure/cpu") is not None
 
 
 def read_activity(host: Host) -> Activity:
-    """The host's counters now."""
+    """Read the host's counters now."""
     pressure = {name: host.read_or_none(f"/proc/pressure/{name}") for name in _RESOURCES}
     stalled = {name: parse_stalled_us(text) for name, text in pressure.items() if text is not None}
     load, uptime = host.read("/proc/loadavg").split(), host.read("/proc/uptime").split()
@@ -159,10 +160,10 @@ def read_activity(host: Host) -> Activity:
 
 
 def judge_noise(before: Activity, after: Activity, own_cpu_s: float, foreign_gpu: int = 0) -> Noise:
-    """The sample's `noise`: figures, and in `reasons` each that reached its threshold.
+    """Judge the sample's `noise`: values, and in `reasons` each that reached its threshold.
 
     `own_cpu_s` is the loader's own CPU time, `foreign_gpu` how many processes of others were on the GPUs. Load average
-    and the stalls on CPU and disk are told and not judged: the loader before and the loader itself cause them too.
+    and the stalls on CPU and disk are reported but not judged: the loader itself and the one before cause them too.
     """
     elapsed_s = max(after.uptime_s - before.uptime_s, 0.01)
     total_s = max(after.total_s - before.total_s, 0.01)

@@ -1,6 +1,6 @@
 """The page cache as a stated condition: how much of a set of files is resident, evicted, or read in.
 
-Only root may ask: an unprivileged mincore(2) claims that everything is resident, and an unprivileged cachestat(2) says
+Only root may ask: an unprivileged mincore(2) reports everything as resident, and an unprivileged cachestat(2) gives
 EPERM (mm/mincore.c and mm/filemap.c, `can_do_mincore`, `can_do_cachestat`).
 """
 
@@ -27,7 +27,7 @@ _READ_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Residency:
-    """How much of some files is in the page cache, and which system call said so (`cachestat` or `mincore`)."""
+    """How much of some files is in the page cache, and the system call that reported it (`cachestat` or `mincore`)."""
 
     file_bytes: int
     resident_bytes: int
@@ -35,7 +35,7 @@ class Residency:
 
     @property
     def share(self) -> float:
-        """Fraction 0..1; files without a byte count as resident."""
+        """Return the fraction 0..1; empty files count as resident."""
         return self.resident_bytes / self.file_bytes if self.file_bytes else 1.0
 
 
@@ -44,9 +44,9 @@ class CachestatUnavailable(Exception):
 
 
 def residency(paths: Iterable[PathLike]) -> Residency:
-    """Residency of whole files; SettingError where this user would be told lies.
+    """Return the residency of whole files; SettingError where the kernel would not tell this user the truth.
 
-    A file that has gone since it was listed counts for nothing. Opening follows symbolic links, so a hub snapshot's
+    A file that vanished since it was listed counts for nothing. Opening follows symbolic links, so a hub snapshot's
     links count as the blobs they lead to.
     """
     if os.geteuid() != 0:
@@ -63,7 +63,7 @@ def residency(paths: Iterable[PathLike]) -> Residency:
 def measured_residency(
     files: Sequence[PathLike], cachestat: Callable[[int, int], int], mincore: Callable[[int, int], int]
 ) -> Residency:
-    """Residency by cachestat, or by mincore for all files where cachestat is unavailable for any.
+    """Measure residency by cachestat, or by mincore for all files where cachestat is unavailable for any.
 
     Both take a descriptor and the file's size in bytes and return resident bytes.
     """
@@ -77,7 +77,7 @@ def measured_residency(
                 try:
                     size = os.fstat(descriptor).st_size
                     total += size
-                    # The last page is counted whole, so clip.
+                    # The last page is counted whole, so the count is limited to the size.
                     resident += min(size, verifier(descriptor, size)) if size else 0
                 finally:
                     os.close(descriptor)
@@ -99,7 +99,7 @@ class _Cachestat(ctypes.Structure):
 
 
 def resident_by_cachestat(descriptor: int, size: int) -> int:
-    """Resident bytes by cachestat(2) (mm/filemap.c, Linux 6.5); CachestatUnavailable where it cannot be asked."""
+    """Return resident bytes by cachestat(2) (mm/filemap.c, Linux 6.5); CachestatUnavailable where it cannot be used."""
     libc = ctypes.CDLL(None, use_errno=True)
     window, counts = _CachestatRange(0, size), _Cachestat()
     if libc.syscall(
@@ -118,7 +118,7 @@ def resident_by_cachestat(descriptor: int, size: int) -> int:
 
 
 def resident_by_mincore(descriptor: int, size: int) -> int:
-    """Resident bytes by mincore(2)."""
+    """Return resident bytes by mincore(2)."""
     return sum(vector.count(1) for vector in page_vectors(descriptor, size)) * mmap.PAGESIZE
 
 
@@ -137,7 +137,7 @@ def evict(paths: Iterable[PathLike]) -> None:
 
 
 def warm(paths: Iterable[PathLike]) -> int:
-    """Read the files through, front to back; bytes read."""
+    """Read the files from front to back; return the bytes read."""
     buffer = bytearray(_READ_BYTES)
     total = 0
     for path in paths:
@@ -151,13 +151,13 @@ def warm(paths: Iterable[PathLike]) -> int:
 
 
 def _open(path: PathLike) -> int | None:
-    """A regular file for reading; None for one that has gone since it was listed, as in a package being upgraded."""
+    """Open a regular file for reading; None where it vanished since it was listed, as during a package upgrade."""
     try:
         return open_foreign(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        # No plain file: a pipe or a device that was put in its place.
+        # Not a plain file: a pipe or a device has replaced it.
         if error.errno == errno.EINVAL:
             return None
         raise

@@ -1,4 +1,4 @@
-"""One process's memory as the kernel counts it, and what backs it; and the kernel's own THP counters.
+"""One process's memory as the kernel counts it, its page sizes, and the kernel's THP counters.
 
 Sources: Documentation/filesystems/proc.rst (smaps_rollup, status) and mm/vmstat.c (vmstat).
 """
@@ -33,7 +33,7 @@ class MemoryReading:
 
 
 def parse_kb_fields(source: str, text: str) -> dict[str, int]:
-    """Bytes by field of smaps_rollup or status: the lines of the form `Name: number kB`, which are KiB in truth."""
+    """Parse lines `Name: number kB` of smaps_rollup or status to bytes by field; kB there means KiB."""
     fields = {match["name"]: int(match["kb"]) * 1024 for match in _KB_LINE.finditer(text)}
     if not fields:
         raise ParseError(source, "lines such as `Rss: 1024 kB`", text)
@@ -41,7 +41,7 @@ def parse_kb_fields(source: str, text: str) -> dict[str, int]:
 
 
 def parse_memory(smaps_rollup: str, status: str) -> MemoryReading:
-    """MemoryReading of a process's two files. Fields that an older kernel lacks (FilePmdMapped) count as 0."""
+    """Parse a process's two files. Fields that an older kernel lacks (FilePmdMapped) count as 0."""
     rollup = parse_kb_fields("smaps_rollup", smaps_rollup)
     sizes = parse_kb_fields("status", status)
     for source, fields, name in (
@@ -65,7 +65,7 @@ def parse_memory(smaps_rollup: str, status: str) -> MemoryReading:
 
 
 def parse_counters(source: str, text: str) -> dict[str, int]:
-    """`name number` or `name: number` lines, as in /proc/vmstat and /proc/PID/io."""
+    """Parse `name number` or `name: number` lines, as in /proc/vmstat and /proc/PID/io."""
     counters = {}
     for line in text.splitlines():
         match = _COUNT_LINE.fullmatch(line)
@@ -76,16 +76,16 @@ def parse_counters(source: str, text: str) -> dict[str, int]:
 
 
 def read_memory(host: Host, pid: int) -> MemoryReading:
-    """Memory of a live process; OSError where it is gone. Slow for a large process, so never on the clock."""
+    """Read a live process's memory; OSError where it is gone. Slow for a large process: never in measured time."""
     return parse_memory(host.read(f"/proc/{pid}/smaps_rollup"), host.read(f"/proc/{pid}/status"))
 
 
 def read_thp_counters(host: Host) -> dict[str, int]:
-    """The host's thp_* and compact_* event counters (a gauge or two among them), since boot."""
+    """Read the host's thp_* and compact_* event counters (a gauge or two among them), since boot."""
     counters = parse_counters("/proc/vmstat", host.read("/proc/vmstat"))
     return {name: value for name, value in counters.items() if name.startswith(_THP_COUNTERS)}
 
 
 def moved(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """Differences of the counters present in both, those that stood still left out."""
+    """Return differences of the counters present in both, without those that did not change."""
     return {name: after[name] - before[name] for name in before if name in after and after[name] != before[name]}
