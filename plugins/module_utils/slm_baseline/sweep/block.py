@@ -25,11 +25,11 @@ from .design import WANTED, Arm, BlockDesign, changes_to
 
 
 def run_block(host: Host, arms: Sequence[Arm], design: BlockDesign, bench: BlockRunner) -> None:
-    """Measure the design's cells in order, cold then warm, under each arm's settings; the bench keeps each sample.
+    """Measure the design's cells in order, cold then warm, under each arm's settings; the bench stores each sample.
 
     The prior state is durable before the first change and restored at the end, also after an error or a signal. An arm
-    whose settings the kernel refuses yields failed samples, and the block goes on; a sample under which somebody else
-    changed the settings is a failed one. Raises SettingError where the host could not be restored.
+    whose settings the kernel rejects yields failed samples, and the block goes on; a sample during which another
+    program changed the settings is a failed one. Raises SettingError where the host could not be restored.
     """
     by_name = {arm.name: arm for arm in arms}
     with _restored(host, bench.run_id) as prior:
@@ -56,9 +56,9 @@ def run_block(host: Host, arms: Sequence[Arm], design: BlockDesign, bench: Block
 
 
 def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
-    """Bring the host from whatever arm was before to this one; the reason in words where it cannot be, or must not.
+    """Change the host from the previous arm's settings to this one's; return the reason in words where that fails.
 
-    What somebody else set since the block began stays, and no arm can be compared with another from then on.
+    What others set since the block began stays, and no arm can be compared with another from then on.
     """
     left = _restore(host)
     if left:
@@ -73,7 +73,7 @@ def _enter(host: Host, prior: Snapshot, arm: Arm) -> str | None:
 
 
 def _restore(host: Host) -> str:
-    """Take back what the last arm set and nobody changed since, and forget it; what others changed, in words."""
+    """Restore what the last arm set, unless others changed it since, and forget it; return their changes in words."""
     prior = load(host, SWEEP_PRIOR)
     if prior is None:
         return ""
@@ -81,14 +81,14 @@ def _restore(host: Host) -> str:
     incomplete = plan.carry_out(host).incomplete
     if incomplete:
         raise incomplete[0]
-    # Not noted for the next arm: a value of this one that somebody sets from now on is theirs.
+    # Not recorded for the next arm: if others set one of this arm's values from now on, it is theirs.
     save(host, replace(prior, ours=NOTHING), SWEEP_PRIOR)
     return ", ".join(f"{entry['knob']} from {entry['before']} to {entry['found']}" for entry in plan.left)
 
 
 @contextlib.contextmanager
 def _restored(host: Host, run_id: str) -> Iterator[Snapshot]:
-    """The host's state now, stored durably; restored and forgotten at the end, also when told to terminate."""
+    """Store the host's state durably and yield it; restore and forget it at the end, also on termination."""
     undo_sweep(host)
     prior = take(host, [], now(), run_id)
     save(host, prior, SWEEP_PRIOR)
@@ -105,14 +105,14 @@ _TERMINATING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def _ignore_termination() -> None:
-    """From here on no signal may cut the restore short; `_termination_as_exception` gives the handlers back."""
+    """Ignore further signals, so that none interrupts the restore; `_termination_as_exception` resets the handlers."""
     for number in _TERMINATING:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def _termination_as_exception() -> Iterator[None]:
-    """SIGTERM and SIGHUP (a lost connection) unwind the stack, as Ctrl-C does, so that the host is restored first."""
+    """Make SIGTERM and SIGHUP (a lost connection) raise, as Ctrl-C does, so that the host is restored first."""
 
     def stop(number: int, _frame: object) -> None:
         _ignore_termination()

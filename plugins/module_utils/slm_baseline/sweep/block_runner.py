@@ -1,4 +1,4 @@
-"""How a sweep measures: one attempt at a block, its samples kept on the host's disk one by one."""
+"""How a sweep measures: one attempt at a block, its samples stored on the host's disk one by one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .start_assist import Starts
 
 @dataclass
 class BlockRunner:
-    """Measures and keeps the samples of one block, beside that block's own disk ceiling.
+    """Measures and stores the samples of one block, beside that block's own disk ceiling.
 
-    `best` is the canary's best of the sweep so far, `starts` what arms of the first token use.
+    `best` is the canary's best of the sweep so far, `starts` the recorded starts of first-token arms.
     """
 
     host: Host
@@ -39,10 +39,10 @@ class BlockRunner:
 
     @contextlib.contextmanager
     def cell(self, trial: Trial) -> Iterator[Callable[[Trial], Sample]]:
-        """What runs the loader once for a trial of this cell: a fresh process, or a child of the cell's own template.
+        """Yield a function that runs the loader once for a trial of this cell: a fresh process, or a template's child.
 
-        The template begins under the arm's settings, which must be in force already, and ends with the cell. Where
-        there is none, each sample has failed and says why.
+        The template begins under the arm's settings, which must be in force already, and ends with the cell. If it
+        fails to start, each sample has failed and says why.
         """
         with contextlib.ExitStack() as stack:
             running: Template | None = None
@@ -58,7 +58,7 @@ class BlockRunner:
     def measure(self, trial: Trial, running: Template | None = None) -> Sample:
         """Run the loader once."""
         if not self.passes:
-            # A second pass, in the first block alone, shows whether a layer below this host caches.
+            # A second pass, only in the first block, shows whether a layer below this host caches.
             self.passes = ceiling_passes(self.subject, 2 if self.block == 1 else 1)
         sample, report = measure_sample(self.host, self.subject, trial, self.passes[0], self.best, running)
         self.best = best_canary([sample.canary], self.best)
@@ -66,16 +66,16 @@ class BlockRunner:
         return sample
 
     def refused(self, trial: Trial, reason: str) -> Sample:
-        """The sample of an arm that this host will not have."""
+        """Build the failed sample of an arm that this host rejects."""
         return failed_sample(trial, reason, now())
 
     def keep(self, sample: Sample, dtype_asked: str, elapsed_s: float) -> None:
-        """Make a sample durable."""
+        """Store a sample durably."""
         position = Position(dtype_asked, self.attempt, round(elapsed_s, 3), self.measurement)
         append_sweep_sample(self.host, self.run_id, SweepSample(sample, position))
 
     def close(self) -> None:
-        """Keep what the block's samples share, once it is whole."""
+        """Store what the block's samples share, once it is complete."""
         if self.passes:
             report = self.report
             shared = Shared(

@@ -1,6 +1,6 @@
-"""Bytecode that all starts of a sweep share, stock's too, where the host has none for what the loader imports.
+"""Bytecode that all starts of a sweep share, also the unchanged ones, where the host has none for the loader's imports.
 
-To compile the same modules at every start is time on which no setting of memory acts: 5.8 s of CPU for 1,735 modules on
+Compiling the same modules at every start takes time on which no memory setting acts: 5.8 s of CPU for 1,735 modules on
 a GPU host whose image comes without bytecode. The loader's own interpreter fills the cache, as the loader's user, in a
 folder of that user's within the measurement's home; root neither reads nor runs what lies in it.
 """
@@ -22,7 +22,7 @@ from ..measuring.protocol import Subject
 from ..measuring.sample import Trial
 
 LEAST_SAVING_S = 0.5
-"""CPU seconds a start below which the starts stay as they are."""
+"""CPU seconds a start: with less to save, no cache is made."""
 _WARM = Trial(0, "warm")
 
 
@@ -36,7 +36,7 @@ class SharedBytecode:
     def share(self, host: Host) -> dict[str, Any] | None:
         """Fill the cache where it saves each start something: `{folder, modules, saving_s}`; None where it does not.
 
-        Takes some warm starts. A loader that fails in them tells why in its samples, so nothing is raised here.
+        Takes some warm starts. A loader that fails in them reports why in its samples, so nothing is raised here.
         """
         remove_tree(host.path(self.folder))
         loader = self.subject.loader_of(_WARM)
@@ -49,7 +49,7 @@ class SharedBytecode:
         return shared
 
     def ensure(self, host: Host, shared: Mapping[str, Any] | None) -> None:
-        """Have the cache that the sweep was planned with: a purge may have taken it since."""
+        """Make the cache that the sweep was planned with again, if a purge has removed it since."""
         if not shared or host.exists(self.folder):
             return
         folder, account = host.path(self.folder), self.subject.loader.account
@@ -61,7 +61,7 @@ class SharedBytecode:
 
 
 def using(host: Host, subject: Subject, shared: Mapping[str, Any] | None) -> Subject:
-    """The subject whose starts use this cache, as `share` told it; the same subject where there is none.
+    """Return the subject with its starts using this cache, as `share` returned it; unchanged where there is none.
 
     SettingError where it is gone: some samples of the sweep would compile and others not.
     """

@@ -1,4 +1,4 @@
-"""The design of a sweep: arms as data, what this host can do of them, and the random order of each block."""
+"""The design of a sweep: arms as data, which of them this host can run, and the random order of each block."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ..settings.state.changes import Change
 REFERENCE = "stock"
 CONTROL = "stock-again"
 WANTED = ("cold", "warm")
-"""Within a cell the warm run follows the cold one, so it reads the page cache that its own arm's load has left."""
+"""Within a cell the warm run follows the cold one, so it reads the page cache that its own arm's load left."""
 
 MEASUREMENTS = ("full", "weights")
-"""Each sample of a fresh process, from its start on; or of a template's child, which loads the weights alone."""
+"""Each sample is of a fresh process, from its start on, or of a template's child, which only loads the weights."""
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
@@ -54,7 +54,7 @@ class BlockDesign:
     pairs: int = 1
 
     def trials(self) -> Counter[tuple[str, str, str, str]]:
-        """How many samples of each arm, dtype, wanted kind and measurement it has once it is whole."""
+        """Count the samples of each arm, dtype, wanted kind and measurement in a complete block."""
         return Counter(
             {(cell.arm, cell.dtype, wanted, self.measurement): self.pairs for cell in self.cells for wanted in WANTED}
         )
@@ -64,8 +64,8 @@ class BlockDesign:
 class Arm:
     """One setting under test; what it does not name stays as the host had it before the sweep.
 
-    `thp` maps knob names to values, `env` is given to the loader's process alone. `bytecode` gives it a cache for the
-    modules that have none, `replay` reads what it is going to read: `together` with it, or `ahead` of it.
+    `thp` maps knob names to values, `env` is given only to the loader's process. `bytecode` gives it a cache for
+    modules that have none, `replay` reads what it will read: `together` with it, or `ahead` of it.
     """
 
     name: str
@@ -78,11 +78,11 @@ class Arm:
 
     @property
     def is_first_token(self) -> bool:
-        """Whether it acts on the whole start, imports included."""
+        """Return whether it acts on the whole start, imports included."""
         return self.bytecode or self.replay != "none"
 
     def settings(self) -> dict[str, str]:
-        """Knobs this arm sets, by flat name, with their values as text."""
+        """Return the knobs this arm sets, by flat name, with their values as text."""
         return {**self.thp, **{pool.name: str(pool.count) for pool in self.pools}}
 
     def as_dict(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ class Arm:
 
     @staticmethod
     def from_dict(stored: Mapping[str, Any]) -> Arm:
-        """The arm that `as_dict` told; ValueError, TypeError, KeyError or SettingError for anything else."""
+        """Parse what `as_dict` returned; ValueError, TypeError, KeyError or SettingError for anything else."""
         settings = stored["settings"].items()
         pools = [parse_pool_name(name, int(count)) for name, count in settings if name.startswith(_POOL_PREFIX)]
         thp = {name: value for name, value in settings if not name.startswith(_POOL_PREFIX)}
@@ -102,10 +102,10 @@ class Arm:
 
 
 def parse_arms(settings: object) -> list[Arm]:
-    """The user's `sweep_arms`: a list of `{name, about, thp, pool, env, first_token}`.
+    """Parse the user's `sweep_arms`: a list of `{name, about, thp, pool, env, first_token}`.
 
-    The arms `stock` and `stock-again` must be there and must set nothing: they are the reference and the control.
-    Raises SettingError for anything else.
+    The arms `stock` and `stock-again` are required and must set nothing: they are the reference and the control. Raises
+    SettingError for anything else.
     """
     if not isinstance(settings, Sequence) or isinstance(settings, str):
         raise SettingError("sweep_arms", "a list of arms", repr(settings), "Each arm is one entry.", "write a list.")
@@ -170,7 +170,7 @@ def _parse_arm(item: object) -> Arm:
 
 
 def _first_token(arm: str, value: object) -> tuple[bool, str]:
-    """`{bytecode: true|false, replay: none|together|ahead}`; what is left out is not done."""
+    """Parse `{bytecode: true|false, replay: none|together|ahead}`; an omitted entry is off."""
     if value is None:
         return False, "none"
     if isinstance(value, Mapping) and not set(value) - {"bytecode", "replay"}:
@@ -216,7 +216,7 @@ def _env(knob: str, value: object) -> dict[str, str]:
 
 
 def parse_dtypes(value: object) -> list[str]:
-    """The user's `sweep_dtypes`; `auto` is the dtype that the weights are stored in."""
+    """Parse the user's `sweep_dtypes`; `auto` is the dtype that the weights are stored in."""
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if isinstance(value, Sequence) and is_list and value and all(item in DTYPES for item in value):
         return list(dict.fromkeys(map(str, value)))
@@ -230,9 +230,9 @@ def parse_dtypes(value: object) -> list[str]:
 
 
 def distinct_dtypes(dtypes: Sequence[str], stored: str) -> tuple[list[str], list[dict[str, str]]]:
-    """Dtypes that are different loads of a model stored as `stored`, and `{arm, why}` for one that is not.
+    """Return dtypes that are different loads of a model stored as `stored`, and `{arm, why}` for one that is not.
 
-    Asked for the dtype that they are stored in, the weights stay a mapping of their file, as with `auto`.
+    In the dtype that they are stored in, the weights stay a mapping of their file, as with `auto`.
     """
     if "auto" not in dtypes or stored not in dtypes:
         return list(dtypes), []
@@ -243,9 +243,9 @@ def distinct_dtypes(dtypes: Sequence[str], stored: str) -> tuple[list[str], list
 def feasible_arms(
     host: Host, arms: Iterable[Arm], guard: Guard, glibc: str | None = None
 ) -> tuple[list[Arm], list[dict[str, str]]]:
-    """Arms worth measuring on this host, and `{arm, why}` for each that is not. Reads only.
+    """Return the arms worth measuring on this host, and `{arm, why}` for each that is not. Reads only.
 
-    Left out is what the host cannot do, and what would be `stock` under another name: an arm whose settings are in
+    Left out is what the host cannot do, and what would equal `stock` under another name: an arm whose settings are in
     force already and that gives the loader nothing. `glibc` is a version as text, this process's own by default.
     """
     possible, left_out = [], []
@@ -269,7 +269,7 @@ def feasible_arms(
 
 
 def refuse_smaller_pools(host: Host, pools: Iterable[PoolSpec]) -> None:
-    """SettingError where an arm would make a pool smaller: whoever counts on its pages would get none meanwhile."""
+    """Raise SettingError where an arm would shrink a pool: programs that rely on its pages would get none meanwhile."""
     for spec in pools:
         pool = read_pool(host, spec.size_bytes, spec.node)
         if spec.count < pool.persistent:
@@ -283,7 +283,7 @@ def refuse_smaller_pools(host: Host, pools: Iterable[PoolSpec]) -> None:
 
 
 def changes_to(host: Host, arm: Arm) -> list[Change]:
-    """What brings the host as it is to the arm's settings; its pools must have passed check_pools.
+    """Return the changes from the host's state to the arm's settings; its pools must have passed check_pools.
 
     Raises SettingError for a THP value that the kernel does not offer, and for a pool that would shrink.
     """
@@ -292,7 +292,7 @@ def changes_to(host: Host, arm: Arm) -> list[Change]:
 
 
 def glibc_version() -> str:
-    """`2.36`; empty where the C library is another one, which has none of glibc's tunables."""
+    """Return the version, such as `2.36`; empty where the C library is not glibc and so has no tunables of glibc's."""
     try:
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
     except (ValueError, OSError):
@@ -301,7 +301,7 @@ def glibc_version() -> str:
 
 
 def _check_allocator(arm: Arm, glibc: str) -> None:
-    """glibc ignores a tunable it does not know, so the arm would be stock under another name."""
+    """Raise SettingError where glibc does not know the arm's tunable: it ignores it, so the arm would equal `stock`."""
     tunables = arm.env.get("GLIBC_TUNABLES", "")
     found = tuple(int(part) for part in glibc.split(".")[:2] if part.isdigit())
     if _GLIBC_HUGETLB in tunables and found < _GLIBC_HUGETLB_SINCE:
@@ -315,16 +315,16 @@ def _check_allocator(arm: Arm, glibc: str) -> None:
 
 
 def cells(arms: Iterable[Arm], dtypes: Iterable[str]) -> list[Cell]:
-    """Every arm with every dtype."""
+    """Return every arm with every dtype."""
     dtypes = list(dtypes)
     return [Cell(arm.name, dtype) for arm in arms for dtype in dtypes]
 
 
 def order(seed: int, block: int, cells: Iterable[Cell]) -> list[Cell]:
-    """The cells of a block in random order, from the seed and the block's number alone.
+    """Return the cells of a block in random order, from the seed and the block's number alone.
 
-    So a block that is repeated or resumed, under any Python, comes in the order it would have had anyway, and no
-    interruption can choose another one.
+    So a block that is repeated or resumed, under any Python, has the same order, and no interruption can choose another
+    one.
     """
 
     def ticket(cell: Cell) -> bytes:

@@ -1,4 +1,4 @@
-"""A sweep on the host's disk: its plan, which blocks are finished, and what was measured."""
+"""A sweep on the host's disk: its plan, its finished blocks, and its samples."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Plan:
     `stock` maps knob names to the host's own values, `subject` says what is measured and how (model, interpreter, cold
     scope, kernel); its content is opaque here. `weights_pairs` is how many pairs a template's children measure in each
     cell of a block of weights; where it is 0, `no_template` says why there is no such block. `drawn` says what each
-    block measures, by number, from before it begins on; a block of an older plan measures everything. `machine` is the
-    host that it was planned on (`machine_key`), so that no clone goes on with it. `bytecode` says what cache all starts
-    share (`SharedBytecode.share`), None where they share none.
+    block measures, by number, and is stored before the block begins; a block of an older plan measures everything.
+    `machine` is the host that it was planned on (`machine_key`), so that no clone resumes it. `bytecode` says what
+    cache all starts share (`SharedBytecode.share`), None where they share none.
     """
 
     run_id: str
@@ -42,7 +42,7 @@ class Plan:
     dtypes: list[str]
     stock: dict[str, str]
     subject: dict[str, Any]
-    # An older plan does not say what was asked: it can still be told finished from unfinished.
+    # An older plan lacks this field: its finished blocks can still be told from unfinished ones.
     asked: list[dict[str, Any]] = field(default_factory=list)
     weights_pairs: int = 0
     no_template: str = ""
@@ -52,23 +52,23 @@ class Plan:
     is_finished: bool = False
 
     def cells(self) -> list[Cell]:
-        """Every arm with every dtype."""
+        """Return every arm with every dtype."""
         return [Cell(arm["name"], dtype) for arm in self.arms for dtype in self.dtypes]
 
     def design(self, block: int) -> BlockDesign:
-        """What a block measures."""
+        """Return what a block measures."""
         drawn = self.drawn.get(str(block), {"measurement": "full", "cells": self.cells()})
         measurement = drawn["measurement"]
         cells = tuple(Cell(*cell) for cell in drawn["cells"])
         return BlockDesign(measurement, cells, self.weights_pairs if measurement == "weights" else 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The plan as the control node sees it."""
+        """Return the plan as the control node sees it."""
         return {name: value for name, value in vars(self).items() if name not in _KEPT_HERE}
 
 
 def load_plan(host: Host) -> Plan | None:
-    """The host's latest sweep, None where there was none; SettingError where its file is damaged."""
+    """Read the host's latest sweep, None where there was none; SettingError where its file is damaged."""
     try:
         text = host.read(SWEEP_PLAN)
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def load_plan(host: Host) -> Plan | None:
 
 
 def _typed(plan: Plan) -> Plan:
-    """The plan, once its values have the types that its fields name; an arm must be what `Arm.as_dict` tells."""
+    """Check that the plan's values have the types of its fields; an arm must be what `Arm.as_dict` returns."""
     kinds: dict[str, type] = {"run_id": str, "seed": int, "started_at": str, "is_finished": bool, "machine": str}
     kinds.update(weights_pairs=int, no_template=str, drawn=dict)
     kinds.update(dict.fromkeys(("asked", "arms", "left_out", "dtypes"), list), stock=dict, subject=dict)
@@ -101,7 +101,7 @@ def _typed(plan: Plan) -> Plan:
 
 
 def save_plan(host: Host, plan: Plan) -> None:
-    """Make the plan durable before anything is measured under it."""
+    """Store the plan durably before anything is measured under it."""
     try:
         host.path(RUNS).mkdir(mode=0o755, parents=True, exist_ok=True)
         host.write_durably(SWEEP_PLAN, json.dumps(asdict(plan), indent=1).encode() + b"\n", mode=0o600)
@@ -110,13 +110,13 @@ def save_plan(host: Host, plan: Plan) -> None:
 
 
 def require_same(plan: Plan, **now: Any) -> None:
-    """SettingError where one of these fields of an unfinished sweep is not what it is now.
+    """Raise SettingError where one of these fields of an unfinished sweep has changed.
 
     Blocks of both could not be compared.
     """
     for name, value in now.items():
         before = getattr(plan, name)
-        # A plan older than this field does not say where it was made.
+        # An older plan without this field does not say where it was made.
         if before != value and not (name == "machine" and "" in (before, value)):
             raise SettingError(
                 f"sweep {_WORDS.get(name, name)}",
@@ -131,7 +131,7 @@ _WORDS = {"asked": "arms", "machine": "host"}
 
 
 def _shown(name: str, value: Any, other: Any) -> str:
-    """One side of a difference: the arms in short, of a mapping only the entries that differ."""
+    """Format one side of a difference: the arms in short, of a mapping only the entries that differ."""
     if name == "asked":
         shown = ((arm["name"], {**arm["settings"], **arm["env"], **arm.get("first_token", {})}) for arm in value)
         return ", ".join(f"{arm} {json.dumps(sets)}" for arm, sets in shown)
@@ -141,12 +141,12 @@ def _shown(name: str, value: Any, other: Any) -> str:
 
 
 def attempts(samples: Sequence[SweepSample], block: int) -> int:
-    """How many times a block has been begun."""
+    """Return how many times a block has been begun."""
     return max((each.position.attempt for each in samples if each.sample.block == block), default=0)
 
 
 def finished_attempts(samples: Sequence[SweepSample], plan: Plan) -> dict[int, int]:
-    """Finished blocks and the attempt that finished each: every sample that the block's design asks for is there.
+    """Return finished blocks and the attempt that finished each: it has every sample of the block's design.
 
     A failed sample is a sample: a cell that cannot be measured must not make the block repeat for ever.
     """
@@ -163,7 +163,7 @@ def finished_attempts(samples: Sequence[SweepSample], plan: Plan) -> dict[int, i
 
 
 def spent_s(samples: Sequence[SweepSample], finished: Mapping[int, int]) -> dict[int, float]:
-    """Seconds that each finished block took, cold preparation and settings included."""
+    """Return the seconds that each finished block took, cold preparation and settings included."""
     ends: dict[int, float] = {}
     for each in samples:
         block = each.sample.block
@@ -173,10 +173,10 @@ def spent_s(samples: Sequence[SweepSample], finished: Mapping[int, int]) -> dict
 
 
 def progress(samples: Sequence[SweepSample], plan: Plan) -> dict[str, Any]:
-    """What the control node needs to decide on another block, and no more: this is sent back after each.
+    """Return only what the control node needs to decide on another block: this is sent back after each.
 
     `times` holds the valid samples of finished blocks, `cells` every arm and dtype that should be among them, `cell_s`
-    the mean seconds of a cell by measurement, `noise` what the canary says of all samples of finished blocks.
+    the mean seconds of a cell by measurement, `noise` the canary's summary of all samples of finished blocks.
     """
     finished = finished_attempts(samples, plan)
     seconds = spent_s(samples, finished)
@@ -209,7 +209,7 @@ def progress(samples: Sequence[SweepSample], plan: Plan) -> dict[str, Any]:
 
 
 def _noise(samples: Sequence[Sample]) -> dict[str, Any]:
-    """How many samples there are and how many of them are noisy; how much slower than its best the canary was."""
+    """Return how many samples there are, how many are noisy, and how much slower than its best the canary was."""
     noises = [sample.noise for sample in samples if sample.noise]
     slowdowns = [noise.canary_slowdown for noise in noises if noise.canary_slowdown is not None]
     return {

@@ -1,4 +1,4 @@
-"""A sweep's life on a host: planned or resumed, a block at a time, finished, closed. Each is one call of the module."""
+"""A sweep's life on a host: planned or resumed, a block at a time, finished, closed. Each step is one module call."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _PROTOCOL = ("cold_scope", "timeout_s", "user", "loader_sha256")
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What the user asked for, checked for sense.
+    """The user's request, checked for validity.
 
-    `subject` says what is measured and how; a resumed sweep must have the same. `stored_dtype` is the one that the
-    model's weights have in their files. `recorder` starts the subject for arms of the first token;
-    `bytecode` is the cache that the starts may share, None where they are to stay as they are.
+    `subject` says what is measured and how; a resumed sweep must have the same. `stored_dtype` is the dtype of the
+    model's weights in their files. `recorder` starts the subject for first-token arms; `bytecode` is the cache that the
+    starts may share, None where they stay unchanged.
     """
 
     arms: list[Arm]
@@ -69,7 +69,7 @@ class SweepRequest:
 
 
 def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Do what the module's parameters ask for; the module's result."""
+    """Do what the module's parameters ask for; return the module's result."""
     if given["state"] == "closed":
         return {"changed": close_sweep(host)}
     request = _measuring_request(given)
@@ -94,9 +94,9 @@ def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def foresee_sweep(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What `perform` would do, for check mode; reads only.
+    """Predict what `perform` would do, for check mode; reads only.
 
-    Environment and model may not be there yet, and another run may be using them.
+    Environment and model may not exist yet, and another run may be using them.
     """
     if given["state"] == "closed":
         return {"changed": False}
@@ -110,12 +110,12 @@ def foresee_sweep(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measuring_request(given: Mapping[str, Any]) -> Request:
-    # The sweep builds no environment and has blocks and dtypes of its own.
+    # The sweep builds no environment and has its own blocks and dtypes.
     return parse_request({**given, "base_python": "", "requirements": "", "dtype": "auto", "blocks": 1})
 
 
 def parse_sweep(given: Mapping[str, Any], weight_bytes: int) -> SweepRequest:
-    """The module's parameters as a request; SettingError names the variable of the role that holds a bad one."""
+    """Parse the module's parameters to a request; SettingError names the role's variable that holds a bad one."""
     run_id = given["run"]["id"]
     arms = parse_arms(given["arms"])
     _require_whole_cold(arms, given.get("scope"))
@@ -135,7 +135,7 @@ def parse_sweep(given: Mapping[str, Any], weight_bytes: int) -> SweepRequest:
 
 
 def _require_whole_cold(arms: Sequence[Arm], scope: object) -> None:
-    """Arms of the first token act on imports, which scope `host` alone makes cold, their bytecode included."""
+    """Raise SettingError for first-token arms unless scope is `host`: only it makes imports and bytecode cold."""
     aided = [arm.name for arm in arms if arm.is_first_token]
     if aided and scope not in (None, "host"):
         raise SettingError(
@@ -148,7 +148,7 @@ def _require_whole_cold(arms: Sequence[Arm], scope: object) -> None:
 
 
 def _parse_pairs(value: object) -> int:
-    """The user's `sweep_weights_pairs`; SettingError for what is no small whole number."""
+    """Parse the user's `sweep_weights_pairs`; SettingError for anything but a small whole number."""
     text = str(value)
     is_whole = text.isascii() and text.isdigit() and len(text) <= 3 and not isinstance(value, bool)
     if not is_whole or int(text) > _MOST_PAIRS:
@@ -163,7 +163,7 @@ def _parse_pairs(value: object) -> int:
 
 
 def parse_seed(value: object, run_id: str) -> int:
-    """The user's `sweep_seed`, or one drawn from the run's id; SettingError for what is no whole number."""
+    """Parse the user's `sweep_seed`, or draw one from the run's id; SettingError for anything but a whole number."""
     if value is None or value == "":
         return zlib.crc32(run_id.encode())
     text = str(value)
@@ -175,7 +175,7 @@ def parse_seed(value: object, run_id: str) -> int:
 
 
 def why_no_template(subject: Subject, dtypes: Sequence[str]) -> str:
-    """Try a template once, warm, as stock would use it: empty where a child of it made its tokens, else why not."""
+    """Try a template once, warm, under unchanged settings; return why no child made its tokens, empty if one did."""
     trial = Trial(0, "warm", dtype=dtypes[0])
     try:
         with template(subject.loader_of(trial)) as running:
@@ -187,14 +187,14 @@ def why_no_template(subject: Subject, dtypes: Sequence[str]) -> str:
 def plan_sweep(host: Host, request: SweepRequest, why_not: Callable[[], str] = lambda: "") -> dict[str, Any]:
     """Make or resume the plan: `plan`, `is_resumed`, `restored` (what an interrupted block had left), `progress`.
 
-    `why_not` is asked of a new plan that wants templates: why this host can have none, empty where it can.
+    `why_not` is called for a new plan that wants templates; it returns why this host can have none, empty where it can.
     """
     restored = bool(undo_sweep(host))
     fresh = new_plan(host, request)
     stored = None if request.is_new else load_plan(host)
     unfinished = stored if stored and not stored.is_finished else None
     if unfinished:
-        # What a host can do may change with its free memory: the arms chosen at the beginning stay.
+        # The host's free memory may change which arms it can run: the arms chosen at the beginning stay.
         same = ("machine", "asked", "dtypes", "stock", "subject")
         require_same(unfinished, **{name: getattr(fresh, name) for name in same})
     starts = record_starts(host, request.arms, request.recorder)
@@ -214,15 +214,15 @@ def plan_sweep(host: Host, request: SweepRequest, why_not: Callable[[], str] = l
 
 
 def _without_gain(plan: Plan, starts: Starts) -> Plan:
-    """The plan without arms whose bytecode the host has already."""
+    """Return the plan without arms whose bytecode the host has already."""
     arms, left_out = without_gain([Arm.from_dict(arm) for arm in plan.arms], starts)
     return replace(plan, arms=[arm.as_dict() for arm in arms], left_out=[*plan.left_out, *left_out])
 
 
 def _with_bytecode(plan: Plan, host: Host, cache: SharedBytecode | None) -> Plan:
-    """The plan with a cache that all starts share, where that is asked for, saves time and blurs nothing.
+    """Add a cache that all starts share to the plan, where that is wanted, saves time and biases no comparison.
 
-    Bytecode is itself an arm of the first token, and the cold scope `app` evicts libraries without it.
+    Bytecode is itself a first-token arm, and the cold scope `app` evicts libraries without it.
     """
     asks_imports = any(Arm.from_dict(arm).is_first_token for arm in plan.asked)
     if cache is None or asks_imports or cache.subject.scope == "app":
@@ -231,7 +231,7 @@ def _with_bytecode(plan: Plan, host: Host, cache: SharedBytecode | None) -> Plan
 
 
 def _with_template(plan: Plan, why_not: Callable[[], str]) -> Plan:
-    """The plan, without blocks of weights where a template cannot measure them; it says why."""
+    """Remove blocks of weights from the plan where a template cannot measure them, and record why."""
     if not plan.weights_pairs:
         return plan
     if any(Arm.from_dict(arm).is_first_token for arm in plan.arms):
@@ -242,7 +242,7 @@ def _with_template(plan: Plan, why_not: Callable[[], str]) -> Plan:
 
 
 def new_plan(host: Host, request: SweepRequest) -> Plan:
-    """What a sweep that begins now would measure; reads only."""
+    """Return what a sweep that begins now would measure; reads only."""
     arms, left_out = feasible_arms(host, request.arms, request.guard)
     dtypes, same = distinct_dtypes(request.dtypes, request.stored_dtype)
     return Plan(
@@ -261,14 +261,14 @@ def new_plan(host: Host, request: SweepRequest) -> Plan:
 
 
 def _stock(host: Host, run_id: str) -> dict[str, str]:
-    """The host's own values, by knob."""
+    """Return the host's own values, by knob."""
     return take(host, [], now(), run_id).values()
 
 
 def choose_cells(host: Host, measurement: str, cells: Sequence[Sequence[str]] | None) -> None:
-    """Keep what the next block is to measure; one that was begun already stays as it was.
+    """Store what the next block is to measure; one that was already begun keeps its cells.
 
-    `cells` are arms with dtypes, None for all: both stocks must be there for each dtype.
+    `cells` are arms with dtypes, None for all: `stock` and `stock-again` are required for each dtype.
     """
     current = _current(host)
     number = str(_next_block(host, current))
@@ -301,7 +301,7 @@ def _next_block(host: Host, current: Plan) -> int:
 
 
 def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
-    """Measure the next block of the host's plan; its `block` number and the sweep's `progress` after it."""
+    """Measure the next block of the host's plan; return its `block` number and the sweep's `progress` after it."""
     current = _current(host)
     undo_sweep(host)
     require_same(current, machine=machine_key(host), stock=_stock(host, current.run_id))
@@ -321,7 +321,7 @@ def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
 
 
 def finish_sweep(host: Host) -> dict[str, Any]:
-    """What the host's sweep has measured: its plan, samples and finished blocks; reads only."""
+    """Return what the host's sweep has measured: its plan, samples and finished blocks; reads only."""
     current = _current(host)
     samples = read_sweep_samples(host, current.run_id)
     finished = finished_attempts(samples, current)
@@ -342,7 +342,7 @@ def finish_sweep(host: Host) -> dict[str, Any]:
 
 
 def close_sweep(host: Host) -> bool:
-    """End the host's sweep, once its samples are stored elsewhere: the next one begins anew. True where it was open."""
+    """End the host's sweep once its samples are stored elsewhere; the next begins anew. Return whether it was open."""
     current = _current(host)
     if current.is_finished:
         return False

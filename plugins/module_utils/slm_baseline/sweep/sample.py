@@ -1,4 +1,4 @@
-"""A sweep's sample: a sample of the benchmark, and where in the sweep it belongs."""
+"""A sweep's sample: a sample of the benchmark, and its position in the sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..measuring.store import append_line, read_lines
 
 @dataclass(frozen=True)
 class Position:
-    """Where in a sweep a sample belongs. A block that was cut short is begun again as another `attempt`, from 1.
+    """A sample's position in a sweep. An interrupted block is begun again as another `attempt`, from 1.
 
     `elapsed_s` counts from the beginning of its block, `measurement` is one of design.MEASUREMENTS.
     """
@@ -26,7 +26,7 @@ class Position:
 
 @dataclass(frozen=True)
 class SweepSample:
-    """A sample, and where in the sweep it belongs; one flat object in JSON."""
+    """A sample and its position in the sweep; one flat object in JSON."""
 
     sample: Sample
     position: Position
@@ -36,17 +36,17 @@ class SweepSample:
 
     @staticmethod
     def from_json(document: object) -> SweepSample:
-        """The sample that `to_json` told; NotASample for anything else."""
+        """Parse what `to_json` returned; NotASample for anything else."""
         return SweepSample(Sample.from_json(document), read_document(Position, document))
 
 
 def append_sweep_sample(host: Host, run_id: str, sample: SweepSample) -> None:
-    """Keep a sample durably."""
+    """Append a sample durably."""
     append_line(host, run_id, sample.to_json())
 
 
 def read_sweep_samples(host: Host, run_id: str) -> list[SweepSample]:
-    """A sweep's samples in order; lines that are none are left out."""
+    """Read a sweep's samples in order; other lines are left out."""
     samples = []
     for line in read_lines(host, run_id):
         with contextlib.suppress(NotASample):

@@ -1,7 +1,7 @@
-"""What arms of the first token need: the subject's start, recorded for the sweep alone, and the bytecode it lacks.
+"""The needs of first-token arms: the subject's start, recorded only for the sweep, and the bytecode it lacks.
 
-It lies where every recorded start lies, under names that are kept for the sweep, and no service uses it. So a rollback
-removes it like any other, and a sweep that was cut short finds it again; the end of the sweep removes it.
+It is stored like every recorded start, under names reserved for the sweep, and no service uses it. So a rollback
+removes it like any other, and an interrupted sweep finds it again; the end of the sweep removes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..measuring.sample import Trial
 from .design import Arm
 
 AS_FOUND = SWEEP_PREFIX
-"""The start as the host has it, which a replay without bytecode reads."""
+"""The unchanged start, which a replay without bytecode reads."""
 WITH_BYTECODE = f"{SWEEP_PREFIX}-bytecode"
 
 
@@ -38,7 +38,7 @@ class Recorder:
 
     @staticmethod
     def of(subject: Subject, programs: Mapping[str, str]) -> Recorder:
-        """The recorder of a subject; `programs` are texts by file name."""
+        """Build the recorder of a subject; `programs` are texts by file name."""
         loader = subject.loader_of(Trial(0, "cold"))
         environment = clean_environment(loader, "/nonexistent")
         target = Target(
@@ -62,7 +62,7 @@ class Recorder:
             set_up(host, target, self.programs)
 
     def _has_programs(self, host: Host) -> bool:
-        """Whether those on the host are these: an older replay would be another arm."""
+        """Return whether the host's programs are these: an older replay would be another arm."""
         return all(host.read_or_none(path) == content.decode() for path, content in self.programs.items())
 
     def _require_programs(self) -> None:
@@ -79,7 +79,7 @@ class Recorder:
 
 @dataclass(frozen=True)
 class StartAssist:
-    """What an arm of the first token gives one start."""
+    """What a first-token arm adds to one start."""
 
     env: Mapping[str, str] = field(default_factory=dict)
     replay: Replay | None = None
@@ -87,27 +87,27 @@ class StartAssist:
 
 @dataclass(frozen=True)
 class Starts:
-    """What is recorded: the start as found, and the one with bytecode; None where it is not there, or gains nothing."""
+    """The recorded starts: the unchanged one, and the one with bytecode; None where it is missing or gains nothing."""
 
     as_found: Target | None = None
     with_bytecode: Target | None = None
 
     @staticmethod
     def on(host: Host) -> Starts:
-        """What this host has recorded for a sweep."""
+        """Read what this host has recorded for a sweep."""
         targets = recorded_targets(host)
         plain, other = targets.get(AS_FOUND), targets.get(WITH_BYTECODE)
         if other and not host.exists(other.fit):
-            # Nothing was to be gained, so it is the start as found.
+            # Bytecode gained nothing, so this is the unchanged start.
             return Starts(other)
         return Starts(plain, other)
 
     def of(self, arm: Arm) -> Target | None:
-        """The recorded start that an arm uses."""
+        """Return the recorded start that an arm uses."""
         return self.with_bytecode if arm.bytecode else self.as_found
 
     def aid(self, arm: Arm) -> StartAssist:
-        """What this arm gives the loader. SettingError where what it needs is not recorded."""
+        """Return what this arm adds to a start. SettingError where the recording it needs is missing."""
         if not arm.is_first_token:
             return StartAssist()
         target = self.of(arm)
@@ -125,7 +125,7 @@ class Starts:
 
 
 def record_starts(host: Host, arms: Sequence[Arm], recorder: Recorder | None) -> Starts:
-    """Have recorded what these arms need, and nothing else: one to three cold starts where it is not there already."""
+    """Record only what these arms need: one to three cold starts where it is missing."""
     aided = [arm for arm in arms if arm.is_first_token]
     if not aided or recorder is None:
         forget_starts(host)
@@ -141,7 +141,7 @@ def record_starts(host: Host, arms: Sequence[Arm], recorder: Recorder | None) ->
 
 
 def without_gain(arms: Iterable[Arm], starts: Starts) -> tuple[list[Arm], list[dict[str, str]]]:
-    """Arms that have something to try, and `{arm, why}` for those whose bytecode the host has already."""
+    """Return the arms that have something to test, and `{arm, why}` for those whose bytecode the host has already."""
     kept, left_out = [], []
     for arm in arms:
         if arm.bytecode and starts.with_bytecode is None:
@@ -154,7 +154,7 @@ def without_gain(arms: Iterable[Arm], starts: Starts) -> tuple[list[Arm], list[d
 
 
 def require_recorded(host: Host, arms: Iterable[Arm]) -> Starts:
-    """What these arms use, as it was recorded. SettingError where something of it has changed since."""
+    """Return the recordings that these arms use. SettingError where something in them has changed since."""
     starts = Starts.on(host)
     for name in sorted({target.name for arm in arms if arm.is_first_token for target in [starts.of(arm)] if target}):
         for row in rows_of(host, name):
