@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Record what a start reads, and have it read before the next start asks."""
+"""Record what a start reads, and replay it before the next start."""
 
 from __future__ import annotations
 
@@ -189,14 +189,14 @@ READY_ARGUMENT: dict[str, Any] = {
     },
 }
 _LEAST_SECRET = 8
-"""Shorter values (`1`, `false`) stand in too many results to be hidden there, and are no secrets."""
+"""Shorter values (`1`, `false`) occur in too many results to be hidden there, and are no secrets."""
 
 
 def keep_secret(module: AnsibleModule) -> dict[str, str]:
-    """The environment's values; what the module tells of itself has digests from here on.
+    """Return the environment's values, and replace them with digests in what the module reports.
 
-    Ansible hides the values of an option that must not be logged wherever they stand in a result, short ones and paths
-    as well: only what can be a secret is left to that.
+    Ansible hides the values of a no_log option wherever they occur in a result, short ones and paths too, so only
+    possible secrets are left to it.
     """
     environment = {str(name): str(value) for name, value in (module.params["environment"] or {}).items()}
     module.no_log_values -= {
@@ -284,13 +284,13 @@ def main() -> None:
 
 
 def _kept(module: AnsibleModule, host: Host, target: Target, programs: Mapping[str, bytes]) -> dict[str, Any]:
-    """A target that is set up already: its programs are brought up to date."""
+    """Update the programs of a target that is already set up; return the result."""
     changed = not module.check_mode and bool(programs) and put_programs(host, target, programs)
     return {"changed": changed, "summary": f"{target.name}: set up already"}
 
 
 def _stopping(stops: list[dict[str, Any]]) -> str:
-    """What is stopped, in words."""
+    """Return in words what is stopped."""
     if not stops:
         return ""
     also = [name for each in stops for name in each["with"]]

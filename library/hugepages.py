@@ -128,7 +128,7 @@ from ansible.module_utils.slm_baseline.settings.state.losses import Limits, pars
 
 
 def tell_left(module: AnsibleModule, host: Host, pools: Pools, changes: list[dict[str, str]]) -> list[str]:
-    """Pools that stay as others have them, told as warnings; and who read the pools before they changed."""
+    """Warn about pools that stay as others set them, and about readers of pools; return the warnings on the former."""
     left = list(left_to_others(host, [pools]).values())
     readers = pool_readers(host) if any(change["knob"].startswith("hugepages.") for change in changes) else []
     for reader in readers:

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Read everything about a host's huge-page memory, and judge a wanted tuning against it. Changes no setting."""
+"""Read everything about a host's huge-page memory, and compare it with a wanted tuning. Changes no setting."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ from ansible.module_utils.slm_baseline.settings.state.losses import parse_accept
 def _preflight(
     host: Host, given: dict[str, Any], wanted: Wanted, conflicts: Sequence[Conflict], accept: frozenset[str]
 ) -> bool:
-    """Whether anything is to be done; SettingError where it cannot or must not be."""
+    """Return whether anything must change; raise SettingError where it cannot or must not."""
     from ansible.module_utils.slm_baseline.settings.apply.preflight import limited, preflight
     from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
     from ansible.module_utils.slm_baseline.settings.state.losses import Limits
@@ -174,7 +174,7 @@ def _preflight(
     Option("hugepages_compact", given["compact"]).boolean()
     guard = Guard.parse(given["margin"], given["max_share"])
     if preflight(host, limited(wanted, Limits(accept)), (), accept):
-        # The model must fit beside what grows: where nothing does, nobody need look for it.
+        # The model must fit beside pools that grow; if none grows, its size does not matter.
         from ansible.module_utils.slm_baseline.measuring.model.files import ModelPlace, expected_bytes
 
         place = ModelPlace("", given["model"] or "", given["revision"], given["hf_home"], offline=True)
@@ -185,7 +185,7 @@ def _preflight(
 def _announce_dropped(
     module: AnsibleModule, host: Host, wanted: Wanted, accept: frozenset[str]
 ) -> list[dict[str, str]]:
-    """Say what an earlier run set and this one does not ask for, before a setter restores it; JSON-ready."""
+    """Announce settings of an earlier run that this one no longer wants, before a setter restores them; JSON-ready."""
     from ansible.module_utils.slm_baseline.settings.apply.preflight import find_dropped, limited
     from ansible.module_utils.slm_baseline.settings.state.changes import described, tell_restored
     from ansible.module_utils.slm_baseline.settings.state.losses import Limits
@@ -221,7 +221,7 @@ def main() -> None:
     )
 
     def work(host: Host) -> dict[str, Any]:
-        """Imports late what only some uses need: a host compiles all that is imported, at every task."""
+        """Gather the module's result. Imports are late, since a host compiles every import at every task."""
         given, host = module.params, NotingHost(host.root)
         wanted, pending = parse_wanted(host, given), None
         dropped: list[dict[str, str]] = []
@@ -236,7 +236,7 @@ def main() -> None:
             dropped = _announce_dropped(module, host, wanted, accept) if pending else []
         judged = judge(host, wanted, conflicts, Judging(left, accept, tolerate))
         if pending is False:
-            # What no setter would change is still for the play to tell.
+            # The play still has to report drift that no setter would change.
             pending = any(row["verdict"] != "clean" for row in judged["rows"])
         for note in (*unreadable_mounts(host).values(), *unreadable_knobs(host).values()):
             warn(module, str(note))

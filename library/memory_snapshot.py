@@ -151,12 +151,13 @@ def _record(module: AnsibleModule, host: Host) -> dict[str, Any]:
 def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
     """Restore, or say in check mode what would be; an incomplete restore fails with every reason."""
     dry_run, force = module.check_mode, module.params["force"]
-    # The snapshot's pools may have any share of the memory, but must find it.
+    # The snapshot's pools may take any share of memory, but the memory must be there.
     guard = Guard.parse(module.params["margin"], 1.0)
     limits = Limits(parse_accept_loss(module.params["accept_loss"]), guard)
     with contextlib.nullcontext() if dry_run else leased(module, host, last=True):
         run_id = (module.params["run"] or {}).get("id", "")
-        # Settings first: a target's folder, which another user may have filled, must not keep them from it.
+        # Restore settings first: a failure in a target's folder, which another user may have filled, must not prevent
+        # it.
         done = roll_back(host, dry_run, force, Rollback(limits, find_conflicts, run_id, now()))
         removal = _remove_targets(host, force, dry_run) if module.params["first_token"] else Removal()
     warn(module, removal.warning)
@@ -174,10 +175,10 @@ def _restore(module: AnsibleModule, host: Host) -> dict[str, Any]:
 
 
 def _remove_targets(host: Host, force: bool, dry_run: bool) -> Removal:
-    """Take away what shortens starts; what of it fails is told beside what else does."""
+    """Remove recorded starts; failures are reported together with those of the restore."""
     if not has_anything(host):
         return Removal()
-    # A host compiles all that is imported, and most have no target.
+    # Imported late: a host compiles every import, and most hosts have no target.
     from ansible.module_utils.slm_baseline.first_token.remove import remove_all
 
     try:

@@ -184,7 +184,7 @@ def main() -> None:
                 "msg": told if module.params["state"] == "measured" else "ready to measure",
                 **ready,
             }
-        # What an interrupted sweep left set would be measured as if the user had set it.
+        # Otherwise settings left by an interrupted sweep would be measured as if the user had set them.
         with leased_and_undone(module, host) as (run_id, undone):
             measured = measure_block(host, request, run_id, number, WATCH)
             if "benchmark" in measured:

@@ -120,7 +120,7 @@ def main() -> None:
         if params["state"] == "absent":
             parts = installed_parts(host, environment.home)
             if parts and not module.check_mode:
-                # A purge is what ends a rollback: nobody would release the host after it.
+                # A purge ends a rollback: no later task would release the host.
                 with leased(module, host, last=True):
                     remove_parts(host, parts)
             return {"changed": bool(parts), "removed": [path for paths in parts.values() for path in paths]}

@@ -1,15 +1,15 @@
 """Target-side code of slm-baseline: what its modules run on a host. Standard library only, Python 3.9 and later.
 
-The packages, and whom each may import (tests/unit/test_import_contracts.py holds it):
+The packages, and what each may import (checked by tests/unit/test_import_contracts.py):
 
     host        one host's files, errors, clock, lease, /proc     imports none of the others
     settings    kinds of settings: plan, snapshot, restore        host
     first_token what a start reads, recorded and replayed         host
     measuring   one loader run, its sample, the page cache        host
     sweep       arms of settings, each of them measured           host, settings, first_token, measuring
-    zipimport_once.py  how the modules are imported on a host     none
-    module.py   what every Ansible module does around its work    host
-    setter.py   what those that set something do besides          host, settings, module.py
+    zipimport_once.py  compiles each sent module only once        none
+    module.py   code that every Ansible module shares             host
+    setter.py   code that modules which set something share       host, settings, module.py
 """
 
 import json

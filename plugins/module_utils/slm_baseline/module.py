@@ -1,4 +1,4 @@
-"""What every module of this project does around its work: root, lease, one readable error."""
+"""Code that every module of this project shares: test root, lease, and failing with one readable error."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ RUN_ARGUMENT: dict[str, Any] = {
         "alive": {"type": "list", "elements": "raw"},
     },
 }
-"""What plugins/lookup/slm_run.py tells of a run."""
+"""The fields of a run that plugins/lookup/slm_run.py returns."""
 SETTER_ARGUMENTS: dict[str, Any] = {**COMMON_ARGUMENTS, "run": RUN_ARGUMENT}
 
 
 def finish(module: AnsibleModule, work: Callable[[Host], dict[str, Any]]) -> NoReturn:
-    """Run the work and end the module: with its result, or with one error that says what to do.
+    """Run the work and end the module, with its result or with one error that says what to do.
 
-    A run that fails on a host does not come back to it, whichever task failed: its lease ends with the error.
+    A run ends on a host that failed, whichever task failed, so its lease ends with the error.
     """
-    # Folders on the way to a unit, a drop-in or a mount are for others to pass, however root's own files are kept.
+    # Other users must be able to pass folders above a unit, a drop-in or a mount, whatever umask root has.
     os.umask(0o022)
     host = Host(Path(module.params["root"]))
     try:
@@ -58,7 +58,7 @@ def fail(module: AnsibleModule, message: str, **result: Any) -> NoReturn:
 
 @contextlib.contextmanager
 def _given_up(host: Host, run: dict[str, Any] | None) -> Iterator[None]:
-    """Release the host where the work of a task of this run fails."""
+    """Release the host when the work of one of this run's tasks fails."""
     try:
         yield
     except BaseException:
@@ -69,15 +69,15 @@ def _given_up(host: Host, run: dict[str, Any] | None) -> Iterator[None]:
 
 
 def warn(module: AnsibleModule, warning: str | None) -> None:
-    """Tell a warning, where there is one."""
+    """Emit a warning, if there is one."""
     if warning:
         module.warn(printable(warning))
 
 
 def printable(value: Any) -> Any:
-    """The same with bytes that are no UTF-8 written as escapes: every text leaves a module through here.
+    """Return the value with bytes that are not UTF-8 written as escapes; every text leaves a module through here.
 
-    Names of processes, files and disks may hold any byte, and ansible-core refuses a result that has one of these.
+    Names of processes, files and disks may hold any byte, and ansible-core rejects a result that contains one.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -89,7 +89,7 @@ def printable(value: Any) -> Any:
 
 
 def require_root(host: Host, what: str) -> None:
-    """SettingError unless this process is root; a test's tree needs none."""
+    """Raise SettingError unless this process is root; a test's tree needs no root."""
     if host.is_live and os.geteuid() != 0:
         raise SettingError(
             what,
@@ -102,9 +102,9 @@ def require_root(host: Host, what: str) -> None:
 
 @contextlib.contextmanager
 def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[str]:
-    """Work under the lease of the run this module belongs to; its id.
+    """Hold the lease of this module's run while the caller works; yield the run's id.
 
-    The `last` task of a run releases the host whatever happens, and a module used on its own is a run of one task.
+    The `last` task of a run always releases the host. A module used on its own is a run of one task.
     """
     run = module.params["run"] or {"id": f"adhoc-{os.getpid()}"}
     try:

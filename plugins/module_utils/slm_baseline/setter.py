@@ -1,4 +1,4 @@
-"""What a module that sets something does: plan, snapshot, apply, or predict.
+"""Code that setter modules share: plan, snapshot, apply, or predict.
 
 Apart from module.py, because a host compiles at every task whatever the task's module imports.
 """
@@ -27,7 +27,7 @@ from .settings.state.ownership import NOTHING
 
 @contextlib.contextmanager
 def leased_and_undone(module: AnsibleModule, host: Host) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """Work under the lease, once what an interrupted sweep left set is undone; the run's id, and what that changed."""
+    """Hold the lease, undo what an interrupted sweep left set, and yield the run's id and the changes of that undo."""
     with leased(module, host) as run_id:
         yield run_id, undo_sweep(host)
 
@@ -35,7 +35,7 @@ def leased_and_undone(module: AnsibleModule, host: Host) -> Iterator[tuple[str, 
 def apply_wanted(
     module: AnsibleModule, host: Host, what: str, wanted: Wanted, accept: frozenset[str] = frozenset()
 ) -> dict[str, Any]:
-    """The life of a setter module: plan against the kernel, snapshot, apply and verify, or predict in check mode.
+    """Plan against the kernel, snapshot, apply and verify; in check mode, predict instead.
 
     `accept` names losses of others that the user accepts.
     """
@@ -59,7 +59,7 @@ def apply_wanted(
         refuse_second_tuning(host, module.params["run"], values_of(wanted))
         changes = plan()
         dropped = no_longer_wanted(changes, values_of(wanted))
-        # As long as it can still be read before it is done.
+        # Warn before the change, so that the user can read it in time.
         warn(module, tell_restored(dropped, "are"))
         pending = carry_out(host, wanted, changes, now(), run_id)
         if pending:
