@@ -1,22 +1,22 @@
 #!/usr/bin/env python3
-"""Build an embedded model: the true architecture and tensor shapes of a known small language model, random weights.
+"""Builder of an embedded model: the architecture and tensor shapes of a known small language model, random weights.
 
 `build_model.py --shape qwen2.5-0.5b --output DIR` writes a folder that transformers loads like a download: config,
 tokenizer, sharded bf16 safetensors. How long a load takes does not depend on what the weights say, so no network is
 needed. Needs numpy only; memory stays at tens of megabytes for any shape, because weights are streamed.
 
-Deterministic: every tensor is the raw stream of a Philox counter generator keyed by seed and tensor name, so any one
-can be made again alone. A weight has a random sign, a random mantissa and one of 64 exponents (2**-67 to 2**-4): 14
+Deterministic: every tensor is the raw stream of a Philox counter generator keyed by seed and tensor name, so each can
+be made again alone. A weight has a random sign, a random mantissa and one of 64 exponents (2**-67 to 2**-4): 14
 random bits of 16. A wider range would add little and bring denormal products; this one has a standard deviation of
 0.014, near a trained model's, and the forward pass stays finite. Norm weights lie in [1, 2). What a compressing file
 system could save is little: `zstd -3`, `zstd -19` and `gzip -6` leave 95 % of a shard.
 
 Safe to interrupt: files are written under a temporary name, fsynced and renamed, and a later run keeps every file that
-is right. `manifest.json` holds each file's size and sha256. A folder whose files have the sizes, times and inodes noted
-in `.verified` when they were last hashed is taken as right at once; `--verify` hashes them again.
+is right. `manifest.json` holds each file's size and sha256. A folder whose files have the sizes, times and inodes in
+`.verified`, from when they were last hashed, counts as right at once; `--verify` hashes them again.
 
 The last line of output is one JSON object: path, shape, bytes, parameters, files, built, verified, changed,
-manifest_sha256. Exit status: 0 right, 2 bad arguments, no room or a folder that cannot be written.
+manifest_sha256. Exit status: 0 right, 2 bad arguments, no space or a folder that cannot be written.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ PART = ".part"
 LOCK = ".lock"
 LOCK_WAIT_S = 60.0
 CHUNK_BYTES = 16 << 20
-# Disk that must stay free beside the model: a full disk breaks more than a build.
+# Disk space that must stay free beside the model, since a full disk breaks more than the build.
 SPARE_BYTES = 256 << 20
 
 
 class BuildError(Exception):
-    """Why a model cannot be built here; its text is the one line a person sees."""
+    """A model cannot be built here; the text is the one line that the user sees."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One architecture: its published configuration, its tokenizer's, and how large its shards may be."""
+    """An architecture: its published configuration, its tokenizer's, and the largest size of its shards."""
 
     config: dict[str, Any]
     tokenizer: Tokenizer
@@ -72,8 +72,8 @@ class Shape:
 class Tokenizer:
     """A byte-level BPE vocabulary: `leading` special tokens, 256 bytes, merged tokens up to `size`, `added` specials.
 
-    `merges` may exceed the number of merged tokens, as where a vocabulary was converted from SentencePiece: the
-    further merges make the same tokens from other halves. `settings` goes to tokenizer_config.json.
+    `merges` may exceed the number of merged tokens, as in a vocabulary converted from SentencePiece: the extra merges
+    make the same tokens from other halves. `settings` goes to tokenizer_config.json.
     """
 
     size: int
@@ -113,7 +113,7 @@ class Shard:
 
     @property
     def header(self) -> bytes:
-        """Length and JSON, padded with spaces to 8 bytes, as the safetensors format lays down."""
+        """Return length and JSON, padded with spaces to 8 bytes, as the safetensors format requires."""
         entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         offset = 0
         for tensor in self.tensors:
@@ -133,7 +133,7 @@ class Shard:
 
 
 def _qwen(hidden: int, intermediate: int, layers: int, heads: int, positions: int) -> dict[str, Any]:
-    """config.json of a Qwen2.5 base model, as published."""
+    """Return config.json of a Qwen2.5 base model, as published."""
     return {
         "architectures": ["Qwen2ForCausalLM"],
         "attention_dropout": 0.0,
@@ -238,7 +238,7 @@ DEFAULT_SHAPE = "qwen2.5-0.5b"
 
 
 def tensors_of(config: dict[str, Any]) -> list[Tensor]:
-    """Every stored tensor of an architecture, in the order of its modules. A tied head is not stored."""
+    """Return every stored tensor of an architecture, in the order of its modules. A tied head is not stored."""
     hidden, intermediate = config["hidden_size"], config["intermediate_size"]
     head = hidden // config["num_attention_heads"]
     queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
@@ -276,7 +276,7 @@ def tensors_of(config: dict[str, Any]) -> list[Tensor]:
 
 
 def shards_of(shape: Shape) -> list[Shard]:
-    """The tensors cut into files of at most `shard_bytes` of data, a larger single tensor alone in its file."""
+    """Cut the tensors into files of at most `shard_bytes` of data; a larger single tensor gets its own file."""
     groups: list[list[Tensor]] = [[]]
     room = shape.shard_bytes
     for tensor in tensors_of(shape.config):
@@ -293,8 +293,8 @@ def shards_of(shape: Shape) -> list[Shard]:
 
 
 def philox(seed: int, name: str) -> np.random.Philox:
-    """The counter generator of one named stream: its key is a hash, so streams do not depend on one another."""
-    # Not at the top: a folder that is already right is told without it, in milliseconds.
+    """Return the counter generator of a named stream; its key is a hash, so streams are independent."""
+    # Imported late: a folder that is already right is recognised without numpy, in milliseconds.
     import numpy as np
 
     digest = hashlib.sha256(f"{BUILDER}/{BUILDER_VERSION}/{seed}/{name}".encode()).digest()
@@ -302,7 +302,7 @@ def philox(seed: int, name: str) -> np.random.Philox:
 
 
 def tensor_chunks(tensor: Tensor, seed: int) -> Iterator[bytes]:
-    """The little-endian bf16 bytes of a tensor, a chunk at a time."""
+    """Yield the little-endian bf16 bytes of a tensor in chunks."""
     stream = philox(seed, tensor.name)
     left = tensor.elements
     while left:
@@ -313,7 +313,7 @@ def tensor_chunks(tensor: Tensor, seed: int) -> Iterator[bytes]:
 
 
 def bf16_bits(words: Words, is_norm: bool) -> Words:
-    """bf16 bit patterns made in place from raw words.
+    """Turn raw words into bf16 bit patterns, in place.
 
     A weight keeps a random sign, 6 of the 8 exponent bits and the mantissa, exponent field 60..123; a norm's weight
     keeps the mantissa, exponent field 127.
@@ -325,13 +325,13 @@ def bf16_bits(words: Words, is_norm: bool) -> Words:
 
 # --- the tokenizer -------------------------------------------------------------------------------------------------
 
-# Qwen's and GPT-4's split of text into words before merging; any split round-trips, this one costs what theirs costs.
+# The split of text into words that Qwen and GPT-4 use before merging: any split round-trips, this one costs the same.
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
-# Words that the vocabulary knows whole, so that an English prompt has about as many tokens as with the real one.
+# Words that are single tokens, so that an English prompt has about as many tokens as with the real vocabulary.
 _COMMON = (
     "the quick brown fox jumps over the lazy dog what does do next a an and are as at be but by can for from had has "
     "have he her his how i if in is it its like make may more no not of on one or our out said she so some than that "
@@ -340,14 +340,14 @@ _COMMON = (
 
 
 def byte_symbols() -> list[str]:
-    """The printable character that stands for each byte in byte-level BPE (GPT-2's table), by byte value."""
+    """Return, by byte value, the printable character that stands for each byte in byte-level BPE (GPT-2's table)."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     spare = iter(range(0x100, 0x200))
     return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
 
 
 def vocabulary(spec: Tokenizer) -> tuple[dict[str, int], list[str]]:
-    """Token ids and merges ("left right") of a vocabulary: common words, then pieces of random but fixed ones."""
+    """Return token ids and merges ("left right") of a vocabulary: common words, then pieces of fixed random words."""
     symbols = byte_symbols()
     ids = {token: index for index, token in enumerate([*spec.leading, *symbols])}
     merges: dict[str, None] = {}
@@ -370,11 +370,11 @@ def vocabulary(spec: Tokenizer) -> tuple[dict[str, int], list[str]]:
 
 
 def merge_candidates(space: str) -> Iterator[tuple[str, str]]:
-    """Endless pairs of neighbouring pieces, shorter ones first within a word; a space only begins a word."""
+    """Yield endless pairs of adjacent pieces, shorter ones first within a word; a space only begins a word."""
     for word in _COMMON.split():
         for length in range(1, len(word) + 1):
             yield space + word[: length - 1], word[length - 1]
-    # The frequent letters more often, so that merges fire on ordinary text.
+    # Frequent letters occur more often, so that merges apply to ordinary text.
     letters = "eeeeeettttttaaaaaooooiiiinnnnssssrrrrhhhhllldddcccuummffppggwwyybvkxjqz"
     stream = philox(0, "vocabulary")
     while True:
@@ -387,7 +387,7 @@ def merge_candidates(space: str) -> Iterator[tuple[str, str]]:
 
 
 def tokenizer_json(spec: Tokenizer) -> dict[str, Any]:
-    """tokenizer.json: byte-level BPE, so that any text, in Unicode's NFC where Qwen normalises, comes back whole."""
+    """Return tokenizer.json: byte-level BPE, so that any text (in Unicode's NFC where Qwen normalises) round-trips."""
     ids, merges = vocabulary(spec)
     specials = [*((ids[token], token) for token in spec.leading), *enumerate(spec.added, len(ids))]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -424,12 +424,12 @@ def to_json(document: object) -> bytes:
 
 
 def parameters_of(shape: Shape) -> int:
-    """Stored parameters; a tied head counts once."""
+    """Return the number of stored parameters; a tied head counts once."""
     return sum(tensor.elements for tensor in tensors_of(shape.config))
 
 
 def index_json(shape: Shape) -> dict[str, Any]:
-    """model.safetensors.index.json: which shard holds which tensor."""
+    """Return model.safetensors.index.json: which shard holds which tensor."""
     shards = shards_of(shape)
     return {
         "metadata": {"total_size": sum(tensor.size_bytes for shard in shards for tensor in shard.tensors)},
@@ -438,7 +438,7 @@ def index_json(shape: Shape) -> dict[str, Any]:
 
 
 def small_files(shape: Shape) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Name to a function that makes the content of everything but weights. The tokenizer takes a second or so."""
+    """Map the name of each file but the weights to a function that makes its content; the tokenizer takes about 1 s."""
     config, tokenizer = shape.config, shape.tokenizer
     generation: dict[str, Any] = {
         name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config
@@ -453,14 +453,14 @@ def small_files(shape: Shape) -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def shard_content(shard: Shard, seed: int) -> Iterator[bytes]:
-    """A shard's bytes, a chunk at a time."""
+    """Yield a shard's bytes in chunks."""
     yield shard.header
     for tensor in shard.tensors:
         yield from tensor_chunks(tensor, seed)
 
 
 def planned_bytes(shape: Shape) -> int:
-    """Size of a built folder, the manifest and the stamp left out."""
+    """Return the size of a built folder without manifest and stamp."""
     small = sum(len(to_json(make())) for make in small_files(shape).values())
     return small + sum(shard.size_bytes for shard in shards_of(shape))
 
@@ -469,7 +469,7 @@ def planned_bytes(shape: Shape) -> int:
 
 
 def write_file(path: Path, content: Iterable[bytes]) -> str:
-    """Write a file whole or not at all, durably; its sha256. Never follows a link."""
+    """Write a file atomically and durably; return its sha256. Never follows a link."""
     part = path.with_name(path.name + PART)
     part.unlink(missing_ok=True)
     digest = hashlib.sha256()
@@ -503,7 +503,7 @@ def hash_file(path: Path) -> str:
 
 
 def identity(path: Path) -> dict[str, int] | None:
-    """What changes whenever a regular file is replaced or written; None where there is no such file."""
+    """Return what changes whenever a regular file is replaced or written; None where there is no such file."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -514,7 +514,7 @@ def identity(path: Path) -> dict[str, int] | None:
 
 
 def read_document(path: Path) -> dict[str, Any] | None:
-    """A manifest or stamp of ours; None where it is missing or not one."""
+    """Read a manifest or stamp of ours; None where it is missing or invalid."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -526,7 +526,7 @@ def read_document(path: Path) -> dict[str, Any] | None:
 
 
 class Folder:
-    """A model's folder: which of its files are right, and making those that are not."""
+    """A model's folder: checks which files are right and makes the others."""
 
     def __init__(self, path: Path, shape_name: str, seed: int) -> None:
         self.path = path
@@ -540,7 +540,7 @@ class Folder:
         self._stamp: dict[str, dict[str, Any]] = {}
 
     def claim(self) -> dict[str, str]:
-        """Read what earlier builds noted; the sha256 of every file as the manifest has it.
+        """Read the manifest and stamp of earlier builds; return each file's sha256 from the manifest.
 
         BuildError for a folder that holds another shape, or anything that this builder did not write.
         """
@@ -562,7 +562,7 @@ class Folder:
         return all(document.get(name) == value for name, value in self._head.items())
 
     def is_right(self, name: str, sha256: str | None, verify: bool) -> bool:
-        """True where a file is as built: as the stamp noted it, or else by its hash."""
+        """Return whether a file is as built, by the stamp or else by its hash."""
         found = identity(self.path / name)
         if found is None or (name in self.shards and found["bytes"] != self.shards[name].size_bytes):
             return False
@@ -579,7 +579,7 @@ class Folder:
         self._stamp[name] = {**(identity(self.path / name) or {}), "sha256": sha256}
 
     def build(self, names: list[str]) -> None:
-        """Make these files, each durable and noted before the next begins."""
+        """Make these files, each durable and recorded before the next one begins."""
         contents = {name: to_json(self.small[name]()) for name in names if name in self.small}
         needed = sum(len(contents[name]) if name in contents else self.shards[name].size_bytes for name in names)
         free = shutil.disk_usage(self.path).free
@@ -595,13 +595,13 @@ class Folder:
             print(f"built {name}", file=sys.stderr, flush=True)
 
     def write_stamp(self) -> None:
-        """Note what is right so far; written only where that is news."""
+        """Write which files are right so far, if that has changed."""
         content = to_json({**self._head, "files": self._stamp})
         if _bytes_or_none(self.path / STAMP) != content:
             write_file(self.path / STAMP, [content])
 
     def write_manifest(self) -> tuple[dict[str, Any], bytes, bool]:
-        """The manifest, its bytes, and whether it was written anew."""
+        """Write the manifest if it changed; return it, its bytes, and whether it was written."""
         files = {
             name: {"bytes": self._stamp[name]["bytes"], "sha256": self._stamp[name]["sha256"]} for name in self.names
         }
@@ -627,10 +627,10 @@ def _bytes_or_none(path: Path) -> bytes | None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Have the folder alone. A second builder waits here, and then finds the work done; BuildError after a minute.
+    """Lock the folder. A second builder waits, then finds the work done; BuildError after a minute.
 
-    The lock is a file that only this user can open, since whoever can open a file can hold its lock for ever. It goes
-    with the work, so one that was removed while we waited is not the lock any more.
+    Only this user can open the lock file, since whoever can open a file can hold its lock for ever. It is removed after
+    the work, so a lock file that was removed while we waited is no longer the lock.
     """
     deadline = time.monotonic() + LOCK_WAIT_S
     name = path / LOCK
@@ -653,9 +653,9 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def build(shape_name: str, path: Path, seed: int = 0, verify: bool = False) -> dict[str, Any]:
-    """Make a folder hold a model, doing only what is missing; what the last line of output says.
+    """Build the missing parts of a model in a folder; return what the last line of output says.
 
-    Raises BuildError for a folder of something else or too little room, OSError as the kernel gave it.
+    Raises BuildError for a folder of something else or too little room, and OSError from the kernel.
     """
     path.mkdir(parents=True, exist_ok=True)
     with alone(path):
@@ -682,7 +682,7 @@ def build(shape_name: str, path: Path, seed: int = 0, verify: bool = False) -> d
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with the command line without repeating its usage."""
+    """An argument parser that reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"build_model: {message}\n")

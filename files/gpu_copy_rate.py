@@ -6,7 +6,7 @@ stages through a buffer of its own, as it does for weights that are a mapping of
 
     {"devices": [{"index": 0, "pinned_bytes_per_s": 5.5e10, "pageable_bytes_per_s": 9.1e9, "bytes": 1073741824}]}
 
-Run it with the Python that has torch, and CUDA_DEVICE_ORDER=PCI_BUS_ID for the numbers that nvidia-smi shows. Without
+Run it with the Python that has torch, and CUDA_DEVICE_ORDER=PCI_BUS_ID for the indexes of nvidia-smi. Without
 a CUDA device the list is empty. A device that cannot be measured has null rates, and the reason goes to stderr.
 """
 
@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 def copy_rate(torch: Any, device: Any, source: Any, piece_bytes: int, repeats: int) -> float:
-    """Median bytes per second of `repeats` copies of `source` to the device, piece by piece, after one for warm-up."""
+    """Return median bytes per second of `repeats` copies of `source` to the device, in pieces, after one warm-up."""
     target = torch.empty(piece_bytes, dtype=torch.uint8, device=device)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     rates: list[float] = []
@@ -39,12 +39,12 @@ def copy_rate(torch: Any, device: Any, source: Any, piece_bytes: int, repeats: i
 
 
 def device_rates(torch: Any, index: int, size: int, piece_bytes: int, repeats: int) -> dict[str, Any]:
-    """Both rates of one device; null where it has too little memory left, or fails."""
+    """Measure both rates of one device; null where it has too little free memory, or fails."""
     rates: dict[str, Any] = {"index": index, "pinned_bytes_per_s": None, "pageable_bytes_per_s": None, "bytes": size}
     for name, pinned in (("pinned_bytes_per_s", True), ("pageable_bytes_per_s", False)):
         try:
             with torch.cuda.device(index):
-                # Filled, so that every page exists and is not the kernel's shared page of zeros.
+                # Filled, so that every page exists and is not the kernel's shared zero page.
                 source = torch.empty(size, dtype=torch.uint8, pin_memory=pinned).fill_(1)
                 rates[name] = copy_rate(torch, torch.device("cuda", index), source, piece_bytes, repeats)
         except RuntimeError as error:

@@ -1,15 +1,15 @@
 #!/usr/bin/python3 -IS
-"""Whether a bytecode cache still fits the modules that it was made from: a start gets it then, and only then.
+"""Check of a bytecode cache: only if it still fits the modules that it was made from may a start use it.
 
-    slm_fit.py FIT              for a command: print the cache's folder, if it fits and belongs to who asks
+    slm_fit.py FIT              for a command: print the cache's folder, if it fits and belongs to the caller
     slm_fit.py FIT ENVIRONMENT  for a unit: write the file that gives the next start the cache, if it fits
 
 FIT is text (see `slm_baseline/first_token/bytecode.py`, which writes it). It names the folders and sources that the
-bytecode was made from; an upgrade changes one of them. A cache that does not fit would make a start compile what the
-upgrade brought bytecode for. Of a unit, every command line must run as the user that the cache belongs to: a root that
-took it would run what that user wrote.
+bytecode was made from; an upgrade changes one of them. With a cache that does not fit, a start would compile modules
+for which the upgrade brought bytecode. Every command line of a unit must run as the cache's owner: otherwise root
+would run what that user wrote.
 
-It ends with 0 where the cache fits, else with 1 and the reason. Nothing waits for it longer than its unit says.
+Exit status: 0 where the cache fits, else 1 with the reason. Nothing waits for it longer than its unit says.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ import sys
 FIRST_LINE = "slm-baseline first-token fit 1"
 EXEC = ("Condition", "StartPre", "Start", "StartPost", "Reload", "Stop", "StopPost")
 ABOVE = ("privileged", "no-setuid", "ambient")
-"""Flags of a command line that does not run with the unit's own user and rights alone (systemd.service(5): + ! !!)."""
+"""Prefixes of a command line that runs with another user or other rights than its unit (systemd.service(5): + ! !!)."""
 
 
 class Misfit(Exception):
-    """The cache does not fit; the text is the reason."""
+    """The cache does not fit; the text says why."""
 
 
 def unescaped(text: str) -> str:
-    """A path: tab, line end and `%` are written as `%09`, `%0A`, `%25`."""
+    """Decode a path in which tab, line end and `%` are written as `%09`, `%0A`, `%25`."""
     if "%" in text:
         text = text.replace("%09", "\t").replace("%0A", "\n").replace("%25", "%")
     return text
 
 
 def read(path: str) -> list[list[str]]:
-    """The fields of each line. Misfit where others than root could have written it, or it is cut short."""
+    """Read the fields of each line; Misfit where a user other than root could have written it, or it is truncated."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(descriptor, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
@@ -54,7 +54,7 @@ def read(path: str) -> list[list[str]]:
 
 
 def check_cache(folder: str, inode: str, uid: str) -> None:
-    """Misfit unless the folder is the one that was made, and its owner's alone. A dynamic user has no lasting id."""
+    """Raise Misfit unless the folder is the recorded one and only its owner's. A dynamic user has no lasting id."""
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode) or found.st_ino != int(inode):
         raise Misfit(f"{folder} is not the folder that was filled")
@@ -63,7 +63,7 @@ def check_cache(folder: str, inode: str, uid: str) -> None:
 
 
 def check_sources(fields: list[list[str]]) -> None:
-    """Misfit where a source changed: its folder did, and it is not the recorded one any more."""
+    """Raise Misfit where a source changed: its folder did, and it is no longer the recorded one."""
     is_same = True
     for kind, *rest in fields:
         if kind == "F":
@@ -78,7 +78,7 @@ def check_sources(fields: list[list[str]]) -> None:
 
 
 def check_unit(name: str, user: str) -> None:
-    """Misfit unless systemd says that every command line of the unit runs as that user."""
+    """Raise Misfit unless systemd says that every command line of the unit runs as that user."""
     properties = ",".join([f"Exec{each}Ex" for each in EXEC] + ["User", "PermissionsStartOnly", "AmbientCapabilities"])
     answer = subprocess.run(
         ["/usr/bin/systemctl", "--no-ask-password", "show", f"--property={properties}", "--", name],
@@ -95,7 +95,7 @@ def check_unit(name: str, user: str) -> None:
 
 
 def unit_above(shown: str, user: str) -> str:
-    """Why a cache of that user must not be given to a unit, from systemd's words on it; empty for no reason."""
+    """Return why a unit must not get that user's cache, from systemd's description of it; empty if it may."""
     facts = [line.partition("=")[::2] for line in shown.splitlines()]
     lines = [value for key, value in facts if key.startswith("Exec")]
     values = dict(facts)
@@ -113,7 +113,7 @@ def unit_above(shown: str, user: str) -> str:
 
 
 def check(path: str) -> str:
-    """The folder that the interpreter is to be told, for a cache that fits; Misfit."""
+    """Return the folder of a cache that fits, for the interpreter; Misfit otherwise."""
     fields = read(path)
     words = {kind: rest for kind, *rest in fields if kind not in "FS"}
     try:

@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Load a small language model, make its first tokens, and say when each phase ended.
+"""The loader under test: loads a small language model, makes its first tokens, and reports when each phase ended.
 
-By hand: `python slm_load.py` prints `loaded MODEL on DEVICE`. Watched by the benchmark, it writes one JSON object a
-line to `--events-fd`, holds the model after the first token until a byte arrives on `--hold-fd`, and goes on.
+By hand: `python slm_load.py` prints `loaded MODEL on DEVICE`. For the benchmark it writes one JSON object a line to
+`--events-fd`, holds the model after the first token until a byte arrives on `--hold-fd`, and continues.
 
 Every instant is CLOCK_MONOTONIC at the end of its phase, on a GPU after every device has finished. Counters (bytes read
 by this process, page faults, CPU seconds) are totals since the process started; see proc_pid_io(5) and getrusage(2).
-The prompt is decoded greedily with the cache that the model returns, and every token is read back to the host: that is
-when a user sees it. A model that returns no cache gets all tokens again for each one, as `generate` does.
-`transformers` would import a model's own code when it loads the weights; it is imported before, so that `weights`
-holds nothing but the weights.
+The prompt is decoded greedily with the cache that the model returns, and every token is read back to the host, which
+is when a user sees it. A model that returns no cache gets all tokens again for each one, as in `generate`.
+`transformers` would import a model's own code when it loads the weights; it is imported before, so that the phase
+`weights` is only the weights.
 
-Which weight files were opened is noted as they are opened; what the model holds of them is told off the clock.
+Weight files are recorded as they are opened; what the model holds of them is read outside the measured time.
 
 As a template (`--template-fd`) it imports everything, then forks a child for each request that comes through that
-socket with three descriptors: events, hold and stderr. A child starts at a byte on its hold descriptor, loads and goes
-on as any run does from its tokenizer on.
+socket with three descriptors: events, hold and stderr. A child starts at a byte on its hold descriptor, and runs like
+any loader from its tokenizer on.
 
-Exit status: 0 done, 1 the observer went away or the device gave up, 2 bad arguments or a model that cannot be loaded.
+Exit status: 0 done, 1 the observer ended or the device failed, 2 bad arguments or a model that cannot be loaded.
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ STOPS = ("loaded", "first_token", "second_token")
 READY = b"r"
 ADOPTION_S = 10.0
 CACHES = ("past_key_values", "cache_params", "state", "mems")
-"""What a model calls its cache: attention, state-space, rwkv and XLNet; the next call takes it by that name."""
+"""Names of models' caches (attention, state-space, rwkv, XLNet); the next call takes a cache by the same name."""
 NAMES_TOLD = 8
 ALWAYS_IGNORED = r"rotary_emb\.inv_freq$"
-"""Of old llama and pythia files: transformers computes it, and does not tell that it ignores it (5.23)."""
+"""In old llama and pythia files: transformers computes it, and does not report that it ignores it (5.23)."""
 MADV_POPULATE_WRITE = 23
 
 
 class LoadError(Exception):
-    """A model or an environment that cannot be used; its text is the one line a person sees."""
+    """A model or an environment that cannot be used; the text is the one line that the user sees."""
 
 
 def parse_read_bytes(io_text: str) -> int | None:
-    """`read_bytes` of /proc/PID/io: what this process caused the disk to read. None where the kernel does not say."""
+    """Parse `read_bytes` of /proc/PID/io, what this process read from disk; None where the kernel omits it."""
     for line in io_text.splitlines():
         name, _, value = line.partition(":")
         if name == "read_bytes":
@@ -70,7 +70,7 @@ def parse_read_bytes(io_text: str) -> int | None:
 
 
 def counters() -> dict[str, Any]:
-    """This process's totals so far: bytes read from disk (None where unknown), faults, CPU seconds."""
+    """Return this process's totals: bytes read from disk (None where unknown), faults, CPU seconds."""
     try:
         with open("/proc/self/io", encoding="ascii") as stream:
             read_bytes = parse_read_bytes(stream.read())
@@ -87,14 +87,14 @@ def counters() -> dict[str, Any]:
 
 
 class Events:
-    """Writes the event protocol; does nothing, and costs nothing, when nobody watches."""
+    """Writer of the event protocol; without an observer it does nothing and costs nothing."""
 
     def __init__(self, events_fd: int | None, hold_fd: int | None) -> None:
         self._events_fd = events_fd
         self._hold_fd = hold_fd
 
     def at(self, name: str, t_ns: int, **facts: Any) -> None:
-        """One event of an instant already taken."""
+        """Write an event with an instant that was taken before."""
         if self._events_fd is None:
             return
         line = json.dumps({"event": name, "t_ns": t_ns, **counters(), **facts}) + "\n"
@@ -103,7 +103,7 @@ class Events:
             data = data[os.write(self._events_fd, data) :]
 
     def now(self, name: str, **facts: Any) -> None:
-        """One event of this instant."""
+        """Write an event with the current instant."""
         self.at(name, time.monotonic_ns(), **facts)
 
     @property
@@ -111,7 +111,7 @@ class Events:
         return self._events_fd is not None
 
     def hold(self) -> None:
-        """Block until the observer has looked; the time spent here belongs to no phase."""
+        """Block until the observer has read what it needs; this time belongs to no phase."""
         if self._hold_fd is not None:
             if not os.read(self._hold_fd, 1):
                 raise BrokenPipeError("the observer closed the hold descriptor")
@@ -119,21 +119,21 @@ class Events:
 
 
 def synchronize(torch: Any) -> None:
-    """Wait until every device has finished: only then has a phase ended."""
+    """Wait until every device has finished; only then has a phase ended."""
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             torch.cuda.synchronize(index)
 
 
 def prepare_devices(torch: Any) -> None:
-    """Create every device's context, which `device_map="auto"` would otherwise do inside the weights phase."""
+    """Create every device's context, which `device_map="auto"` would otherwise do within the weights phase."""
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             torch.empty(1, device=f"cuda:{index}")
 
 
 def silence() -> None:
-    """Keep progress bars, advice and telemetry of the libraries out of the output and off the clock."""
+    """Turn off progress bars, advice and telemetry of the libraries, which would cost time and mix with the output."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -142,12 +142,12 @@ def silence() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-        # The one thing that says why a host with GPUs loads on its CPU: torch asks the driver, warns and goes on.
+        # Only this warning says why a host with GPUs loads on its CPU: torch asks the driver, warns and continues.
         warnings.filterwarnings("default", message="CUDA initialization")
 
 
 def import_package(name: str) -> Any:
-    """Import a package of the host's environment, or say in one line that this Python lacks it."""
+    """Import a package of the host's environment; LoadError in one line where this Python lacks it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -155,9 +155,10 @@ def import_package(name: str) -> Any:
 
 
 def note_opened_weights() -> list[str]:
-    """The list to which every safetensors file that is opened from now on adds its path.
+    """Wrap safetensors' open function; return the list to which each opened file's path is appended.
 
-    Whatever a config makes transformers load, it opens by this function. Comes before transformers takes it by name.
+    transformers opens all weights by this function, whatever the config says. Call this before transformers imports the
+    function by name.
     """
     opened: list[str] = []
     for module in (import_package("safetensors"), sys.modules.get("safetensors.torch")):
@@ -176,15 +177,15 @@ def _noting(original: Any, opened: list[str]) -> Any:
 
 
 def is_offline(model: str, environment: dict[str, str]) -> bool:
-    """True where nothing may be fetched: a local folder, or an environment that says so."""
+    """Return whether nothing may be downloaded: for a local folder, or where the environment says so."""
     asked = (environment.get(name, "").upper() for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
     return os.path.isdir(model) or any(value in {"1", "ON", "YES", "TRUE"} for value in asked)
 
 
 def device_names(placement: Any) -> str:
-    """`cpu` or `cuda:0,cuda:1`: the distinct devices of a placement, in the order first used.
+    """Return `cpu` or `cuda:0,cuda:1`: the distinct devices of a placement, in the order first used.
 
-    `placement` yields what accelerate's device map holds: an index, a name or a torch device.
+    `placement` yields the values of accelerate's device map: an index, a name or a torch device.
     """
     names: list[str] = []
     for place in placement:
@@ -196,21 +197,21 @@ def device_names(placement: Any) -> str:
 
 
 def device_of(model: Any) -> str:
-    """Where a model's weights are."""
+    """Return the devices that hold a model's weights."""
     device_map = getattr(model, "hf_device_map", None)
     return device_names(device_map.values() if device_map else (p.device for p in model.parameters()))
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, bounded, or its type where it has none."""
+    """Return the first line of an error's text, truncated, or its type where it has none."""
     lines = str(error).strip().splitlines() or [""]
     return lines[0].strip()[:300] or type(error).__name__
 
 
 def import_model_code(transformers: Any, options: argparse.Namespace) -> None:
-    """Import what `from_pretrained` would import when it loads this model: a thousand modules, most of a warm load.
+    """Import what `from_pretrained` would import while loading this model: 1,000 modules, most of a warm load.
 
-    A model that cannot be used is left for the loading to refuse.
+    Errors of a model that cannot be used are left to the load itself.
     """
     try:
         config = transformers.AutoConfig.from_pretrained(
@@ -220,13 +221,13 @@ def import_model_code(transformers: Any, options: argparse.Namespace) -> None:
             local_files_only=is_offline(options.model, dict(os.environ)),
         )
         transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    # A damaged file can make the parsers behind this raise anything.
+    # A damaged file can make the underlying parsers raise anything.
     except Exception:
         return
 
 
 def load_tokenizer(transformers: Any, options: argparse.Namespace) -> Any:
-    """The model's tokenizer; LoadError where there is none that works."""
+    """Load the model's tokenizer; LoadError where none works."""
     try:
         return transformers.AutoTokenizer.from_pretrained(
             options.model,
@@ -234,13 +235,13 @@ def load_tokenizer(transformers: Any, options: argparse.Namespace) -> Any:
             trust_remote_code=False,
             local_files_only=is_offline(options.model, dict(os.environ)),
         )
-    # A damaged file can make the parsers behind this raise anything.
+    # A damaged file can make the underlying parsers raise anything.
     except Exception as error:
         raise LoadError(f"the tokenizer of {options.model!r} cannot be loaded: {one_line(error)}") from error
 
 
 def load_model(torch: Any, transformers: Any, options: argparse.Namespace) -> tuple[Any, list[str]]:
-    """The model on its devices, and the stored names for which it has no place.
+    """Load the model on its devices; return it and the stored names for which it has no place.
 
     LoadError for files that are missing, unreadable, damaged or incomplete.
     """
@@ -260,7 +261,8 @@ def load_model(torch: Any, transformers: Any, options: argparse.Namespace) -> tu
     except Exception as error:
         raise LoadError(f"{options.model!r} cannot be loaded: {one_line(error)}") from error
     missing = sorted(info["missing_keys"])
-    # transformers makes up weights that the files lack, and only warns: such a run would measure another model.
+    # transformers initialises weights that the files lack at random and only warns: the run would measure another
+    # model.
     if missing:
         raise LoadError(f"{options.model!r} lacks {len(missing)} of its weights, {missing[0]!r} among them")
     return model, sorted(info["unexpected_keys"])
@@ -278,19 +280,19 @@ class Decoder:
 
     @property
     def is_cached(self) -> bool:
-        """Whether the last step left a cache; without one every step computes all tokens again."""
+        """Return whether the last step left a cache; without one every step computes all tokens again."""
         return bool(self._cache)
 
     def step(self, token_ids: Any) -> int:
-        """The id of the token after `token_ids` (shape 1 x n) and everything fed before them."""
+        """Return the id of the token after `token_ids` (shape 1 x n) and everything fed before them."""
         with self._torch.inference_mode():
             if not self._cache:
-                # Kept for a model without a cache alone.
+                # Needed only for a model without a cache.
                 token_ids = self._fed = token_ids if self._fed is None else self._torch.cat([self._fed, token_ids], 1)
             options = {"use_cache": True} if "use_cache" in self._accepted else {}
             try:
                 output = self._model(input_ids=token_ids, **options, **self._cache)
-            # Of a device, or out of memory: no fault of the model's.
+            # A device error or out of memory: not the model's fault.
             except (RuntimeError, MemoryError):
                 raise
             except Exception as error:
@@ -307,7 +309,7 @@ class Decoder:
 
 
 def gpu_facts(torch: Any) -> list[dict[str, Any]] | None:
-    """What torch knows of every CUDA device, or None where there is none."""
+    """Return what torch reports of every CUDA device, or None where there is none."""
     if not torch.cuda.is_available():
         return None
     facts = []
@@ -317,7 +319,7 @@ def gpu_facts(torch: Any) -> list[dict[str, Any]] | None:
             {
                 "index": index,
                 "name": properties.name,
-                # Spelled as NVML and nvidia-smi do.
+                # In the form of NVML and nvidia-smi.
                 "uuid": f"GPU-{properties.uuid}",
                 "capability": f"{properties.major}.{properties.minor}",
                 "total_bytes": properties.total_memory,
@@ -331,20 +333,20 @@ def gpu_facts(torch: Any) -> list[dict[str, Any]] | None:
 
 
 def memory_facts() -> dict[str, int]:
-    """This process's memory as psutil reads it from /proc/self/smaps_rollup or smaps, bytes."""
+    """Return this process's memory in bytes, as psutil reads it from /proc/self/smaps_rollup or smaps."""
     memory = import_package("psutil").Process().memory_full_info()
     return {"rss_bytes": memory.rss, "vsz_bytes": memory.vms, "uss_bytes": memory.uss, "pss_bytes": memory.pss}
 
 
 def software_versions() -> dict[str, str]:
-    """Versions of Python and of every package that takes part."""
+    """Return the versions of Python and of every package that takes part."""
     packages = ("torch", "transformers", "accelerate", "safetensors", "tokenizers", "psutil")
     versions = {name: str(getattr(import_package(name), "__version__", "unknown")) for name in packages}
     return {"python": sys.version.split()[0], **versions}
 
 
 def held_facts(torch: Any, held: Held) -> dict[str, Any]:
-    """Everything about the held model; taken off the clock. Memory first: the rest allocates some."""
+    """Return everything about the held model, outside the measured time. Memory first: the rest allocates some."""
     return {
         "memory": memory_facts(),
         "device": device_of(held.model),
@@ -357,7 +359,7 @@ def held_facts(torch: Any, held: Held) -> dict[str, Any]:
 
 
 class Held(NamedTuple):
-    """A model that has made its first token. `unexpected` are stored names that transformers found no place for."""
+    """A model that has made its first token. `unexpected` are stored names for which transformers found no place."""
 
     model: Any
     unexpected: list[str]
@@ -366,7 +368,7 @@ class Held(NamedTuple):
 
 
 def held_dtype(model: Any) -> str:
-    """The dtype that most bytes of the parameters have, or the quantiser's word where that is packed integers."""
+    """Return the dtype of most parameter bytes, or the quantiser's name where these are packed integers."""
     by_dtype: dict[str, int] = {}
     for parameter in model.parameters():
         name = str(parameter.dtype).replace("torch.", "")
@@ -377,7 +379,7 @@ def held_dtype(model: Any) -> str:
 
 
 def quantization_of(config: Any) -> str | None:
-    """A quantiser's name and bits, such as `bitsandbytes 4-bit`; None for a model without one."""
+    """Return a quantiser's name and bits, such as `bitsandbytes 4-bit`; None for a model without one."""
     asked = getattr(config, "quantization_config", None)
     if asked is None:
         return None
@@ -389,9 +391,10 @@ def quantization_of(config: Any) -> str | None:
 
 
 def loaded_facts(held: Held) -> dict[str, Any]:
-    """What the model holds of which file: elements of parameters and persistent buffers, tied names, names without a
-    place. No count of these has to agree: experts are fused, packed weights unpacked, and one class drops what another
-    keeps. Names are cut to a few, `count` is of all.
+    """Return what the model holds of which file: elements of parameters and buffers, tied and unplaced names.
+
+    No count of these has to agree: experts are fused, packed weights unpacked, and one class drops what another keeps.
+    Only the first few names are kept, `count` is of all. Buffers are the persistent ones.
     """
     model = held.model
     stored = stored_elements(held.opened)
@@ -417,13 +420,13 @@ def loaded_facts(held: Held) -> dict[str, Any]:
 
 
 def _told(names: list[str]) -> dict[str, Any]:
-    """How many names, and the first few as a line of text: a model's author chooses them."""
+    """Return how many names there are and the first few as one line of text: a model's author chooses them."""
     shown = ["".join(char if char.isprintable() else "?" for char in name)[:200] for name in names[:NAMES_TOLD]]
     return {"count": len(names), "names": shown}
 
 
 def stored_elements(paths: list[str]) -> dict[str, int]:
-    """Elements by name of these safetensors files, from their headers alone."""
+    """Read the elements by tensor name of these safetensors files, from their headers alone."""
     found = {}
     for path in dict.fromkeys(paths):
         with import_package("safetensors").safe_open(path, framework="pt") as stored:
@@ -436,7 +439,7 @@ def stored_elements(paths: list[str]) -> dict[str, int]:
 
 
 def persistent_buffers(model: Any) -> Iterator[Any]:
-    """Buffers that a checkpoint holds, as a state dict has them."""
+    """Yield the buffers that a checkpoint holds, as a state dict has them."""
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None and name not in module._non_persistent_buffers_set:
@@ -444,19 +447,19 @@ def persistent_buffers(model: Any) -> Iterator[Any]:
 
 
 def finish() -> NoReturn:
-    """Leave at once: tearing down the interpreter and the device is not part of a load."""
+    """Exit at once: tearing down the interpreter and the device is not part of a load."""
     sys.stdout.flush()
     os._exit(0)
 
 
 def import_libraries(options: argparse.Namespace, events: Events) -> tuple[Any, Any, list[str]]:
-    """torch and transformers, with all that the phases after them use; and the list of weight files, yet empty."""
+    """Import torch, transformers and all that later phases use; return both and the still empty list of weights."""
     silence()
     torch = import_package("torch")
     events.now("import_torch")
     opened = note_opened_weights()
     transformers = import_package("transformers")
-    # The package is a lazy shell until a name is taken from it; untouched, the later phases would pay for its import.
+    # The package loads lazily: unless these names are used here, later phases would pay for their import.
     for name in ("AutoTokenizer", "AutoModelForCausalLM"):
         getattr(transformers, name)
     import_model_code(transformers, options)
@@ -465,11 +468,11 @@ def import_libraries(options: argparse.Namespace, events: Events) -> tuple[Any, 
 
 
 def run(options: argparse.Namespace, events: Events) -> None:
-    """Every phase in order, up to `options.until`. Raises LoadError for what a user can put right."""
+    """Run every phase in order, up to `options.until`. Raises LoadError for what a user can fix."""
     torch, transformers, opened = import_libraries(options, events)
     if options.template_fd is not None:
         tokenizer = load_tokenizer(transformers, options)
-        # In a child alone this returns.
+        # This returns only in a child.
         events = serve(options.template_fd)
         prepare_devices(torch)
         synchronize(torch)
@@ -483,7 +486,7 @@ def run(options: argparse.Namespace, events: Events) -> None:
 
 
 class Libraries(NamedTuple):
-    """What a load needs beside its weights; `opened` names the weight files as they are opened."""
+    """What a load needs besides its weights; `opened` lists the weight files as they are opened."""
 
     torch: Any
     transformers: Any
@@ -529,7 +532,7 @@ def answer(libraries: Libraries, options: argparse.Namespace, events: Events) ->
 
 
 def input_device(model: Any) -> Any:
-    """Where the prompt has to be: beside the embedding, or the first weight of a model that does not name it."""
+    """Return the prompt's device: the embedding's, or the first weight's where a model does not name its embedding."""
     try:
         return model.get_input_embeddings().weight.device
     except (AttributeError, NotImplementedError):
@@ -537,10 +540,10 @@ def input_device(model: Any) -> Any:
 
 
 def serve(template_fd: int) -> Events:
-    """Be a template: fork a child for each request, and return in the child, once its observer lets it begin.
+    """Serve as a template: fork a child for each request, and return in the child once its observer starts it.
 
-    A request is one byte with the descriptors of the child's events, hold and stderr; the answer is one byte once the
-    child is nobody's but the observer's. The template ends when the observer closes the socket.
+    A request is one byte with the descriptors of the child's events, hold and stderr. The answer is one byte, sent once
+    the child's only parent is the observer. The template ends when the observer closes the socket.
     """
     observer = os.getppid()
     with socket.socket(fileno=template_fd) as channel:
@@ -551,7 +554,7 @@ def serve(template_fd: int) -> Events:
                 finish()
             between = os.fork()
             if between == 0:
-                # Twice, so that the child loses its parent and comes to the observer, who adopts orphans.
+                # Fork twice: the child loses its parent and is reparented to the observer, which is a subreaper.
                 if os.fork():
                     os._exit(0)
                 break
@@ -571,7 +574,7 @@ def serve(template_fd: int) -> Events:
 
 
 def tie_to(observer: int) -> None:
-    """Wait until the observer is our parent, and die with it (prctl(2), PR_SET_PDEATHSIG)."""
+    """Wait until the observer is our parent, and have the kernel kill us when it ends (prctl(2), PR_SET_PDEATHSIG)."""
     deadline = time.monotonic() + ADOPTION_S
     while os.getppid() != observer:
         if time.monotonic() > deadline:
@@ -581,10 +584,10 @@ def tie_to(observer: int) -> None:
 
 
 def own_memory() -> None:
-    """Copy every page that we share with the template, before the clock runs: a fresh process has none to copy.
+    """Copy every page shared with the template before the clock starts: a fresh process has none to copy.
 
-    Only what is there is copied (mincore(2)), or untouched memory would be faulted in as well. Mappings of files are
-    left out: few of their pages are written, and mincore tells nobody but root which are there.
+    Only resident pages are copied (mincore(2)), or untouched memory would be faulted in as well. File mappings are left
+    out: few of their pages are written, and mincore answers for them only to root.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     page = os.sysconf("SC_PAGESIZE")
@@ -604,7 +607,7 @@ def own_memory() -> None:
 
 
 def runs(present: bytes) -> Iterator[tuple[int, int]]:
-    """First index and length of each run of pages that are present; the lowest bit of each byte says so."""
+    """Yield first index and length of each run of resident pages; the lowest bit of each byte says so."""
     first = 0
     for is_there, group in itertools.groupby(present, key=lambda byte: byte & 1):
         count = sum(1 for _ in group)
@@ -614,7 +617,7 @@ def runs(present: bytes) -> Iterator[tuple[int, int]]:
 
 
 def descriptor(text: str) -> int:
-    """An open descriptor given by number."""
+    """Parse the number of an open descriptor."""
     try:
         number = int(text)
         os.fstat(number)
@@ -624,14 +627,14 @@ def descriptor(text: str) -> int:
 
 
 def token_count(text: str) -> int:
-    """A whole number from 2 up: a first token and a second."""
+    """Parse a whole number of at least 2: a first token and a second."""
     if not text.isascii() or not text.isdecimal() or not 2 <= int(text) <= 100_000:
         raise argparse.ArgumentTypeError(f"must be a whole number from 2 to 100000, not {text!r}")
     return int(text)
 
 
 def seconds(text: str) -> float:
-    """Seconds, from 0 to 60."""
+    """Parse seconds, from 0 to 60."""
     try:
         number = float(text)
     except ValueError:
@@ -642,14 +645,14 @@ def seconds(text: str) -> float:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with the command line without repeating its usage."""
+    """An argument parser that reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"slm_load: {message}\n")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; exits with status 2 and one line for a bad one."""
+    """Parse the command line; exit with status 2 and one line for a bad one."""
     parser = OneLineParser(description="Load a small language model and make its first tokens.")
     parser.add_argument("--model", default=MODEL, help="hub id or folder (default: %(default)s)")
     parser.add_argument("--revision", default=None, help="branch, tag or commit of a hub id")
@@ -679,14 +682,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     options = parse_arguments()
     events = Events(options.events_fd, options.hold_fd)
-    # Counters cannot be read before the imports above: what these add to them counts for the interpreter.
+    # Counters cannot be read before the imports above, so what these add counts for the interpreter.
     events.at("interpreter", _INTERPRETER_NS)
     try:
         run(options, events)
     except LoadError as error:
         print(f"slm_load: {error}", file=sys.stderr)
         return 2
-    # A device out of memory or in a bad state is a RuntimeError of torch.
+    # torch raises RuntimeError for a device that is out of memory or in a bad state.
     except (BrokenPipeError, MemoryError, RuntimeError) as error:
         print(f"slm_load: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         return 1

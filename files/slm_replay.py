@@ -1,18 +1,18 @@
 #!/usr/bin/python3 -IS
-"""Read into memory what a recorded start will read, before it asks: directories, inodes, libraries, then the weights.
+"""Replay of a recorded start: reads directories, inodes, libraries, then weights into memory before the start asks.
 
     slm_replay.py PLAN           replay, one line of result on standard output
     slm_replay.py --check PLAN   say which files of the plan have changed; read nothing
 
 A plan is text, one line an entry, its fields separated by tabs (see `slm_baseline/first_token/plan.py`, which writes
 it): `D path` a directory to list, `I` and `W` a file of the imports or of the weights with its inode, size in bytes,
-mtime in ns and ranges of pages. All of the imports is asked for before the first byte of the weights, since
-their small reads would queue behind large ones. A file that is not the recorded one any more is left alone.
+mtime in ns and ranges of pages. All imports are requested before the first byte of the weights, since their small
+reads would queue behind large ones. A file that is no longer the recorded one is skipped.
 
-It opens regular files to read and changes nothing. It ends with status 0 whatever it could not read: a service must
-not fail because its files could not be had sooner. Status 2: bad arguments, or no plan that can be trusted.
+It opens regular files to read and changes nothing. It exits with 0 whatever it could not read: a service must not fail
+because its files could not be read early. Status 2: bad arguments, or no plan that can be trusted.
 
-Imports are kept to what the interpreter has in memory anyway: each module more is read from the cold disk first.
+It imports only what the interpreter has in memory anyway: any other module is read from the cold disk first.
 """
 
 from __future__ import annotations
@@ -38,28 +38,29 @@ MIB = 1 << 20
 CHUNK_BYTES = 4 * MIB
 PART_BYTES = MIB // 8
 PARTS_AHEAD = 32
-"""Parts of a range asked for and not yet waited for. No device's largest request is shorter than a part."""
+"""Parts of a range that are requested and not yet waited for. No device's largest request is shorter than a part."""
 SMALL_BYTES = MIB // 4
-"""A file with no more than this to read is asked for at once, and waited for when others have been asked for."""
+"""A file with no more than this to read is requested at once, and waited for after others have been requested."""
 FOLDER_READERS = 4
-"""A folder and an inode are waited for where they are asked for, so several readers ask."""
+"""Reading a folder or an inode blocks, so several readers do it."""
 LARGE_READERS = 2
-"""Readers of large files, beside those of folders and of small ones. More of any kind bring nothing sooner and cost CPU
-that a start beside them lacks: eight of each cost 1.6 times as much on two CPUs."""
+"""Readers of large files, beside those of folders and of small ones. More readers of any kind bring nothing sooner and
+cost CPU that a concurrent start lacks: eight of each cost 1.6 times as much on two CPUs.
+"""
 ASKED_AHEAD = 128
-"""Small files asked for and not yet waited for, by one reader: as many as a disk's queue holds."""
+"""Small files that one reader has requested and not yet waited for: as many as a disk's queue holds."""
 INODES_A_BLOCK = 16
-"""Reading one inode brings its neighbours: 16 of 256 bytes in a block (ext4, which counts from 1), more elsewhere."""
+"""Reading one inode reads its neighbours: 16 of 256 bytes in a block (ext4, which counts from 1), more elsewhere."""
 STREAMS = 4
-"""Readers of one large file where the device's read-ahead is short. Each keeps as much on its way as that is."""
+"""Readers of one large file where the device's read-ahead is short. Each keeps one read-ahead's length in flight."""
 DEEP_READ_AHEAD_KIB = 1024
-"""With this much read-ahead one reader of a file keeps the device busy; more only make small reads wait longer."""
+"""With this much read-ahead one reader of a file keeps the device busy; more only delay small reads."""
 SPARE_SHARE = 0.9
-"""Of MemAvailable, what a replay may fill: more would push out what it has just read."""
+"""The share of MemAvailable that a replay may fill: more would evict what it has just read."""
 
 
 class Refused(Exception):
-    """A plan that cannot be used; the text is the one line that a person sees."""
+    """A plan that cannot be used; the text is the one line that the user sees."""
 
 
 class Entry:
@@ -80,7 +81,7 @@ class Entry:
 
 
 class Plan:
-    """What is to be read, in order."""
+    """What to read, in order."""
 
     def __init__(self, text: str) -> None:
         lines = text.split("\n")
@@ -108,14 +109,14 @@ class Plan:
 
 
 def unescaped(text: str) -> str:
-    """A path of the plan: tab, line end and `%` are written as `%09`, `%0A`, `%25`."""
+    """Decode a path of the plan, in which tab, line end and `%` are written as `%09`, `%0A`, `%25`."""
     if "%" in text:
         text = text.replace("%09", "\t").replace("%0A", "\n").replace("%25", "%")
     return text
 
 
 def read_plan(path: str) -> Plan:
-    """The plan; Refused where others than root and its owner, who runs this, could have written it."""
+    """Read the plan; Refused where users other than root and its owner, who runs this, could have written it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
@@ -135,7 +136,7 @@ def read_plan(path: str) -> Plan:
 
 
 class Tally:
-    """What was done, by all readers: appending to a list is one step under the interpreter's lock."""
+    """Counts of what all readers did; appending to a list is atomic under the interpreter's lock."""
 
     def __init__(self) -> None:
         self.first_request_ns = 0
@@ -150,9 +151,9 @@ class Tally:
 
 
 def open_recorded(entry: Entry, tally: Tally) -> int | None:
-    """A descriptor of the recorded file; None for one that is another by now, or no regular file, or closed to us."""
+    """Open the recorded file; None where it has changed, is not a regular file, or is not readable for us."""
     try:
-        # Looked at before it is opened (O_PATH, open(2)): to open a device may act on it.
+        # Checked before it is opened (O_PATH, open(2)): opening a device may act on it.
         place = os.open(entry.path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
     except (FileNotFoundError, NotADirectoryError):
         tally.stale.append(entry.path)
@@ -179,7 +180,7 @@ def open_recorded(entry: Entry, tally: Tally) -> int | None:
 
 
 def pages_are_taken_back() -> bool:
-    """Whether the hypervisor takes freed memory back (virtio_balloon's feature bit 5, free page reporting)."""
+    """Return whether the hypervisor reclaims freed memory (virtio_balloon's feature bit 5, free page reporting)."""
     folder = "/sys/bus/virtio/drivers/virtio_balloon"
     try:
         for name in os.listdir(folder):
@@ -192,7 +193,7 @@ def pages_are_taken_back() -> bool:
 
 
 def read_ahead_kib(device: int) -> int:
-    """The read-ahead of the device below a file, in KiB; 0 where the kernel does not tell."""
+    """Return the read-ahead of a file's device in KiB; 0 where the kernel does not report it."""
     try:
         with open(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb", "rb") as file:
             return int(file.read())
@@ -206,7 +207,7 @@ class Replay:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.tally = Tally()
-        # A spinning disk gives the most to one reader: a second makes it seek.
+        # A spinning disk is fastest with one reader: a second makes it seek.
         self.spinning = plan.facts.get("spinning") == "1"
         self.streams = 1 if self.spinning else STREAMS
         self.medium_folios = pages_are_taken_back()
@@ -214,7 +215,7 @@ class Replay:
         self.null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def begin(self, readers: int, work: Callable[[Iterator[Item]], None], items: Sequence[Item]) -> Callable[[], None]:
-        """`work(turns)` by several threads, each taking items from the same turns; the answer waits for all of them."""
+        """Run `work(turns)` in several threads that share one iterator of items; return what waits for all."""
         turns = iter(items)
         running = [_thread.allocate_lock() for _ in range(min(readers, len(items)))]
 
@@ -237,10 +238,9 @@ class Replay:
         return wait
 
     def folders(self, turns: Iterator[str]) -> None:
-        """Read folders: their blocks hold every name, and the answer for each that does not exist; then the inodes.
+        """Read folders, whose blocks hold every name and so answer for each that does not exist; then inodes.
 
-        One inode of each block is looked at: the disk is waited for once, and the target makes the rest of them from
-        memory when it asks.
+        One inode of each block is read: the disk is waited for once, and the target makes the other inodes from memory.
         """
         for path in turns:
             self.tally.request(0)
@@ -256,9 +256,9 @@ class Replay:
                 self.tally.unread.append(path)
 
     def files(self, turns: Iterator[Entry]) -> None:
-        """Read what a start reads of files of the imports; all of it is in memory when the last reader returns.
+        """Read what a start reads of import files; all of it is in memory when the last reader returns.
 
-        Taking a turn is one call of a C iterator: no two readers get the same.
+        Taking an item is one call of a C iterator, so no two readers get the same one.
         """
         asked: list[tuple[int, Entry]] = []
         try:
@@ -280,7 +280,7 @@ class Replay:
                 self.settle(descriptor, entry)
 
     def settle(self, descriptor: int, entry: Entry) -> None:
-        """Wait for what was asked for of a small file, and close it."""
+        """Wait for the requested ranges of a small file, and close it."""
         try:
             for offset, length in entry.ranges:
                 os.sendfile(self.null, descriptor, offset, length)
@@ -292,8 +292,8 @@ class Replay:
     def read(self, descriptor: int, entry: Entry) -> None:
         """Read a large file's ranges to their end, and close it.
 
-        What is in memory is passed over at next to no cost. It is not asked for beforehand: a read that must not wait
-        (RWF_NOWAIT) starts a read-ahead where it fails, and 4 KiB here and there break the large requests.
+        Pages in memory cost next to nothing. They are not looked for beforehand: a read that must not wait (RWF_NOWAIT)
+        starts a read-ahead where it fails, and 4 KiB here and there split the large requests.
         """
         try:
             for first, length in entry.ranges:
@@ -307,10 +307,10 @@ class Replay:
             os.close(descriptor)
 
     def read_part(self, descriptor: int, first: int, end: int) -> None:
-        """Read from `first` to `end` and nothing behind it, in bytes.
+        """Read the bytes from `first` to `end` and nothing after them.
 
-        The kernel's read-ahead would go on: up to twice its length behind each range of a library, 7 % more to read
-        than the start itself reads. A file that is read at random has none, and WILLNEED brings what it names.
+        The kernel's read-ahead would continue up to twice its length past each range of a library: 7 % more than the
+        start itself reads. A file opened for random access has no read-ahead, and WILLNEED reads exactly its range.
         """
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         asked = first
@@ -323,15 +323,15 @@ class Replay:
             os.sendfile(self.null, descriptor, offset, min(PART_BYTES, end - offset))
 
     def read_on(self, descriptor: int, first: int, end: int) -> None:
-        """Read from `first` to `end`, where the file ends, in bytes."""
+        """Read the bytes from `first` to `end`, where the file ends."""
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         deep = read_ahead_kib(os.fstat(descriptor).st_dev) >= DEEP_READ_AHEAD_KIB
         chunks = [(offset, min(CHUNK_BYTES, end - offset)) for offset in range(first, end, CHUNK_BYTES)]
 
         def stream(turns: Iterator[tuple[int, int]]) -> None:
-            # sendfile(2) to /dev/null only moves references to pages: the kernel's own read-ahead brings them in,
-            # in large folios where the file system has them. WILLNEED brings single pages (mm/readahead.c,
-            # `force_page_cache_ra`), and its calls are cut to the device's largest request.
+            # sendfile(2) to /dev/null only moves references to pages: the kernel's own read-ahead reads them, in large
+            # folios where the file system has them. WILLNEED reads single pages (mm/readahead.c,
+            # `force_page_cache_ra`), and its calls are split into the device's largest requests.
             for offset, count in turns:
                 self.tally.request(count)
                 if self.medium_folios:
@@ -345,10 +345,10 @@ class Replay:
             self.begin(self.streams, stream, chunks)()
 
     def send_anew(self, descriptor: int, offset: int, count: int) -> None:
-        """Read a chunk through an opening of its own of the same file, whose read-ahead begins with small folios.
+        """Read a chunk through a new open file description, whose read-ahead begins with small folios.
 
-        Large ones come from memory that the hypervisor has taken back, and the first touch of each of their pages is
-        the target's to pay: 0.6 s of CPU for 1 GB, where these cost it nothing, and us 0.07 s.
+        Large folios come from memory that the hypervisor has reclaimed, and the target pays for the first touch of each
+        of their pages: 0.6 s of CPU for 1 GB. Small ones cost it nothing, and us 0.07 s.
         """
         opening = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -357,10 +357,11 @@ class Replay:
             os.close(opening)
 
     def read_imports(self, imports: Sequence[Entry]) -> None:
-        """Read all folders, and these files.
+        """Read all folders and these files.
 
-        Large files need no inode that a folder would bring, so they do not wait for it; small ones come after the
-        folders, when their inodes are in memory. A disk that has to seek gets one reader, in the order of the start.
+        Large files do not wait for folders, since they need no inode that a folder would bring; small ones come after
+        the folders, when their inodes are in memory. A disk that has to seek gets one reader, in the order of the
+        start.
         """
         large = [] if self.spinning else [entry for entry in imports if entry.bytes > SMALL_BYTES]
         others = imports if self.spinning else [entry for entry in imports if entry.bytes <= SMALL_BYTES]
@@ -370,7 +371,7 @@ class Replay:
         wait_for_large()
 
     def run(self) -> str:
-        """The whole replay; one line that says what it did."""
+        """Run the whole replay; return one line that says what it did."""
         plan, tally = self.plan, self.tally
         wanted = sum(entry.bytes for entry in [*plan.imports, *plan.weights])
         spare = int(available_bytes() * SPARE_SHARE)
@@ -379,7 +380,7 @@ class Replay:
         imports_ns = time.monotonic_ns()
         before_weights_bytes = read_from_disk_bytes()
         if wanted <= spare:
-            # One file after the other, as the loader reads them.
+            # One file after another, as the loader reads them.
             for entry in plan.weights:
                 descriptor = open_recorded(entry, tally)
                 if descriptor is not None:
@@ -405,12 +406,12 @@ class Replay:
 
 
 def seconds(instant_ns: int) -> str:
-    """Seconds since this process was started, by the kernel's clock where it tells, as text."""
+    """Return the seconds since this process started, by the kernel's clock where available, as text."""
     return f"{(instant_ns - spawned_ns()) / 1e9:.3f}" if instant_ns else "none"
 
 
 def spawned_ns() -> int:
-    """When this process was started, CLOCK_MONOTONIC in ns, in ticks of 10 ms (proc_pid_stat(5), `starttime`)."""
+    """Return when this process started, CLOCK_MONOTONIC in ns, in ticks of 10 ms (proc_pid_stat(5), `starttime`)."""
     try:
         with open("/proc/self/stat", "rb") as file:
             ticks = int(file.read().rpartition(b")")[2].split()[19])
@@ -421,7 +422,7 @@ def spawned_ns() -> int:
 
 
 def read_from_disk_bytes() -> int:
-    """What the kernel has read from disk for this process so far (proc_pid_io(5)); 0 where it does not tell."""
+    """Return the bytes that this process has read from disk (proc_pid_io(5)); 0 where the kernel does not report it."""
     try:
         with open("/proc/self/io", "rb") as file:
             for line in file:
@@ -433,7 +434,7 @@ def read_from_disk_bytes() -> int:
 
 
 def available_bytes() -> int:
-    """What may be filled: MemAvailable, or what the memory cgroups around this process leave, whichever is less."""
+    """Return what may be filled: MemAvailable, or what the surrounding memory cgroups leave, whichever is less."""
     least = 1 << 62
     try:
         with open("/proc/meminfo", "rb") as file:
@@ -459,7 +460,7 @@ def available_bytes() -> int:
 
 
 def check(plan: Plan) -> str:
-    """Which files have changed since they were recorded."""
+    """Return which files have changed since they were recorded."""
     tally = Tally()
     for entry in [*plan.imports, *plan.weights]:
         descriptor = open_recorded(entry, tally)

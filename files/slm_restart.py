@@ -1,12 +1,12 @@
 #!/usr/bin/python3 -IS
-"""Start again what a recording has stopped, once that recording has ended without doing so itself.
+"""Restart of what a recording stopped, once that recording has ended without doing so itself.
 
     slm_restart.py NOTE
 
-NOTE is written before anything is stopped, and removed when all runs again (`first_token/recorder/interruption.py`). So
-where it is left, the recording was killed, or the machine went down. This runs beside a recording and waits for its
-end, at boot, and before the next task of ours. It ends with 0 where there is nothing to do or all of it is done; else
-with 1, and the note stays for whoever comes next.
+NOTE is written before anything is stopped, and removed when all runs again (`first_token/recorder/interruption.py`).
+Where it still exists, the recording was killed or the machine went down. This program runs beside a recording and waits
+for its end, at boot, and before our next task. It exits with 0 where nothing is to be done or all is done; else with 1,
+and NOTE stays for the next call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OURS_TO_REMOVE = ("/run/systemd/system/", "/run/slm-baseline/")
 
 
 def is_alive(pid: int, started: int) -> bool:
-    """Whether that very process runs: an id is used again, with another start time (proc_pid_stat(5))."""
+    """Return whether this very process runs: pids are reused, with another start time (proc_pid_stat(5))."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -36,7 +36,7 @@ def is_alive(pid: int, started: int) -> bool:
 
 
 def wait_for_end(pid: int, started: int) -> None:
-    """Return once that process has ended."""
+    """Wait until that process has ended."""
     try:
         descriptor = os.pidfd_open(pid)
     except (OSError, AttributeError):
@@ -51,7 +51,7 @@ def wait_for_end(pid: int, started: int) -> None:
 
 
 def read_note(path: str) -> dict[str, Any] | None:
-    """The note; None where there is none."""
+    """Read the note; None where there is none."""
     try:
         with open(path, encoding="utf-8") as file:
             note: dict[str, Any] = json.load(file)
@@ -61,7 +61,7 @@ def read_note(path: str) -> dict[str, Any] | None:
 
 
 def systemctl(*words: str) -> str:
-    """What systemctl says; empty where it fails."""
+    """Run systemctl and return its output; empty where it fails."""
     try:
         done = subprocess.run(
             ["/usr/bin/systemctl", "--no-ask-password", *words],
@@ -79,7 +79,7 @@ def systemctl(*words: str) -> str:
 
 
 def runs(name: str, or_ended: bool) -> bool:
-    """Whether a unit runs, or has done what it is for, where that counts."""
+    """Return whether a unit runs or, if `or_ended`, has finished its work."""
     shown = systemctl("show", "--property=ActiveState,Type,Result", "--", name)
     facts = dict(line.partition("=")[::2] for line in shown.splitlines())
     if facts.get("ActiveState") in ("active", "reloading", "refreshing"):
@@ -92,10 +92,10 @@ def runs(name: str, or_ended: bool) -> bool:
 
 
 def make_good(note: dict[str, Any], is_same_boot: bool) -> list[str]:
-    """Put everything back; the units that still do not run."""
+    """Remove what the recording left and restart what it stopped; return the units that still do not run."""
     for path in note["remove"]:
         if path.startswith(OURS_TO_REMOVE) and ".." not in path:
-            # Nothing in /run is left after a boot.
+            # Nothing in /run survives a boot.
             with contextlib.suppress(OSError):
                 os.unlink(path)
     systemctl("daemon-reload")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Try whether a model can be loaded here: its config, its class, its quantiser and its tokenizer, without its weights.
+"""Trial whether a model can be loaded here: config, class, quantiser and tokenizer, without the weights.
 
-Run in the loader's Python as the loader's user, before anything on the host changes. Reads files of the model's folder
-and changes nothing. The last line of output is one JSON object: `{"class": ..., "model_type": ...}`, or `{"problem":
+It runs in the loader's Python as the loader's user, before anything on the host changes, and only reads files of the
+model's folder. The last line of output is one JSON object: `{"class": ..., "model_type": ...}`, or `{"problem":
 {"wanted", "found", "why", "install"}}`, where `install` names the package that is missing, or null.
 
-Exit status: 0 with either, 1 where it cannot say.
+Exit status: 0 with either, 1 where the trial itself fails.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LONGEST = 300
 _INSTALL = re.compile(r"pip3? install (?:-U |--upgrade )*['\"]?([A-Za-z0-9][A-Za-z0-9._-]*)")
 _MISSING = re.compile(r"No module named '([A-Za-z0-9_.]+)'")
 _LIBRARIES = ("protobuf", "mistral-common", "timm", "sacremoses", "jieba", "rjieba")
-"""Packages that some models need, as messages name them without saying how to install them."""
+"""Packages that some models need, as error messages name them without saying how to install them."""
 _READERS = ((".model", "sentencepiece"), (".tiktoken", "tiktoken"), (".spm", "sentencepiece"))
-"""Who reads a vocabulary of this ending. Without sentencepiece transformers tries tiktoken, and names that alone."""
+"""The package that reads a vocabulary of each ending. Without sentencepiece transformers names only tiktoken."""
 
 
 class Problem(Exception):
@@ -40,7 +40,7 @@ class Problem(Exception):
 
 
 class Said(logging.Handler):
-    """What the libraries warn of: the real cause of a failure often is there, and the error names another."""
+    """A log handler that keeps the libraries' warnings: often they name the cause, while the error does not."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -51,7 +51,7 @@ class Said(logging.Handler):
 
 
 def causes(error: BaseException) -> Iterator[str]:
-    """The texts of an error and of all that led to it."""
+    """Yield the texts of an error and of all its causes."""
     seen: set[int] = set()
     pending: list[BaseException | None] = [error]
     while pending:
@@ -63,7 +63,7 @@ def causes(error: BaseException) -> Iterator[str]:
 
 
 def package_of(texts: list[str]) -> str | None:
-    """The package that these texts say is missing."""
+    """Return the package that these texts call missing."""
     for text in texts:
         for pattern in (_INSTALL, _MISSING):
             match = pattern.search(text)
@@ -87,13 +87,13 @@ def is_installed(name: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's text, bounded, or its type where it has none."""
+    """Return the first line of an error's text, truncated, or its type where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[0][:LONGEST]
 
 
 def read_config(folder: str) -> dict[str, Any]:
-    """config.json as it is; nothing where it cannot be read, which transformers then says better."""
+    """Read config.json; return nothing where it cannot be read, since transformers reports that better."""
     try:
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as stream:
             config = json.load(stream)
@@ -103,11 +103,11 @@ def read_config(folder: str) -> dict[str, Any]:
 
 
 def try_config(transformers: Any, folder: str) -> Any:
-    """The model's config; Problem where only code of the repository could read it, or nothing can."""
+    """Load the model's config; Problem where only code of the repository could read it, or nothing can."""
     raw = read_config(folder)
     try:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    # A damaged file can make the parsers behind this raise anything.
+    # A damaged file can make the underlying parsers raise anything.
     except Exception as error:
         kind = str(raw.get("model_type", "none"))[:60]
         if "auto_map" in raw:
@@ -126,7 +126,7 @@ def try_config(transformers: Any, folder: str) -> Any:
 
 
 def try_class(transformers: Any, config: Any, folder: str) -> str:
-    """The class that would be loaded; Problem where there is no causal one, or it lacks a package to be made."""
+    """Return the class that would be loaded; Problem where there is no causal one, or it needs a missing package."""
     try:
         chosen = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         make_without_weights(transformers, config)
@@ -153,9 +153,9 @@ def try_class(transformers: Any, config: Any, folder: str) -> str:
 
 
 def make_without_weights(transformers: Any, config: Any) -> None:
-    """Make the model on no device, as a load begins; ImportError where a package is missing.
+    """Construct the model on no device, as a load begins; ImportError where a package is missing.
 
-    Whatever else fails here is left for the load: it makes the model in a way of its own.
+    Other failures are left to the load, which constructs the model in its own way.
     """
     torch = importlib.import_module("torch")
     try:
@@ -168,7 +168,7 @@ def make_without_weights(transformers: Any, config: Any) -> None:
 
 
 def try_quantizer(transformers: Any, config: Any) -> None:
-    """Problem where the weights are packed by something that this environment cannot unpack."""
+    """Raise Problem where this environment cannot unpack the quantised weights."""
     asked = getattr(config, "quantization_config", None)
     if asked is None:
         return
@@ -187,7 +187,7 @@ def try_quantizer(transformers: Any, config: Any) -> None:
 
 
 def try_tokenizer(transformers: Any, folder: str, said: Said) -> None:
-    """Problem where the tokenizer does not work, with the cause that its library only warns of."""
+    """Raise Problem where the tokenizer does not work, with the cause that its library only warns of."""
     said.lines.clear()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
@@ -205,7 +205,7 @@ def try_tokenizer(transformers: Any, folder: str, said: Said) -> None:
 
 
 def reader_of(names: list[str]) -> tuple[str, str | None]:
-    """A vocabulary among these names and the package that would read it, where that is missing."""
+    """Return a vocabulary among these names and the package that would read it, if that is missing."""
     if "tokenizer.json" not in names:
         for name in names:
             for ending, reader in _READERS:
@@ -215,7 +215,7 @@ def reader_of(names: list[str]) -> tuple[str, str | None]:
 
 
 def import_transformers(said: Said) -> Any:
-    """transformers, with its warnings kept instead of shown."""
+    """Import transformers, keeping its warnings instead of showing them."""
     os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_VERBOSITY"] = "warning"
     warnings.simplefilter("ignore")
@@ -232,7 +232,7 @@ def import_transformers(said: Said) -> Any:
 
 
 def try_model(folder: str) -> dict[str, Any]:
-    """What would be loaded from this folder, or the problem with it."""
+    """Return what would be loaded from this folder, or the problem with it."""
     said = Said()
     try:
         transformers = import_transformers(said)
