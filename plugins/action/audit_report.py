@@ -21,7 +21,7 @@ class ActionModule(ActionBase):
     `verdicts`, each host's `status` and `message`, for audit_verdict.
 
     An action rather than a module, because it reads every host's variables; one task rather than a loop of copies,
-    because there is a file for each of a thousand hosts. It writes in check mode too: the report is the point.
+    because there is a file for each of a thousand hosts. It writes in check mode too, since the report is its purpose.
     """
 
     TRANSFERS_FILES = False
@@ -44,7 +44,8 @@ class ActionModule(ActionBase):
         except DocumentError as error:
             raise AnsibleActionFail(str(error)) from None
         hosts = variables["hostvars"]
-        # What was registered is data and is taken as it is; a setting may be a template, of one host without a value.
+        # Registered values are data and are taken as they are; a setting may be a template, without a value on one
+        # host.
         answers = {
             str(name): hosts.raw_get(name).get(arguments["answer"]) for name in variables["ansible_play_hosts_all"]
         }
@@ -65,7 +66,7 @@ class ActionModule(ActionBase):
         return {"changed": False, "folder": str(folder), "summary": fleet.summary(), "verdicts": verdicts}
 
     def _waiting(self, variables: dict[str, Any], silent: list[str]) -> set[str]:
-        """Hosts without an answer that are still to be asked: of a later batch, or where no host waits for another."""
+        """Return hosts without an answer that will still be asked: of later batches, or that do not wait for others."""
         batch = {str(name) for name in variables["ansible_play_batch"]}
         living = {str(name) for name in variables["ansible_play_hosts"]}
         own = {str(variables["inventory_hostname"])}
@@ -73,13 +74,13 @@ class ActionModule(ActionBase):
 
 
 def _is_free(task: Any) -> bool:
-    """Whether the play's hosts go on without waiting for one another."""
+    """Return whether the play's hosts do not wait for one another."""
     play = task.get_play() if hasattr(task, "get_play") else task.play
     return str(play.strategy).rpartition(".")[2] in ("free", "host_pinned")
 
 
 def _tolerance(variables: Any) -> object:
-    """The host's `tuning_tolerate_competitors`, whatever it is; `Unresolved` where it has no value."""
+    """Return the host's `tuning_tolerate_competitors` unchecked; `Unresolved` where it has no value."""
     from analysis.audit.answer import Unresolved
 
     try:

@@ -1,6 +1,6 @@
-"""Ends a host's audit as the report found it, without a connection: ok, failed with the drift, or unreachable.
+"""Ends a host's audit with the report's verdict, without a connection: ok, failed with the drift, or unreachable.
 
-Ansible's own exit code then says it all: 0 clean, 2 drift or error, 4 where a host was unreachable.
+So Ansible's exit code is the audit's: 0 clean, 2 drift or error, 4 where a host was unreachable.
 """
 
 from __future__ import annotations

@@ -60,9 +60,9 @@ class ActionModule(ActionBase):
 
 
 def _kept(variables: Mapping[str, Any], default: object) -> dict[str, int]:
-    """How many results of each host of this play stay stored: by the host's own variable, else by the play's.
+    """Return how many results of each host of this play stay stored, by the host's own variable, else the play's.
 
-    DocumentError names the variable that the user wrote. Hosts outside the limit are nobody's business here.
+    DocumentError names the variable that the user wrote. Hosts outside the limit are ignored.
     """
     from analysis.documents.results import parse_kept
 
@@ -84,7 +84,7 @@ def _prune(results: Path, host: str, keep: int, now: datetime) -> list[Path]:
 
 
 def _inventory(groups: dict[str, list[str]], fleet: str) -> dict[str, list[str]]:
-    """The fleet's hosts, each with the other groups it is in."""
+    """Return the fleet's hosts, each with the other groups it is in."""
     found: dict[str, list[str]] = {str(name): [] for name in groups.get(fleet, ())}
     for group, names in groups.items():
         if group not in _NO_GROUP and group != fleet:

@@ -1,4 +1,4 @@
-"""Notes on the control node that a host was tuned, where no result will say so."""
+"""Records on the control node that a host was tuned, where no result will say so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ if _ROOT not in sys.path:
 
 
 class ActionModule(ActionBase):
-    """`host_state: {results: PATH, event: tuned, run_id: ID, rows: ROWS}`; a warning where it cannot be stored.
+    """`host_state: {results: PATH, event: tuned, run_id: ID, rows: ROWS}`; warns where it cannot be stored.
+
+    Only the fleet's page needs it: without it the host is tuned all the same.
 
     A by-product for the page of the fleet: the host is tuned all the same.
     """

@@ -1,4 +1,4 @@
-"""Tries the folders of results and reports on the control node, before a measurement that would be stored there."""
+"""Checks the folders of results and reports on the control node, before a measurement that would be stored there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if _ROOT not in sys.path:
 
 class ActionModule(ActionBase):
     """`report_folders: {folders: {VARIABLE: PATH}, keep_runs: NUMBER, keep_runs_name: VARIABLE}`.
+
+    An error names the variable. An action, since it works where the results are stored.
 
     It fails by the variable's name. An action, since it works where the results are stored.
     """

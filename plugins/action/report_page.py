@@ -22,9 +22,9 @@ class ActionModule(ActionBase):
 
     Returns `page`, and the `result` that it shows.
 
-    Without `run_id` it shows the latest result that can be used. Where there is none it fails, or says so where a page
-    is not `required`. An action rather than copies: these would start Python on the control node four times for each
-    host, and word a full disk as they please.
+    Without `run_id` it shows the latest usable result. Where there is none it fails, or only says so if no page is
+    `required`. An action rather than copies, which would start Python on the control node four times for each host,
+    each with its own error for a full disk.
     """
 
     TRANSFERS_FILES = False

@@ -1,4 +1,4 @@
-"""Writes the page of a host's rollback on the control node, and that it is the latest word on the host."""
+"""Writes the page of a host's rollback on the control node, and notes it as the latest event of the host."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PAGE = "rollback.md"
 class ActionModule(ActionBase):
     """`rollback_report: {restored: DICT, first_token: DICT, run_id: ID, folder: PATH, results: PATH}`; returns `page`.
 
-    The report of the last measurement, which lies beside that page, is written again, since it would go on to say
-    "tuned". A host that had nothing to restore has no page; that it had nothing is shown.
+    The report of the last measurement, beside that page, is written again, since it would still say "tuned". A host
+    that had nothing to restore has no page; the run prints that it had nothing.
 
     A host whose restore is incomplete fails here, with its page written.
 
-    An action rather than a copy: that would start Python on the control node twice for each host.
+    An action rather than a copy, which would start Python on the control node twice for each host.
     """
 
     TRANSFERS_FILES = False
@@ -63,13 +63,13 @@ class ActionModule(ActionBase):
 
 
 def _renew_report(results: Path, folder: Path, now: datetime) -> None:
-    """Write the report of the latest result again, where there is one."""
+    """Write the report of the latest result again, if there is one."""
     from analysis.baseline.document import check_result
     from analysis.documents.latest import choose
 
     found = choose(results, "", check_result, now).path if (folder / "README.md").exists() else None
     if found is not None:
-        # Draws pictures: late, since a rollback of a host that was never measured has none.
+        # Imported late, since it draws pictures: a host that was never measured has none.
         from analysis.baseline.page import page_files
         from analysis.documents.storage import write_changed
 

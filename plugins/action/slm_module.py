@@ -1,6 +1,6 @@
 """Runs a module of this project as Ansible does, and says in one line why a host could not answer.
 
-Each module has a link to this file under its own name, which is where Ansible looks for what runs beside it.
+Each module has a link to this file under its own name, where Ansible looks for the action of a module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if _ROOT not in sys.path:
 
 
 class ActionModule(Normal):
-    """The module's own result; where it gave none, `msg` is what the host said last, and what to do next."""
+    """The module's own result; without one, `msg` is the host's last output and what to do next."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         from analysis.console.host_failure import explain_failure
@@ -29,7 +29,7 @@ class ActionModule(Normal):
         except AnsibleConnectionFailure:
             raise
         except AnsibleError as error:
-            # What became of sudo is an exception where the host is this machine, and a result elsewhere.
+            # A failure of sudo is an exception where the host is this machine, and a result elsewhere.
             problem = explain_failure({"failed": True, "msg": str(error), "module_stderr": str(error)})
             if problem is None:
                 raise

@@ -24,8 +24,8 @@ _LEFT = (
 class ActionModule(ActionBase):
     """`store_result: {folder: PATH, benchmark, memory, before, run: DICTS, keep_runs, keep_runs_name: VARIABLE}`.
 
-    Returns `path`, and `removed`: this host's results beyond `keep_runs`. An action rather than a copy, so that what
-    cannot be stored is one error that says where the measurement still is.
+    Returns `path`, and `removed`: this host's results beyond `keep_runs`. An action rather than a copy, so that a
+    failure to store is one error that says where the measurement still is.
     """
 
     TRANSFERS_FILES = False

@@ -1,4 +1,4 @@
-"""Finds the stored document that a report shows, and names the stored files that cannot be used."""
+"""Finds the stored document that a report shows, and lists the stored files that are unusable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _KINDS = {
 class ActionModule(ActionBase):
     """`stored_document: {folder: PATH, kind: result|sweep, run_id: ID}`; returns `path` (null: none) and `left_out`.
 
-    Without `run_id` it is the latest that can be used. What is left out is a warning, and stops nothing.
+    Without `run_id` it is the latest usable one. What is left out is only a warning.
     """
 
     TRANSFERS_FILES = False

@@ -1,4 +1,4 @@
-"""Refuses a control node that this project does not run on, in one line, before anything is read or changed."""
+"""Rejects a control node that this project does not run on, in one line, before anything is read or changed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ LEAST_CORE = (2, 16)
 """meta/runtime.yml of the collection says the same."""
 LEAST_PYTHON = (3, 11)
 _EXIT_CODE = 2
-"""What ansible-playbook ends with when a host fails."""
+"""Exit code of ansible-playbook when a host fails."""
 
 
 def error(core: str, python: tuple[int, ...]) -> str | None:
-    """What is wrong with a control node of these versions; None where nothing is."""
+    """Return what is wrong with a control node of these versions; None where nothing is."""
     found = tuple(map(int, re.findall(r"[0-9]+", core)[:2]))
     if found >= LEAST_CORE and python[:2] >= LEAST_PYTHON:
         return None
@@ -60,5 +60,5 @@ class CallbackModule(CallbackBase):
 
         if any(concerns(play, _HOME) for play in playbook.get_plays()):
             self._display.error(problem, wrap_text=False)
-            # Not an exception of Ansible's: of a callback, that would be a warning.
+            # Not an Ansible exception: raised in a callback, that would become a warning.
             raise SystemExit(_EXIT_CODE)

@@ -1,4 +1,4 @@
-"""Refuses a run whose variables or tags nothing knows, before its first task: a typo leaves no setting out unseen."""
+"""Rejects a run with unknown variables or tags before its first task: a typo must not silently leave out a setting."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if _ROOT not in sys.path:
 
 _HOME = Path(__file__).resolve().parents[2]
 _EXIT_CODE = 2
-"""What ansible-playbook ends with when a host fails."""
+"""Exit code of ansible-playbook when a host fails."""
 
 
 class CallbackModule(CallbackBase):
@@ -45,12 +45,12 @@ class CallbackModule(CallbackBase):
         self._checked: set[str] = set()
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Tags are the whole playbook's: one that is in no play of it selects nothing."""
+        """Check tags against the whole playbook: one that is in no play of it selects nothing."""
         from analysis.console.names import unknown_tags
         from analysis.console.plays import is_own, tags_of
 
         plays = playbook.get_plays()
-        # With several playbooks a tag may be another one's, and this one has not seen these.
+        # With several playbooks a tag may belong to another one, which is not loaded here.
         if len(context.CLIARGS["args"]) > 1 or not any(is_own(play, _HOME) for play in plays):
             return
         known = set().union(*map(tags_of, plays))
@@ -63,7 +63,7 @@ class CallbackModule(CallbackBase):
         from analysis.console.names import OTHERS, read_known, unknown_variables
         from analysis.console.plays import concerns
 
-        # One play starts once for each of its batches.
+        # A play starts once for each of its batches.
         if play.get_path() in self._checked or not concerns(play, _HOME):
             return
         self._checked.add(play.get_path())
@@ -80,21 +80,21 @@ class CallbackModule(CallbackBase):
     def _refuse(self, what: str, unknown: Iterable[object], note: str) -> None:
         names = " / ".join(f"unknown {what} {name}" for name in unknown)
         self._display.error(f"{names} Nothing was read or changed. Next: correct the name. {note}", wrap_text=False)
-        # Not an exception of Ansible's: of a callback, that would be a warning.
+        # Not an Ansible exception: raised in a callback, that would become a warning.
         raise SystemExit(_EXIT_CODE)
 
 
 def _scopes(play: Any, manager: Any, loader: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where variables of the play's hosts come from, by name and place; of all batches, not only of the first."""
+    """Yield the sources of variables of the play's hosts, by name and place; of all batches, not only the first."""
     from analysis.console.plays import folder_of, own_roles
 
     yield "extra variables", manager.extra_vars
     yield f"play {play.get_name()}", play.vars or {}
     for path in play.get_vars_files():
-        # One whose name is a template is known once its host is.
+        # A name that is a template is known only once its host is.
         if isinstance(path, str) and "{{" not in path:
             found = loader.path_dwim_relative_stack([str(folder_of(play))], "vars", path)
-            # Not kept: what is read here would be no template when the play reads it later.
+            # Not cached: Ansible would later read the cached values as plain text, not as templates.
             yield path, loader.load_from_file(found, cache="none") or {}
     for item in own_roles(play, _HOME):
         yield "a role here", {**item.vars, **getattr(item, "_role_params", {})}
@@ -110,12 +110,12 @@ def _scopes(play: Any, manager: Any, loader: Any) -> Iterator[tuple[str, dict[st
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list as the user gave it, or one name; nothing where it is neither."""
+    """Return a list as the user gave it, or of one name; an empty one where it is neither."""
     return [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else []
 
 
 def _place(name: Any, value: Any, where: str) -> str:
-    """The file and line of a variable, where this version of Ansible knows them; else the scope."""
+    """Return the file and line of a variable, where this version of Ansible knows them; else the scope."""
     position = getattr(name, "ansible_pos", None) or getattr(value, "ansible_pos", None)
     if position:
         return f"{position[0]}:{position[1]}"

@@ -1,6 +1,6 @@
-"""Ends a run with what it did: settings before and after, figures, pages, failures, and how to undo it.
+"""Ends a run with what it did: settings before and after, measured values, pages, failures, and how to undo it.
 
-During a run it says each half minute which task is still at work, so that a long one looks alive.
+Every half minute it also prints which task is still running, so that a long task does not look stuck.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CallbackModule(CallbackBase):
             from analysis.console.closing import Closing
 
             self._closing = Closing(check_mode=bool(context.CLIARGS.get("check")))
-            # A daemon: it ends with the run, also where that ends in an error.
+            # A daemon thread ends with the run, even where the run ends in an error.
             threading.Thread(target=self._tell_pulse, daemon=True).start()
 
     def v2_runner_on_ok(self, result: Any) -> None:
@@ -77,7 +77,7 @@ class CallbackModule(CallbackBase):
             self._display.display(line)
 
     def _tell_pulse(self) -> None:
-        """Name the task that is at work, each half minute that it takes."""
+        """Print the running task's name every half minute."""
         while not self._ended.wait(_PULSE_S):
             task, took_s = self._task, time.monotonic() - self._began
             if task and took_s >= _PULSE_S:
@@ -85,5 +85,5 @@ class CallbackModule(CallbackBase):
 
 
 def _name(task: Any) -> str:
-    """The name of a task's module or action, without its collection."""
+    """Return the name of a task's module or action, without its collection."""
     return str(task.action).rpartition(".")[2]

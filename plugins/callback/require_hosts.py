@@ -1,6 +1,6 @@
-"""Ends a run of this project that reaches no host, with an error and exit code 2; Ansible alone ends it with 0.
+"""Ends a run of this project that reaches no host with an error and exit code 2; Ansible alone ends it with 0.
 
-A limit that names only hosts outside the group, an inventory without the group and one that is missing all lead there.
+This happens with a limit that names only hosts outside the group, an inventory without the group, and a missing one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ansible.plugins.callback import CallbackBase
 
 _PLAYBOOKS = Path(__file__).resolve().parents[2] / "playbooks"
 _EXIT_CODE = 2
-"""What ansible-playbook ends with when a host fails."""
+"""Exit code of ansible-playbook when a host fails."""
 
 
 def error(hosts: object, limit: str | None, inventory: object) -> str:
-    """The error in parts: what was wanted, what was found, and what to do next."""
+    """Return the error in parts: what was wanted, what was found, and what to do next."""
     pattern = ",".join(map(str, hosts)) if isinstance(hosts, (list, tuple)) else str(hosts)
     sources = [str(source) for source in inventory] if isinstance(inventory, (list, tuple)) else [str(inventory or "")]
     limited = f" with --limit {limit}" if limit else ""
@@ -55,5 +55,5 @@ class CallbackModule(CallbackBase):
             return
         arguments = context.CLIARGS
         self._display.error(error(self._play.hosts, arguments["subset"], arguments["inventory"]))
-        # Not an exception of Ansible's: of a callback, that would be a warning.
+        # Not an Ansible exception: raised in a callback, that would become a warning.
         raise SystemExit(_EXIT_CODE)

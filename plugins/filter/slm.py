@@ -1,4 +1,4 @@
-"""Filters of slm-baseline: a name in a template, a function in `analysis`. All logic is there, none is here."""
+"""Filters of slm-baseline: each name maps to a function in `analysis`, which holds all logic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILTERS = {
 
 
 def _lazy(target: str) -> Callable[..., Any]:
-    """The function at `module:function`, imported when first called.
+    """Return a function that imports `module:function` when first called.
 
     Ansible loads every filter file in each forked worker; scipy and matplotlib would cost every task a second.
     """
@@ -41,8 +41,8 @@ def _lazy(target: str) -> Callable[..., Any]:
 
 
 class FilterModule:
-    """What Ansible looks for in this file."""
+    """The class that Ansible looks for in this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Filter names mapped to callables; every one is pure: data in, data or text out."""
+        """Map filter names to callables; every one is pure: data in, data or text out."""
         return {name: _lazy(target) for name, target in FILTERS.items()}

@@ -1,4 +1,4 @@
-"""Which parts of a play its tags select; a selection under which the play would do nothing is refused."""
+"""The parts of a play that its tags select; a selection under which the play would do nothing is rejected."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
 _ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "playbooks").is_dir())
-"""Of the checkout, or of the collection."""
+"""The root of the checkout, or of the collection."""
 _FULL = "slm.baseline"
 _SPECIAL = {"all", "tagged", "untagged", "always", "never"}
-"""Tags that Ansible gives a meaning (https://docs.ansible.com, Tags: special tags)."""
+"""Tags with a meaning in Ansible (https://docs.ansible.com, Tags: special tags)."""
 
 
 class Refused(Exception):
-    """A selection that the play cannot follow; its text is the whole error."""
+    """A selection that the play cannot follow; the text is the whole error."""
 
 
 def selects(tag: str, run: Iterable[str], skip: Iterable[str]) -> bool:
-    """Whether a task with this one tag, or without any ("untagged"), is run: ansible/playbook/taggable.py."""
+    """Return whether a task with only this tag, or without any ("untagged"), is run: ansible/playbook/taggable.py."""
     run, skip = set(run) or {"all"}, set(skip)
     is_tagged = tag != "untagged"
     wanted = bool(run & {"all", tag}) or ("tagged" in run and is_tagged)
@@ -62,10 +62,10 @@ def selects(tag: str, run: Iterable[str], skip: Iterable[str]) -> bool:
 
 
 def select(parts: Sequence[str], run: Iterable[str], skip: Iterable[str], is_imported: bool) -> list[str]:
-    """The selected parts; Refused for tags that name nothing here or leave nothing.
+    """Return the selected parts; Refused for tags that name nothing here or leave nothing.
 
-    `is_imported`: playbooks of others import the play. A tag that is no part may be theirs then: on the whole play, so
-    that all parts are selected by it, or on tasks of theirs alone.
+    `is_imported`: other people's playbooks import the play. A tag that is no part may be theirs then: on the whole
+    play, so that it selects all parts, or only on their own tasks.
     """
     run, skip = list(run), list(skip)
     known = {*parts, *_SPECIAL}
@@ -89,9 +89,9 @@ def select(parts: Sequence[str], run: Iterable[str], skip: Iterable[str], is_imp
 
 
 def refuse_start(name: str, own: Iterable[str], is_imported: bool) -> None:
-    """Refused where a run is to start at a task of ours: what earlier tasks find out would be missing.
+    """Raise Refused where a run is to start at a task of ours: results of earlier tasks would be missing.
 
-    A playbook of others may start at a task of its own.
+    Other people's playbooks may start at a task of their own.
     """
     if is_imported and not any(name == task or fnmatch.fnmatch(task, name) for task in own):
         return
@@ -122,7 +122,7 @@ def _refusal(what: str, wanted: str, found: str, why: str, hint: str = "") -> st
 
 
 def task_names(root: Path) -> Iterable[str]:
-    """What tasks of the project's plays and roles are called, as `--start-at-task` takes them."""
+    """Yield the names of tasks in the project's plays and roles, as `--start-at-task` takes them."""
     for path in [*root.glob("playbooks/**/*.yml"), *root.glob("roles/*/tasks/*.yml")]:
         role = f"{path.parts[-3]} : " if path.parts[-2] == "tasks" and path.parts[-4] == "roles" else ""
         for name in re.findall(r"^\s*- name: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
@@ -130,7 +130,7 @@ def task_names(root: Path) -> Iterable[str]:
 
 
 def is_ours(playbook: str, root: Path) -> bool:
-    """Whether a playbook as given on the command line is one of the project's own."""
+    """Return whether a playbook, as given on the command line, is one of the project's own."""
     if playbook.startswith(f"{_FULL}."):
         return True
     path = Path(playbook).resolve()
@@ -138,7 +138,7 @@ def is_ours(playbook: str, root: Path) -> bool:
 
 
 class LookupModule(LookupBase):
-    """What Ansible looks for in this file."""
+    """The class that Ansible looks for in this file."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         given: Mapping[str, Any] = context.CLIARGS

@@ -1,4 +1,4 @@
-"""The identity of this run: what leases, results and snapshots call it."""
+"""The identity of this run, which leases, results and snapshots use."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from ansible.executor.process.worker import WorkerProcess
 from ansible.plugins.lookup import LookupBase
 
 _FLAGS, _STARTTIME = 9 - 3, 22 - 3
-"""The places of flags and starttime among the fields of proc_pid_stat(5) that follow the name; `state` is the third."""
+"""Indexes of flags and starttime among the fields of proc_pid_stat(5) that follow the name; `state` is the third."""
 _PF_KTHREAD = 0x00200000
-"""A thread of the kernel's own (include/linux/sched.h)."""
+"""PF_KTHREAD, a kernel thread (include/linux/sched.h)."""
 
 
 def parse_stat(stat: str) -> tuple[int, bool]:
-    """A process's start in ticks since boot, and whether it is the kernel's own, from its /proc/PID/stat.
+    """Parse /proc/PID/stat: a process's start in ticks since boot, and whether it is a kernel thread.
 
     ValueError for any other text. The name, in parentheses, may hold blanks and parentheses itself.
     """
@@ -58,7 +58,7 @@ def parse_stat(stat: str) -> tuple[int, bool]:
 
 
 def identity(pid: int) -> list[Any]:
-    """`[pid, started]`, which no two processes of one boot share, and which setting the clock does not change."""
+    """Return `[pid, started]`, unique within one boot and not changed by setting the clock."""
     try:
         return [pid, parse_stat(Path(f"/proc/{pid}/stat").read_text(errors="replace"))[0]]
     except (OSError, ValueError):
@@ -66,10 +66,10 @@ def identity(pid: int) -> list[Any]:
 
 
 def alive() -> Iterator[list[Any]]:
-    """The identity of every process that may be a run of this user's.
+    """Yield the identity of every process that may be a run of this user's.
 
-    Not of those that are called ansible-playbook alone: a wrapper, `python -m ansible` or a program that uses Ansible's
-    classes has another name, and a run that is not seen here would be taken for dead.
+    Not only of those named ansible-playbook: a wrapper, `python -m ansible` or a program that uses Ansible's classes
+    has another name, and a run that is not listed here would be considered dead.
     """
     ours, has_proc = {0, os.getuid()}, Path("/proc/self/stat").exists()
     for pid in psutil.pids():
@@ -84,17 +84,17 @@ def alive() -> Iterator[list[Any]]:
 
 
 def main_pid() -> int:
-    """The process that runs the play: what this worker was forked from, or this very process where it is no worker."""
+    """Return the process that runs the play: this worker's parent, or this process where it is no worker."""
     process = multiprocessing.current_process()
     parent = multiprocessing.parent_process()
     return parent.pid or os.getpid() if isinstance(process, WorkerProcess) and parent else os.getpid()
 
 
 def started_at(pid: int) -> datetime:
-    """When this run began, the same at every look-up even where the clock is set meanwhile.
+    """Return when this run began, the same at every lookup even if the clock is set meanwhile.
 
-    The kernel counts a process's start from the boot, and where the boot lies on the clock moves with the clock. So the
-    time is noted once: as that of a file in the temporary folder that Ansible keeps for one run and removes at its end.
+    The kernel counts a process's start from the boot, and the boot's wall-clock time moves with the clock. So the time
+    is noted once, as that of a file in the temporary folder that Ansible keeps for one run and removes at its end.
     """
     note = Path(constants.DEFAULT_LOCAL_TMP) / "slm_run"
     try:
@@ -106,7 +106,7 @@ def started_at(pid: int) -> datetime:
 
 
 def read_boot_id() -> str:
-    """What changes with every boot: the kernel's own word, or where there is no /proc (macOS) when it was."""
+    """Return what changes with every boot: the kernel's boot id, or without /proc (macOS) the boot's time."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -114,10 +114,10 @@ def read_boot_id() -> str:
 
 
 def controller_id(boot_id: str) -> str:
-    """The same for all who see each other's processes, on one boot; empty where that cannot be told.
+    """Return an id shared by all who see each other's processes, on one boot; empty where that is unknown.
 
     Containers on one machine share its boot but not its processes, and users may be kept from seeing one another's;
-    user 0 of a container is another one than the host's. Where there is no /proc there are no such namespaces.
+    user 0 of a container is not the host's. Without /proc there are no such namespaces.
     """
     if not Path("/proc/self").exists():
         return f"{boot_id}/{os.getuid()}"
@@ -129,7 +129,7 @@ def controller_id(boot_id: str) -> str:
 
 
 def describe() -> dict[str, Any]:
-    """The run's id, start, controller, and the runs alive beside it."""
+    """Return the run's id, start, controller, and the runs alive beside it."""
     pid, ticks = identity(main_pid())
     started = started_at(pid)
     boot_id = read_boot_id()
@@ -143,7 +143,7 @@ def describe() -> dict[str, Any]:
 
 
 class LookupModule(LookupBase):
-    """What Ansible looks for in this file."""
+    """The class that Ansible looks for in this file."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
         return [{**describe(), "host": str((variables or {}).get("inventory_hostname", ""))}]

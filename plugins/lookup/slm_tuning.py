@@ -36,11 +36,11 @@ THP = {
     "khugepaged": "thp_khugepaged",
     "sizes": "thp_sizes",
 }
-"""Option of the module thp: variable."""
+"""Maps each option of the module thp to its variable."""
 
 
 class LookupModule(LookupBase):
-    """What Ansible looks for in this file."""
+    """The class that Ansible looks for in this file."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
         given = variables or {}
