@@ -11,7 +11,7 @@ from .errors import SettingError
 
 @dataclass(frozen=True)
 class Account:
-    """The user a loader runs as."""
+    """The user that a loader runs as."""
 
     name: str
     uid: int
@@ -19,10 +19,10 @@ class Account:
 
 
 def find_account(name: str) -> Account:
-    """The user of that name; SettingError for one who does not exist, or who is root."""
+    """Return the user of that name; SettingError where the user does not exist or is root."""
     try:
         entry = pwd.getpwnam(name)
-    # ValueError for a name with a NUL.
+    # A name with a NUL raises ValueError.
     except (KeyError, ValueError):
         raise SettingError(
             "slm_benchmark_user",
@@ -43,5 +43,5 @@ def find_account(name: str) -> Account:
 
 
 def run_as(account: Account | None) -> dict[str, Any]:
-    """Arguments of subprocess that start a process as that user, without our groups; None keeps the current user."""
+    """Return subprocess arguments that run as that user, without root's groups; none for None (the current user)."""
     return {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}

@@ -1,4 +1,4 @@
-"""The page cache of the whole host, dropped."""
+"""Dropping the page cache of the whole host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DROP_CACHES = "/proc/sys/vm/drop_caches"
 
 
 def drop_host_caches(host: Host) -> None:
-    """`sync`, then page cache, dentries and inodes of the whole host (Documentation/admin-guide/sysctl/vm.rst)."""
+    """Run `sync`, then drop the host's page cache, dentries and inodes (Documentation/admin-guide/sysctl/vm.rst)."""
     os.sync()
     try:
         host.write_kernel(DROP_CACHES, "3")

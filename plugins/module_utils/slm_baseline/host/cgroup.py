@@ -11,7 +11,7 @@ _ROOT = "/sys/fs/cgroup"
 
 
 def memory_limit_bytes(host: Host) -> int | None:
-    """The smallest memory.max on the way up from this process's group (cgroup v2, or v1's limit); None for no limit.
+    """Return the smallest memory.max from this process's group upwards (cgroup v2, or v1's limit); None for no limit.
 
     Sources: Documentation/admin-guide/cgroup-v2.rst, and cgroup-v1/memory.rst. Pages of hugetlb pools do not count
     towards it, unless the hierarchy is mounted with memory_hugetlb_accounting.
@@ -32,7 +32,7 @@ def _limits(host: Host, root: str, path: str, name: str) -> list[int]:
     folder = os.path.normpath("/" + path.lstrip("/"))
     while True:
         text = (host.read_or_none(f"{root}{folder.rstrip('/')}/{name}") or "").strip()
-        # Version 1 spells "no limit" as the largest number of whole pages in 63 bits.
+        # Version 1 writes "no limit" as the largest number of whole pages in 63 bits.
         if is_number(text) and int(text) < 1 << 62:
             limits.append(int(text))
         if folder == "/":

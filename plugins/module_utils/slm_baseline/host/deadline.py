@@ -1,4 +1,4 @@
-"""One deadline for a piece of work, which every wait in it shares."""
+"""One deadline for a piece of work, shared by every wait in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Deadline:
 
     @staticmethod
     def after(seconds: float) -> Deadline:
-        """The deadline so many seconds from now."""
+        """Return the deadline that many seconds from now."""
         return Deadline(time.monotonic() + seconds)
 
     @property
@@ -22,5 +22,5 @@ class Deadline:
         return time.monotonic() >= self.at_s
 
     def left_s(self, most_s: float = float("inf")) -> float:
-        """Seconds that a wait may still take, never less than 0 nor more than `most_s`."""
+        """Return the seconds that a wait may still take: at least 0, at most `most_s`."""
         return max(0.0, min(most_s, self.at_s - time.monotonic()))

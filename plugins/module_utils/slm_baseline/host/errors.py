@@ -1,4 +1,4 @@
-"""The one error type a user ever sees: knob, wanted, found, why, next step."""
+"""The one error type that a user sees: knob, wanted, found, why, next step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 
 
 class SettingError(Exception):
-    """A setting that cannot be had, told so that the reader can act.
+    """A setting that cannot be applied, with what the reader needs to act on it.
 
     Attributes are plain text for people: `knob` (flat knob name or variable), `wanted`, `found`, `why`, `next_step`.
     """
@@ -23,7 +23,7 @@ class SettingError(Exception):
         return f"{self.knob}: wanted {self.wanted}; found {self.found}. {self.why} Next: {self.next_step}"
 
     def as_dict(self) -> dict[str, str]:
-        """The same for machines: what modules return as `problem`."""
+        """Return the same fields for machines: modules return them as `problem`."""
         return {
             "knob": self.knob,
             "wanted": self.wanted,
@@ -34,7 +34,7 @@ class SettingError(Exception):
 
 
 class ParseError(SettingError):
-    """Kernel text or a stored document that is not what its source documents."""
+    """Kernel text or a stored document that does not have the documented form."""
 
     def __init__(self, source: str, expected: str, text: str, next_step: str | None = None) -> None:
         super().__init__(
@@ -47,7 +47,7 @@ class ParseError(SettingError):
 
 
 class NeedsReboot(SettingError):
-    """A pool that can be had at boot only; `boot_arguments` is what to add to the kernel command line."""
+    """A pool that can only be reserved at boot; `boot_arguments` is what to add to the kernel command line."""
 
     def __init__(self, short: SettingError, boot_arguments: str) -> None:
         super().__init__(
@@ -61,7 +61,7 @@ class NeedsReboot(SettingError):
 
 
 def os_problem(knob: str, wanted: str, error: OSError) -> SettingError:
-    """What an operating-system error means to the person on call."""
+    """Return the SettingError that explains an operating-system error to the person on call."""
     reasons = {
         errno.EROFS: ("The file system is read-only, as /sys is in most containers.", "run this on the host itself."),
         errno.EACCES: ("The kernel demands root.", "connect as root, or let become do it."),

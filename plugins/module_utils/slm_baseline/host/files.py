@@ -11,51 +11,51 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Host:
-    """Where a host's files are. Paths given to its methods are absolute host paths, `/proc/meminfo` and the like."""
+    """Access to a host's files. Its methods take absolute host paths, such as `/proc/meminfo`."""
 
     root: Path = Path("/")
 
     def path(self, path: str | Path) -> Path:
-        """The real path of a host path."""
+        """Return the real path of a host path."""
         return self.root / str(path).lstrip("/")
 
     def name(self, path: str | Path) -> str:
-        """The real path as text. A survey asks for thousands of files, and pathlib takes longer than the kernel."""
+        """Return the real path as text. An audit opens thousands of files, and pathlib takes longer than the kernel."""
         return f"{str(self.root).rstrip('/')}/{str(path).lstrip('/')}"
 
     @property
     def is_live(self) -> bool:
-        """True on a running machine, false on a test's tree, where mounting and systemctl make no sense."""
+        """Return True on a running machine, False on a test's tree, where mounting and systemctl make no sense."""
         return self.root == Path("/")
 
     def exists(self, path: str | Path) -> bool:
         return os.path.exists(self.name(path))
 
     def read(self, path: str | Path) -> str:
-        """The file's text, undecodable bytes kept as surrogates; OSError as the kernel gave it.
+        """Return the file's text, with undecodable bytes as surrogates; OSError as the kernel raised it.
 
-        EINVAL for anything but a plain file, which others may have put in its place: a pipe or device has no end.
+        EINVAL for anything but a plain file: others may have put a pipe or a device there, which has no end.
         """
         with open(open_plain(self.name(path)), "rb") as stream:
-            # Not text: a carriage return in a path of mountinfo would become the end of a line.
+            # Read as bytes: text mode would turn a carriage return in a path of mountinfo into a line end.
             return stream.read().decode("utf-8", errors="surrogateescape")
 
     def read_or_none(self, path: str | Path) -> str | None:
-        """The file's text, or None where it is missing or cannot be read by this user."""
+        """Return the file's text, or None where it is missing or this user cannot read it."""
         try:
             return self.read(path)
         except OSError:
             return None
 
     def names(self, path: str | Path) -> list[str]:
-        """Sorted names in a folder; none where there is no such folder."""
+        """Return the sorted names in a folder; an empty list where there is no such folder."""
         try:
             return sorted(os.listdir(self.name(path)))
         except OSError:
             return []
 
     def write_kernel(self, path: str | Path, value: str) -> None:
-        """One write(2) of `value` to a sysfs or procfs file that exists; OSError as the kernel gave it.
+        """Write `value` by one write(2) to an existing sysfs or procfs file; OSError as the kernel raised it.
 
         Unbuffered and without O_CREAT or O_TRUNC: a kernel file that is missing must not become a plain file.
         """
@@ -68,7 +68,7 @@ class Host:
     def write_durably(self, path: str | Path, content: bytes, mode: int = 0o644, uid: int = -1, gid: int = -1) -> None:
         """Replace a file so that a crash leaves the old or the new one whole: temporary file, fsync, rename, fsync.
 
-        The temporary name is fixed (`NAME.slm-baseline.tmp`), so that whoever comes next can remove a leftover.
+        The temporary name is fixed (`NAME.slm-baseline.tmp`), so that the next run can remove a leftover.
         The folder must exist. Owner and group are the writer's where uid or gid is -1.
         """
         target = self.path(path)
@@ -97,7 +97,7 @@ class Host:
         self.sync_folder(target.parent)
 
     def remove_durably(self, path: str | Path) -> None:
-        """Remove a file or symlink, if there is one, and make that durable."""
+        """Remove a file or symlink if it exists, and make the removal durable."""
         target = self.path(path)
         try:
             target.unlink()
@@ -107,7 +107,7 @@ class Host:
 
     @staticmethod
     def sync_folder(folder: Path) -> None:
-        """fsync a folder, so that a rename or unlink in it survives a power loss."""
+        """Fsync a folder, so that a rename or unlink in it survives a power loss."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -115,7 +115,7 @@ class Host:
             os.close(descriptor)
 
     def is_symlink_free(self, path: str | Path) -> bool:
-        """True where no existing component of the path is a symbolic link."""
+        """Return whether no existing component of the path is a symbolic link."""
         walked = self.root
         for part in Path(str(path).lstrip("/")).parts:
             walked = walked / part
@@ -128,7 +128,7 @@ class Host:
 
 
 def open_plain(path: str | os.PathLike[str]) -> int:
-    """A descriptor to read a plain file by; OSError, EINVAL for anything else that others may have put in its place.
+    """Return a descriptor for reading a plain file; OSError, EINVAL for anything else that others may have put there.
 
     Opening a pipe would wait for its other end, and a device may have no end at all.
     """
@@ -140,12 +140,12 @@ def open_plain(path: str | os.PathLike[str]) -> int:
 
 
 def temporary_name(path: str | Path) -> str:
-    """The temporary sibling that `write_durably` uses for a path."""
+    """Return the path of the temporary file that `write_durably` uses for a path."""
     return f"{path}.slm-baseline.tmp"
 
 
 def missing_folders(host: Host, path: str) -> list[str]:
-    """The folders of a path that do not exist yet, outermost first: what mounting would create."""
+    """Return the folders of a path that do not exist yet, outermost first: mounting would create them."""
     missing = []
     while path != "/" and not os.path.lexists(host.path(path)):
         missing.append(path)

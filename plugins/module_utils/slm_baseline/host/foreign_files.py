@@ -1,7 +1,7 @@
-"""How root opens a file that another user may have put there, or on a file system that another user answers for.
+"""Opening files as root that another user may have put there, or whose file system another user's program serves.
 
-Opening a pipe waits for its other end, opening a device may act on it, and whatever is asked of a FUSE mount waits for
-its owner's program. So the file is looked at first (O_PATH, open(2)), and the opening has a deadline.
+Opening a pipe waits for its other end, opening a device may act on it, and every request to a FUSE mount waits for its
+owner's program. So the file is checked first (O_PATH, open(2)), and opening has a deadline.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from .files import Host
 from .mountinfo import MountEntry, read_mountinfo
 
 PATIENCE_S = 5.0
-"""How long one opening may take. A disk answers in milliseconds, a network in a second."""
+"""The time limit for opening one file. A disk answers in milliseconds, a network in a second."""
 PathLike = Union[str, "os.PathLike[str]"]
 
 
 def open_foreign(path: PathLike, flags: int = 0, patience_s: float = PATIENCE_S) -> int:
-    """A descriptor to read a plain file by; `flags` may add O_NOFOLLOW or O_DIRECT.
+    """Return a descriptor for reading a plain file; `flags` may add O_NOFOLLOW or O_DIRECT.
 
     OSError: EINVAL for anything but a plain file, EACCES on a FUSE mount of another user, ETIMEDOUT where the file
     system does not answer in time.
@@ -34,7 +34,7 @@ def open_foreign(path: PathLike, flags: int = 0, patience_s: float = PATIENCE_S)
 
 
 def is_of_a_user(mount: MountEntry) -> bool:
-    """Whether an unprivileged user's program answers for what is mounted there (FUSE, mount.fuse3(8), `user_id`)."""
+    """Return whether an unprivileged user's program serves this mount (FUSE, mount.fuse3(8), `user_id`)."""
     if not mount.fstype.startswith("fuse"):
         return False
     options = dict(option.partition("=")[::2] for option in mount.super_options.split(","))
@@ -47,10 +47,10 @@ def _open(path: str, flags: int) -> int:
         found = os.fstat(place)
         if not stat.S_ISREG(found.st_mode):
             raise OSError(errno.EINVAL, "No plain file", path)
-        # Only file systems without a device of their own can be a user's.
+        # Only file systems without a device of their own can belong to a user.
         if not os.major(found.st_dev) and _lies_with_a_user(place):
             raise OSError(errno.EACCES, "It lies on a mount that another user's program answers for", path)
-        # The very file that was looked at, whatever its name leads to by now.
+        # Open the very file that was checked, whatever its name leads to now.
         wanted = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (flags & os.O_DIRECT)
         try:
             return os.open(f"/proc/self/fd/{place}", wanted)
@@ -68,7 +68,7 @@ def _lies_with_a_user(descriptor: int) -> bool:
 
 
 class _Worker:
-    """A thread that opens: one that a file system holds up cannot be ended, but it can be left."""
+    """A thread that opens files: one that a file system blocks cannot be ended, but it can be abandoned."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -92,7 +92,7 @@ class _Worker:
     def _leave(self) -> None:
         with self._lock:
             self.is_left = True
-            # An answer that came at the last moment is nobody's.
+            # Nobody waits any more for an answer that came at the last moment.
             with contextlib.suppress(queue.Empty):
                 self._drop(self._answers.get_nowait())
 
@@ -120,7 +120,7 @@ _current: list[_Worker] = []
 
 
 def _worker() -> _Worker:
-    """The thread in use: a new one after a fork, or where the last one was held up."""
+    """Return the current thread: a new one after a fork, or where the last one was blocked."""
     if not _current or _current[0].is_left or _current[0].pid != os.getpid():
         _current[:] = [_Worker()]
     return _current[0]

@@ -1,7 +1,8 @@
-"""Caches of compiled kernels: what a start fills, and the next one wants.
+"""Caches of compiled GPU kernels that one start fills and the next one uses.
 
 A GPU's driver compiles kernels that a library carries as PTX alone, and frameworks compile their own; both keep the
-result in a folder below the user's home or the temporary one. Where that does not last, every start compiles anew.
+result in a folder below the user's home or the temporary one. Where that folder does not last, every start compiles
+again.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from dataclasses import dataclass
 from .files import Host
 
 MAX_FILES = 100_000
-"""A walk of a folder that its user fills counts no further than this."""
+"""Counting stops here in a folder that another user fills."""
 MAX_BYTES = 8 << 30
-"""No cache is let grow beyond this: compiled graphs of a large engine take hundreds of megabytes."""
+"""The largest size of a cache: compiled graphs of a large engine take hundreds of megabytes."""
 _GONE_AT_BOOT = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse.fuse-overlayfs"})
-"""File systems that hold nothing over a reboot, or are made anew with their container."""
+"""File systems whose content does not survive a reboot, or the restart of their container."""
 
 
 @dataclass(frozen=True)
 class KernelCache:
-    """One cache. `variable` names its folder; `default` is where it lies without: `~` is the home, `$XDG` the user's
-    cache folder, `$TMP` the temporary one, `$USER` the user's name. `uses` are parts of the paths that a start opens
-    which fills it; `source` is where both are written down.
+    """One cache. `variable` names its folder. `default` is its place without the variable: `~` is the home, `$XDG` the
+    user's cache folder, `$TMP` the temporary one, `$USER` the user's name. `uses` are parts of the paths that a start
+    opens when it fills the cache; `source` documents both.
     """
 
     name: str
@@ -72,7 +73,7 @@ CACHES = (
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose cache it is: the target's user, and its home as the target has it, empty where it has none."""
+    """The owner of a cache: the target's user, and its home as the target sees it, empty where it has none."""
 
     uid: int
     name: str
@@ -80,7 +81,7 @@ class Owner:
 
 
 def caches_in_use(opened: Iterable[str]) -> list[KernelCache]:
-    """The caches of which a program that fills them was among the files that a start opened."""
+    """Return the caches that a start fills, judged by the files that it opened."""
     left = list(CACHES)
     found = []
     for path in opened:
@@ -93,7 +94,7 @@ def caches_in_use(opened: Iterable[str]) -> list[KernelCache]:
 
 
 def default_place(cache: KernelCache, owner: Owner, environment: Mapping[str, str]) -> str | None:
-    """Where this user's cache lies; None where it has no home to lie in."""
+    """Return where this user's cache is by default; None where the user has no home."""
     place = environment.get(cache.variable)
     if place:
         return place
@@ -110,7 +111,7 @@ def default_place(cache: KernelCache, owner: Owner, environment: Mapping[str, st
 
 
 def lasts(host: Host, place: str | None, owner: Owner, mounts: Sequence[tuple[str, str]], lost: Sequence[str]) -> bool:
-    """Whether what this user writes there is there at the next start, after a reboot too.
+    """Return whether what this user writes there is still there at the next start, also after a reboot.
 
     `mounts` are (mount point, type of file system); `lost` are folders of which the target sees a private or an empty
     one (PrivateTmp=, ProtectHome=). /tmp is emptied at boot by systemd (tmpfiles.d/tmp.conf), so nothing in it lasts.
@@ -139,7 +140,7 @@ def not_kept(
     mounts: Sequence[tuple[str, str]],
     lost: Sequence[str] = (),
 ) -> list[KernelCache]:
-    """Those caches whose own place does not last. One that the target names itself is its own affair."""
+    """Return the caches whose default place does not last. One whose place the target names itself is left out."""
     return [
         cache
         for cache in caches
@@ -149,13 +150,13 @@ def not_kept(
 
 
 def variables(caches: Iterable[KernelCache], folder: str) -> dict[str, str]:
-    """The environment by which these caches lie below that folder, each in one of its own."""
+    """Return the environment that puts these caches below that folder, each in a folder of its own."""
     return {cache.variable: f"{folder}/{cache.name}" for cache in caches}
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a folder holds: plain files, and their bytes; `is_whole` is False where counting was given up."""
+    """The content of a folder: plain files, and their bytes; `is_whole` is False where counting stopped early."""
 
     files: int
     bytes: int
@@ -167,7 +168,7 @@ class Held:
 
 
 def held_in(folder: str) -> Held:
-    """What lies in a folder that another user fills: links are not followed, and what goes meanwhile is left out."""
+    """Return the content of a folder that another user fills. Follows no link; skips what disappears meanwhile."""
     files = size = looked_at = 0
     if not os.path.isdir(folder) or os.path.islink(folder):
         return Held(0, 0)

@@ -1,15 +1,15 @@
 """One run at a time on a host: a lease between tasks, a lock while a task works.
 
-Each task of a play is a process of its own, so a lock alone would leave gaps between them. The lease fills these: a
-small file in /run that names the run, its controller and the session that it came in. Every changing task renews it;
-the last one releases it, and so does one that fails, since its run does not come back to this host.
+Each task of a play is a process of its own, so a lock alone would leave gaps between tasks. The lease closes them: a
+small file in /run that names the run, its controller and its ssh session. Every changing task renews it. The last task
+releases it, and so does a task that fails, since its run does not come back to this host.
 
-A run that ends in any other way releases nothing: it is stopped by another host's failure, it is a role of somebody's
-own play, its container is killed. So a lease holds only while something shows that its run lives: its task has the
-lock, its process is seen by the same controller, or its ssh session is still open on this host. Where nothing shows it
-either way, a newcomer listens for a moment, since a living run's next task would be heard, and then takes the host
-over. That is noted, so that a run that lives all the same, waiting for a slow host elsewhere, finds out at its next
-task and stops here by name: two runs never work on a host in turns without knowing.
+A run that ends in any other way releases nothing: another host's failure stops it, it is a role in a user's own play,
+its container is killed. So a lease holds only while there is evidence that its run is alive: its task has the lock, the
+same controller sees its process, or its ssh session is still open on this host. Without evidence either way, a new run
+waits a moment, in which the next task of a living run would appear, and then takes the host over. The takeover is
+recorded. If the old run is alive after all, for instance waiting for a slow host elsewhere, its next task finds the
+record and stops with an error that names the new run: two runs never work on a host in turns without knowing.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from .files import Host
 from .paths import LEASE, LOCK, TAKEN_OVER, VOLATILE
 
 TASK_LEASE_S = 3900.0
-"""How long an open session alone holds a host, and how long a task of the same run is waited for. The longest task
-builds an environment, for which pip has an hour."""
+"""How long an open session alone holds a host, and how long to wait for a task of the same run. The longest task builds
+an environment, for which pip has an hour."""
 LISTEN_S = 5.0
-"""How long a newcomer listens for a run of which nothing shows whether it lives. Between two tasks on one host there is
-less, unless the run waits for another host."""
+"""How long a new run waits for a task of one that may or may not be alive. The gap between two tasks on one host is
+shorter, unless the run waits for another host."""
 _POLL_S = 0.1
 _REMEMBERED = 32
 _SESSIONS = ("sshd", "sshd-session", "dropbear")
-"""What a server calls the process of one ssh session (OpenSSH before and since 9.8, Dropbear)."""
+"""Names of the process of one ssh session (OpenSSH before and since 9.8, Dropbear)."""
 _PARENT, _START = 4 - 3, 22 - 3
-"""Places in /proc/PID/stat, among the fields that follow the name (proc_pid_stat(5))."""
+"""Indices in /proc/PID/stat, among the fields that follow the name (proc_pid_stat(5))."""
 
 
 def boot_id(host: Host) -> str:
-    """Changes with every boot, so a lease never outlives one."""
+    """Return the kernel's boot id. It changes with every boot, so a lease never outlives one."""
     return (host.read_or_none("/proc/sys/kernel/random/boot_id") or "").strip()
 
 
 def parse_stat(text: str) -> tuple[str, int, int]:
-    """A process's name, its parent and its start in ticks since boot, from /proc/PID/stat; ValueError for other text.
+    """Return a process's name, parent and start in ticks since boot, from /proc/PID/stat; ValueError for other text.
 
-    The name, in parentheses, may hold blanks and parentheses itself.
+    The name, in parentheses, may itself contain blanks and parentheses.
     """
     before, _, after = text.rpartition(")")
     fields = after.split()
@@ -59,13 +59,13 @@ def parse_stat(text: str) -> tuple[str, int, int]:
 
 
 def session(host: Host, pid: int | None = None) -> list[int] | None:
-    """`[pid, started]` of the ssh session that this task came in; None where it came in none that is seen here.
+    """Return `[pid, started]` of this task's ssh session; None where no session is visible here.
 
-    It is the nearest ancestor that is a server's: above it is the server itself, which outlives every session.
+    It is the nearest ancestor that is a process of the ssh server: the server itself, above it, outlives every session.
     """
     process = os.getpid() if pid is None else pid
     with contextlib.suppress(OSError, ValueError):
-        # A chain that ends: each process is younger than its parent.
+        # This chain ends: each process is younger than its parent.
         for _ in range(1000):
             name, parent, started = parse_stat(host.read(f"/proc/{process}/stat"))
             if name in _SESSIONS:
@@ -78,10 +78,10 @@ def session(host: Host, pid: int | None = None) -> list[int] | None:
 
 @contextlib.contextmanager
 def held(host: Host, run: Mapping[str, Any]) -> Iterator[None]:
-    """Work under the run's lease; SettingError, naming the other run, where another one holds this host.
+    """Hold the run's lease within the block; SettingError, naming the other run, where another one holds this host.
 
-    `run` is `{id, controller: {name, id, pid, started}, alive: [[pid, started], ...]}`; `alive` lists the runs living
-    on the new run's controller. Work that raises ends the run on this host; a killed task keeps the lease.
+    `run` is `{id, controller: {name, id, pid, started}, alive: [[pid, started], ...]}`; `alive` lists the runs that are
+    alive on the new run's controller. A block that raises ends the run on this host; a killed task keeps the lease.
     """
     try:
         os.makedirs(host.path(VOLATILE), mode=0o755, exist_ok=True)
@@ -96,7 +96,7 @@ def held(host: Host, run: Mapping[str, Any]) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            # What the work failed of is the news, whatever becomes of the lease.
+            # Report the block's own error, whatever happens to the lease.
             with contextlib.suppress(OSError):
                 release(host, run["id"])
             raise
@@ -106,7 +106,7 @@ def held(host: Host, run: Mapping[str, Any]) -> Iterator[None]:
 
 
 def release(host: Host, run_id: str) -> bool:
-    """Release the host; True where this run held it."""
+    """Release the host; return True where this run held it."""
     lease = _read(host)
     if lease is None or lease.get("run_id") != run_id:
         return False
@@ -116,10 +116,10 @@ def release(host: Host, run_id: str) -> bool:
 
 
 def _lock_out_others(host: Host, lock: int, run: Mapping[str, Any]) -> None:
-    """Have the lock; SettingError where another run's task is at work.
+    """Take the lock; SettingError where another run's task is working.
 
-    A task of the same run is waited for: one machine may have two names in an inventory. One of a run that was killed
-    ends within moments, once it notices.
+    Waits for a task of the same run, since one machine may have two names in an inventory. A task of a killed run ends
+    within moments, once it notices.
     """
     began = time.monotonic()
     while True:
@@ -136,7 +136,7 @@ def _lock_out_others(host: Host, lock: int, run: Mapping[str, Any]) -> None:
 
 
 def _refuse_outrun(host: Host, run: Mapping[str, Any]) -> None:
-    """SettingError where another run took this host over from this one."""
+    """Raise SettingError where another run took this host over from this one."""
     winner = _outrun(host).get(run["id"])
     if winner is not None:
         raise SettingError(
@@ -149,7 +149,10 @@ def _refuse_outrun(host: Host, run: Mapping[str, Any]) -> None:
 
 
 def _refuse_other(host: Host, lock: int, run: Mapping[str, Any]) -> None:
-    """SettingError where the lease is another run's that lives; where nothing tells, listen, and take the host over."""
+    """Raise SettingError where another run that is alive holds the lease.
+
+    Without evidence that it is alive, wait for a moment, then take the host over.
+    """
     lease = _read(host)
     if lease is None or lease["run_id"] == run["id"] or lease["boot_id"] != boot_id(host):
         return
@@ -169,9 +172,9 @@ def _refuse_other(host: Host, lock: int, run: Mapping[str, Any]) -> None:
 
 
 def _listen(host: Host, lock: int, run: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Let go of the lock for a moment: None where nobody came, else the lease as it is since.
+    """Release the lock for a moment; return None where no task came, else the lease as it is now.
 
-    A host that was released meanwhile is as good as this run's own.
+    A host that was released meanwhile counts as this run's own.
     """
     silent = host.read_or_none(LEASE)
     fcntl.flock(lock, fcntl.LOCK_UN)
@@ -185,7 +188,7 @@ def _listen(host: Host, lock: int, run: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def _is_open(host: Host, found: object) -> bool:
-    """Whether the process of an ssh session is still there, and no other that has its number by now."""
+    """Return whether the process of an ssh session still exists and its pid was not reused."""
     if not isinstance(found, list) or len(found) != 2 or not all(isinstance(number, int) for number in found):
         return False
     try:
@@ -195,7 +198,7 @@ def _is_open(host: Host, found: object) -> bool:
 
 
 def _note_taken_over(host: Host, loser: str, run: Mapping[str, Any]) -> None:
-    """Remember whose host this run took over. It may live after all, and must not go on as if nothing had happened."""
+    """Record from which run this one took the host over. If that run is alive, its next task must stop."""
     name = (run.get("controller") or {}).get("name", "an unknown controller")
     known = {**_outrun(host), loser: f"{run['id']}, started from {name}"}
     kept = dict(list(known.items())[-_REMEMBERED:])
@@ -211,7 +214,7 @@ def _outrun(host: Host) -> dict[str, str]:
 
 
 def _read(host: Host) -> dict[str, Any] | None:
-    """The lease, None where there is none or it is damaged: it protects nothing that lasts, so damage frees it."""
+    """Return the lease, None where there is none or it is damaged: it protects nothing durable, so damage frees it."""
     try:
         lease = json.loads(host.read(LEASE))
         expires = float(lease["expires"])

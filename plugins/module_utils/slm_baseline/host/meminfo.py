@@ -1,4 +1,4 @@
-"""/proc/meminfo, and the guard that keeps a pool from starving the host."""
+"""/proc/meminfo, of the host and of a NUMA node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LINE = re.compile(r"(?P<name>[^:\s][^:]*):\s+(?P<number>[0-9]{1,19})(?P<unit> k
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
-    """Fields of /proc/meminfo: bytes where the kernel prints kB (KiB in truth), counts where it prints no unit."""
+    """Return the fields of /proc/meminfo: bytes where the kernel prints kB (in fact KiB), counts where it has none."""
     fields = {}
     for line in text.splitlines():
         match = _LINE.fullmatch(line.strip())
@@ -22,11 +22,11 @@ def parse_meminfo(text: str) -> dict[str, int]:
 
 
 def read_meminfo(host: Host) -> dict[str, int]:
-    """The host's memory now."""
+    """Return the host's memory now."""
     return parse_meminfo(host.read("/proc/meminfo"))
 
 
 def read_node_meminfo(host: Host, node: int) -> dict[str, int]:
-    """A NUMA node's memory now, of nodeN/meminfo; empty where there is none."""
+    """Return a NUMA node's memory now, from nodeN/meminfo; empty where there is no such node."""
     text = host.read_or_none(f"/sys/devices/system/node/node{node}/meminfo") or ""
     return parse_meminfo("\n".join(line.partition(f"Node {node} ")[2] for line in text.splitlines()))

@@ -1,4 +1,4 @@
-"""Which pages of a file are in memory, by mincore(2). Only root is told the truth (mm/mincore.c, `can_do_mincore`)."""
+"""Which pages of a file are in memory, by mincore(2). Only root gets true answers (mm/mincore.c, `can_do_mincore`)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _RUN = re.compile(b"\x01+")
 
 
 def page_vectors(descriptor: int, size: int) -> Iterator[bytes]:
-    """One byte a page, 1 where it is resident, for `size` bytes of the file in windows of 1 GiB; OSError."""
+    """Yield one byte a page, 1 where resident, for `size` bytes of the file in windows of 1 GiB; OSError."""
     for offset in range(0, size, _WINDOW_BYTES):
         yield _window(descriptor, offset, min(_WINDOW_BYTES, size - offset))
 
 
 def _window(descriptor: int, offset: int, length: int) -> bytes:
-    """One byte a page of a part of the file. Mapping touches no page of it; OSError."""
+    """Return one byte a page for a part of the file. Mapping it reads no page; OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
@@ -45,10 +45,10 @@ def _window(descriptor: int, offset: int, length: int) -> bytes:
 def resident_ranges(
     descriptor: int, size: int, gap_pages: int = 0, deadline: Deadline | None = None
 ) -> list[tuple[int, int]]:
-    """Resident ranges of a file as (first page, pages), in order; gaps of at most `gap_pages` are taken in.
+    """Return the resident ranges of a file as (first page, pages), in order; gaps of up to `gap_pages` are included.
 
-    Windows of 1 GiB without a byte of data are passed over: a sparse file of 1 TiB would take 14 s. OSError, ETIMEDOUT
-    where the deadline comes first.
+    Windows of 1 GiB without data are skipped: a sparse file of 1 TiB would take 14 s. OSError, ETIMEDOUT where the
+    deadline passes first.
     """
     ranges: list[tuple[int, int]] = []
     for offset in _windows_with_data(descriptor, size):
@@ -65,7 +65,7 @@ def resident_ranges(
 
 
 def _windows_with_data(descriptor: int, size: int) -> Iterator[int]:
-    """Where the windows begin that are not one hole (lseek(2), SEEK_DATA)."""
+    """Yield the offset of each window that is not one hole (lseek(2), SEEK_DATA)."""
     offset = 0
     while offset < size:
         try:
@@ -73,6 +73,6 @@ def _windows_with_data(descriptor: int, size: int) -> Iterator[int]:
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return
-            # A file system that does not tell: every window may have some.
+            # The file system does not support SEEK_DATA: every window may have data.
         yield offset
         offset += _WINDOW_BYTES

@@ -1,4 +1,4 @@
-"""Mount namespaces of a host: who sees which mounts, and what happens to them when one goes (mount_namespaces(7)).
+"""Mount namespaces of a host: which mounts each sees, and what happens to them on unmounting (mount_namespaces(7)).
 
 umount(2) takes a mount away where it stands, and in namespaces that its parent mount propagates to; a copy elsewhere
 stays. rmdir(2) of a folder detaches whatever any namespace has mounted on it (fs/namespace.c, detach_mounts).
@@ -16,18 +16,18 @@ from .files import Host
 from .mountinfo import MountEntry, mounted_at, parse_mountinfo, read_mountinfo
 
 Place = tuple[str, str]
-"""A folder as the kernel knows it: its filesystem's `major:minor`, and the path in that filesystem."""
+"""A folder as the kernel identifies it: its filesystem's `major:minor`, and the path in that filesystem."""
 
 
 @dataclass(frozen=True)
 class Namespace:
-    """What one mount namespace has, as a process in it sees it; `process` is `name (pid N)`, "" for this one."""
+    """The mounts of one namespace, as a process in it sees them; `process` is `name (pid N)`, "" for this one."""
 
     process: str
     mounts: Sequence[MountEntry]
 
     def place(self, entry: MountEntry) -> Place | None:
-        """The folder that a mount stands on; None where its parent cannot be seen."""
+        """Return the folder that a mount stands on; None where its parent is not visible."""
         parent = self.parent(entry)
         return _place_in(parent, entry.path) if parent else None
 
@@ -36,9 +36,9 @@ class Namespace:
 
 
 def read_namespaces(host: Host) -> list[Namespace]:
-    """Every mount namespace that a process is in, this process's own first.
+    """Return every mount namespace that a process is in, this process's own first.
 
-    A process with a root folder of its own sees only what is mounted below it, so such ones are read apart.
+    A process with a root folder of its own sees only what is mounted below it, so it is read separately.
     """
     own = _key(host, "self")
     found = {own: Namespace("", read_mountinfo(host))}
@@ -46,7 +46,7 @@ def read_namespaces(host: Host) -> list[Namespace]:
         key = _key(host, pid)
         if key in found or (own[0] and key[0] == own[0]):
             continue
-        # It may end meanwhile, and a zombie has no mounts.
+        # The process may end meanwhile, and a zombie has no mounts.
         with contextlib.suppress(OSError, ParseError):
             mounts = parse_mountinfo(host.read(f"/proc/{pid}/mountinfo"))
             name = (host.read_or_none(f"/proc/{pid}/comm") or "?").strip()
@@ -55,7 +55,7 @@ def read_namespaces(host: Host) -> list[Namespace]:
 
 
 def mounts_that_stay(namespaces: Sequence[Namespace], path: str) -> Iterator[tuple[Namespace, MountEntry]]:
-    """Other mounts of the file system at a path, which umount(2) there leaves as they are."""
+    """Yield other mounts of the file system at a path, which umount(2) there leaves in place."""
     own = namespaces[0]
     standing = mounted_at(own.mounts, path)
     if not standing:
@@ -74,7 +74,7 @@ def mounts_that_stay(namespaces: Sequence[Namespace], path: str) -> Iterator[tup
 
 
 def mounts_on_folder(namespaces: Sequence[Namespace], path: str) -> Iterator[tuple[Namespace, MountEntry]]:
-    """What any namespace has mounted on a folder of this one: what rmdir(2) there would detach."""
+    """Yield what any namespace has mounted on a folder of this one: rmdir(2) there would detach it."""
     place = _place_of(namespaces[0], path)
     for namespace in namespaces:
         for entry in namespace.mounts:
@@ -89,14 +89,14 @@ def _key(host: Host, pid: str) -> tuple[str, str]:
             links.append(os.readlink(host.path(f"/proc/{pid}/{name}")))
         except OSError:
             links.append("")
-    # Without a name of its namespace, a process counts as one of its own.
+    # A process whose namespace cannot be identified counts as a namespace of its own.
     return (links[0], links[1]) if links[0] else ("", pid)
 
 
 def _place_of(namespace: Namespace, path: str) -> Place | None:
     above = [entry for entry in namespace.mounts if entry.path == "/" or f"{path}/".startswith(f"{entry.path}/")]
     below = [entry for entry in above if entry.path != path]
-    # Of mounts on one path the last one listed is the visible one.
+    # Of several mounts on one path the last one listed is the visible one.
     visible = max(below, key=lambda entry: len(entry.path), default=None)
     tops = [entry for entry in below if visible and entry.path == visible.path]
     return _place_in(tops[-1], path) if tops else None
@@ -113,7 +113,7 @@ def _groups(entry: MountEntry, *kinds: str) -> set[str]:
 
 
 def _receiving(namespaces: Sequence[Namespace], parent: MountEntry | None) -> set[str]:
-    """The peer groups to which what happens below a mount propagates: its own, those of its slaves, and so on."""
+    """Return the peer groups to which mounts below this one propagate: its own, those of its slaves, and so on."""
     groups = _groups(parent, "shared") if parent else set()
     entries = [entry for namespace in namespaces for entry in namespace.mounts if _groups(entry, "master")]
     grown = True

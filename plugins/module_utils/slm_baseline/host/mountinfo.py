@@ -20,7 +20,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 class MountEntry:
     """One line of mountinfo (proc_pid_mountinfo(5)), escapes decoded.
 
-    `device` is the filesystem's `major:minor`; major 0 is no block device. `root` is what of it is mounted,
+    `device` is the filesystem's `major:minor`; major 0 is no block device. `root` is the part of it that is mounted,
     `propagation` its optional fields, such as `shared:1` and `master:2`.
     """
 
@@ -37,9 +37,9 @@ class MountEntry:
 
 
 def parse_mountinfo(text: str) -> list[MountEntry]:
-    """Parse /proc/PID/mountinfo; ParseError for a line that is not of the documented form."""
+    """Parse /proc/PID/mountinfo; ParseError for a line that does not have the documented form."""
     entries = []
-    # Only newlines end a line: the kernel escapes these in paths, and no other character that splitlines() knows.
+    # Only newlines end a line: the kernel escapes these in paths, but not the other line ends of splitlines().
     for line in filter(None, text.split("\n")):
         left, separator, right = line.partition(" - ")
         before, after = left.split(" "), right.split(" ")
@@ -71,5 +71,5 @@ def read_mountinfo(host: Host) -> list[MountEntry]:
 
 
 def mounted_at(entries: Sequence[MountEntry], path: str) -> list[MountEntry]:
-    """Every mount on exactly this path, the visible one last."""
+    """Return every mount on exactly this path, the visible one last."""
     return [entry for entry in entries if entry.path == path]

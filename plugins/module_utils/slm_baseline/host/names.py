@@ -1,4 +1,4 @@
-"""One machine, one tuning: a run that knows it under two names must want the same under both."""
+"""One machine under two inventory names: a run must want the same values under both."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .paths import NAMES, VOLATILE
 def refuse_second_tuning(
     host: Host, run: Mapping[str, Any] | None, wanted: Mapping[str, str], whole: bool = False
 ) -> None:
-    """SettingError where `run` wants other values of this machine under another name of its inventory.
+    """Record what `run` wants of this machine; SettingError where it wants other values under another inventory name.
 
-    `wanted` maps settings to values: all that is wanted, where it is `whole`, else what one setter knows. It is noted
-    in /run under the run's own `host`, before anything is set; whoever comes second is refused, so that no name undoes
-    what another one set.
+    `wanted` maps settings to values: everything that is wanted where it is `whole`, else what one setter knows. It is
+    stored in /run under the run's own `host` before anything is set. The second name is refused, so that no name
+    undoes what another one set.
     """
     name = str((run or {}).get("host") or "")
     if not run or not name:
@@ -32,7 +32,7 @@ def refuse_second_tuning(
     except OSError as error:
         raise os_problem("run lock", NAMES, error) from error
     try:
-        # Held for as long as it takes to read and write one small file.
+        # Held only while one small file is read and written.
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = _known(host, str(run["id"]))
         for other, theirs in known.items():
@@ -46,7 +46,7 @@ def refuse_second_tuning(
 
 
 def _known(host: Host, run_id: str) -> dict[str, dict[str, Any]]:
-    """What this run wants of the machine by name; nothing of any other run, or of a damaged note."""
+    """Return what this run wants of the machine, by name; nothing of another run or of a damaged record."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         found = json.loads(host.read(NAMES))
         if found["run_id"] == run_id:
@@ -58,7 +58,10 @@ def _known(host: Host, run_id: str) -> dict[str, dict[str, Any]]:
 
 
 def _compare(name: str, wanted: Mapping[str, str], other: str, theirs: Mapping[str, str], whole: bool) -> None:
-    """SettingError where two names differ; what one of them does not speak of differs where both told everything."""
+    """Raise SettingError where two names want different values.
+
+    A setting that one of them does not mention differs only where both are whole.
+    """
     knobs = wanted.keys() | theirs.keys() if whole else wanted.keys() & theirs.keys()
     differ = sorted(knob for knob in knobs if wanted.get(knob) != theirs.get(knob))
     if differ:

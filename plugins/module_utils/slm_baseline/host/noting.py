@@ -1,4 +1,4 @@
-"""A host that remembers which places this user was not let into, so that a verdict can say what it could not see."""
+"""A host that records the places this user may not read, so that a verdict can say what it did not see."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .files import Host
 
 @dataclass(frozen=True)
 class NotingHost(Host):
-    """As Host; a file or folder that is there and that this user may not read is noted as it is left out.
+    """A Host that also records each existing file or folder that this user may not read, as it is skipped.
 
-    What is missing is nothing to note, nor is a file of another kind: whoever looks for a writer passes both over.
+    Missing files and files of another kind are not recorded: a search for writers skips both.
     """
 
     _unreadable: dict[str, str] = field(default_factory=dict, compare=False)
@@ -37,10 +37,10 @@ class NotingHost(Host):
         return []
 
     def note(self, path: str | Path, error: OSError) -> None:
-        """Note a place that could not be read, for whoever opens it by other means."""
+        """Record a place that could not be read, for callers that open it by other means."""
         self._unreadable[str(path)] = error.strerror or "cannot be read"
 
     @property
     def unreadable(self) -> list[dict[str, str]]:
-        """The places in order, each with `path` and `reason`."""
+        """Return the recorded places in order, each with `path` and `reason`."""
         return [{"path": path, "reason": reason} for path, reason in sorted(self._unreadable.items())]

@@ -1,4 +1,4 @@
-"""Processes of a host as /proc shows them: who holds a folder, who has huge pages mapped."""
+"""Processes of a host from /proc: which ones use a folder, which ones have huge pages mapped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 def holders(host: Host, path: str, most: int = 8) -> list[str]:
-    """Processes with a mapping, open file, root or working folder under a path, as `name (pid N)`."""
+    """Return the processes with a mapping, open file, root or working folder under a path, as `name (pid N)`."""
     found = []
     for pid in filter(str.isdigit, host.names("/proc")):
         if _holds(host, pid, path):
@@ -36,7 +36,7 @@ def _holds(host: Host, pid: str, path: str) -> bool:
 
 
 def pool_users(host: Host) -> list[dict[str, Any]]:
-    """Processes with huge pages mapped: pid, name, bytes (HugetlbPages of /proc/PID/status), largest first."""
+    """Return the processes that map huge pages: pid, name, bytes (HugetlbPages of /proc/PID/status), largest first."""
     users = []
     for pid in filter(str.isdigit, host.names("/proc")):
         status = host.read_or_none(f"/proc/{pid}/status") or ""
@@ -48,7 +48,7 @@ def pool_users(host: Host) -> list[dict[str, Any]]:
 
 
 def pool_readers(host: Host) -> list[str]:
-    """Running programs that read the pools at their start alone, and promise their pages to others, as `name (pid N)`.
+    """Return the running programs that read the pools only when they start and promise their pages, as `name (pid N)`.
 
     kubelet reports them as the node's capacity, libvirt checks its guests against them.
     """

@@ -1,4 +1,4 @@
-"""Removing a folder with all that is in it, whoever filled it."""
+"""Removing a folder with all its content, whoever filled it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _PATIENCE_S = 300.0
 
 
 def remove_tree(path: Path, patience_s: float = _PATIENCE_S) -> None:
-    """Remove a file, a link, or a folder with all that is in it; what is not there is fine.
+    """Remove a file, a link, or a folder with all its content; a missing path is no error.
 
-    Follows no link, and works by descriptors, so nobody can swap a folder for a link meanwhile. Folders are lifted to
-    the top and not descended into, so depth costs neither recursion nor descriptors. What is mounted inside stays.
-    OSError as the kernel gave it, or ETIMEDOUT where somebody fills the folder faster than it can be emptied.
+    Follows no link, and works by descriptors, so nobody can swap a folder for a link meanwhile. Subfolders are moved to
+    the top and not descended into, so depth costs neither recursion nor descriptors. Mounts inside stay.
+    OSError as the kernel raised it, or ETIMEDOUT where somebody fills the folder faster than it can be emptied.
     """
     deadline = time.monotonic() + patience_s
     try:
@@ -41,9 +41,9 @@ def remove_tree(path: Path, patience_s: float = _PATIENCE_S) -> None:
 
 
 def _mount_id(descriptor: int) -> str:
-    """The mount that an open folder is on; a bind mount has one of its own, though its device is its source's.
+    """Return the id of the mount that an open folder is on; a bind mount has its own id, but the device of its source.
 
-    OSError where /proc does not say it (proc_pid_fdinfo(5)).
+    OSError where /proc does not show it (proc_pid_fdinfo(5)).
     """
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as stream:
         fields = dict(line.split(":", 1) for line in stream if ":" in line)
@@ -53,7 +53,7 @@ def _mount_id(descriptor: int) -> str:
 
 
 def remove_folder_if_empty(path: Path) -> None:
-    """Remove a folder in which nothing is left; one that is in use, a link or missing stays as it is."""
+    """Remove an empty folder; one that is in use, a link or missing stays as it is."""
     with contextlib.suppress(OSError):
         path.rmdir()
 
@@ -68,7 +68,7 @@ def _empty(top: int, path: str, deadline: float) -> None:
 
 
 def _dissolve(top: int, name: str) -> None:
-    """Remove a folder; the folders in it come to lie beside it."""
+    """Remove a folder; its subfolders are moved beside it."""
     # The kernel refuses to rename a mount (EBUSY), so nothing in one is ever touched.
     mine = _lifted(top, name, top)
     folder = os.open(mine, _OPEN, dir_fd=top)
@@ -78,7 +78,7 @@ def _dissolve(top: int, name: str) -> None:
                 _lifted(folder, inner, top)
     finally:
         os.close(folder)
-    # Filled again by somebody meanwhile: the next pass takes that.
+    # Somebody filled it again meanwhile: the next pass removes that.
     with contextlib.suppress(FileNotFoundError):
         try:
             os.rmdir(mine, dir_fd=top)
@@ -94,13 +94,13 @@ def _lifted(folder: int, name: str, top: int) -> str:
 
 
 def _unlinked(folder: int, name: str) -> bool:
-    """Remove anything but a folder; False where it is one."""
+    """Remove anything but a folder; return False for a folder."""
     try:
         os.unlink(name, dir_fd=folder)
     except FileNotFoundError:
         pass
     except (IsADirectoryError, PermissionError) as error:
-        # POSIX has EPERM for a folder, Linux EISDIR (unlink(2)).
+        # For a folder POSIX has EPERM, Linux EISDIR (unlink(2)).
         if isinstance(error, PermissionError) and not _is_folder(folder, name):
             raise
         return False

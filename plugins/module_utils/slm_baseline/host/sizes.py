@@ -11,7 +11,7 @@ _SIZE = re.compile(r"(?P<number>[0-9]{1,15})\s*(?P<unit>[KMGT]?)(?:I?B)?", re.AS
 
 
 def parse_size(text: object, knob: str = "size") -> int:
-    """Bytes of a size such as `2M`, `2MiB`, `2048kB` or `2097152`; every unit is binary, as in the kernel.
+    """Return the bytes of a size such as `2M`, `2MiB`, `2048kB` or `2097152`; every unit is binary, as in the kernel.
 
     Raises SettingError for anything else: booleans, fractions, negative numbers, and what 63 bits do not hold.
     """
@@ -29,7 +29,7 @@ def parse_size(text: object, knob: str = "size") -> int:
 
 
 def size_or(text: str, otherwise: int) -> int:
-    """Bytes of a size, `otherwise` for anything that is none."""
+    """Return the bytes of a size, or `otherwise` for text that is none."""
     try:
         return parse_size(text)
     except SettingError:
@@ -37,7 +37,7 @@ def size_or(text: str, otherwise: int) -> int:
 
 
 def format_size(size_bytes: int) -> str:
-    """The shortest exact spelling: 2097152 -> `2M`, 1073741824 -> `1G`, 1000 -> `1000`."""
+    """Return the shortest exact spelling: 2097152 -> `2M`, 1073741824 -> `1G`, 1000 -> `1000`."""
     for unit in ("T", "G", "M", "K"):
         if size_bytes and size_bytes % _UNITS[unit] == 0:
             return f"{size_bytes // _UNITS[unit]}{unit}"
@@ -45,5 +45,5 @@ def format_size(size_bytes: int) -> str:
 
 
 def is_number(text: str) -> bool:
-    """Whether it is digits of at most 64 bits' length: isdigit() alone also likes superscripts."""
+    """Return whether the text is a number of at most 64 bits, in ASCII digits: isdigit() also accepts superscripts."""
     return text.isascii() and text.isdigit() and len(text) <= 20

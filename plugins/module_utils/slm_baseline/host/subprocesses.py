@@ -1,4 +1,4 @@
-"""Asking a program that may be anybody's: a short answer within a time, and no process left."""
+"""Running an untrusted program: a bounded answer within a time limit, and no process left behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Completed:
-    """How a program ended, and what it said."""
+    """The exit status and output of a program."""
 
     returncode: int
     output: bytes
@@ -28,19 +28,19 @@ class Completed:
 
 
 class OutputLimit(subprocess.SubprocessError):
-    """The program said more than anybody wants to read; the message names how much."""
+    """The program wrote more than the limit; the message names the limit."""
 
 
 def run_bounded(
     command: Sequence[str], account: Account | None, env: Mapping[str, str], timeout_s: float, request: bytes = b""
 ) -> Completed:
-    """Run a program as this user and take what it says until it ends, though a child of its may hold its output open.
+    """Run a program as this user and return its output once it ends, even if a child of it still holds the output open.
 
-    `request` is what it finds on standard input. Raises OSError where it cannot be started, subprocess.TimeoutExpired
-    where it takes longer, OutputLimit where it says more than a mebibyte. Whatever it started has ended by then.
+    `request` is its standard input. Raises OSError where it cannot be started, subprocess.TimeoutExpired where it takes
+    too long, OutputLimit where it writes more than a mebibyte. Everything that it started has ended by then.
     """
     with subreaper(), tempfile.TemporaryFile() as asked:
-        # A file, not a pipe: nobody waits for a program that does not read.
+        # A file, not a pipe: a program that does not read its input blocks nobody.
         asked.write(request)
         asked.seek(0)
         process = subprocess.Popen(
@@ -70,7 +70,7 @@ def _listen(
     for stream in said:
         os.set_blocking(stream.fileno(), False)
     while True:
-        # Looked at before reading: what it said before its end is in the pipes by then.
+        # Check for the end before reading: all output written before the end is in the pipes by then.
         has_ended = process.poll() is not None
         for stream in select.select(list(said), [], [], 0 if has_ended else _POLL_S)[0]:
             said[stream] += os.read(stream.fileno(), _MOST_BYTES)

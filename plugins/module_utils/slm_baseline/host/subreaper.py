@@ -1,4 +1,4 @@
-"""Ending every process that a piece of work has started, those that left its process group and its parent as well."""
+"""Ending every process that a piece of work started, also those that left its process group and its parent."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _PATIENCE_S = 20.0
-"""How long killed processes may take: one that gives back a large model's memory takes seconds."""
+"""How long killed processes may take to end: freeing a large model's memory takes seconds."""
 _PROC = Path("/proc")
 
 
 class ProcessTree:
-    """What this process has started since a moment, and what of it lost its parent and came to us."""
+    """The processes started since a moment, including orphans that this process has adopted."""
 
     def __init__(self) -> None:
         self._before = set(_children_of(_parents(), os.getpid()))
 
     def exclude(self, pid: int) -> None:
-        """This child is none of the work's: whoever started it ends it."""
+        """Exclude this child from the tree: whoever started it ends it."""
         self._before.add(pid)
 
     def children(self) -> list[int]:
-        """Our own children among them: what we have started, and what came to us."""
+        """Return our own children among them: those that we started, and adopted orphans."""
         return [pid for pid in _children_of(_parents(), os.getpid()) if pid not in self._before]
 
     def end(self, patience_s: float = _PATIENCE_S) -> bool:
-        """Kill them all and reap those that are ours; False where some are left when the patience is over."""
+        """Kill all of them and reap our own children; return False where some are left after `patience_s`."""
         deadline = time.monotonic() + patience_s
         while left := self._living():
-            # Killed anew in each round: what has forked meanwhile is in the next one.
+            # Kill again in each round: a process forked meanwhile is in the next one.
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -58,9 +58,9 @@ class ProcessTree:
 
 @contextlib.contextmanager
 def subreaper() -> Iterator[ProcessTree]:
-    """Within the block, orphans of what it starts come to us (prctl(2), PR_SET_CHILD_SUBREAPER); all are ended with it.
+    """Adopt orphans of what the block starts (prctl(2), PR_SET_CHILD_SUBREAPER), and end all of them with the block.
 
-    For one thread that starts processes, as our modules are: every child started meanwhile is the block's.
+    For a single thread that starts processes, as in our modules: every child started meanwhile counts as the block's.
     """
     libc = ctypes.CDLL(None)
     was = ctypes.c_int()
@@ -75,12 +75,12 @@ def subreaper() -> Iterator[ProcessTree]:
 
 
 def parse_parent(stat: str) -> int:
-    """The parent's id in /proc/PID/stat; the name before it is in parentheses and may hold anything (proc(5))."""
+    """Return the parent's id from /proc/PID/stat; the name before it, in parentheses, may hold anything (proc(5))."""
     return int(stat.rpartition(")")[2].split()[1])
 
 
 def _parents() -> dict[int, int]:
-    """The parent of every process."""
+    """Return the parent of every process."""
     parents = {}
     for name in os.listdir(_PROC):
         if name.isdecimal():

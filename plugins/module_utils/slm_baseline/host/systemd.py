@@ -1,4 +1,4 @@
-"""systemd as PID 1: whether it runs, and how it reads its units again."""
+"""systemd as PID 1: whether it runs, what it answers, and reloading its units."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from .files import Host
 
 UNITS = "/etc/systemd/system"
-"""Where an administrator's units are, and ours."""
+"""The folder of an administrator's units, and of ours."""
 
 
 def mount_unit(path: str) -> str:
-    """The mount unit's name for a path, as systemd-escape --path spells it: /mnt/a-b -> `mnt-a\\x2db.mount`."""
+    """Return the mount unit's name for a path, as systemd-escape --path spells it: /mnt/a-b -> `mnt-a\\x2db.mount`."""
     text = path.strip("/")
     escaped = "".join(
         "-"
@@ -26,12 +26,15 @@ def mount_unit(path: str) -> str:
 
 
 def systemd_runs(host: Host) -> bool:
-    """Whether systemd is PID 1 here: sd_booted(3) looks for this folder."""
+    """Return whether systemd is PID 1 here: sd_booted(3) looks for this folder."""
     return host.path("/run/systemd/system").is_dir()
 
 
 def systemctl(timeout_s: float, verb: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """One run of systemctl; a status other than 0, with the reason on stderr, also where it does not end or exist."""
+    """Run systemctl once and return its result.
+
+    A timeout or a missing systemctl gives a status other than 0, with the reason on stderr.
+    """
     from .trust import find_program
 
     program = find_program(Host(), "systemctl")
@@ -56,9 +59,9 @@ def systemctl(timeout_s: float, verb: str, *words: str) -> subprocess.CompletedP
 
 
 def show(names: Sequence[str], properties: Sequence[str], timeout_s: float = 60) -> dict[str, dict[str, str]]:
-    """Properties of units by the names asked for; none of one that systemd does not answer for.
+    """Return properties of units, by the names asked for; empty where systemd does not answer for each of them.
 
-    A property with several values (`ExecStartEx`) has them in one text, a line each.
+    A property with several values (`ExecStartEx`) has them in one text, one a line.
     """
     if not names:
         return {}
@@ -75,9 +78,9 @@ def show(names: Sequence[str], properties: Sequence[str], timeout_s: float = 60)
 
 
 def reload_units(host: Host) -> str | None:
-    """Let a running systemd read the units again; a mount that stands already is then tracked under its unit.
+    """Make a running systemd reload the units; an existing mount is then tracked under its unit.
 
-    A warning where that failed: all is applied by then, and the next boot reads the units anyway.
+    Returns a warning where that failed: everything is applied by then, and the next boot reads the units anyway.
     """
     if not (host.is_live and systemd_runs(host)):
         return None

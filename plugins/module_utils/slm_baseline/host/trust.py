@@ -1,4 +1,4 @@
-"""Whether root may trust a path: whoever can write what root reads or runs is root.
+"""Whether root may trust a path: whoever can write what root reads or runs is in effect root.
 
 A path is trusted where only root can change what it leads to: every folder on the way, every link, and the end. Links
 are followed component by component, since each of them, and each folder on its own way, decides where the path leads.
@@ -16,14 +16,14 @@ from .errors import SettingError
 from .files import Host
 
 _MOST_LINKS = 40
-"""As many as the kernel follows (path_resolution(7))."""
+"""The kernel's own limit (path_resolution(7))."""
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 _FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One component on the way to a path: its real path, and `st_mode` and `st_uid` as lstat(2) gives them."""
+    """One component on the way to a path: its real path, and `st_mode` and `st_uid` from lstat(2)."""
 
     path: str
     mode: int
@@ -39,7 +39,7 @@ class PathWalk:
 
 
 def walk_path(host: Host, path: str) -> PathWalk:
-    """The way to an absolute path. OSError for a loop of links, or a folder that this process may not pass."""
+    """Return the way to an absolute path. OSError for a loop of links, or a folder that this process may not pass."""
     steps = {"/": _step(host, "/")}
     at, ahead, links = "/", _parts(path), 0
     while ahead:
@@ -68,11 +68,11 @@ def walk_path(host: Host, path: str) -> PathWalk:
 
 
 def weakness(way: PathWalk, owners: Sequence[int] = (0,)) -> str | None:
-    """What lets others than these owners change where a way leads or what is there, in words; None for a trusted one.
+    """Return how users other than these owners could change where a way leads or what is there; None for a trusted one.
 
-    In a sticky folder nobody may rename or remove what is another's (unlink(2)), so an owner's folder there is safe. A
-    file or link is not: others may have moved one of root's in from a folder of their own. What does not exist yet is
-    made by root with mkdir(2), which fails where somebody was faster, so it may be missing from a sticky folder.
+    In a sticky folder nobody may rename or remove what belongs to another user (unlink(2)), so an owner's folder there
+    is safe. A file or link is not: others may have moved one of root's in from a folder of their own. A missing folder
+    is made by root with mkdir(2), which fails where somebody was faster, so it may be missing from a sticky folder.
     """
     modes = {step.path: step.mode for step in way.steps}
     for number, step in enumerate(way.steps):
@@ -90,8 +90,8 @@ def weakness(way: PathWalk, owners: Sequence[int] = (0,)) -> str | None:
 
 
 def untrusted(host: Host, path: str) -> str | None:
-    """What makes a path of this host one that root must not read or run, in words; None where there is nothing."""
-    # A test's tree belongs to whoever runs the test.
+    """Return why root must not read or run a path of this host, in words; None where it may."""
+    # A test's tree belongs to the user who runs the test.
     owners = (0,) if host.is_live else (0, os.geteuid())
     try:
         return weakness(walk_path(host, path), owners)
@@ -100,7 +100,7 @@ def untrusted(host: Host, path: str) -> str | None:
 
 
 def require_trusted(host: Host, path: str, knob: str) -> None:
-    """SettingError, naming the knob and the weak component, unless only root can change what a path leads to."""
+    """Raise SettingError, naming the knob and the weak component, unless only root can change what a path leads to."""
     weak = untrusted(host, path)
     if weak:
         raise SettingError(
@@ -114,9 +114,9 @@ def require_trusted(host: Host, path: str, knob: str) -> None:
 
 
 def find_program(host: Host, name: str, also: Sequence[str] = ()) -> str | None:
-    """A program's path for root to run, from the folders of PATH and then the usual ones; None where there is none.
+    """Return a program's path for root to run, from the folders of PATH, then the usual ones; None where there is none.
 
-    A folder of PATH that is empty, relative, or that others can write is passed over, and so is such a program.
+    A folder of PATH that is empty, relative, or that others can write is skipped, and so is such a program.
     """
     for folder in (*os.environ.get("PATH", "").split(":"), *_FOLDERS, *also):
         path = f"{folder}/{name}"
@@ -126,13 +126,13 @@ def find_program(host: Host, name: str, also: Sequence[str] = ()) -> str | None:
 
 
 def search_path(host: Host) -> str:
-    """A PATH for programs that root runs: the usual folders, less any that others can write."""
+    """Return a PATH for programs that root runs: the usual folders, without those that others can write."""
     return ":".join(folder for folder in _FOLDERS if host.exists(folder) and untrusted(host, folder) is None)
 
 
 @contextlib.contextmanager
 def acting_as(uid: int, gid: int) -> Iterator[None]:
-    """Use files with another user's rights, without groups of its own; nothing changes for a process that is not root.
+    """Use files with another user's rights, without supplementary groups; a process that is not root changes nothing.
 
     Only the effective ids change (credentials(7)): the user can neither signal nor trace this process meanwhile.
     """

@@ -18,7 +18,7 @@ _ASKED = {"BoundBy": "BindsTo", "RequiredBy": "Requires", "RequisiteOf": "Requis
 
 @dataclass(frozen=True)
 class UnitUser:
-    """A unit that needs another; `how` is the directive, `source` its `path:line`, or `systemd` where that told it."""
+    """A unit that needs another; `how` is the directive, `source` its `path:line`, or `systemd` if that reported it."""
 
     name: str
     how: str
@@ -26,7 +26,7 @@ class UnitUser:
 
     @property
     def is_bound(self) -> bool:
-        """Whether it stops as soon as the other one is gone, however that went."""
+        """Return whether it stops as soon as the other unit is gone, for whatever reason."""
         return self.how == "BindsTo"
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ class UnitUser:
 
 
 def users_of_mount(host: Host, path: str) -> list[UnitUser]:
-    """Units that need the mount at a path: those whose files say so, and those of which a running systemd knows."""
+    """Return the units that need the mount at a path: by their files, and by what a running systemd knows."""
     unit = mount_unit(path)
     found = {user.name: user for user in _written(host, unit, path)}
     for user in _known(host, unit):
@@ -71,21 +71,21 @@ def _known(host: Host, unit: str) -> Iterator[UnitUser]:
 
 
 def bound_services(host: Host, path: str) -> list[str]:
-    """Running units that stop as soon as the mount at a path is gone."""
+    """Return the running units that stop as soon as the mount at a path is gone."""
     if not (host.is_live and systemd_runs(host)):
         return []
     return [user.name for user in users_of_mount(host, path) if user.is_bound and is_active(host, user.name)]
 
 
 def start_again(host: Host, units: Sequence[str]) -> list[str]:
-    """Start units once what they are bound to is back; those that do not run then."""
+    """Start units once the mount that they are bound to is back; return those that do not run then."""
     for unit in units:
         _ask(host, "start", "--", unit)
     return [unit for unit in units if not is_active(host, unit)]
 
 
 def is_active(host: Host, unit: str) -> bool:
-    """Whether a running systemd has the unit started; False where systemd does not run."""
+    """Return whether a running systemd has the unit started; False where systemd does not run."""
     return _ask(host, "show", "--property=ActiveState", "--", unit).strip() in (
         "ActiveState=active",
         "ActiveState=activating",
@@ -94,7 +94,7 @@ def is_active(host: Host, unit: str) -> bool:
 
 
 def _ask(host: Host, *arguments: str) -> str:
-    """What systemctl says; nothing where systemd does not run, or does not answer within a minute."""
+    """Return systemctl's output; "" where systemd does not run, or does not answer within a minute."""
     if not (host.is_live and systemd_runs(host)):
         return ""
     from .trust import find_program

@@ -1,4 +1,4 @@
-"""A value as a user gave it: each form that a setting can have, checked in one way."""
+"""Checking values from users: one method for each form that a setting can have."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Option:
     def error(
         self, wanted: str, found: str | None = None, *, why: str, next_step: str = "correct the value."
     ) -> SettingError:
-        """The error that this value is; `found` is the value itself where it is not given."""
+        """Return the error for this value; `found` defaults to the value itself."""
         return SettingError(self.knob, wanted, repr(self.value) if found is None else found, why, next_step)
 
     def integer(self, most: int, *, why: str = "Anything else would be rounded or refused by the kernel.") -> int:
-        """A whole number from 0; text of digits counts, since Ansible templates to text. Booleans do not."""
+        """Return a whole number from 0; text of digits counts, since Ansible templates to text. Booleans do not."""
         value = self.value
         if isinstance(value, str) and is_number(value):
             value = int(value)
@@ -39,11 +39,11 @@ class Option:
         raise self.error(f"a whole number from 0 to {most}", why=why, next_step=next_step)
 
     def size(self) -> int:
-        """Bytes of a size such as 2M."""
+        """Return the bytes of a size such as 2M."""
         return parse_size(self.value, self.knob)
 
     def fraction(self, of: str, *, why: str) -> float:
-        """A fraction above 0 and up to 1, as a number or text. NaN is none."""
+        """Return a fraction above 0 and up to 1, given as a number or text. NaN is refused."""
         share = math.nan
         if isinstance(self.value, (int, float, str)) and not isinstance(self.value, bool):
             with contextlib.suppress(ValueError, OverflowError):
@@ -54,7 +54,7 @@ class Option:
         return share
 
     def boolean(self) -> bool:
-        """True or false, in any of the words that Ansible takes for it."""
+        """Return True or False, given in any of the words that Ansible accepts."""
         text = str(self.value).strip().lower()
         if text in ("y", "yes", "on", "1", "true", "t"):
             return True
@@ -63,7 +63,7 @@ class Option:
         raise self.error("true or false", why="It is switched on or off.")
 
     def text(self) -> str:
-        """Printable text without blanks at its ends."""
+        """Return printable text without blanks at its ends."""
         value = self.value
         if isinstance(value, str) and value.strip() == value and value and value.isprintable():
             return value
@@ -72,7 +72,7 @@ class Option:
         raise self.error("a word", why=why, next_step=f"put the value of {self.knob} in quotes.")
 
     def named(self, names: Sequence[str] | None = None) -> dict[str, object]:
-        """A mapping, perhaps with these keys alone; None is an empty one."""
+        """Return a mapping, with only these keys where given; None is an empty one."""
         if self.value is None:
             return {}
         if not isinstance(self.value, Mapping):
@@ -89,7 +89,7 @@ class Option:
         return {str(name): value for name, value in self.value.items()}
 
     def entries(self, required: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, object]]:
-        """A list of mappings that have all of the required keys, and perhaps optional ones; None is an empty list."""
+        """Return a list of mappings with all of the required keys and any optional ones; None is an empty list."""
         form = f"{{{', '.join(required)}}}"
         if self.value is None:
             return []
@@ -116,8 +116,8 @@ class Option:
 
 
 def suggest(unknown: Sequence[str], names: Sequence[str]) -> str:
-    """`; did you mean X?` without its end, where one of the names is near an unknown one; else nothing."""
-    # A host would compile what it hardly ever needs.
+    """Return `; did you mean X`, without the question mark, where a name is close to an unknown one; else ""."""
+    # Imported late: a host would compile what it hardly ever needs.
     from difflib import get_close_matches
 
     meant = [match for name in unknown for match in get_close_matches(name.lower(), names, n=1)]

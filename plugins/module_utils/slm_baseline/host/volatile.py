@@ -1,4 +1,4 @@
-"""Whether a folder outlives a reboot, by the file system under it."""
+"""Whether a folder survives a reboot, judged by its file system."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _IN_MEMORY = ("tmpfs", "ramfs", "rootfs")
 
 
 def volatile_reason(host: Host, path: str) -> str:
-    """What keeps a folder from outliving a reboot, such as `a tmpfs`; empty where nothing does, or nobody can tell.
+    """Return why a folder does not survive a reboot, such as `a tmpfs`; empty where it does, or where that is unknown.
 
-    An overlay lasts as long as its upper folder; one whose upper folder is not on a disk in sight is none that lasts.
+    An overlay lasts as long as its upper folder; one whose upper folder is on no visible disk does not last.
     """
     entries: Sequence[MountEntry] = ()
     with contextlib.suppress(OSError, ParseError):
@@ -36,7 +36,7 @@ def volatile_reason(host: Host, path: str) -> str:
 
 
 def _under(entries: Sequence[MountEntry], path: str) -> MountEntry | None:
-    """The mount that a path is on: the longest one, and of several on one folder the last."""
+    """Return the mount that a path is on: the longest match, and of several on one folder the last."""
     found = None
     for entry in entries:
         covers = entry.path == "/" or f"{path}/".startswith(f"{entry.path}/")
