@@ -1,4 +1,4 @@
-"""How targets stand on a host, as rows of the audit."""
+"""The state of targets on a host, as rows of the audit."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from .target import SWEEP_PREFIX, Target, recorded_targets
 
 
 def is_set_up(host: Host, target: Target) -> bool:
-    """Whether the host has this very target, with nothing stale, missing or changed by others."""
+    """Return whether the host has exactly this target, with nothing stale, missing or changed by others."""
     if not target.is_same_as(recorded_targets(host).get(target.name)):
         return False
     return all(row["verdict"] == "clean" for row in rows_of(host, target.name))
 
 
 def difference(host: Host, target: Target) -> dict[str, str]:
-    """What setting this target up changes, as a diff's `before` and `after`: rows, and options asked otherwise.
+    """Return what setting this target up changes, as a diff's `before` and `after`: rows, and options that differ.
 
-    A plan has thousands of lines, which nobody reads; what counts is whether it fits, and why not. Of an environment
-    variable only a digest is told.
+    A plan has thousands of lines, so the diff only says whether it is current, and why not. Of an environment variable
+    it shows only a digest.
     """
     recorded = recorded_targets(host).get(target.name)
     before = {row["knob"]: row["detail"] or row["runtime"] for row in rows_of(host, target.name)}
@@ -48,9 +48,9 @@ def difference(host: Host, target: Target) -> dict[str, str]:
 
 
 def rows(host: Host, wanted: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Audit rows of every target on the host; what a sweep has recorded for itself is no state of the host's.
+    """Return the audit rows of every target on the host. A sweep's own recordings are not part of the host's state.
 
-    With the names of the `wanted` targets, one that nobody wants any more is drift.
+    With the names of the `wanted` targets, a target that is no longer wanted is drift.
     """
     found = []
     if host.exists(STOPPED_NOTE):
@@ -65,7 +65,7 @@ def rows(host: Host, wanted: Sequence[str] | None = None) -> list[dict[str, Any]
 
 
 def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
-    """Audit rows of one target: `first_token.NAME.plan` and `.bytecode`, in the form of all rows; none without it."""
+    """Return one target's audit rows, `first_token.NAME.plan` and `.bytecode`; none where the target is not there."""
     if name not in target_names(host):
         return []
     target = recorded_targets(host).get(name)
@@ -84,7 +84,7 @@ def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
 
 
 def is_linked(host: Host, target: Target) -> bool:
-    """Whether the next boot starts our unit."""
+    """Return whether the next boot starts our unit."""
     link = host.path(target.boot_link)
     return link.is_symlink() and os.readlink(link) == target.replay_unit
 
@@ -106,7 +106,7 @@ def _plan_state(host: Host, target: Target) -> tuple[str, str]:
 
 
 def _units_state(host: Host, target: Target) -> tuple[str, str]:
-    """Whether our units beside the target's are as we wrote them."""
+    """Return whether our units for the target are as we wrote them: state and detail."""
     for path, recorded in json.loads(host.read(target.record)).get("files", {}).items():
         text = host.read_or_none(path)
         if text is None:
@@ -117,7 +117,7 @@ def _units_state(host: Host, target: Target) -> tuple[str, str]:
 
 
 def _bytecode_state(host: Host, target: Target) -> tuple[str, str]:
-    """Whether the next start gets the cache."""
+    """Return whether the next start gets the cache: state and detail."""
     try:
         fit = parse_fit(host.read(target.fit))
     except OSError as error:
@@ -163,7 +163,7 @@ def _stopped_row(host: Host) -> dict[str, Any]:
 
 
 def _row(name: str, what: str, state: str, detail: str, kept: str | None = None) -> dict[str, Any]:
-    """`state` is what a start now finds, `kept` what the next boot finds: the same unless it is given."""
+    """Return a row. `state` is what a start finds now, `kept` what the next boot finds: the same unless it is given."""
     kept = kept or state
     worst = state if state != "clean" else kept
     knob = f"first_token.{name}.{what}"

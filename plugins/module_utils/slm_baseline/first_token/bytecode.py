@@ -1,8 +1,8 @@
 """A bytecode cache for a target: a folder of the target's own user, filled by the target's own start.
 
-The target is started once with PYTHONPYCACHEPREFIX set to that folder (`sys.pycache_prefix`), so its interpreter stores
-there what it compiles: as its own user, in its own sandbox, with the checks of its own importlib. Root compiles
-nothing, runs no interpreter of anybody's, and stores no byte of what it compiled.
+The target is started once with PYTHONPYCACHEPREFIX set to that folder (`sys.pycache_prefix`), so its interpreter
+writes compiled modules there: as its own user, in its own sandbox, with its own importlib's checks. Root compiles
+nothing, runs no interpreter of another user's, and writes none of the compiled bytes.
 
 A later start gets the cache only while it fits (fit.py): none of the sources changed since, and every command line of
 the unit runs as the cache's user.
@@ -24,17 +24,17 @@ from .recorder.unit import Unit
 from .target import Target
 
 LEAST_MODULES = 50
-"""Fewer modules to compile are not worth a cache: 1,735 took 5.8 s of CPU on a GPU host, so these take 0.2 s."""
+"""A cache for fewer modules is not worthwhile: 1,735 took 5.8 s of CPU on a GPU host, so these take 0.2 s."""
 _OLDEST_NS = 315_532_800 * 10**9
-"""1980: what a zip file can say. Trees that are made alike everywhere (OSTree, Nix) give each file a time before."""
+"""1980, the earliest time in a zip file. Reproducible trees (OSTree, Nix) give each file an earlier time."""
 _BYTECODE = re.compile(r"(?P<folder>.*?)/(?P<name>[^/.]+)\.(?P<tag>[a-z]+-\d+(\.opt-\d)?)\.pyc(\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Where a target's bytecode is. `prefix` is what its interpreter is told, `folder` where that leads on the host.
+    """Where a target's bytecode is. `prefix` is the value for its interpreter, `folder` where that path is on the host.
 
-    `lines` are for the unit's drop-in: what lets the unit write there.
+    `lines` are for the unit's drop-in: they let the unit write there.
     """
 
     prefix: str
@@ -44,7 +44,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Filled:
-    """What a cache got: modules that were compiled at every start, those that had bytecode elsewhere, and the bytes."""
+    """The content of a filled cache: modules compiled at every start, those with bytecode elsewhere, and the bytes."""
 
     compiled: int
     copied: int
@@ -52,18 +52,18 @@ class Filled:
 
 
 def cache_of(target: Target, unit: Unit | None) -> Cache:
-    """The cache that a target gets. systemd makes and keeps that of a dynamic user, who has no lasting id."""
+    """Return the target's cache. systemd creates and keeps that of a dynamic user, whose user id does not last."""
     if unit and unit.has_dynamic_user:
         name = f"slm-first-token-{target.name}"
         lines = (f"CacheDirectory={name}", "UnsetEnvironment=CACHE_DIRECTORY")
         return Cache(f"/var/cache/{name}", f"/var/cache/private/{name}", lines)
-    # A unit without a mount namespace of its own gets none because of us.
+    # Do not give a mount namespace to a unit that has none of its own.
     closed = unit and (unit.fact("ProtectSystem") == "strict" or unit.fact("ReadOnlyPaths"))
     return Cache(target.pycache, target.pycache, (f"ReadWritePaths=-{target.pycache}",) if closed else ())
 
 
 def find_objection(unit: Unit) -> str:
-    """Why a unit must not have a cache, as a sentence; empty where nothing speaks against it."""
+    """Return why a unit must not have a cache, as a sentence; empty where it may."""
     if unit.user in ("", "root", "0") and not unit.has_dynamic_user:
         return "the unit runs as root, whose interpreters would go on writing there; give it a User=."
     if "PYTHONPYCACHEPREFIX=" in unit.fact("Environment"):
@@ -74,12 +74,12 @@ def find_objection(unit: Unit) -> str:
 
 
 def find_compiled(host: Host, opened: Iterable[str]) -> list[str]:
-    """Sources that were opened and have no bytecode beside them that fits: a start compiles each of these."""
+    """Return the opened sources without valid bytecode beside them: each start compiles these."""
     return [path for path in opened if path.endswith(".py") and not has_bytecode(host, path)]
 
 
 def has_bytecode(host: Host, source: str) -> bool:
-    """Whether some interpreter's bytecode beside a source is that of the source, by its header (PEP 552)."""
+    """Return whether any interpreter's bytecode beside a source belongs to it, by its header (PEP 552)."""
     folder, name = os.path.split(source)
     try:
         found = os.lstat(host.path(source))
@@ -88,14 +88,14 @@ def has_bytecode(host: Host, source: str) -> bool:
     for cached in host.names(f"{folder}/__pycache__"):
         if cached.startswith(f"{name[:-3]}.") and cached.endswith(".pyc"):
             header = _read_header(host, f"{folder}/__pycache__/{cached}")
-            # What is not checked by time is checked by its content, or by nobody.
+            # Bytecode that is not checked by time is checked by content, or not at all.
             if len(header) == 16 and (header[4:8] != bytes(4) or header[8:16] == stamp_of(found)):
                 return True
     return False
 
 
 def stamp_of(found: os.stat_result) -> bytes:
-    """Time and size of a source, as the header of its bytecode has them."""
+    """Return the time and size of a source in the form of its bytecode's header."""
     return b"".join((int(value) & 0xFFFFFFFF).to_bytes(4, "little") for value in (found.st_mtime, found.st_size))
 
 
@@ -113,9 +113,9 @@ def _read_header(host: Host, path: str) -> bytes:
 
 
 def find_cached(host: Host, folder: str, opened: Sequence[str]) -> dict[str, str]:
-    """The bytecode in a cache by its source, for sources that a start asked for, and no others.
+    """Return the bytecode files in a cache by source, only for sources that a start opened.
 
-    The cache belongs to another user, so it is not listed: a file counts where a source that was opened leads to it.
+    The cache belongs to another user, so it is not listed: a file counts only if an opened source leads to its path.
     """
     tags = {found["tag"] for path in opened if path.startswith(f"{folder}/") and (found := _BYTECODE.fullmatch(path))}
     cached = {}
@@ -137,7 +137,7 @@ def find_cached(host: Host, folder: str, opened: Sequence[str]) -> dict[str, str
 
 
 def lacks_times(host: Host, sources: Iterable[str]) -> bool:
-    """Whether a source has no time of its own: another version of it could have the same time and size."""
+    """Return whether a source has no time of its own: another version of it could have the same time and size."""
     for source in sources:
         try:
             if os.lstat(host.path(source)).st_mtime_ns < _OLDEST_NS:
@@ -148,14 +148,14 @@ def lacks_times(host: Host, sources: Iterable[str]) -> bool:
 
 
 def with_cached(plan: Plan, files: Mapping[str, PlanFile]) -> Plan:
-    """The plan of a start that reads bytecode where this one compiled: `files` are its files by source."""
+    """Return the plan of a start that reads bytecode instead of compiling: `files` are its files by source."""
     rest = {file.path for file in plan.files}
     more = [file for source, file in files.items() if source not in rest]
     return replace(plan, files=[files.get(file.path, file) for file in plan.files] + more)
 
 
 def fit_of(host: Host, target: Target, unit: Unit | None, uid: int | None, cache: Cache, sources: Iterable[str]) -> Fit:
-    """What this cache was made for; OSError where something of it is gone already."""
+    """Return what this cache was made for; OSError where part of it no longer exists."""
     folders, listed = [], []
     for folder in sorted({os.path.dirname(source) for source in sources}):
         found = os.lstat(host.path(folder))

@@ -1,6 +1,6 @@
-"""What a bytecode cache was made for, and whether it still fits: a start gets it then, and only then.
+"""What a bytecode cache was made for, and whether it still fits: only then does a start get it.
 
-The text of a description, which files/slm_fit.py reads before each start:
+The text of a fit description, which files/slm_fit.py reads before each start:
 
     slm-baseline first-token fit 1
     prefix	what the interpreter is told
@@ -28,14 +28,14 @@ FIRST_LINE = "slm-baseline first-token fit 1"
 LAST_LINE = "end"
 EXEC = tuple(f"Exec{each}Ex" for each in ("Condition", "StartPre", "Start", "StartPost", "Reload", "Stop", "StopPost"))
 RIGHTS = (*EXEC, "User", "PermissionsStartOnly", "AmbientCapabilities")
-"""Properties of a unit that tell as whom its command lines run."""
+"""Properties of a unit that show as which user its command lines run."""
 _ABOVE = ("privileged", "no-setuid", "ambient")
-"""Flags of a command line that does not run with the unit's own user and rights alone (systemd.service(5): + ! !!)."""
+"""Flags of a command line that runs with more than the unit's own user and rights (systemd.service(5): + ! !!)."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a cache was made for; see the module's text. `sources` by folder, both as stat(2) told them."""
+    """What a cache was made for; the module docstring has the format. `sources` by folder, both as from stat(2)."""
 
     prefix: str
     folder: str
@@ -47,7 +47,7 @@ class Fit:
 
 
 def fit_text(fit: Fit) -> str:
-    """The description as text; the sources of a folder follow it."""
+    """Return the description as text; the sources of a folder follow it."""
     lines = [
         FIRST_LINE,
         f"prefix\t{escape(fit.prefix)}",
@@ -67,7 +67,7 @@ def fit_text(fit: Fit) -> str:
 
 
 def parse_fit(text: str) -> Fit:
-    """The description of a text; ParseError for anything that is none."""
+    """Parse a description; ParseError for any other text."""
     lines = [line.split("\t") for line in text.split("\n")]
     if text.split("\n", 1)[0] != FIRST_LINE or lines[-2:] != [[LAST_LINE], [""]]:
         raise _damaged(text)
@@ -96,7 +96,7 @@ def _damaged(text: str) -> ParseError:
 
 
 def find_misfit(host: Host, fit: Fit) -> str | None:
-    """What makes a cache one that the next start does not get; None where it fits."""
+    """Return why the next start does not get the cache; None where it fits."""
     try:
         found = os.lstat(host.path(fit.folder))
         if not stat.S_ISDIR(found.st_mode) or found.st_ino != fit.inode:
@@ -119,7 +119,7 @@ def find_misfit(host: Host, fit: Fit) -> str | None:
 
 
 def find_rights_above(facts: Mapping[str, str]) -> str:
-    """Why a cache must not be given to a unit with these RIGHTS, as a sentence; empty for no reason."""
+    """Return why a unit with these RIGHTS must not have a cache, as a sentence; empty where it may."""
     flags = [part.partition(";")[0].split() for name in EXEC for part in facts.get(name, "").split("flags=")[1:]]
     if not facts.get("ExecStartEx"):
         return "this systemd does not tell with which rights the unit's command lines run."
@@ -131,7 +131,7 @@ def find_rights_above(facts: Mapping[str, str]) -> str:
 
 
 def find_unit_misfit(unit: tuple[str, ...]) -> str:
-    """What in a unit (name, user), as systemd knows it now, keeps its starts from the cache; empty for nothing."""
+    """Return why a unit (name, user), as systemd knows it now, does not get the cache; empty where it does."""
     name, user = unit[0], unit[1] if len(unit) > 1 else ""
     facts = show([name], RIGHTS).get(name, {})
     if facts.get("User", "") != user:

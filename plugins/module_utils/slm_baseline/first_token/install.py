@@ -1,4 +1,4 @@
-"""Set a target up: record its start, then put its plan, its bytecode and its units in place."""
+"""Setting a target up: record its start, then put its plan, its bytecode and its units in place."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ from .target import Target, recorded_targets
 from .unit_files import GIVEN_PROGRAMS, STARTER, STARTER_TEXT, mount_units, recording_drop_in, wanted_files
 
 WRITTEN_TELLS = 10
-"""A start that wrote more files than this (bytecode, compiled kernels) is none of those that follow: they read them."""
+"""A start that wrote more files than this (bytecode, compiled kernels) differs from later ones, which read them."""
 UNATTRIBUTED_TELLS = 10
-"""More than one opened file in so many without a process to ask is told."""
+"""Reported when more than one opened file in this many has no identifiable process."""
 _OUT_OF_REACH = (
     "bytecode: the start does not keep it in a cache of ours (python -I or -E, PYTHONPYCACHEPREFIX in its environment"
     " file, or a file system of its own), so there is none."
@@ -58,7 +58,7 @@ _OUT_OF_REACH = (
 
 @dataclass
 class Outcome:
-    """What setting up did. `notes` are plain sentences; `plan` and `bytecode` are None where there is none."""
+    """The result of setting up. `notes` are plain sentences; `plan` and `bytecode` are None where there is none."""
 
     changed: bool
     plan: Plan | None = None
@@ -67,7 +67,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
     def summary(self, target: Target) -> str:
-        """One line for people: what was recorded, what is replayed, and how to start a command with it."""
+        """Return one line for people: what was recorded, what is replayed, and how to start a command with it."""
         plan = self.plan or Plan({"page_bytes": "4096"})
         imports, resident, weights = (
             f"{count / 1e6:.0f} MB" for count in (plan.bytes_of(False), plan.resident_bytes, plan.bytes_of(True))
@@ -91,7 +91,7 @@ class Outcome:
             "weights_bytes": self.plan.bytes_of(weights=True),
         }
         filled = self.bytecode
-        # Nobody compiles beside the start any more, so nobody times it, and nothing fails.
+        # Nothing is compiled beside the start any more, so there is no time to report, and no failure.
         bytecode = filled and {
             "compiled": filled.compiled,
             "copied": filled.copied,
@@ -110,14 +110,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is recorded: the target, its unit if it is one, and its user; None for a dynamic one."""
+    """What is recorded: the target, its unit if it has one, and its user; None for a dynamic one."""
 
     host: Host
     target: Target
     unit: Unit | None
     identity: Identity | None
     touched: Touched = field(default_factory=Touched, compare=False)
-    """What all recorded starts touched: a plan has the pages of each."""
+    """The pages that any recorded start touched: a plan has all of them."""
 
     @property
     def knob(self) -> str:
@@ -126,7 +126,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytecode that is kept: where, what for, and how much."""
+    """Bytecode that is kept: where it is, what it was made for, and how much."""
 
     cache: Cache
     fit: Fit
@@ -137,15 +137,15 @@ def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome
     """Record the target's start and put plan, bytecode and units in place; SettingError, with nothing left behind.
 
     `programs` are GIVEN_PROGRAMS by path. The target is started once or twice, cold: the whole host's page cache is
-    dropped before each. A unit runs afterwards if it did before, and so does what was stopped with it. What a former
-    recording left in force stays in force where this one fails.
+    dropped before each start. Afterwards a unit runs if it ran before, and so do the units that were stopped with it.
+    If this fails, what an earlier recording put in place stays in effect.
     """
     knob = f"first_token.{target.name}"
     is_new = not host.exists(target.folder)
     try:
         require_trusted(host, os.path.dirname(os.path.dirname(FIRST_TOKEN)), knob)
         put_programs(host, target, programs)
-        # Before the unit is looked at: it ran before an earlier recording was cut short.
+        # Before the unit is inspected: it ran before an earlier recording was interrupted.
         make_good(host)
         subject = find_subject(host, target)
         refuse_foreign(host, target, subject.unit)
@@ -160,14 +160,14 @@ def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome
 
 
 def _clear(host: Host, target: Target, is_new: bool) -> None:
-    """Leave nothing of a first try that failed; what failed is the error that counts."""
+    """Remove everything of a failed first recording; ignore errors, since the first one counts."""
     if is_new:
         with contextlib.suppress(OSError):
             remove(host, target.name)
 
 
 def find_subject(host: Host, target: Target) -> Subject:
-    """The target with what the host knows of it; SettingError for what cannot be recorded. Changes nothing."""
+    """Return the target with what the host knows of it; SettingError where it cannot be recorded. Changes nothing."""
     if target.command:
         return Subject(host, target, None, identity_of(target, target.user))
     unit = find_unit(target)
@@ -186,7 +186,7 @@ def find_subject(host: Host, target: Target) -> Subject:
 
 
 def put_programs(host: Host, target: Target, programs: Mapping[str, bytes]) -> bool:
-    """Have the programs on the host; whether any of them was another. SettingError where one is not given."""
+    """Write the programs to the host; return whether any of them differed. SettingError where one is not given."""
     missing = [os.path.basename(path) for path in GIVEN_PROGRAMS if path not in programs and not host.exists(path)]
     if missing:
         raise SettingError(
@@ -206,7 +206,7 @@ def put_programs(host: Host, target: Target, programs: Mapping[str, bytes]) -> b
 
 
 def refuse_foreign(host: Host, target: Target, unit: Unit | None) -> None:
-    """SettingError where a file in our place is somebody else's."""
+    """Raise SettingError where a file at one of our paths belongs to somebody else."""
     for path in wanted_files(target, cache_of(target, unit)):
         text = host.read_or_none(path)
         if text is not None and not text.startswith(MARK):
@@ -243,13 +243,13 @@ def _set_up(subject: Subject) -> Outcome:
 
 
 def _record(subject: Subject, environment: Mapping[str, str] | None = None) -> Recording:
-    """One cold start, recorded. A command gets the environment; a unit has it by a drop-in."""
+    """Record one cold start. A command gets the environment; a unit gets it by a drop-in."""
     host, target, unit = subject.host, subject.target, subject.unit
     deadline = Deadline.after(STOP_S + target.ready.timeout_s + PLANNING_S)
 
     def prepare() -> None:
         if unit:
-            # What a running process has mapped stays in memory, and would pass for read by the start.
+            # Pages that a running process has mapped stay in memory, and would count as read by the start.
             stop_unit(target, unit, deadline)
         drop_host_caches(host)
 
@@ -264,7 +264,10 @@ def _record(subject: Subject, environment: Mapping[str, str] | None = None) -> R
 
 
 def _with_bytecode(subject: Subject, first: Recording, outcome: Outcome) -> tuple[Recording, Kept | None]:
-    """The recording that counts, and the bytecode that is kept: that of a second start, if it is worth one."""
+    """Record a second start that fills a bytecode cache, if that is worthwhile.
+
+    Returns the recording that counts, and the bytecode that is kept.
+    """
     host, target, unit = subject.host, subject.target, subject.unit
     objection = find_objection(unit) if unit else ""
     if objection:
@@ -292,7 +295,7 @@ def _with_bytecode(subject: Subject, first: Recording, outcome: Outcome) -> tupl
     except _NotKept:
         return first, None
     except SettingError as error:
-        # The first start's plan is as good as ever.
+        # The plan of the first start is still valid.
         outcome.notes.append(f"bytecode: no cache, since the start that fills it failed: {error.found}")
         return first, None
     stored = sum(file.size_bytes for file in files.values())
@@ -302,12 +305,12 @@ def _with_bytecode(subject: Subject, first: Recording, outcome: Outcome) -> tupl
 
 
 class _NotKept(Exception):
-    """A cache that is not worth keeping."""
+    """Raised for a cache that is not worth keeping."""
 
 
 @contextlib.contextmanager
 def _cache_in_making(subject: Subject, cache: Cache) -> Iterator[None]:
-    """A new cache, and a unit that is told of it, within the block. Where the block fails, the former one is back."""
+    """Create a new cache and point the unit to it, within the block. If the block fails, restore the previous cache."""
     host, target, unit, identity = subject.host, subject.target, subject.unit, subject.identity
     former = host.path(f"{cache.folder}.former")
     remove_tree(former)
@@ -329,7 +332,7 @@ def _cache_in_making(subject: Subject, cache: Cache) -> Iterator[None]:
 
 
 def make_cache(host: Host, folder: str, identity: Identity) -> None:
-    """Make the folder of a cache: its user's alone, whose code lies in it. Nobody else's, not to read either."""
+    """Create the folder of a cache, accessible to its user alone: that user's code lies in it, unreadable to others."""
     os.mkdir(host.path(folder), mode=0o700)
     descriptor = os.open(host.path(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -350,7 +353,7 @@ def _plan_files(cached: Mapping[str, str]) -> dict[str, PlanFile]:
 
 
 def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None) -> None:
-    """The record first, so that whatever follows is known to be ours; then what it names, units last."""
+    """Write the record first, so that all that follows is known to be ours; then the files in it, units last."""
     host, target = subject.host, subject.target
     former = read_hashes(host, target.name)
     cache = kept.cache if kept else None
@@ -360,7 +363,7 @@ def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None) -> None:
     if cache and not subject.identity:
         document["cache"] = cache.folder
     host.write_durably(target.record, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
-    # Names of files that others may not list: for root, who replays a unit's plan, and a command's own group.
+    # Names of files that others may not list: for root, which replays a unit's plan, and a command's own group.
     gid = subject.identity.gid if target.command and subject.identity else 0
     text = to_text(plan).encode("utf-8", "surrogateescape")
     host.write_durably(target.plan, text, mode=0o640, gid=gid)
@@ -377,14 +380,14 @@ def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None) -> None:
 
 
 def write_files(host: Host, files: Mapping[str, str]) -> None:
-    """Write these texts, durably; the folders they need are made. OSError."""
+    """Write these texts durably, with the folders that they need. OSError."""
     for path, text in files.items():
         os.makedirs(host.path(path).parent, mode=0o755, exist_ok=True)
         host.write_durably(path, text.encode())
 
 
 def _set_link(host: Host, target: Target) -> None:
-    """Have the next boot start our unit, or not."""
+    """Enable our unit for the next boot, or disable it."""
     link = host.path(target.boot_link)
     if target.has_boot_link and not os.path.lexists(link):
         os.makedirs(link.parent, mode=0o755, exist_ok=True)
@@ -395,12 +398,12 @@ def _set_link(host: Host, target: Target) -> None:
 
 
 def digest_of(text: str) -> str:
-    """What a file of ours is known by."""
+    """Return the digest by which a file of ours is recognized."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def notes_of(recording: Recording) -> list[str]:
-    """What is to be known of a recording, as plain sentences."""
+    """Return what a user should know of a recording, as plain sentences."""
     seen, notes = recording.seen, []
     if not recording.plan.files:
         notes.append("plan: nothing to replay; the start left nothing in the page cache (O_DIRECT, or no disk below).")
@@ -421,7 +424,7 @@ def notes_of(recording: Recording) -> list[str]:
             f"plan: {seen.elsewhere} opened files lie where only the unit sees them (a container's, or mounts"
             " of its own), and are not in the plan."
         )
-    # On a busy host these are mostly processes of others; only many of them can leave a hole in the plan.
+    # On a busy host these are mostly processes of others; only a large number can leave a gap in the plan.
     if seen.unattributed * UNATTRIBUTED_TELLS > len(seen.opened):
         notes.append(
             f"plan: {seen.unattributed} opened files belong to processes that ended before they could be"
@@ -431,7 +434,7 @@ def notes_of(recording: Recording) -> list[str]:
 
 
 def stops_of(subject: Subject) -> list[dict[str, Any]]:
-    """What recording this target stops and starts again, how often at most, and what is stopped with it."""
+    """Return what recording this target stops and restarts, how often at most, and what is stopped with it."""
     unit, target = subject.unit, subject.target
     if unit is None:
         return []

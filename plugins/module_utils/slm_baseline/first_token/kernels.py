@@ -1,4 +1,4 @@
-"""Whether the kernels that a target's start compiles are there at its next one; where not, what would keep them."""
+"""Whether compiled GPU kernels last from one start of a target to the next; where not, what would keep them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .target import Target
 
 _CUDA = "cuda"
 _HIDDEN = {"ProtectHome": ("yes", "tmpfs"), "PrivateTmp": ("yes", "disconnected")}
-"""Settings by which a unit sees empty folders of its own (systemd.exec(5))."""
+"""Settings that give a unit empty folders of its own (systemd.exec(5))."""
 _HOMES = ("/home", "/root", "/run/user")
 
 
 def find_unkept(
     host: Host, opened: Iterable[str], target: Target, unit: Unit | None, identity: Identity | None
 ) -> list[KernelCache]:
-    """The caches of kernels that a start on a GPU fills and the next one does not find; none without a GPU."""
+    """Return the kernel caches that a GPU start fills and the next one does not find; none without a GPU."""
     caches = caches_in_use(opened)
     if all(cache.name != _CUDA for cache in caches):
         return []
@@ -32,7 +32,7 @@ def find_unkept(
 
 
 def kernel_note(caches: Iterable[KernelCache], target: Target, unit: Unit | None) -> str:
-    """What would keep these, as one sentence; empty for none."""
+    """Return what would keep these caches, as one sentence; empty for none."""
     names = list(variables(caches, ""))
     if not names:
         return ""
@@ -48,7 +48,7 @@ def kernel_note(caches: Iterable[KernelCache], target: Target, unit: Unit | None
 
 
 def _owner(unit: Unit | None, identity: Identity | None) -> Owner:
-    """The target's user. A dynamic one has no home, and a command gets no HOME but its own environment's."""
+    """Return the target's user. A dynamic one has no home, and a command has no HOME but its own environment's."""
     if identity is None:
         return Owner(-1, "", "")
     try:

@@ -1,4 +1,4 @@
-"""What is ours of this wing on a host, by name. Apart from target.py: an audit without targets needs no more."""
+"""Names of what this package has on a host. Separate from target.py: an audit without targets needs no more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARK = "# Made by slm-baseline (first_token.yml); rollback.yml removes it."
 
 
 def target_names(host: Host) -> list[str]:
-    """The names of all targets that have a folder or a unit of ours on this host."""
+    """Return the names of all targets that have a folder or a unit of ours on this host."""
     found = set(host.names(TARGETS))
     for name in host.names(UNITS):
         for begin in (REPLAY_UNITS, FIT_UNITS):
@@ -27,12 +27,12 @@ def target_names(host: Host) -> list[str]:
 
 
 def has_anything(host: Host) -> bool:
-    """Whether there is anything of this wing on the host."""
+    """Return whether this package has anything on the host."""
     return host.exists(FIRST_TOKEN) or bool(target_names(host))
 
 
 def names_in(text: str) -> list[str]:
-    """The targets that a drop-in of ours is for."""
+    """Return the targets that a drop-in of ours is for."""
     if not text.startswith(MARK):
         return []
     return [line.partition(": ")[2] for line in text.splitlines() if line.startswith("# Target: ")]

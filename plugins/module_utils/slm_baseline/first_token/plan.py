@@ -1,8 +1,8 @@
-"""The plan of a start: what it reads, in order, as `files/slm_replay.py` reads it back.
+"""The plan of a start: what it reads, in order, in the format that `files/slm_replay.py` reads.
 
-Text, one line an entry, fields separated by tabs. The first line names the form and its version: in version 1 ranges
-are what was in memory, since version 2 those of libraries are what was touched, and the fact `resident_bytes` says what
-of the imports was in memory. Then facts (`name`, value), `D path`
+Text, one entry a line, fields separated by tabs. The first line names the format and its version: in version 1 ranges
+are what was in memory, since version 2 those of libraries are what was touched, and the fact `resident_bytes` is how
+much of the imports was in memory. Then facts (`name`, value), `D path`
 for a folder to list with the inode of every entry, and `I` (imports and everything small) or `W` (weights) with inode,
 size in bytes, mtime in ns, ranges in pages (`first+count,...`, `*` for the whole file) and path. In paths, tab, line
 end and `%` are `%09`, `%0A`, `%25`; other bytes stand for themselves. The last line is `end`.
@@ -21,16 +21,16 @@ from ..host.files import Host
 FIRST_LINE = "slm-baseline first-token plan 2"
 FIRST_LINES = ("slm-baseline first-token plan 1", FIRST_LINE)
 LAST_LINE = "end"
-"""Without it a plan cut short between two lines would pass for a whole one."""
+"""Without it a plan truncated between two lines would look complete."""
 MAX_BYTES = 64 << 20
-"""No plan is longer: a start that opens more than some 400,000 files is none that a replay shortens."""
+"""The longest plan: a replay does not shorten a start that opens more than some 400,000 files."""
 
 
 @dataclass(frozen=True)
 class PlanFile:
-    """One file as it was recorded; `ranges` are (first page, pages), None for all of it.
+    """One recorded file; `ranges` are (first page, pages), None for the whole file.
 
-    `device` is stat(2)'s, known while it is recorded; no plan has it, since a reboot may number devices anew.
+    `device` is stat(2)'s, known only while recording; a plan does not store it, since a reboot may number devices anew.
     """
 
     path: str
@@ -42,7 +42,7 @@ class PlanFile:
     device: int = field(default=0, compare=False)
 
     def read_bytes(self, page_bytes: int) -> int:
-        """Bytes that a replay reads of it."""
+        """Return the bytes that a replay reads of it."""
         if self.ranges is None:
             return self.size_bytes
         return min(self.size_bytes, sum(count for _, count in self.ranges) * page_bytes)
@@ -50,7 +50,7 @@ class PlanFile:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a start reads: folders and files in the order of their first opening; `facts` are short words by name."""
+    """What a start reads: folders and files in the order of their first opening; `facts` are short values by name."""
 
     facts: Mapping[str, str]
     folders: Sequence[str] = ()
@@ -61,17 +61,17 @@ class Plan:
         return int(self.facts["page_bytes"])
 
     def bytes_of(self, weights: bool) -> int:
-        """Bytes that a replay reads, of the weights or of all else."""
+        """Return the bytes that a replay reads, of the weights or of everything else."""
         return sum(file.read_bytes(self.page_bytes) for file in self.files if file.is_weights is weights)
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes of the imports that were in memory, with what the kernel read around those that the start touched."""
+        """Return the bytes of the imports that were in memory, including the kernel's read-around."""
         return int(self.facts.get("resident_bytes") or self.bytes_of(weights=False))
 
 
 def to_text(plan: Plan) -> str:
-    """The plan as text; imports come before weights, whatever was opened first."""
+    """Return the plan as text; imports come before weights, whichever was opened first."""
     lines = [FIRST_LINE]
     lines += [f"{name}\t{value}" for name, value in plan.facts.items()]
     lines += [f"D\t{escape(path)}" for path in plan.folders]
@@ -83,7 +83,7 @@ def to_text(plan: Plan) -> str:
 
 
 def parse_plan(text: str) -> Plan:
-    """The plan of a text; ParseError for anything that is none."""
+    """Parse a plan; ParseError for any other text."""
     lines = text.split("\n")
     if lines[0] not in FIRST_LINES or lines[-2:] != [LAST_LINE, ""]:
         raise _damaged(text)
@@ -130,7 +130,7 @@ def unescape(path: str) -> str:
 
 
 def changed_files(host: Host, files: Iterable[PlanFile]) -> list[str]:
-    """Paths that are no longer the recorded file: gone, replaced, of another size or time, or no regular file."""
+    """Return the paths that are no longer the recorded file: missing, replaced, changed, or not a regular file."""
     return [file.path for file in files if not _is_recorded(host, file)]
 
 

@@ -1,4 +1,4 @@
-"""Take away what a target has on a host: what its record names, and what is known by its mark where there is none."""
+"""Removing what a target has on a host: the files in its record, or those with our mark where there is no record."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .removed import Removal
 from .target import Target, recorded_targets
 
 _NO_DIGEST = ""
-"""Of a file that no record names: its mark alone says that it is ours."""
+"""The digest of a file that is in no record: only its mark shows that it is ours."""
 
 
 def remove_all(host: Host, names: Iterable[str], force: bool = False, dry_run: bool = False) -> Removal:
     """Remove what these targets have on the host, as `remove` does; a target that cannot be removed stops no other.
 
-    What an interrupted recording has stopped is started first. SettingError where that does not run again.
+    Starts first what an interrupted recording has stopped. SettingError where that does not run again.
     """
     started = [] if dry_run else make_good(host)
     removed: list[str] = []
@@ -42,10 +42,10 @@ def remove_all(host: Host, names: Iterable[str], force: bool = False, dry_run: b
 
 
 def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) -> tuple[list[str], list[str]]:
-    """Remove what a target has on the host: what was removed, and what others changed since and is therefore left.
+    """Remove what a target has on the host; return what was removed, and what is left since others changed it.
 
-    With `force` what others changed goes too; with `dry_run` nothing does, and the answer is the same. The unit keeps
-    running as it is; its next start is as it was before us. Units go before folders, which another user may have
+    With `force` what others changed is removed too; with `dry_run` nothing is, and the result is the same. The unit
+    keeps running; its next start is as it was before us. Units are removed before folders, which another user may have
     filled. OSError.
     """
     target = recorded_targets(host).get(name) or Target(name)
@@ -72,7 +72,7 @@ def remove_files(host: Host, hashes: Mapping[str, str]) -> None:
 
 
 def read_hashes(host: Host, name: str) -> dict[str, str]:
-    """The files of ours of a target and what each is known by: those of its record, and what is found by its mark."""
+    """Return a target's files of ours with their digests: those in its record, and those found by our mark."""
     try:
         hashes = dict(json.loads(host.read(f"{TARGETS}/{name}/target.json"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -83,14 +83,14 @@ def read_hashes(host: Host, name: str) -> dict[str, str]:
         text = host.read_or_none(path) or ""
         is_units = path in (target.replay_unit, target.fit_unit)
         is_named = name in names_in(text) or f"{TARGETS}/{name}/" in text
-        # What bears no mark is somebody's by now, and listed as such.
+        # A file without our mark belongs to somebody by now, and is listed as such.
         if path not in hashes and text and (is_units or is_named):
             hashes[path] = _NO_DIGEST
     return hashes
 
 
 def _classify(host: Host, hashes: Mapping[str, str], force: bool) -> tuple[list[str], list[str]]:
-    """Which of these files go, and which others changed since and stay."""
+    """Return which of these files are removed, and which stay since others changed them."""
     gone: list[str] = []
     left: list[str] = []
     for path, recorded in hashes.items():
@@ -104,7 +104,7 @@ def _classify(host: Host, hashes: Mapping[str, str], force: bool) -> tuple[list[
 
 
 def _caches_of(host: Host, target: Target) -> list[str]:
-    """Where systemd keeps the cache of a dynamic user: a link, and the folder that it leads to."""
+    """Return where systemd keeps the cache of a dynamic user: a link, and the folder that it leads to."""
     name = f"slm-first-token-{target.name}"
     paths = [f"/var/cache/private/{name}", f"/var/cache/private/{name}.former", f"/var/cache/{name}"]
     return [path for path in paths if os.path.lexists(host.path(path))]
@@ -118,7 +118,7 @@ def _remove_paths(host: Host, paths: Iterable[str]) -> None:
 
 
 def _leave_no_trace(host: Host) -> None:
-    """With the last target the programs and the folders go, too."""
+    """Remove the programs and the folders with the last target."""
     if target_names(host) or host.exists(STOPPED_NOTE):
         return
     for path in (TARGETS, PROGRAMS):

@@ -1,4 +1,4 @@
-"""What removing targets did. Apart from remove.py: a rollback of a host without targets needs no more than this."""
+"""The result of removing targets. Separate from remove.py: a rollback without targets needs no more than this."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Removal:
-    """The paths that were removed, or would be, and those that others changed since and that are therefore left.
+    """The paths that were removed, or would be, and those that are left since others changed them.
 
     `started` are units that an interrupted recording had left stopped. `problems` are the targets that could not be
     removed, with the reason.
@@ -20,7 +20,7 @@ class Removal:
 
     @property
     def warning(self) -> str | None:
-        """What is for the user to know or to do, where there is anything."""
+        """Return what the user should know or do; None for nothing."""
         words = []
         if self.started:
             words.append(f"started again after a recording that was cut short: {', '.join(self.started)}.")
@@ -32,5 +32,5 @@ class Removal:
 
     @property
     def diff(self) -> str:
-        """What was there before, a line a path."""
+        """Return what was there before, one path a line."""
         return "".join(f"{path}: there\n" for path in self.removed)

@@ -1,4 +1,4 @@
-"""What is to start sooner: a systemd unit or a command, how to tell that it is ready, and where its files are."""
+"""A target: a systemd unit or a command to start sooner, how to tell that it is ready, and where its files are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .places import DROP_IN, FIT_UNITS, REPLAY_UNITS, RUN_UNITS
 READY = ("notify", "port", "url", "exit")
 REPLAY = ("together", "ahead", "both", "none")
 SWEEP_PREFIX = "slm_sweep"
-"""Names that begin so are a sweep's: what it records for itself, until it ends."""
+"""The prefix of targets that a sweep records for itself, until it ends."""
 _LAST_PORT = 65535
 _LONGEST_S = 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -32,7 +32,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Ready:
-    """How to tell that a target is ready, one of READY, and how long that may take. `at` is a port or a URL."""
+    """How to tell that a target is ready, one of READY, and its time limit. `at` is a port or a URL."""
 
     how: str = "exit"
     at: str = ""
@@ -43,7 +43,7 @@ class Ready:
 
     @property
     def is_asked(self) -> bool:
-        """Whether an address tells it."""
+        """Return whether readiness is checked at an address."""
         return self.how in ("port", "url")
 
 
@@ -73,12 +73,12 @@ class Target:
 
     @property
     def pycache(self) -> str:
-        """The bytecode cache, which belongs to the target's user."""
+        """Return the path of the bytecode cache, which belongs to the target's user."""
         return f"{self.folder}/pycache"
 
     @property
     def fit(self) -> str:
-        """What tells whether the cache still fits; there is no cache without it."""
+        """Return the path of the fit description; there is no cache without it."""
         return f"{self.folder}/bytecode"
 
     @property
@@ -95,7 +95,7 @@ class Target:
 
     @property
     def fit_environment(self) -> str:
-        """What the fit unit writes for the next start: the variable, or no file."""
+        """Return the file in which the fit unit sets the next start's variable; absent where the cache is stale."""
         return f"{FIT}/{self.name}.env"
 
     @property
@@ -112,11 +112,11 @@ class Target:
 
     @property
     def recording_drop_in(self) -> str:
-        """What the unit has while it is recorded. No reboot survives it."""
+        """Return the path of the drop-in that the unit has while it is recorded. It does not survive a reboot."""
         return f"{RUN_UNITS}/{self.unit}.d/zz-slm-first-token-recording.conf"
 
     def to_json(self) -> dict[str, Any]:
-        """As it is recorded and compared: of the environment digests alone, which may be told."""
+        """Return the target as it is recorded and compared; of the environment only digests, which may be shown."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -132,7 +132,7 @@ class Target:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Target:
-        """TypeError, KeyError or ValueError for a document that is none of ours."""
+        """Return the target from a record; TypeError, KeyError or ValueError where the document is not valid."""
         values = dict(document)
         values["command"] = tuple(values["command"])
         values["environment"] = tuple(sorted((key, digest(key, value)) for key, value in values["environment"].items()))
@@ -140,19 +140,19 @@ class Target:
         return cls(**values)
 
     def is_same_as(self, other: Target | None) -> bool:
-        """Whether both ask for the same, as far as a record tells."""
+        """Return whether both ask for the same, as far as a record shows."""
         return other is not None and self.to_json() == other.to_json()
 
 
 def digest(key: str, value: str) -> str:
-    """What stands for an environment variable's value wherever it is kept: it may be a secret."""
+    """Return the digest that is stored in place of an environment variable's value, which may be a secret."""
     if _DIGEST.fullmatch(value):
         return value
     return f"sha256:{hashlib.sha256(f'{key}={value}'.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
 
 
 def parse_target(given: Mapping[str, Any]) -> Target:
-    """A target from the module's options; SettingError for anything odd in it."""
+    """Parse a target from the module's options; SettingError for anything invalid in it."""
     name = parse_name(given["name"])
     if name.startswith(SWEEP_PREFIX):
         raise Option("first_token.name", name).error(
@@ -177,7 +177,7 @@ def parse_target(given: Mapping[str, Any]) -> Target:
 
 
 def parse_ready(knob: str, given: Mapping[str, Any], is_unit: bool) -> Ready:
-    """How to tell that a unit or a command is ready; SettingError for a rule that cannot tell it."""
+    """Parse how to tell that a unit or a command is ready; SettingError for a rule that cannot tell it."""
     how = given.get("type") or ("notify" if is_unit else "exit")
     needs = how if how in ("port", "url") else ""
     if (needs and not given.get(needs)) or (how == "notify" and not is_unit):
@@ -195,7 +195,7 @@ def parse_ready(knob: str, given: Mapping[str, Any], is_unit: bool) -> Ready:
 
 
 def parse_name(name: object) -> str:
-    """A target's name: what a folder and a unit can be called; SettingError."""
+    """Return a target's name, valid as the name of a folder and a unit; SettingError."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise Option("first_token.name", name).error(
             "letters, digits, dot, underscore and hyphen",
@@ -207,7 +207,7 @@ def parse_name(name: object) -> str:
 
 
 def recorded_targets(host: Host) -> dict[str, Target | None]:
-    """The targets that have a folder on this host, by name; None for one whose record cannot be read."""
+    """Return the targets that have a folder on this host, by name; None for one whose record cannot be read."""
     found: dict[str, Target | None] = {}
     for name in host.names(TARGETS):
         try:
@@ -218,7 +218,7 @@ def recorded_targets(host: Host) -> dict[str, Target | None]:
 
 
 def _require_one(knob: str, unit: str, command: tuple[str, ...], user: str) -> None:
-    """SettingError unless there is a unit, or a whole command with an unprivileged user, and not both."""
+    """Raise SettingError unless there is either a unit, or a whole command with an unprivileged user."""
     if bool(unit) == bool(command):
         raise SettingError(
             knob,
@@ -263,7 +263,7 @@ def _require_url(knob: str, at: str) -> None:
 
 
 def _parse_seconds(knob: str, value: object) -> float:
-    """How long a start may take, in seconds; SettingError. NaN never ends a wait, and infinity makes it one."""
+    """Return how long a start may take, in seconds; SettingError. NaN and infinity would wait for ever."""
     try:
         seconds = 600.0 if value is None else float(str(value))
     except ValueError:

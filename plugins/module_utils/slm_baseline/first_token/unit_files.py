@@ -1,4 +1,4 @@
-"""The files of ours that give a target its plan and its bytecode: units of systemd's, and how to start by hand."""
+"""The files that give a target its plan and its bytecode: our systemd units, and how to start by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ exec "$@"
 
 
 def replay_unit(target: Target, mounts: Sequence[str] = ()) -> str:
-    """Our unit: it reads, and may do nothing else. Nobody waits for it: no start, and no boot.
+    """Return our unit that replays the plan, and may do nothing else. No start and no boot waits for it.
 
     At boot it comes after the mounts that hold what it reads, where these are mounted at all: local-fs.target does not
     wait for one with `nofail`, nor for a network's.
@@ -70,7 +70,7 @@ WantedBy=basic.target
 
 
 def fit_unit(target: Target, mounts: Sequence[str] = ()) -> str:
-    """Our unit before the target's: whether the cache fits. The start waits for it, and no longer than five seconds."""
+    """Return our unit that checks the cache before the target starts. The start waits at most five seconds for it."""
     return f"""{MARK}
 [Unit]
 Description=Whether the bytecode kept for {target.unit} still fits (slm-baseline first_token {target.name})
@@ -96,14 +96,14 @@ MemoryDenyWriteExecute=yes
 
 
 def mount_units(plan: Plan, mounts: Sequence[MountEntry]) -> list[str]:
-    """The units of the mounts, other than `/`, that hold a file of the plan."""
+    """Return the units of the mounts, other than `/`, that hold a file of the plan."""
     points = sorted({mount.path for mount in mounts} - {"/"}, key=len, reverse=True)
     found = (next((point for point in points if file.path.startswith(f"{point}/")), None) for file in plan.files)
     return [mount_unit(point) for point in sorted({point for point in found if point})]
 
 
 def drop_in(target: Target, cache: Cache | None) -> str:
-    """What the target's own unit gets: our units beside and before it, and where its bytecode is."""
+    """Return the drop-in for the target's own unit: our units beside and before it, and where its bytecode is."""
     lines = [MARK, f"# Target: {target.name}"]
     if target.replay in ("together", "both") or cache:
         lines.append("[Unit]")
@@ -117,16 +117,16 @@ def drop_in(target: Target, cache: Cache | None) -> str:
 
 
 def recording_drop_in(cache: Cache) -> str:
-    """What the target's unit has for the start that fills its cache.
+    """Return the drop-in for the start that fills the unit's cache.
 
-    Bytecode that the user wants nowhere beside the sources may be written to the cache.
+    Where the user allows no bytecode beside the sources, it may still be written to the cache.
     """
     lines = [MARK, "[Service]", f"Environment=PYTHONPYCACHEPREFIX={cache.prefix} PYTHONDONTWRITEBYTECODE="]
     return "\n".join([*lines, *cache.lines, ""])
 
 
 def wanted_files(target: Target, cache: Cache | None, mounts: Sequence[str] = ()) -> dict[str, str]:
-    """Every file of ours for a unit, by path; nothing for a command, which `slm-start` starts."""
+    """Return every file of ours for a unit, by path; nothing for a command, which `slm-start` starts."""
     if not target.unit:
         return {}
     files = {target.drop_in: drop_in(target, cache)}

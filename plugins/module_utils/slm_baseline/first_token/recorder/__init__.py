@@ -1,1 +1,1 @@
-"""Recording a start: what its processes open, and what of it lies in memory at readiness."""
+"""Recording a start: what its processes open, and which parts of it are in memory when it is ready."""

@@ -1,7 +1,7 @@
-"""Folders that a start looked into without opening them: their names are in memory, and listing them reads nothing.
+"""Folders that a start searched without opening them: their entries are cached, so listing them needs no disk read.
 
 A program that asks whether files exist (`importlib.metadata`: whether all that a package has installed does) opens
-neither file nor folder, so fanotify tells nothing of it. What it read is in memory all the same.
+neither file nor folder, so fanotify does not report it. What it read is in memory all the same.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ...host.mountinfo import read_mountinfo
 
 MOST_FOLDERS = 20_000
 LONGEST_S = 10.0
-"""A folder that was not looked into costs a read from the disk to find out."""
+"""The time limit: checking a folder that the start did not search costs a read from the disk."""
 
 
 def find_cached_folders(host: Host, listed: Sequence[str], deadline: Deadline) -> list[str]:
-    """Folders below the listed ones whose names are in memory; ask right after a cold start.
+    """Return the folders below the listed ones whose entries are in memory; call this right after a cold start.
 
-    It goes down into a folder only where that is in memory too, since a lookup passes through every folder above. What
-    is mounted below a folder is left out, as are folders beyond the bounds. None are found where the kernel does not
-    count what a thread reads (CONFIG_TASK_IO_ACCOUNTING).
+    It descends into a folder only where that is in memory too, since a lookup passes through every folder above. Mounts
+    below a folder are left out, as are folders beyond the limits. Returns none where the kernel does not count what a
+    thread reads (CONFIG_TASK_IO_ACCOUNTING).
     """
     mounts = read_mountinfo(host)
     mounted = {entry.path for entry in mounts}
@@ -59,12 +59,12 @@ def find_cached_folders(host: Host, listed: Sequence[str], deadline: Deadline) -
 
 
 def _subfolders(path: str) -> list[str]:
-    """Folders in a folder, by the types that the folder itself names, so that no inode is read for it; OSError."""
+    """Return the folders in a folder by the entry types in its listing, so that no inode is read; OSError."""
     with os.scandir(path) as entries:
         return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def _read_bytes(counters: int) -> int:
-    """What the kernel has read from disk for this thread (proc_pid_io(5))."""
+    """Return the bytes that the kernel has read from disk for this thread (proc_pid_io(5))."""
     text = os.pread(counters, 512, 0)
     return int(text.partition(b"read_bytes: ")[2].split()[0])

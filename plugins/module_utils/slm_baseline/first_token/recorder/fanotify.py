@@ -1,7 +1,7 @@
-"""What some processes open, in order, as the kernel tells it: fanotify(7) on whole file systems, filtered by process.
+"""Which files some processes open, in order: fanotify(7) on whole file systems, filtered by process.
 
-Only root may watch a file system (CAP_SYS_ADMIN). What the kernel does not tell: names that do not exist, reads of
-metadata, and which bytes of a file were read; residency answers the last.
+Only root may watch a file system (CAP_SYS_ADMIN). fanotify does not report names that do not exist, reads of
+metadata, or which bytes of a file were read; page residency shows the last.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _OPEN, _QUEUE_OVERFLOW, _ON_DIRECTORY = 0x20, 0x4000, 0x40000000
 _AT_FDCWD = -100
 _EVENT = struct.Struct("=IBBHQii")
 EVENTS_A_READ = 256
-"""Each event comes with a descriptor. A process may have 1,024, and loses the events for which it has none left."""
+"""Each event comes with a file descriptor. A process may have 1,024, and loses events beyond these."""
 _WAIT_MS = 200
 DRAIN_S = 10.0
-"""How long what was queued until the end may take to be read: a million events."""
+"""The time limit for reading the events that are queued at the end: a million events."""
 
 _BEGIN_S = 1.0
 
@@ -64,7 +64,7 @@ _IN_MEMORY = frozenset(
         "tracefs",
     }
 )
-"""File systems without a disk below: nothing of theirs can be read ahead."""
+"""File systems without a disk below: their files cannot be prefetched."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ class Opened:
 class Seen:
     """What a watch has seen so far.
 
-    `unattributed` counts events of processes that had ended before they were asked, `elsewhere` files of the watched
-    processes that the host has not at that path: a mount namespace may hold another file there, or it is gone again.
-    `unwatched` are mounts that the kernel does not let root watch, with the reason.
+    `unattributed` counts events of processes that had ended before they were identified. `elsewhere` counts files of
+    the watched processes that the host does not have at that path: a mount namespace may have another file there, or
+    the file no longer exists. `unwatched` are mounts that the kernel does not let root watch, with the reason.
     """
 
     opened: dict[str, Opened] = field(default_factory=dict)
@@ -92,12 +92,12 @@ class Seen:
 
     @property
     def folders(self) -> list[str]:
-        """Folders that were listed, in order of their first opening."""
+        """Return the folders that were listed, in order of their first opening."""
         return [opened.path for opened in self.opened.values() if opened.is_folder]
 
 
 class Watch:
-    """A watch that stands. What happens before `begin` is not collected."""
+    """An active watch. Events before `begin` are not collected."""
 
     def __init__(self, descriptor: int, belongs: Belongs, unwatched: list[str]) -> None:
         self._descriptor = descriptor
@@ -106,12 +106,12 @@ class Watch:
         self._collector.start()
 
     def begin(self) -> None:
-        """What is opened from here on counts."""
+        """Start collecting: only what is opened from here on counts."""
         self._collector.begin()
 
     def end(self, deadline: Deadline) -> Seen:
-        """What was seen. Nothing new is queued from here on, so what is queued comes to an end; the deadline holds."""
-        # However busy others are: without marks there are no events.
+        """Stop watching and return what was seen. No new event is queued, so the queue drains; the deadline holds."""
+        # However busy others are: without marks there are no new events.
         _libc().fanotify_mark(self._descriptor, _MARK_FLUSH | _MARK_FILESYSTEM, 0, _AT_FDCWD, None)
         seen = self._collector.stop(deadline.left_s(DRAIN_S))
         seen.unwatched = self._unwatched
@@ -120,7 +120,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watching(host: Host, belongs: Belongs) -> Iterator[Watch]:
-    """A watch over every file system with a disk below it; SettingError where the kernel cannot be asked at all."""
+    """Watch every file system that has a disk below it; SettingError where the kernel supports no watch at all."""
     descriptor = _open_group()
     try:
         watch = Watch(descriptor, belongs, _mark_all(descriptor, watched_mounts(read_mountinfo(host))))
@@ -133,7 +133,7 @@ def watching(host: Host, belongs: Belongs) -> Iterator[Watch]:
 
 
 def watched_mounts(mounts: Sequence[MountEntry]) -> list[MountEntry]:
-    """One mount of each file system that has a disk or a network below it."""
+    """Return one mount of each file system that has a disk or a network below it."""
     by_device: dict[str, MountEntry] = {}
     for mount in mounts:
         if mount.fstype not in _IN_MEMORY:
@@ -171,10 +171,10 @@ def _unavailable(found: str) -> SettingError:
 
 
 def _mark_all(descriptor: int, mounts: Sequence[MountEntry]) -> list[str]:
-    """Watch these; the mounts that cannot be watched, with the reason. SettingError where none can."""
+    """Mark these mounts; return those that cannot be watched, with the reason. SettingError where none can."""
     unwatched = []
     for mount in mounts:
-        # Opening a file there for us is its owner's program's work, and nobody waits for that.
+        # Opening a file there would need its owner's program to answer, and nothing here waits for that.
         reason = "another user's program answers for it" if is_of_a_user(mount) else _mark(descriptor, mount)
         if reason:
             unwatched.append(f"{mount.path} ({mount.fstype}): {reason}")
@@ -192,7 +192,7 @@ def _mark(descriptor: int, mount: MountEntry) -> str | None:
 
 
 class Collector(threading.Thread):
-    """Reads events as they come, since a process can be asked who it is only while it lives."""
+    """A thread that reads events as they come, since a process can be identified only while it is alive."""
 
     def __init__(self, descriptor: int, belongs: Belongs) -> None:
         super().__init__(name="fanotify", daemon=True)
@@ -218,7 +218,7 @@ class Collector(threading.Thread):
         self._ending.set()
         self.join(most_s + 1)
         if self.is_alive():
-            # Held up by a file system; what it has seen so far counts.
+            # Blocked by a file system; what it has seen so far counts.
             self.seen.overflowed = True
         return self.seen
 
@@ -238,7 +238,7 @@ class Collector(threading.Thread):
                 return
 
     def _read(self) -> bytes:
-        """Some events, none where there are none; before `begin` they are let go at once."""
+        """Read some events, b"" where there are none; before `begin`, discard them at once."""
         try:
             data = os.read(self.descriptor, EVENTS_A_READ * _EVENT.size)
         except OSError:
@@ -263,13 +263,13 @@ class Collector(threading.Thread):
                     os.close(file)
 
     def note(self, file: int, pid: int) -> None:
-        # A process of another process namespace has no id here, and is none that systemd or we have started.
+        # A process of another pid namespace has no id here, and neither systemd nor this process started it.
         if pid in (0, os.getpid()):
             return
         try:
             path = os.readlink(f"/proc/self/fd/{file}")
         except OSError:
-            # Deeper than a path may be long (ENAMETOOLONG): nobody can open it by its path again.
+            # Deeper than a path may be long (ENAMETOOLONG): it cannot be opened by its path again.
             self.seen.elsewhere += bool(self.belongs(pid))
             return
         if path in self.seen.opened:
@@ -280,12 +280,12 @@ class Collector(threading.Thread):
         elif belongs and not _is_at(path, file):
             self.seen.elsewhere += 1
         elif belongs:
-            # A group without file identifiers does not tell in the event whether it was a folder (fanotify(7)).
+            # A group without file identifiers does not report in the event whether it was a folder (fanotify(7)).
             self.seen.opened[path] = Opened(path, stat.S_ISDIR(os.fstat(file).st_mode))
 
 
 def descriptors_of(data: bytes) -> list[int]:
-    """The descriptors that came with some events."""
+    """Return the file descriptors that came with some events."""
     found, offset = [], 0
     while offset + _EVENT.size <= len(data):
         length, _, _, _, _, file, _ = _EVENT.unpack_from(data, offset)
@@ -296,7 +296,7 @@ def descriptors_of(data: bytes) -> list[int]:
 
 
 def _is_at(path: str, file: int) -> bool:
-    """Whether the host itself has the opened file at that path."""
+    """Return whether the host itself has the opened file at that path."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(file))
     except OSError:

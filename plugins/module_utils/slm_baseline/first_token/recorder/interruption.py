@@ -1,8 +1,9 @@
-"""A service that a recording stops runs again, whatever becomes of the recording.
+"""Restarting a service that a recording stops, however the recording ends.
 
-Before anything is stopped, a note of what is to run again lies durably on the disk, and a unit of systemd's waits for
-this process's end (files/slm_restart.py). Once all is as it was found, and seen to be, both go. A killed process leaves
-the note to that unit, a machine that goes down to its next boot, and both to the next task of ours.
+Before anything is stopped, a note of what must run again is written durably to the disk, and a systemd unit waits for
+this process's end (files/slm_restart.py). Once everything is verified to be in its former state, both are removed. If
+this process is killed, that unit acts on the note; if the machine goes down, its next boot does; our next task checks
+in both cases.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ WantedBy=multi-user.target
 
 
 class ServiceDown(SettingError):
-    """What a recording stopped does not run again."""
+    """A service that a recording stopped and that does not run again."""
 
 
 @contextlib.contextmanager
 def promised(host: Host, target: Target, unit: Unit) -> Iterator[None]:
-    """Within the block the unit may be stopped and started; after it all that ran runs again, and that was seen.
+    """Allow the block to stop and start the unit; afterwards restart, and verify, everything that ran before.
 
-    SettingError where the promise cannot be made, with nothing stopped. ServiceDown where something does not run again;
-    what the block raised is told with it.
+    SettingError where that cannot be ensured, with nothing stopped. ServiceDown where something does not run again; it
+    includes the block's own error.
     """
     _promise(host, target, unit)
     try:
@@ -72,7 +73,10 @@ def promised(host: Host, target: Target, unit: Unit) -> Iterator[None]:
 
 
 def make_good(host: Host) -> list[str]:
-    """Start what an interrupted recording left stopped; the units, for a person. ServiceDown where they stay down."""
+    """Start what an interrupted recording left stopped, and return the units' names for the user.
+
+    ServiceDown where they do not start.
+    """
     note = read_note(host)
     if note is None:
         _forget(host)
@@ -114,7 +118,7 @@ def make_good(host: Host) -> list[str]:
 
 
 def read_note(host: Host) -> dict[str, Any] | None:
-    """What is to be started again; None where there is no note. One that cannot be read names nothing."""
+    """Return the note of what must be restarted; None where there is none, an empty one where it is unreadable."""
     try:
         found = json.loads(host.read(STOPPED_NOTE))
         return found if isinstance(found, dict) else {}
@@ -149,7 +153,7 @@ def _promise(host: Host, target: Target, unit: Unit) -> None:
     if not os.path.lexists(host.path(GUARD_LINK)):
         os.symlink(GUARD_UNIT, host.path(GUARD_LINK))
     host.sync_folder(host.path(GUARD_LINK).parent)
-    # One that was killed before is known to systemd as a unit without a file.
+    # systemd may still know an earlier unit, of a killed process, as one without a file.
     reload_units(host)
     answer = systemctl(ASK_S, "start", "--", GUARD)
     if answer.returncode:
@@ -167,7 +171,7 @@ def _promise(host: Host, target: Target, unit: Unit) -> None:
 
 
 def _keep(host: Host, target: Target, unit: Unit) -> list[str]:
-    """Put everything back; what does not run again, in words. The note stays for it."""
+    """Restore everything; return what does not run again, in words. The note stays for it."""
     for path in (target.recording_drop_in, RECORDING):
         host.path(path).unlink(missing_ok=True)
     remove_folder_if_empty(host.path(target.recording_drop_in).parent)
@@ -180,7 +184,7 @@ def _keep(host: Host, target: Target, unit: Unit) -> list[str]:
 
 
 def _forget(host: Host) -> None:
-    """Remove the unit that waits; there is no note any more."""
+    """Remove the waiting unit; there is no note any more."""
     if not os.path.lexists(host.path(GUARD_UNIT)) and not os.path.lexists(host.path(GUARD_LINK)):
         return
     if host.is_live:

@@ -1,6 +1,6 @@
 """Which processes belong to a target: those of a unit's whole control group, or all that a command has started.
 
-A process is known by its id and its start time together, since an id alone is used again (proc_pid_stat(5)).
+A process is identified by its id and its start time together, since ids are reused (proc_pid_stat(5)).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Iterable
 
 Belongs = Callable[[int], "bool | None"]
-"""Whether a process belongs to the target; None for one that has ended and cannot be asked."""
+"""Returns whether a process belongs to the target; None where it has ended and this is unknown."""
 _STAT_PARENT, _STAT_START = 1, 19
 """Fields behind the name in /proc/PID/stat, counted from 0: `ppid` and `starttime`."""
 
 
 def in_tree(root_pid: int) -> Belongs:
-    """Processes that descend from `root_pid`, by their parents in /proc."""
+    """Return a test for processes that descend from `root_pid`, by their parents in /proc."""
     known: dict[tuple[int, int], bool] = {}
 
     def belongs(pid: int) -> bool | None:
@@ -42,9 +42,9 @@ def in_tree(root_pid: int) -> Belongs:
 
 
 def in_control_group(path: str) -> Belongs:
-    """Processes in the control group of that whole path, or in one below it.
+    """Return a test for processes in the control group with that full path, or in one below it.
 
-    One that was in it once is known from then on, whatever group it moves to.
+    A process that was in it once keeps belonging to it, whatever group it moves to.
     """
     members: set[tuple[int, int]] = set()
 
@@ -60,7 +60,7 @@ def in_control_group(path: str) -> Belongs:
                 is_member = any(is_below(path, group) for group in systemd_groups(file))
         except OSError:
             return None
-        # Asked again: it may have ended since, and its id may be another's.
+        # Check again: it may have ended since, and its id may have been reused.
         if identity(pid) != found:
             return None
         if is_member:
@@ -71,7 +71,7 @@ def in_control_group(path: str) -> Belongs:
 
 
 def systemd_groups(lines: Iterable[str]) -> list[str]:
-    """The groups of /proc/PID/cgroup that systemd keeps: the unified one, and version 1's `name=systemd`."""
+    """Return the groups of /proc/PID/cgroup that systemd manages: the unified one, and version 1's `name=systemd`."""
     found = []
     for line in lines:
         number, _, rest = line.rstrip("\n").partition(":")
@@ -82,12 +82,12 @@ def systemd_groups(lines: Iterable[str]) -> list[str]:
 
 
 def is_below(path: str, group: str) -> bool:
-    """Whether a group is that of the path or one below it; the root's is nobody's in particular."""
+    """Return whether a group is at the path or below it; False for the root group, which is nobody's in particular."""
     return len(path) > 1 and (group == path or group.startswith(f"{path}/"))
 
 
 def identity(pid: int) -> tuple[int, int] | None:
-    """A process's parent, and its start time in ticks since boot; None for one that has ended."""
+    """Return a process's parent, and its start time in ticks since boot; None for one that has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -97,12 +97,12 @@ def identity(pid: int) -> tuple[int, int] | None:
 
 
 def is_alive(pid: int, started: int) -> bool:
-    """Whether that very process still runs."""
+    """Return whether exactly that process is still running."""
     found = identity(pid)
     return found is not None and found[1] == started
 
 
 def own_identity() -> tuple[int, int]:
-    """This process's id and start time."""
+    """Return this process's id and start time."""
     found = identity(os.getpid())
     return os.getpid(), found[1] if found else 0

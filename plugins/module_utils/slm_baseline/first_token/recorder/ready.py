@@ -1,7 +1,7 @@
-"""Whether a target answers at its port or URL, and whether it is the target that answers.
+"""Whether a target answers at its port or URL, and whether it is really the target that answers.
 
-While a service is stopped its port is anybody's. So nobody's answer takes longer than one deadline, however slowly it
-comes, and a listener of another unprivileged user is not taken for the target.
+While a service is stopped, any process may take its port. So no answer may take longer than one deadline, however
+slowly it comes, and a listener of another unprivileged user is not accepted as the target.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from ...host.files import Host
 from ..target import Ready
 
 ANSWER_S = 5.0
-"""How long one question may take, however its answer comes."""
+"""The time limit of one check, however slowly its answer comes."""
 _LISTENING = "0A"
 """`st` in /proc/net/tcp (include/net/tcp_states.h, TCP_LISTEN)."""
 _MOST_BYTES = 4096
 NOBODY = 65534
-"""Stands for a user that cannot be told."""
+"""Stands for an unknown user."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one question: whether the target answered, and the user id of who listens there in its place."""
+    """The result of one check: whether the target answered, and the id of another user who listens in its place."""
 
     is_ready: bool
     stranger: int | None = None
 
 
 def ask_ready(host: Host, ready: Ready, deadline: Deadline, users: Callable[[], Iterable[int]] | None = None) -> Answer:
-    """Ask the target's address once: whether it takes the connection, or says 2xx to a GET.
+    """Check the target's address once: whether it accepts a connection, or answers a GET with 2xx.
 
-    With `users`, who may listen there, an answer of another unprivileged user's is none. Only addresses of this host
-    can be looked at; root's own listeners (systemd's sockets, docker-proxy) are trusted.
+    `users` are those who may listen there: an answer of another unprivileged user does not count. Only addresses of
+    this host can be checked; root's own listeners (systemd's sockets, docker-proxy) are trusted.
     """
     one = Deadline.after(deadline.left_s(ANSWER_S))
     name, port, path = address_of(ready)
@@ -46,7 +46,7 @@ def ask_ready(host: Host, ready: Ready, deadline: Deadline, users: Callable[[], 
         good = ready.how == "port" or is_good_status(_first_line(connection, (name, port, path), one))
         if not good or users is None or not _is_local(name):
             return Answer(good)
-        # While the connection stands: who listens could have gone since it was taken.
+        # While the connection is open: the listener could have gone since it was accepted.
         stranger = find_stranger(read_sockets(host), port, connection.getsockname()[1], {0, *users()})
         return Answer(stranger is None, stranger)
     return Answer(False)
@@ -64,9 +64,9 @@ class TcpSocket:
 
 
 def find_stranger(sockets: Iterable[TcpSocket], port: int, own_port: int, trusted: Collection[int]) -> int | None:
-    """The untrusted user at the other end of our connection, or listening at its port; None where there is none.
+    """Return the untrusted user at the other end of our connection, or listening at its port; None where there is none.
 
-    An end that nobody holds any more is only trusted where somebody trusted listens.
+    An end that no process holds any more is trusted only where a trusted user listens.
     """
     ends = [each for each in sockets if each.port == port and (each.is_listening or each.peer_port == own_port)]
     for each in ends:
@@ -78,7 +78,7 @@ def find_stranger(sockets: Iterable[TcpSocket], port: int, own_port: int, truste
 
 
 def address_of(ready: Ready) -> tuple[str, int, str]:
-    """Host, port and path that are asked."""
+    """Return the host, port and path to check."""
     if ready.how == "port":
         return "127.0.0.1", int(ready.at), ""
     url = urllib.parse.urlsplit(ready.at)
@@ -86,13 +86,13 @@ def address_of(ready: Ready) -> tuple[str, int, str]:
 
 
 def is_good_status(line: bytes) -> bool:
-    """Whether the first line of an answer is HTTP's, with a status of 2xx."""
+    """Return whether the first line of an answer is HTTP's, with a status of 2xx."""
     words = line.split(b" ", 2)
     return len(words) >= 2 and words[0].startswith(b"HTTP/1.") and len(words[1]) == 3 and words[1][:1] == b"2"
 
 
 def _first_line(connection: socket.socket, address: tuple[str, int, str], deadline: Deadline) -> bytes:
-    """The first line of the answer to a GET; empty where there is none in time."""
+    """Return the first line of the answer to a GET; empty where there is none in time."""
     host, port, path = address
     name = f"[{host}]" if ":" in host else host
     request = f"GET {path} HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\nUser-Agent: slm-baseline\r\n\r\n"
@@ -109,19 +109,19 @@ def _first_line(connection: socket.socket, address: tuple[str, int, str], deadli
 
 
 def _timeout(deadline: Deadline) -> float:
-    # Zero would mean not to wait at all, and to fail at once.
+    # A timeout of zero would mean non-blocking, and fail at once.
     return max(0.001, deadline.left_s())
 
 
 def read_sockets(host: Host) -> list[TcpSocket]:
-    """The TCP sockets of this network namespace."""
+    """Read the TCP sockets of this network namespace."""
     return [
         each for family in ("tcp", "tcp6") for each in parse_sockets(host.read_or_none(f"/proc/net/{family}") or "")
     ]
 
 
 def parse_sockets(text: str) -> Iterator[TcpSocket]:
-    """The sockets of /proc/net/tcp; lines of another form are passed over."""
+    """Yield the sockets of /proc/net/tcp; lines of another form are skipped."""
     for line in text.splitlines()[1:]:
         fields = line.split()
         with contextlib.suppress(IndexError, ValueError):

@@ -1,4 +1,4 @@
-"""Record what a cold start reads, and make a plan of it."""
+"""Recording what a cold start reads, and making a plan of it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .seek_probe import disk_seeks
 from .touched import Touched, processes_of, within
 
 GAP_BYTES = 64 << 10
-"""Ranges closer than this are read as one: a request costs more than the pages between."""
+"""Ranges closer than this are read as one: a request costs more than the pages between them."""
 WEIGHTS_LEAST_BYTES = 32 << 20
-"""A larger file that is no program or library is weights: in every engine, whatever its suffix."""
+"""A larger file that is no program or library counts as weights: in every engine, whatever its suffix."""
 PLANNING_S = 120.0
-"""How long it may take to ask which pages of all opened files are in memory."""
+"""The time limit for finding which pages of all opened files are in memory."""
 _ELF = b"\x7fELF"
 _BLOCK_BYTES = 512
-"""Of `st_blocks` (stat(2)), whatever the file system's own blocks are."""
+"""The unit of `st_blocks` (stat(2)), whatever the file system's block size is."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A plan, and what is to be known of it: what was seen, and how many opened files the start itself wrote.
+    """A plan, and facts about its recording: what was seen, and how many opened files the start itself wrote.
 
-    These are in no plan, whether they are at their path or, as a file that is written under another name first, not.
-    `unasked` counts files that there was no time to ask about, `refused` page tables that could not be read.
+    Written files are in no plan, whether they are at their path or were written under another name first.
+    `unasked` counts files that could not be checked in time, `refused` page tables that could not be read.
     """
 
     plan: Plan
@@ -47,7 +47,7 @@ class Recording:
 
 
 Look = Callable[[], None]
-"""What a start calls while the target's processes live: when it is ready, and before, where it is ready by its end."""
+"""Called while the target's processes are alive: when it is ready, and earlier if its end means that it is ready."""
 
 
 def record(
@@ -58,11 +58,11 @@ def record(
     deadline: Deadline,
     touched: Touched | None = None,
 ) -> Recording:
-    """Watch, `prepare` a cold start, `start` it, which returns once the target is ready, and plan what it read.
+    """Run `prepare`, then watch while `start` runs until the target is ready; return the plan of what the start read.
 
-    `touched` is what earlier recordings of the same target saw: the plan has the pages of all of them, since what a
-    start touches differs a little from one to the next. The watch stands before anything is prepared: where the kernel
-    cannot be asked nothing is stopped (SettingError). What `prepare` and `start` raise passes through.
+    `touched` is what earlier recordings of the same target saw: the plan has the pages of all of them, since a start
+    touches slightly different pages each time. The watch begins before anything is prepared: where the kernel supports
+    none, nothing is stopped (SettingError). Errors of `prepare` and `start` pass through.
     """
     touched = touched or Touched()
     with watching(host, belongs) as watch:
@@ -78,15 +78,15 @@ def record(
 def plan_of(
     seen: Seen, below: Sequence[str], started_ns: int, deadline: Deadline, touched: Touched | None = None
 ) -> Recording:
-    """The plan of what was opened, in order of opening: each file with the ranges of it that are to be read.
+    """Return the plan of what was opened, in order of opening: each file with the ranges to read.
 
-    Those of a program or library are what was touched, where a process that has mapped it could be asked, and what is
-    in memory now otherwise. Folders that were listed come before those `below` them that were looked into.
+    For a program or library these are the touched pages, where a process that has mapped it could be examined, else the
+    pages that are in memory now. Folders that were listed come before those `below` them that were searched.
 
-    What was written since the start is left out: a log is another file at each start, and would make every plan stale.
+    Files written since the start are left out: a log is another file at each start, and would make every plan stale.
     """
-    # Whoever lists a folder asks for its entries next: importlib compares the times of sources that it does not open,
-    # transformers looks at every file below `models`. So a replay reads the inodes of all of a listed folder's entries.
+    # A program that lists a folder stats its entries next: importlib compares times of sources that it does not open,
+    # transformers checks every file below `models`. So a replay reads the inodes of all entries of a listed folder.
     folders = [*seen.folders, *below]
     files: list[PlanFile] = []
     touched = touched or Touched()
@@ -100,7 +100,7 @@ def plan_of(
         except OSError as error:
             if error.errno in (errno.ETIMEDOUT, errno.EACCES):
                 unasked += 1
-            # A device or a socket is read by nobody ahead.
+            # Devices and sockets cannot be prefetched.
             elif error.errno != errno.EINVAL:
                 written += 1
             continue
@@ -118,9 +118,9 @@ def plan_of(
 
 
 def with_touched(file: PlanFile, touched: Touched) -> PlanFile:
-    """The file with the pages that were touched, where that is known; weights stay as they are.
+    """Return the file with the pages that were touched, where these are known; weights stay unchanged.
 
-    Only programs and libraries were asked about, and mapped is all that is read of them, but for their first page.
+    Only programs and libraries were examined: they are read through mappings alone, except for their first page.
     """
     pages = None if file.is_weights else touched.of(file.path, file.device, file.inode)
     if not pages:
@@ -130,7 +130,7 @@ def with_touched(file: PlanFile, touched: Touched) -> PlanFile:
 
 
 def plan_file(path: str, deadline: Deadline) -> PlanFile | None:
-    """One file of a plan; None where nothing of it was read. OSError, EINVAL for what is no plain file by now."""
+    """Return one file of a plan; None where nothing of it was read. OSError, EINVAL if it is not a regular file now."""
     descriptor = open_foreign(path, os.O_NOFOLLOW, deadline.left_s(5))
     try:
         found = os.fstat(descriptor)
@@ -139,7 +139,7 @@ def plan_file(path: str, deadline: Deadline) -> PlanFile | None:
         ranges = resident_ranges(descriptor, found.st_size, GAP_BYTES // mmap.PAGESIZE, deadline)
         if not ranges:
             return None
-        # A hole is no weights, however large.
+        # A hole holds no weights, however large it is.
         stored_bytes = min(found.st_size, found.st_blocks * _BLOCK_BYTES)
         is_weights = stored_bytes >= WEIGHTS_LEAST_BYTES and os.pread(descriptor, 4, 0) != _ELF
         return PlanFile(
@@ -156,6 +156,6 @@ def plan_file(path: str, deadline: Deadline) -> PlanFile | None:
 
 
 def _whole_or(ranges: Sequence[tuple[int, int]], size_bytes: int) -> tuple[tuple[int, int], ...] | None:
-    """Ranges as a plan has them: None for the whole file."""
+    """Return ranges in the form of a plan: None for the whole file."""
     pages = -(-size_bytes // mmap.PAGESIZE)
     return None if list(ranges) == [(0, pages)] else tuple(ranges)

@@ -1,6 +1,6 @@
-"""Whether the disk below a plan has to seek: such a disk gives the most to one reader, and a second makes it slower.
+"""Whether the disk below a plan has to seek: on such a disk one reader is fastest, and a second one slows it down.
 
-The kernel's own word is no help: a virtual disk calls itself rotational whatever lies below it
+The kernel's own flag does not help: a virtual disk reports itself as rotational whatever is below it
 (/sys/block/*/queue/rotational is 1 for virtio), so random reads are timed instead.
 """
 
@@ -25,10 +25,10 @@ LEAST_BYTES = 32 << 20
 
 
 def random_reads_s(file: PlanFile) -> list[float]:
-    """Seconds of each of some reads of a page past the page cache; OSError where the file system has no O_DIRECT."""
+    """Return the seconds of each of some direct reads of a page; OSError where the file system has no O_DIRECT."""
     descriptor = open_foreign(file.path, os.O_NOFOLLOW | os.O_DIRECT)
     try:
-        # An anonymous mapping is aligned to pages, as O_DIRECT wants its buffers.
+        # An anonymous mapping is aligned to pages, as O_DIRECT requires.
         with mmap.mmap(-1, mmap.PAGESIZE) as buffer:
             times = []
             for _ in range(READS):
@@ -42,7 +42,7 @@ def random_reads_s(file: PlanFile) -> list[float]:
 
 
 def disk_seeks(files: Sequence[PlanFile], read_s: Callable[[PlanFile], list[float]] = random_reads_s) -> bool:
-    """Whether reads at random places of the largest file take as long as a seek; False where that cannot be told.
+    """Return whether random reads of the largest file take as long as a seek; False where that is unknown.
 
     `read_s` times the reads of one file, in seconds.
     """

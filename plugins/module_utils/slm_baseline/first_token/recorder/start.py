@@ -1,4 +1,4 @@
-"""Start a target's command and wait until it, or a unit, is ready, so that what it reads can be recorded."""
+"""Starting a target's command, and waiting until it or a unit is ready, so that its reads can be recorded."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .ready import ask_ready
 _STEP_S = 0.02
 _LAST_READS = 16
 _LOOK_S = 0.25
-"""How often a command is looked at that is ready by its end: afterwards nobody can be asked what it touched."""
+"""The interval of looks at a command whose end means that it is ready: an ended process has no page tables."""
 _KEPT_BYTES = 4096
-"""Of the end of a command's stderr: for its last words."""
+"""How much of the end of a command's stderr is kept for the error message."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Identity:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """subprocess's arguments."""
+        """Return the arguments for subprocess."""
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
 def identity_of(target: Target, user: str, group: str = "") -> Identity:
-    """The target's user, in a group of the unit's or its own. systemd takes numbers for both.
+    """Return the target's user, in the unit's group or the user's own. systemd accepts numbers for both.
 
-    SettingError for a user or group that does not exist, or a command's root.
+    SettingError for a user or group that does not exist, or where a command would run as root.
     """
     try:
         entry = pwd.getpwuid(int(user)) if is_number(user) else pwd.getpwnam(user)
@@ -70,9 +70,9 @@ def identity_of(target: Target, user: str, group: str = "") -> Identity:
 
 
 def start_command(target: Target, environment: Mapping[str, str], look: Callable[[], None] = lambda: None) -> None:
-    """Run the target's command until it is ready; nothing of it is left running. SettingError.
+    """Run the target's command until it is ready, then end all of it. SettingError.
 
-    `look` is called when it is ready, and while it runs where its end tells that.
+    `look` is called when it is ready, and repeatedly while it runs if its end means that it is ready.
     """
     with ready_command(target, environment, look=look):
         look()
@@ -85,10 +85,10 @@ def ready_command(
     prefix: Sequence[str] = (),
     look: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """The block begins when the target's command is ready, and all of it is ended with the block. SettingError.
+    """Run the target's command; enter the block when it is ready, and end all of it with the block. SettingError.
 
-    `prefix` is a program with its arguments that runs the command; `look` is called while one runs that is ready by its
-    end.
+    `prefix` is a program with its arguments that runs the command. `look` is called repeatedly while the command runs
+    if its end means that it is ready.
     """
     deadline = Deadline.after(target.ready.timeout_s)
     identity = identity_of(target, target.user)
@@ -127,7 +127,7 @@ def _spawned(
 
 
 class _Words:
-    """The end of what a command says on stderr: taken from its pipe, so that it is never held up, and not kept."""
+    """The last part of a command's stderr: the pipe is drained so that the command never blocks, and not stored."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr
@@ -135,7 +135,7 @@ class _Words:
         self._end = b""
 
     def take(self, wait_s: float) -> bool:
-        """Wait so long for more, and take what there is; whether there was anything."""
+        """Wait up to `wait_s` for more output and read it; return whether there was any."""
         if self._pipe < 0:
             time.sleep(wait_s)
             return False
@@ -172,7 +172,7 @@ def _wait_until_ready(
         if next_look.is_over:
             look()
             next_look = Deadline.after(_LOOK_S)
-        # Looked at before reading: what it said before its end is in the pipe by then.
+        # Check for the end before reading: all output written before the end is in the pipe by then.
         has_ended = process.poll() is not None
         words.take(0 if has_ended else _STEP_S)
         if has_ended:
@@ -180,7 +180,7 @@ def _wait_until_ready(
         if deadline.is_over:
             raise not_ready(target, f"still running after {target.ready.timeout_s:g} s")
     if process.returncode:
-        # Whoever else holds the pipe may go on for ever.
+        # Another process that holds the pipe may write for ever.
         for _ in range(_LAST_READS):
             if not words.take(0):
                 break
@@ -194,9 +194,9 @@ def wait_for_answer(
     users: Callable[[], Sequence[int]],
     pause: Callable[[], object] = lambda: time.sleep(_STEP_S),
 ) -> None:
-    """Return once the target answers at its port or URL; SettingError when it ends before, or time is up.
+    """Return once the target answers at its port or URL; SettingError when it ends first, or time is up.
 
-    `users` are those that may listen there. An answer of another user's listener is none.
+    `users` are those who may listen there. An answer of another user's listener does not count.
     """
     stranger = None
     while True:
@@ -217,7 +217,7 @@ def _named(uid: int | None) -> str:
 
 
 def not_ready(target: Target, found: str) -> SettingError:
-    """The error of a start that did not get as far as it should."""
+    """Return the error for a start that did not become ready."""
     return SettingError(
         f"first_token.{target.name}",
         f"a start that gets ready ({target.ready})",

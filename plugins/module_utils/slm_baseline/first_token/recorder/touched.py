@@ -1,8 +1,8 @@
 """Which pages of its mapped files a process has touched, by its page tables.
 
-mincore(2) tells what is in memory, and most of that is the kernel's read-around: a fault in a mapped library brings up
-to the device's read-ahead around it. What a process touched stands in its page tables: /proc/PID/pagemap has one entry
-of 64 bits a page, with bit 63 for a page that is present and bit 62 for one that is swapped out
+mincore(2) shows what is in memory, and most of that is the kernel's read-around: a fault in a mapped library reads up
+to the device's read-ahead around it. Page tables show what a process touched: /proc/PID/pagemap has one entry of 64
+bits a page, with bit 63 for a page that is present and bit 62 for one that is swapped out
 (Documentation/admin-guide/mm/pagemap.rst). A private page that was written since was read from the file before.
 A fault maps up to 16 pages around it that are in memory (mm/memory.c, `do_fault_around`), so this is generous already.
 """
@@ -22,7 +22,7 @@ from .members import Belongs
 
 _ENTRY_BYTES = 8
 _WINDOW_BYTES = 4 << 20
-"""Of the page tables, read at a time: 2 GiB of addresses."""
+"""Bytes of page tables that are read at a time: 2 GiB of addresses."""
 _TOP_BYTE = 7 if sys.byteorder == "little" else 0
 _IS_THERE = bytes(int(byte & 0xC0 != 0) for byte in range(256))
 _RUN = re.compile(b"\x01+")
@@ -49,9 +49,9 @@ class Mapping:
 
 
 def parse_maps(text: str) -> list[Mapping]:
-    """The file mappings of /proc/PID/maps (proc_pid_maps(5)); ParseError for a line of another form.
+    """Return the file mappings of /proc/PID/maps (proc_pid_maps(5)); ParseError for a line of another form.
 
-    A line end within a path is written as `\\012`, so a line is a mapping.
+    A line end within a path is written as `\\012`, so each line is one mapping.
     """
     mappings = []
     for line in text.split("\n"):
@@ -71,22 +71,22 @@ def parse_maps(text: str) -> list[Mapping]:
 
 
 def libraries(mappings: Sequence[Mapping]) -> list[Mapping]:
-    """The mappings of files of which the process may run a part: programs and libraries.
+    """Return the mappings of files of which the process may execute a part: programs and libraries.
 
-    Weights are mapped too, and may be hundreds of gigabytes; what a start reads of them, residency tells.
+    Weights are mapped too, and may be hundreds of gigabytes; residency shows what a start reads of them.
     """
     programs = {mapping.file for mapping in mappings if mapping.is_executable}
     return [mapping for mapping in mappings if mapping.file in programs]
 
 
 def touched_runs(entries: bytes) -> Iterator[tuple[int, int]]:
-    """(first, count) of each run of entries of a page table whose pages were touched; a cut-off entry is left out."""
+    """Yield (first, count) of each run of touched pages in page-table entries; a truncated entry is left out."""
     for run in _RUN.finditer(entries[_TOP_BYTE::_ENTRY_BYTES].translate(_IS_THERE)):
         yield run.start(), run.end() - run.start()
 
 
 def united(ranges: Iterable[tuple[int, int]], gap_pages: int = 0) -> Ranges:
-    """Ranges as (first page, pages) in order, none twice; those at most `gap_pages` apart are one."""
+    """Return ranges as (first page, pages), sorted and merged; those at most `gap_pages` apart become one."""
     found: Ranges = []
     for first, count in sorted(ranges):
         if found and first - sum(found[-1]) <= gap_pages:
@@ -98,10 +98,10 @@ def united(ranges: Iterable[tuple[int, int]], gap_pages: int = 0) -> Ranges:
 
 @dataclass
 class Touched:
-    """What the processes that were asked have touched, over all looks and starts: `pages` by file.
+    """The pages that the examined processes have touched, over all looks and starts: `pages` by file.
 
     `files` finds a file by inode and path. `asked` counts looks at a process, `refused` those that the kernel did not
-    answer though the process lived.
+    answer although the process was alive.
     """
 
     pages: dict[FileKey, Ranges] = field(default_factory=dict)
@@ -110,11 +110,11 @@ class Touched:
     refused: int = 0
 
     def look(self, processes: Iterable[int], proc: str = "/proc") -> None:
-        """Ask the page tables of these processes. One that has ended, or ends meanwhile, adds what it told."""
+        """Read the page tables of these processes. One that ends meanwhile adds what was read of it."""
         for pid in processes:
             try:
                 self._look_at(f"{proc}/{pid}")
-            # Ended, or reading fails halfway because it just does.
+            # It has ended, or reading fails halfway because it is ending.
             except (FileNotFoundError, ProcessLookupError):
                 continue
             except (OSError, ParseError):
@@ -123,9 +123,9 @@ class Touched:
                 self.asked += 1
 
     def of(self, path: str, device: int, inode: int) -> Ranges | None:
-        """What was touched of that file; None where nobody who was asked had mapped it.
+        """Return the touched pages of that file; None where no examined process had mapped it.
 
-        btrfs and overlayfs tell another device in maps than stat(2) does; there inode and path are the file.
+        btrfs and overlayfs report another device in maps than stat(2) does; there inode and path identify the file.
         """
         file = (os.major(device), os.minor(device), inode)
         if file not in self.pages:
@@ -141,7 +141,7 @@ class Touched:
         try:
             for mapping in mappings:
                 ranges = found.setdefault(mapping.file, [])
-                # A process that unmaps or ends meanwhile: what was told until then counts.
+                # The process unmaps or ends meanwhile: what was read until then counts.
                 with contextlib.suppress(ProcessLookupError):
                     ranges += _touched_of(descriptor, mapping)
         finally:
@@ -151,7 +151,7 @@ class Touched:
 
 
 def _touched_of(descriptor: int, mapping: Mapping) -> Ranges:
-    """Pages of the file that were touched through this mapping; OSError."""
+    """Return the pages of the file that were touched through this mapping; OSError."""
     page = mmap.PAGESIZE
     position, left = mapping.start // page * _ENTRY_BYTES, (mapping.end - mapping.start) // page * _ENTRY_BYTES
     first_page = mapping.offset // page
@@ -169,13 +169,13 @@ def _touched_of(descriptor: int, mapping: Mapping) -> Ranges:
 
 
 def within(ranges: Iterable[tuple[int, int]], size_bytes: int, gap_pages: int) -> Ranges:
-    """Ranges of a file of that size, joined where at most `gap_pages` lie between; nothing behind its end."""
+    """Return the ranges within a file of that size, merged where at most `gap_pages` lie between."""
     pages = -(-size_bytes // mmap.PAGESIZE)
     cut = [(first, min(count, pages - first)) for first, count in ranges if first < pages]
     return united(cut, gap_pages)
 
 
 def processes_of(belongs: Belongs, proc: str = "/proc") -> list[int]:
-    """The processes of which `belongs(pid)` is true, but for this one."""
+    """Return the processes for which `belongs(pid)` is true, except this one."""
     own = str(os.getpid())
     return [int(name) for name in os.listdir(proc) if name.isdigit() and name != own and belongs(int(name)) is True]

@@ -1,4 +1,4 @@
-"""A target's systemd unit: what it is, who is stopped with it, how it is started cold and left as it was found."""
+"""A target's systemd unit: its state, the units that stop with it, its cold start, and restoring its former state."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .start import not_ready, wait_for_answer
 ASK_S = 60.0
 STOP_S = 300.0
 PUT_BACK_S = 300.0
-"""How long it may take until all runs again that was stopped, beside what the target itself is given."""
+"""The time limit for restarting everything that was stopped, in addition to the target's own limit."""
 _STEP_S = 0.1
 _TELLING_TYPES = ("notify", "notify-reload", "oneshot", "dbus")
-"""Types of service that systemd takes for started only once they say so, or have ended."""
+"""Types of service that systemd regards as started only once they report it, or have ended."""
 _STOPPED_WITH_IT = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo")
-"""Whoever has Requires=, Requisite=, BindsTo= or PartOf= of a unit is stopped with it, or is named in its
-PropagatesStopTo= (systemd.unit(5))."""
+"""Units with Requires=, Requisite=, BindsTo= or PartOf= of a unit, or named in its PropagatesStopTo=, stop with it
+(systemd.unit(5))."""
 _CONFLICTS = ("Conflicts", "ConflictedBy")
 _STARTED_WITH_IT = ("Requires", "BindsTo", "Wants")
 _FACTS = (
@@ -39,11 +39,11 @@ _CONTROLLERS = ("cgroup", "cpu", "cpuset", "memory", "io", "pids", "blkio", "dev
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit as it was found. `name` is its own, since an alias has no control group; `user` is empty for root's,
-    `group` for the user's own.
+    """A unit's state before the recording. `name` is its own, since an alias has no control group. `user` is empty for
+    root, `group` for the user's own.
 
-    `others` are the units that ran and are stopped with it: by its stop, or because they conflict with its start.
-    `facts` are systemd's words on it.
+    `others` are the running units that stop with it: by its stop, or because they conflict with its start.
+    `facts` are its properties from systemd.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Unit:
         return is_running(self.state)
 
     def fact(self, name: str) -> str:
-        """One of systemd's words; empty where it does not say."""
+        """Return one of its properties; empty where systemd does not report it."""
         return dict(self.facts).get(name, "")
 
 
 def find_unit(target: Target) -> Unit:
-    """What systemd knows of the target's unit; SettingError for one that it does not know, or that tells nothing."""
+    """Read what systemd knows of the target's unit; SettingError where it is unknown or systemd reports nothing."""
     facts = show([target.unit], _FACTS).get(target.unit, {})
     if facts.get("LoadState") != "loaded":
         raise SettingError(
@@ -99,7 +99,7 @@ def find_unit(target: Target) -> Unit:
 
 
 def find_others(name: str, runs: bool) -> tuple[str, ...]:
-    """The units that run and are stopped when this one is stopped, if it `runs`, and started."""
+    """Return the running units that stop when this one is stopped, if it `runs`, and started."""
     stopped = _closure([name], _STOPPED_WITH_IT) if runs else []
     starting = [name, *_closure([name], _STARTED_WITH_IT)]
     conflicting = _running(_named(starting, _CONFLICTS))
@@ -108,7 +108,7 @@ def find_others(name: str, runs: bool) -> tuple[str, ...]:
 
 
 def stop_unit(target: Target, unit: Unit, deadline: Deadline) -> None:
-    """Stop the unit, so that no page of it is held in memory by itself; SettingError where it or its address stays."""
+    """Stop the unit, so that it holds none of its pages in memory; SettingError where it or its address stays up."""
     answer = systemctl(deadline.left_s(STOP_S), "stop", "--", unit.name)
     if answer.returncode:
         raise SettingError(
@@ -131,10 +131,10 @@ def stop_unit(target: Target, unit: Unit, deadline: Deadline) -> None:
 def start_unit(target: Target, unit: Unit, deadline: Deadline, look: Callable[[], None] = lambda: None) -> None:
     """Start the stopped unit and wait until it is ready; SettingError.
 
-    `look` is called when it is ready, and while it runs where its end tells that.
+    `look` is called when it is ready, and repeatedly while it runs if its end means that it is ready.
     """
     ready_by = Deadline.after(deadline.left_s(target.ready.timeout_s))
-    # The starts of a recording are none that systemd's limit of starts was made for.
+    # The starts of a recording must not count towards systemd's limit of starts.
     systemctl(ready_by.left_s(ASK_S), "reset-failed", "--", unit.name)
     answer = systemctl(ready_by.left_s(), "start", "--", unit.name)
     if answer.returncode:
@@ -157,14 +157,14 @@ def start_unit(target: Target, unit: Unit, deadline: Deadline, look: Callable[[]
 
 
 def put_back(target: Target, unit: Unit) -> list[str]:
-    """Have the unit and the others run, or not, as they were found; those that do not run again, in words."""
+    """Restore whether the unit and the others run; return those that do not run again, in words."""
     deadline = Deadline.after(PUT_BACK_S + target.ready.timeout_s)
     if not unit.ran:
         systemctl(deadline.left_s(STOP_S), "stop", "--", unit.name)
         if unit.state != "failed":
             systemctl(deadline.left_s(ASK_S), "reset-failed", "--", unit.name)
     wanted = ([unit.name] if unit.ran else []) + list(unit.others)
-    # One that was found on its way up may be there again: nobody knows whether it ever arrives.
+    # A unit that was starting may be starting again: whether it ever becomes ready is unknown.
     may_be_starting = {unit.name} if unit.state == "activating" else set()
     started_target = False
     down: list[str] = []
@@ -176,7 +176,7 @@ def put_back(target: Target, unit: Unit) -> list[str]:
         while down and not deadline.is_over:
             states = {name: _states(name) for name in down}
             down = [name for name in down if not _is_back(states[name], name in may_be_starting)]
-            # What is neither up nor on its way is not waited for.
+            # Do not wait for a unit that is neither running nor changing its state.
             if not down or not any(states[name].get("ActiveState") in _MOVING for name in down):
                 break
             time.sleep(_STEP_S)
@@ -185,13 +185,13 @@ def put_back(target: Target, unit: Unit) -> list[str]:
         systemctl(deadline.left_s(ASK_S), "reset-failed", "--", *down)
     told = [f"{name} is {_state(name) or 'unknown'}" for name in down]
     if not told and started_target and target.ready.is_asked and not _answers(target, unit):
-        # systemd takes a simple service for running as soon as its process is.
+        # systemd regards a simple service as running as soon as its process exists.
         told = [f"{unit.name} is {_state(unit.name) or 'unknown'}, and does not answer at {target.ready.at}"]
     return told
 
 
 def _answers(target: Target, unit: Unit) -> bool:
-    """Whether a unit that was started gets ready."""
+    """Return whether a started unit becomes ready."""
     lives = _now_and_then(lambda: is_running(_state(unit.name)))
     try:
         wait_for_answer(target, Deadline.after(target.ready.timeout_s), lives, lambda: users_of(unit.control_group))
@@ -209,7 +209,7 @@ def _has_come_back(name: str, may_be_starting: set[str]) -> bool:
 
 
 def _is_back(facts: dict[str, str], may_be_starting: bool) -> bool:
-    """Whether a unit that was started runs, or is a oneshot that has done its work."""
+    """Return whether a started unit runs, or is a oneshot that has finished."""
     state = facts.get("ActiveState", "")
     if state in ("active", "reloading", "refreshing") or (state == "activating" and may_be_starting):
         return True
@@ -217,7 +217,7 @@ def _is_back(facts: dict[str, str], may_be_starting: bool) -> bool:
 
 
 def end_replay(host: Host, target: Target) -> None:
-    """End a replay that is under way; its unit file is about to go."""
+    """Stop a running replay; its unit file is about to be removed."""
     if host.is_live and systemd_runs(host) and host.exists(target.replay_unit):
         name = os.path.basename(target.replay_unit)
         systemctl(ASK_S, "stop", "--", name)
@@ -225,7 +225,7 @@ def end_replay(host: Host, target: Target) -> None:
 
 
 def users_of(control_group: str) -> list[int]:
-    """The users of the processes in a unit's control group."""
+    """Return the users of the processes in a unit's control group."""
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -238,7 +238,7 @@ def users_of(control_group: str) -> list[int]:
 
 
 def _control_group(name: str, slice_name: str) -> str:
-    """The group that systemd will give a unit which does not run: that of its slice, and its own name below."""
+    """Return the group that systemd will give a stopped unit: its slice's group, and its own name below."""
     known = show([slice_name, "-.slice"], ["ControlGroup"]) if slice_name else {}
     group = known.get(slice_name, {}).get("ControlGroup")
     if not group:
@@ -246,13 +246,13 @@ def _control_group(name: str, slice_name: str) -> str:
         words = slice_name.removesuffix(".slice").split("-") if slice_name not in ("", "-.slice") else []
         parts = [f"{'-'.join(words[: number + 1])}.slice" for number in range(len(words))]
         group = "/".join([known.get("-.slice", {}).get("ControlGroup", "").rstrip("/"), *parts])
-    # systemd puts an underscore before names that the kernel has for itself (cg_escape in src/basic/cgroup-util.c).
+    # systemd prefixes names that the kernel reserves with an underscore (cg_escape in src/basic/cgroup-util.c).
     own = f"_{name}" if name.startswith(("_", ".", *(f"{each}." for each in _CONTROLLERS))) else name
     return f"{group.rstrip('/')}/{own}"
 
 
 def _wait_for_end(target: Target, unit: Unit, deadline: Deadline, look: Callable[[], None]) -> None:
-    """Return once the unit's process has ended well: a oneshot has by now, any other service is waited for."""
+    """Wait until the unit's process has ended successfully: a oneshot has by now, any other service is waited for."""
     while True:
         facts = show([unit.name], ["SubState", "Result"], deadline.left_s(ASK_S)).get(unit.name, {})
         if facts.get("SubState") in ("dead", "exited", "failed"):
@@ -266,7 +266,7 @@ def _wait_for_end(target: Target, unit: Unit, deadline: Deadline, look: Callable
 
 
 def _now_and_then(question: Callable[[], bool]) -> Callable[[], bool]:
-    """The question's answer, asked anew once a second: each asking runs a program beside a start that is recorded."""
+    """Return the question, limited to one call a second: each call runs a program beside a start that is recorded."""
     asked_at, answer = time.monotonic(), True
 
     def asked() -> bool:
@@ -279,7 +279,7 @@ def _now_and_then(question: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def _closure(names: Sequence[str], properties: Sequence[str]) -> list[str]:
-    """The units that these lead to by some properties, and those that they lead to, and so on; not these themselves."""
+    """Return the units reachable from these by some properties, without these themselves."""
     found: dict[str, None] = {}
     todo = list(names)
     while todo:
@@ -290,7 +290,7 @@ def _closure(names: Sequence[str], properties: Sequence[str]) -> list[str]:
 
 
 def _named(names: Sequence[str], properties: Sequence[str]) -> list[str]:
-    """The units that properties of these name, each once."""
+    """Return the units that these properties of the units name, each once."""
     facts = show(list(names), properties)
     return list(dict.fromkeys(other for each in facts.values() for text in each.values() for other in text.split()))
 
@@ -302,7 +302,7 @@ def _running(names: Iterable[str]) -> list[str]:
 
 
 def is_running(state: str) -> bool:
-    """Whether an ActiveState is one of a unit that runs or is about to."""
+    """Return whether an ActiveState is that of a unit that runs or is about to."""
     return state in ("active", "reloading", "refreshing", "activating")
 
 
