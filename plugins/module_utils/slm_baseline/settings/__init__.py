@@ -1,4 +1,4 @@
-"""Kernel settings: what is wanted, what the kernel has, the changes between, the snapshot before, the way back.
+"""Kernel settings: the wanted and runtime values, the changes between them, the snapshot, and the rollback.
 
 Takes in the user's variables and the host, gives out changes, rows and snapshots. Imports `host` alone.
 """

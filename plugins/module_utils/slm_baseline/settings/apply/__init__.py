@@ -1,1 +1,1 @@
-"""The way forward: whether a tuning can be applied, and applying it as one transaction."""
+"""Applying a tuning: the checks before it, and the transaction that applies it."""

@@ -1,4 +1,4 @@
-"""Files of ours that somebody else added to: what a rewrite of them would drop."""
+"""Files of ours to which somebody else added lines, which a rewrite would drop."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _UNIT_KEYS = frozenset(("Description", "ConditionPathExists", "What", "Where", "
 
 
 def refuse_edited(host: Host, changes: Sequence[Change], ours: Ours, accept: Container[str] = ()) -> None:
-    """LossError where a change would drop lines that somebody added to a file of ours.
+    """Raise LossError where a change would drop lines that somebody added to a file of ours.
 
-    Another value in a line of ours is drift, and a file that is as we wrote it holds nothing of others.
+    A different value in a line of ours is drift; a file that is as we wrote it holds nothing of others.
     """
     for change in changes:
         added = _added_lines(host, change, ours) if isinstance(change, ChangeFile) else []
@@ -57,6 +57,6 @@ def _lines(content: bytes) -> list[str]:
 
 
 def _subject(line: str) -> str:
-    """What a line is about: the kernel file of one of tmpfiles.d, the key of one of a unit."""
+    """Return what a line sets: in tmpfiles.d the kernel file, in a unit the key."""
     fields = line.split(None, 2)
     return fields[1] if len(fields) > 1 and fields[1].startswith("/") else line.partition("=")[0].strip()

@@ -1,4 +1,4 @@
-"""Whether a wanted tuning can be applied to a host, and whether there is anything to do for it."""
+"""Whether a wanted tuning can be applied to a host, and whether anything must change for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .edited_files import refuse_edited
 
 
 def limited(wanted: Wanted, limits: Limits) -> list[Kind]:
-    """The same with its pools under the memory guard, and with what the user accepts that others lose."""
+    """Return the wanted kinds with these limits: the memory guard for pools, and the losses that the user accepts."""
     limited: list[Kind] = []
     for kind in wanted:
         if isinstance(kind, Pools):
@@ -34,9 +34,10 @@ def limited(wanted: Wanted, limits: Limits) -> list[Kind]:
 
 
 def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict], accept: frozenset[str] = frozenset()) -> bool:
-    """Whether anything is to be done on this host for the wanted tuning to be in force and kept. Reads only.
+    """Return whether anything on this host must change to make the wanted tuning active and persistent. Reads only.
 
-    Raises the first reason why it cannot or must not be applied; certain `conflicts` come last, the others are none.
+    Raises the first reason why it cannot or must not be applied. Certain `conflicts` come last; possible ones do not
+    count.
     """
     prior = load(host)
     values = values_of(wanted)
@@ -71,7 +72,7 @@ def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict], accept:
 
 
 def find_dropped(host: Host, wanted: Wanted) -> list[Change]:
-    """What the setters will give its prior value back, since an earlier run set it and this one does not ask for it."""
+    """Return what the setters will restore to its prior value: an earlier run set it, and it is no longer wanted."""
     prior = load(host)
     changes = [change for kind in wanted for change in plan_kind(host, kind, prior)]
     return no_longer_wanted(changes, values_of(wanted))

@@ -1,6 +1,6 @@
-"""Carrying out changes: prior state and what is ours are durable before the first change, and settled after the last.
+"""Applying changes: prior state and ownership are stored durably before the first change, and updated after the last.
 
-What a change moves is known for sure only afterwards: a pool moves the pages of its nodes, khugepaged min_free_kbytes.
+What a change moves is only known afterwards: a pool moves the pages of its nodes, khugepaged min_free_kbytes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from ..state.files import file_state
 from ..state.ownership import FILES, Ours, digest
 
 Values = Mapping[str, Mapping[str, str]]
-"""By kind's key, or `FILES`, then by flat knob name or path."""
+"""Values by a kind's key, or `FILES`, then by flat knob name or path."""
 
 
 def carry_out(host: Host, wanted: Wanted, changes: Sequence[Change], taken_at: str, run_id: str) -> SettingError | None:
-    """Record, apply whole or not at all, and settle; SettingError where that fails.
+    """Record the prior state, apply all changes or none, and record what they moved; SettingError where that fails.
 
-    An error that is returned is one of settling alone: all changes took, and until a later run settles them, whatever
-    is found there counts as ours. What a run that was cut short left is settled here too, though nothing is to change.
+    A returned error means that only the last step failed: all changes were applied, and until a later run records what
+    they moved, whatever is found there counts as ours. This also completes the records of an interrupted run, even
+    where nothing is to change.
     """
     groups = {*(kind.key for kind in wanted), FILES}
     if not changes:
@@ -42,7 +43,7 @@ def carry_out(host: Host, wanted: Wanted, changes: Sequence[Change], taken_at: s
 def apply_recorded(
     host: Host, snapshot: Snapshot, changes: Sequence[Change], groups: set[str], path: str = SNAPSHOT
 ) -> SettingError | None:
-    """Apply changes of these `groups` whole or not at all, with what they move noted in the snapshot stored at `path`.
+    """Apply changes of these `groups` whole or not at all, and record what they move in the snapshot stored at `path`.
 
     Errors as of `carry_out`.
     """
@@ -61,7 +62,7 @@ def apply_recorded(
 def _record(
     host: Host, snapshot: Snapshot, groups: set[str], base: Values, path: str = SNAPSHOT
 ) -> SettingError | None:
-    """Store what has moved from `base`; the error where the disk does not take it."""
+    """Store what has changed since `base`; return the error where the disk does not accept it."""
     values, boots = dict(snapshot.ours.values), dict(snapshot.ours.boots)
     found = _found(host, snapshot)
     for group in groups:
@@ -76,7 +77,7 @@ def _record(
 
 
 def _base(host: Host, snapshot: Snapshot) -> Values:
-    """What a change starts from: the values found, and the prior ones where an earlier change was cut short."""
+    """Return the values before a change: those found, or the prior ones where an earlier change was interrupted."""
     prior = {key: _flat(states) for key, states in snapshot.kinds.items()}
     prior[FILES] = {path: digest(state) for path, state in snapshot.files.items()}
     ours = snapshot.ours
@@ -87,7 +88,7 @@ def _base(host: Host, snapshot: Snapshot) -> Values:
 
 
 def _found(host: Host, snapshot: Snapshot) -> dict[str, dict[str, str]]:
-    """The values now of all that the snapshot knows and that can be read."""
+    """Return the current values of everything in the snapshot that can be read."""
     found: dict[str, dict[str, str]] = {kind.key: {} for kind in KINDS}
     found[FILES] = {}
     for kind in KINDS:

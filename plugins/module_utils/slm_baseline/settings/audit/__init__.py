@@ -1,1 +1,1 @@
-"""What a host has against what is wanted: facts, rows of drift, and who else writes the same settings."""
+"""Comparing a host with what is wanted: facts, rows of drift, and other writers of the same settings."""

@@ -1,4 +1,4 @@
-"""Rows that compare what is wanted with what the kernel has now, what is persisted, and what the boot asked for."""
+"""Rows that compare the wanted value with the runtime value, the persistent one, and the boot's command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING_LEFT: Mapping[str, str] = {}
 
 @dataclass(frozen=True)
 class Row:
-    """One knob compared. Values are text or None; `verdict` is `clean` or `drift`, `detail` a plain sentence or ""."""
+    """One compared knob. Values are text or None; `verdict` is `clean` or `drift`, `detail` a plain sentence or ""."""
 
     knob: str
     desired: str | None
@@ -40,11 +40,11 @@ def drift_rows(
     left: Mapping[str, str] = NOTHING_LEFT,
     accept: Container[str] = (),
 ) -> list[Row]:
-    """A row for every wanted knob, and one for each that a drop-in of ours still sets though nobody wants it.
+    """Return a row for every wanted knob, and one for each that a drop-in of ours sets though it is no longer wanted.
 
-    A knob that one of the `conflicts` writes has drifted: what holds now need not hold tomorrow. Who writes a pool as a
-    whole moves the pages of its nodes too. One that is `left` to others is as it should be, and its row says why. A
-    sweep that was cut short has a row of its own, and so has a folder that does not outlive a reboot.
+    A knob that one of the `conflicts` writes has drifted: its value may change at any time. A writer of a whole pool
+    moves the pages of its nodes too. A knob that is `left` to others is clean, and its row says why. An interrupted
+    sweep has a row of its own, and so has a folder that does not survive a reboot.
     """
     persisted = persisted_values(host)
     boot = boot_values(host.read_or_none("/proc/cmdline") or "", default_page_bytes(host))
@@ -88,7 +88,7 @@ def drift_rows(
 
 
 def _written_any_time(host: Host) -> set[str]:
-    """Sources of our lines, as earlier versions wrote them, that are run not at boot alone."""
+    """Return the sources of our lines, in the form of earlier versions, that run not only at boot."""
     ours = [path for kind in KINDS for path in kind().places(())[0]]
     return {
         line.source for path in ours for line in parse_tmpfiles(path, host.read_or_none(path) or "") if not line.at_boot
@@ -103,7 +103,7 @@ def _unfinished_sweep(host: Host) -> list[Row]:
 
 
 def _volatile(host: Host, accept: Container[str]) -> list[Row]:
-    """Folders of ours that do not outlive a reboot: what is persisted or recorded there is not."""
+    """Return rows for folders of ours that do not survive a reboot: what is stored there is not persistent."""
     rows = []
     for folder, what in (("/etc", "what is persisted there"), ("/var/lib", "the snapshot there")):
         why = volatile_reason(host, folder)

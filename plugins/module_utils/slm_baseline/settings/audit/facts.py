@@ -1,4 +1,4 @@
-"""Everything about a host's huge-page memory in one reading: what a report starts from."""
+"""All facts about a host's huge-page memory in one reading: the input of a report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..rollback.snapshot import load, our_files
 
 
 def gather(host: Host) -> dict[str, Any]:
-    """Facts of a host, JSON-ready. Needs no root; what only root may see (others' processes) is then missing."""
+    """Return the facts of a host, JSON-ready. Needs no root, but then lacks what only root sees (others' processes)."""
     return {
         **{name: fact for kind in KINDS for name, fact in kind.facts(host).items()},
         "meminfo": meminfo.read_meminfo(host),
@@ -34,7 +34,7 @@ def gather(host: Host) -> dict[str, Any]:
 
 
 def _before(host: Host) -> dict[str, str]:
-    """The snapshot's values; none where there is no snapshot, or none that this user can read and trust."""
+    """Return the snapshot's values; none where there is no snapshot, or none that this user can read and trust."""
     try:
         snapshot = load(host)
     except SettingError:
@@ -43,7 +43,7 @@ def _before(host: Host) -> dict[str, str]:
 
 
 def _numa(host: Host) -> list[dict[str, Any]]:
-    """Memory of each node in bytes, from nodeN/meminfo."""
+    """Return the memory of each node in bytes, from nodeN/meminfo."""
     nodes = []
     for node in pool_nodes(host):
         fields = meminfo.read_node_meminfo(host, node)

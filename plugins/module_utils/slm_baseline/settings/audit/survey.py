@@ -1,6 +1,6 @@
-"""A wanted tuning against a host, read once.
+"""Comparing a wanted tuning with a host, in one reading.
 
-What setters, snapshots and facts need besides is in other files: a host compiles all that an audit imports.
+Code that only setters, snapshots and facts need is in other files: a host compiles everything that an audit imports.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .drift import NOTHING_LEFT, drift_rows
 
 @dataclass(frozen=True)
 class Judging:
-    """What makes no row drift: knobs `left` to others, losses that the user accepts, and conflicts, if he says so."""
+    """What does not count as drift: knobs `left` to others, accepted losses, and conflicts if they are tolerated."""
 
     left: Mapping[str, str] = field(default_factory=dict)
     accept: frozenset[str] = frozenset()
@@ -34,9 +34,9 @@ STRICT = Judging()
 
 
 def left_to_others(host: Host, wanted: Wanted, accept: frozenset[str] = frozenset()) -> Mapping[str, str]:
-    """Wanted knobs that stay as others have them, and why: pools with pages that are not ours.
+    """Return the wanted knobs that stay as others have them, and why: pools with pages that are not ours.
 
-    Without a snapshot that this user can read, and may trust, no page is ours.
+    Without a snapshot that this user can read and trust, no page is ours.
     """
     pools = next((kind for kind in wanted if isinstance(kind, Pools)), Pools())
     if not pools.may_be_left(host):
@@ -55,16 +55,16 @@ def left_to_others(host: Host, wanted: Wanted, accept: frozenset[str] = frozense
 
 
 def conflicts_of(host: Host, wanted: Wanted, left: Mapping[str, str] = NOTHING_LEFT) -> list[Conflict]:
-    """Other writers of the wanted knobs, less of those `left` to them.
+    """Return other writers of the wanted knobs, except those `left` to them.
 
-    Looks through every place that could hold one: once a module is enough.
+    Reads every place that could hold one: call it once a module.
     """
     values = {knob: value for knob, value in values_of(wanted).items() if knob not in left}
     return find_conflicts(host, values, default_page_bytes(host))
 
 
 def judge(host: Host, wanted: Wanted, conflicts: Sequence[Conflict], judging: Judging = STRICT) -> dict[str, Any]:
-    """The wanted tuning against this host, JSON-ready: `rows`, `competitors`, and `possible_writers`.
+    """Compare the wanted tuning with this host; return `rows`, `competitors`, and `possible_writers`, JSON-ready.
 
     Only certain conflicts are competitors and make a row drift, unless they are tolerated; the others are notes.
     """

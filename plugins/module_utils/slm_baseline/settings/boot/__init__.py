@@ -1,1 +1,1 @@
-"""What makes a setting survive a reboot: drop-ins for tmpfiles.d, mount units."""
+"""Making settings persistent: drop-ins for tmpfiles.d, mount units."""

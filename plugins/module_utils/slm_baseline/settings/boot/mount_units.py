@@ -1,6 +1,6 @@
-"""Mount units of our own: what makes a hugetlbfs mount survive a reboot, as systemd.mount(5) wants it.
+"""Mount units of our own: they make a hugetlbfs mount persistent, in the form of systemd.mount(5).
 
-They are plain files and symlinks, written the same way with and without systemd; where it does not run, they wait.
+They are plain files and symlinks, written the same way with and without systemd; without it they have no effect yet.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def unit_path(path: str) -> str:
 
 
 def wants_path(path: str) -> str:
-    """The symlink that enables a mount's unit."""
+    """Return the symlink that enables a mount's unit."""
     return f"{WANTS}/{mount_unit(path)}"
 
 
 def wants_of(unit: str) -> str:
-    """The symlink that enables a unit at a path."""
+    """Return the symlink that enables a unit at a path."""
     return f"{WANTS}/{os.path.basename(unit)}"
 
 
 def unit_text(mount: MountSpec) -> str:
-    """A systemd.mount(5) unit for a hugetlbfs mount."""
+    """Return a systemd.mount(5) unit for a hugetlbfs mount."""
     return (
         f"{DROPIN_MARK}\n[Unit]\nDescription=Huge pages at {mount.path}\nConditionPathExists={HUGEPAGES}\n\n"
         f"[Mount]\nWhat=hugetlbfs\nWhere={mount.path}\nType=hugetlbfs\nOptions={mount.options},nosuid,nodev\n\n"
@@ -43,7 +43,7 @@ def unit_text(mount: MountSpec) -> str:
 
 
 def parse_unit(text: str, default_page_bytes: int) -> MountSpec | None:
-    """The hugetlbfs mount a unit describes, or None where it describes something else."""
+    """Return the hugetlbfs mount that a unit describes, or None where it describes something else."""
     fields = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line and not line.startswith("#"))
     if fields.get("Type") != "hugetlbfs" or not fields.get("Where"):
         return None
@@ -51,19 +51,19 @@ def parse_unit(text: str, default_page_bytes: int) -> MountSpec | None:
 
 
 def our_units(host: Host) -> list[str]:
-    """Paths of the mount units that this project wrote."""
+    """Return the paths of the mount units that this project wrote."""
     return [
         f"{UNITS}/{name}" for name in host.names(UNITS) if name.endswith(".mount") and is_ours(host, f"{UNITS}/{name}")
     ]
 
 
 def is_enabled(host: Host, path: str) -> bool:
-    """Whether the mount's unit is enabled by our symlink."""
+    """Return whether our symlink enables the mount's unit."""
     return os.path.islink(host.path(wants_path(path)))
 
 
 def plan_unit(host: Host, path: str, mount: MountSpec | None) -> Sequence[ChangeFile]:
-    """What the unit of one mount path needs: its file first when it comes, its symlink first when it goes.
+    """Return the changes for the unit of one mount path: its file first when added, its symlink first when removed.
 
     SettingError where somebody else's unit has the name: it is neither overwritten nor removed.
     """

@@ -1,6 +1,6 @@
-"""What makes kernel files survive a reboot: drop-ins of our own for tmpfiles.d(5), whose `w` lines write them.
+"""Making kernel files persistent: drop-ins of our own for tmpfiles.d(5), whose `w` lines write them.
 
-They are plain files, written the same way whether systemd runs or not; where it does not, they wait for it.
+They are plain files, written the same way with and without systemd; without it they have no effect yet.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _KERNEL_FILES = ("/sys/", "/proc/sys/")
 
 @dataclass(frozen=True)
 class Line:
-    """One persisted setting: the kernel file it writes, the value, where it stands, and the glob it came from.
+    """One persistent setting: the kernel file that it writes, the value, where the line is, and the glob it came from.
 
-    `at_boot` is whether it is written at boot alone; others are at each `systemd-tmpfiles --create`.
+    `at_boot` means that it is written only at boot; others at each `systemd-tmpfiles --create`.
     """
 
     target: str
@@ -41,17 +41,17 @@ class Line:
 
 
 def tmpfiles_text(values: Mapping[str, str]) -> str:
-    """A drop-in that writes each value to its kernel file at boot, or "" for no values.
+    """Return a drop-in that writes each value to its kernel file at boot, or "" for no values.
 
-    Lines without `!` must be safe at any time (tmpfiles.d(5)): the upgrade of a package runs them, and would take a
-    pool that somebody has let grow since back to ours.
+    Lines without `!` must be safe at any time (tmpfiles.d(5)): a package's upgrade runs them, and would shrink a pool
+    that somebody has grown since back to our value.
     """
     lines = [f"w! {path} - - - - {value}" for path, value in values.items()]
     return "\n".join([DROPIN_MARK, *lines, ""]) if lines else ""
 
 
 def parse_tmpfiles(path: str, text: str) -> list[Line]:
-    """The `w` lines that write a kernel file; every other line of tmpfiles.d(5) is somebody else's business."""
+    """Return the `w` lines that write a kernel file; all other lines of tmpfiles.d(5) are skipped."""
     lines = []
     for number, text_line in enumerate(text.splitlines(), 1):
         fields = text_line.split(None, 6)
@@ -62,7 +62,7 @@ def parse_tmpfiles(path: str, text: str) -> list[Line]:
 
 
 def tmpfiles_lines(host: Host) -> list[Line]:
-    """Every line that writes a kernel file at boot, in the order in which systemd-tmpfiles runs them."""
+    """Return every line that writes a kernel file at boot, in the order in which systemd-tmpfiles runs them."""
     chosen: dict[str, str] = {}
     for folder in _TMPFILES_FOLDERS:
         for name in host.names(folder):
@@ -77,7 +77,7 @@ def tmpfiles_lines(host: Host) -> list[Line]:
 
 
 def _expanded(host: Host, line: Line) -> list[Line]:
-    """A line for each kernel file that its glob means; tmpfiles.d(5) takes one in every `w` line."""
+    """Return a line for each kernel file that its glob matches; tmpfiles.d(5) accepts globs in `w` lines."""
     if not glob.has_magic(line.target):
         return [line]
     try:
@@ -88,12 +88,12 @@ def _expanded(host: Host, line: Line) -> list[Line]:
 
 
 def is_ours(host: Host, path: str) -> bool:
-    """Whether a file carries our mark."""
+    """Return whether a file carries our mark."""
     return (host.read_or_none(path) or "").startswith(DROPIN_MARK)
 
 
 def plan_file(host: Host, path: str, wanted: str) -> list[ChangeFile]:
-    """What makes a file of ours hold the wanted text; "" wants it gone."""
+    """Return the change that gives a file of ours the wanted text; "" removes it."""
     old = file_state(host, path)
     if (old.content if old else b"") == wanted.encode() and (old is None or old.link is None):
         return []
@@ -101,20 +101,20 @@ def plan_file(host: Host, path: str, wanted: str) -> list[ChangeFile]:
 
 
 KnobOf = Callable[[str], "str | None"]
-"""A kernel file's knob, None where it is none of a kind's."""
+"""Returns a kernel file's knob, None where no kind has it."""
 
 
 def set_by(host: Host, path: str, knob_of: KnobOf) -> dict[str, str]:
-    """What a drop-in sets: flat knob name -> value."""
+    """Return what a drop-in sets: flat knob name -> value."""
     lines = parse_tmpfiles(path, host.read_or_none(path) or "")
     return {name: line.value for line in lines for name in [knob_of(line.target)] if name}
 
 
 def set_at_boot(lines: Sequence[Line], knob_of: KnobOf) -> dict[str, tuple[str, str]]:
-    """What the lines set at boot: knob -> (value, `path:line`).
+    """Return what the lines set at boot: knob -> (value, `path:line`).
 
-    Of lines that spell the file alike the first wins: systemd-tmpfiles ignores a later one as a duplicate
-    (tmpfiles.d(5)). Of other spellings, such as a glob, the last does, since each of them is written.
+    Of lines with the same spelling of the file the first wins: systemd-tmpfiles ignores a later one as a duplicate
+    (tmpfiles.d(5)). Of other spellings, such as a glob, the last wins, since each of them is written.
     """
     values: dict[str, tuple[str, str]] = {}
     seen: set[tuple[str, str]] = set()

@@ -1,1 +1,1 @@
-"""What the kernel shows and takes: selectors and numbers, pools, hugetlbfs mounts."""
+"""The kernel's interfaces: selectors and numbers, pools, hugetlbfs mounts."""

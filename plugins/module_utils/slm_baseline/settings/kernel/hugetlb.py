@@ -1,4 +1,4 @@
-"""Huge page pools as the kernel shows them: sizes, nodes, counts, and their flat names.
+"""Huge page pools in the kernel's files: sizes, nodes, counts, and their flat names.
 
 Source: Documentation/admin-guide/mm/hugetlbpage.rst.
 """
@@ -21,7 +21,7 @@ _NODE = re.compile(r"node([0-9]+)")
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """A wanted pool: `count` persistent pages of `size_bytes`, on one NUMA node or (None) wherever the kernel likes."""
+    """A wanted pool: `count` persistent pages of `size_bytes`, on one NUMA node or (None) on any."""
 
     size_bytes: int
     count: int
@@ -34,7 +34,7 @@ class PoolSpec:
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool as the kernel has it, in pages. `total` includes `surplus`; per-node pools have no `reserved`."""
+    """A pool's runtime state, in pages. `total` includes `surplus`; per-node pools have no `reserved`."""
 
     size_bytes: int
     node: int | None
@@ -50,7 +50,7 @@ class Pool:
 
     @property
     def persistent(self) -> int:
-        """Pages the administrator asked for: what nr_hugepages sets. Surplus pages go when their users do."""
+        """Return the pages that nr_hugepages sets. Surplus pages disappear when their users release them."""
         return self.total - self.surplus
 
     def as_dict(self) -> dict[str, object]:
@@ -68,24 +68,24 @@ class Pool:
 
 
 def pool_name(size_bytes: int, node: int | None = None) -> str:
-    """`hugepages.2M` or `hugepages.node1.2M`."""
+    """Return `hugepages.2M` or `hugepages.node1.2M`."""
     return f"hugepages.{'' if node is None else f'node{node}.'}{format_size(size_bytes)}"
 
 
 def parse_pool_name(name: str, count: int) -> PoolSpec:
-    """The pool that a name of `pool_name`'s form means, with a count."""
+    """Return the pool that a name in the form of `pool_name` means, with a count."""
     _, *node, size = name.split(".")
     return PoolSpec(parse_size(size), count, int(node[0][len("node") :]) if node else None)
 
 
 def pool_folder(size_bytes: int, node: int | None = None) -> str:
-    """The pool's sysfs folder."""
+    """Return the pool's sysfs folder."""
     base = HUGEPAGES if node is None else f"{NODES}/node{node}/hugepages"
     return f"{base}/hugepages-{size_bytes // 1024}kB"
 
 
 def read_pool(host: Host, size_bytes: int, node: int | None = None) -> Pool:
-    """One pool's counts; OSError where the kernel has no such pool."""
+    """Return one pool's counts; OSError where the kernel has no such pool."""
     folder = pool_folder(size_bytes, node)
 
     def count(name: str) -> int:
@@ -107,18 +107,18 @@ def read_pool(host: Host, size_bytes: int, node: int | None = None) -> Pool:
 
 
 def pool_sizes(host: Host) -> list[int]:
-    """Page sizes this kernel has pools for, in bytes, ascending."""
+    """Return the page sizes for which this kernel has pools, in bytes, ascending."""
     return sorted(int(match[1]) * 1024 for match in map(_FOLDER.fullmatch, host.names(HUGEPAGES)) if match)
 
 
 def pool_nodes(host: Host) -> list[int]:
-    """NUMA nodes with pool folders; none where the kernel was built without NUMA."""
+    """Return the NUMA nodes with pool folders; none where the kernel was built without NUMA."""
     nodes = (int(match[1]) for match in map(_NODE.fullmatch, host.names(NODES)) if match)
     return sorted(node for node in nodes if host.exists(f"{NODES}/node{node}/hugepages"))
 
 
 def read_pools(host: Host) -> list[Pool]:
-    """Every pool: each size as a whole, then by node."""
+    """Return every pool: each size as a whole, then by node."""
     sizes = pool_sizes(host)
     return [
         read_pool(host, size, node)
@@ -129,7 +129,7 @@ def read_pools(host: Host) -> list[Pool]:
 
 
 def pool_spread(host: Host, size_bytes: int) -> dict[int, int]:
-    """Persistent pages of one size by node; empty without NUMA folders."""
+    """Return the persistent pages of one size by node; empty without NUMA folders."""
     return {
         node: read_pool(host, size_bytes, node).persistent
         for node in pool_nodes(host)
@@ -138,6 +138,6 @@ def pool_spread(host: Host, size_bytes: int) -> dict[int, int]:
 
 
 def default_page_bytes(host: Host) -> int:
-    """The default huge page size in bytes: /proc/meminfo's Hugepagesize, else the smallest pool's."""
+    """Return the default huge page size in bytes: Hugepagesize of /proc/meminfo, else the smallest pool's."""
     match = re.search(r"^Hugepagesize:\s+([0-9]+) kB$", host.read_or_none("/proc/meminfo") or "", re.MULTILINE)
     return int(match[1]) * 1024 if match else min(pool_sizes(host), default=2 << 20)

@@ -1,8 +1,8 @@
-"""hugetlbfs mounts as the kernel shows and makes them: options, mountinfo, mount(2), umount2(2).
+"""hugetlbfs mounts as the kernel reads and writes them: options, mountinfo, mount(2), umount2(2).
 
 Remounting hugetlbfs with another size, mode, gid or pagesize returns success and changes nothing (fs/hugetlbfs/inode.c
 has no reconfigure), and a second mount on a path stacks. So options change by unmounting and mounting, and exactly one
-mount must stand on a path afterwards.
+mount must be on a path afterwards.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _MS_NOSUID, _MS_NODEV = 2, 4
 _UMOUNT_NOFOLLOW = 8
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 DEFAULT_MODE = 0o755
-"""hugetlbfs prints no mode= where it is this (hugetlbfs_show_options)."""
+"""hugetlbfs prints no mode= for this value (hugetlbfs_show_options)."""
 
 
 @dataclass(frozen=True)
 class MountSpec:
-    """A hugetlbfs mount, wanted or found. Sizes in bytes; `size_bytes` None is no limit."""
+    """A hugetlbfs mount, wanted or found. Sizes in bytes; None as `size_bytes` is no limit."""
 
     path: str
     page_size_bytes: int
@@ -45,14 +45,14 @@ class MountSpec:
 
     @property
     def options(self) -> str:
-        """The mount options in one fixed spelling, as data for mount(2), for a unit, and for people."""
+        """Return the mount options in one fixed spelling, as data for mount(2), for a unit, and for people."""
         size = "" if self.size_bytes is None else f",size={self.size_bytes}"
         page = format_size(self.page_size_bytes)
         return f"pagesize={page},mode={self.mode:04o},uid={self.uid},gid={self.gid}{size}"
 
 
 def parse_options(path: str, options: str, default_page_bytes: int) -> MountSpec:
-    """A hugetlbfs mount from its options, however they are spelled: `64M` or `67108864`, `mode=0770` or `mode=770`."""
+    """Parse a hugetlbfs mount's options in any spelling: `64M` or `67108864`, `mode=0770` or `mode=770`."""
     fields = dict(item.partition("=")[::2] for item in options.split(",") if item)
     try:
         size = fields.get("size")
@@ -70,17 +70,17 @@ def parse_options(path: str, options: str, default_page_bytes: int) -> MountSpec
 
 
 def found_mount(host: Host, path: str) -> MountSpec | None:
-    """The one hugetlbfs mount on a path, None where nothing is mounted; SettingError for stacked or other mounts."""
+    """Return the one hugetlbfs mount on a path, None for no mount; SettingError for stacked or other mounts."""
     return _single(host, path, mounted_at(read_mountinfo(host), path))
 
 
 def hugetlbfs_mounts(host: Host) -> list[MountSpec]:
-    """Every hugetlbfs mount of the host whose options can be read, systemd's /dev/hugepages included."""
+    """Return every hugetlbfs mount of the host whose options can be read, including systemd's /dev/hugepages."""
     return [mount for mount in _each_mount(host).values() if isinstance(mount, MountSpec)]
 
 
 def unreadable_mounts(host: Host) -> dict[str, SettingError]:
-    """hugetlbfs mounts whose options cannot be read, by knob name: no reason to stop unless they are wanted."""
+    """Return the errors of unreadable hugetlbfs mounts by knob name: no reason to stop unless they are wanted."""
     return {f"hugetlbfs.{path}": why for path, why in _each_mount(host).items() if isinstance(why, SettingError)}
 
 
@@ -111,10 +111,10 @@ def _single(host: Host, path: str, entries: Sequence[MountEntry]) -> MountSpec |
 
 
 def mount(host: Host, spec: MountSpec) -> None:
-    """mount(2) with nosuid and nodev, the folder made where it is missing; OSError as the kernel gave it.
+    """Mount with nosuid and nodev, and make a missing folder; OSError as the kernel raised it.
 
-    The folder is walked to without following a link, and the mount is made on what was walked to: a user who swaps a
-    folder for a link in between gets an error. One who moves it away gets no mount either.
+    The path is opened without following a link, and the mount is made on the opened folder: a user who swaps a folder
+    for a link meanwhile gets an error. A user who moves it away gets no mount either.
     """
     with _walked(host, os.path.dirname(spec.path), make=True) as parent:
         name = os.path.basename(spec.path)
@@ -134,7 +134,7 @@ def mount(host: Host, spec: MountSpec) -> None:
 
 
 def unmount(host: Host, path: str) -> None:
-    """umount(2), never lazily: a lazy unmount would leave the pages in use and unseen. It follows no link either."""
+    """Unmount, never lazily: a lazy unmount would leave the pages in use and hidden. Follows no link either."""
     with _walked(host, os.path.dirname(path)) as parent:
         _unmount_in(parent, os.path.basename(path), path)
 
@@ -145,7 +145,7 @@ def _unmount_in(parent: int, name: str, path: str) -> None:
 
 @contextlib.contextmanager
 def _walked(host: Host, path: str, make: bool = False) -> Iterator[int]:
-    """A descriptor of the folder at a path, reached without following any link."""
+    """Open the folder at a path without following any link; yield its descriptor."""
     with contextlib.ExitStack() as held:
         folder = os.open(host.root, _FOLDER)
         held.callback(os.close, folder)
@@ -197,7 +197,7 @@ def _libc_call(function: str, path: str, *arguments: object) -> None:
 
 @dataclass(frozen=True)
 class ChangeMount:
-    """From one mount (or none) to another (or none) on one path; `accept` names losses that the user accepts."""
+    """A change from one mount (or none) to another (or none) on one path; `accept` names the accepted losses."""
 
     path: str
     old: MountSpec | None
@@ -217,9 +217,9 @@ class ChangeMount:
         return self.new.options if self.new else "not mounted"
 
     def refuse_losses(self, host: Host) -> None:
-        """LossError where this takes a mount away on which others rely."""
+        """Raise LossError where this removes a mount on which others rely."""
         if self.old is not None:
-            # A host compiles all that is imported, and an audit takes no mount away.
+            # Imported late: a host compiles everything that is imported, and an audit removes no mount.
             from .mount_guard import refuse_lost_mount
 
             refuse_lost_mount(host, self.path, self.new.options if self.new else None, self.accept)
@@ -262,7 +262,7 @@ class ChangeMount:
             self._start_again(host, bound)
 
     def _start_again(self, host: Host, bound: list[str]) -> None:
-        """The user has accepted that these stop with the mount, not that they stay down."""
+        """Start these units again: the user has accepted that they stop with the mount, not that they stay down."""
         from ...host.unit_users import start_again
 
         down = start_again(host, bound)

@@ -21,14 +21,14 @@ _SELECTOR = re.compile(r"\S+")
 
 @dataclass(frozen=True)
 class Selector:
-    """A selector file's text: the choice in force and every legal value, in the kernel's order."""
+    """A parsed selector file: the current choice and every valid value, in the kernel's order."""
 
     value: str
     choices: tuple[str, ...]
 
 
 def parse_selector(text: str, path: str = "selector") -> Selector:
-    """Parse `always [madvise] never`; exactly one word stands in brackets, else ParseError, which names the path."""
+    """Parse `always [madvise] never`; ParseError, which names the path, unless exactly one word is in brackets."""
     words = _SELECTOR.findall(text)
     chosen = [word[1:-1] for word in words if len(word) > 2 and word[0] == "[" and word[-1] == "]"]
     if len(chosen) != 1:
@@ -46,7 +46,7 @@ class Knob:
     choices: tuple[str, ...] = ()
 
     def check(self, wanted: str, variable: str) -> None:
-        """Raise SettingError, naming the user's variable, where the kernel could not take this value."""
+        """Raise SettingError, naming the user's variable, where the kernel would not accept this value."""
         if self.choices:
             if wanted not in self.choices:
                 raise SettingError(
@@ -67,13 +67,13 @@ class Knob:
 
 
 def check_writable(host: Host, folder: str) -> None:
-    """SettingError where /sys is mounted read-only, as in most containers: root alone does not help there."""
+    """Raise SettingError where /sys is mounted read-only, as in most containers: being root does not help there."""
     if host.exists(folder) and os.statvfs(host.path(folder)).f_flag & os.ST_RDONLY:
         raise os_problem("/sys", "a writable /sys", OSError(errno.EROFS, os.strerror(errno.EROFS), folder))
 
 
 def read_knob(host: Host, name: str, path: str) -> Knob:
-    """Read one knob; SettingError where the kernel has no such file or its text has no known form."""
+    """Read one knob; SettingError where the kernel has no such file or its text has an unknown form."""
     try:
         text = host.read(path)
     except OSError as error:
@@ -91,7 +91,7 @@ def read_knob(host: Host, name: str, path: str) -> Knob:
 
 @dataclass(frozen=True)
 class WriteKnob:
-    """Set a selector or number and read it back."""
+    """A change that sets a selector or number and reads it back."""
 
     name: str
     path: str
@@ -123,7 +123,7 @@ class WriteKnob:
 class KnobState:
     """A knob's prior value; `kind` is the key of its kind.
 
-    Where the kernel has no such knob any more, there is nothing to restore.
+    Where the kernel no longer has such a knob, there is nothing to restore.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Who relies on a hugetlbfs mount: files on it, other namespaces and bind mounts that have it, units that need it."""
+"""What relies on a hugetlbfs mount: files on it, other namespaces and bind mounts that have it, units that need it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..state.losses import refuse_loss, tell_some
 
 
 def refuse_lost_mount(host: Host, path: str, wanted: str | None, accept: Container[str] = ()) -> None:
-    """LossError where taking a mount away would cost somebody something; `wanted` is what comes in its place.
+    """Raise LossError where removing a mount would cost somebody something; `wanted` is the mount that replaces it.
 
-    A mount that comes back keeps those who only need one there; what is on the old one is lost all the same.
+    A replaced mount still serves those who only need some mount there; the files on the old one are lost all the same.
     """
     name = f"hugetlbfs.{path}"
     if name in accept:
@@ -53,7 +53,7 @@ def _others(host: Host, path: str) -> list[str]:
 
 
 def _units(host: Host, path: str, goes_for_good: bool) -> list[str]:
-    """Those that stop with the mount, and, where it does not come back, those that could not start again."""
+    """Return the units that stop with the mount, or, where it is not replaced, those that could not start again."""
     users = users_of_mount(host, path)
     if goes_for_good:
         return [f"{user} could not start again" for user in users]
@@ -61,7 +61,7 @@ def _units(host: Host, path: str, goes_for_good: bool) -> list[str]:
 
 
 def users_of_folder(host: Host, path: str) -> list[str]:
-    """Who has something mounted on a folder, in whatever namespace: removing the folder would take it from them."""
+    """Return what any namespace has mounted on a folder, with its process: removing the folder would detach it."""
     return [
         f"{space.process or 'this namespace'} has {entry.fstype} mounted on it"
         for space, entry in mounts_on_folder(read_namespaces(host), path)

@@ -1,4 +1,4 @@
-"""The settings that a measurement runs under, as the kernel has them now."""
+"""The runtime settings that a measurement runs under."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .thp import thp_knobs
 
 
 def effective_settings(host: Host) -> dict[str, str]:
-    """Every THP knob and pool, by flat name."""
+    """Return every THP knob and pool, by flat name."""
     knobs = {name: knob.value for name, knob in thp_knobs(host).items()}
     return {**knobs, **{pool_name(size): str(read_pool(host, size).persistent) for size in pool_sizes(host)}}
 
 
 def changed_settings(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    """What is not as it was, in words; empty where everything is."""
+    """Return what changed, in words; empty where nothing did."""
     different = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return ", ".join(f"{name} from {before.get(name)} to {after.get(name)}" for name in different)

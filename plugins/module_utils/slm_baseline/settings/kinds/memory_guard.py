@@ -1,4 +1,4 @@
-"""The memory guard: no pool may starve the model or the host."""
+"""The memory guard: pools must leave enough memory for the model and the host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..kernel.hugetlb import PoolSpec, read_pool
 class Guard:
     """How far pools may go: `keep_bytes` (the model and a margin) stay available beside them, `max_share` is of RAM.
 
-    `model_bytes` is the model alone, which its control group must let in.
+    `model_bytes` is the model alone, for which its control group must have room.
     """
 
     keep_bytes: int
@@ -26,17 +26,17 @@ class Guard:
 
     @staticmethod
     def parse(margin: object, max_share: object, beside_bytes: int = 0) -> Guard:
-        """From the user's hugepages_margin and hugepages_max_share; the margin stays beside `beside_bytes`."""
+        """Parse the user's hugepages_margin and hugepages_max_share; the margin stays free beside `beside_bytes`."""
         share = Option("hugepages_max_share", max_share).fraction(
             "memory", why="Any other number would switch the guard off or refuse every pool."
         )
         return Guard(Option("hugepages_margin", margin).size() + beside_bytes, share, beside_bytes)
 
     def check(self, host: Host, wanted: Sequence[PoolSpec], dropped: Sequence[PoolSpec] = ()) -> None:
-        """Refuse pools that take too much of RAM or of a node, or leave too little; SettingError.
+        """Raise SettingError for pools that take too much of RAM or of a node, or leave too little.
 
         Pools that are `dropped` return to the owner's counts: they may have any share, but must find the memory. Only
-        growth is refused: a host that is already short may shrink its pools.
+        growth is refused: a host that is already short of memory may shrink its pools.
         """
         grown = [(spec, _growth_bytes(host, spec)) for spec in [*wanted, *dropped]]
         growth = sum(size for _, size in grown)
@@ -72,7 +72,7 @@ class Guard:
     def _check_node(
         self, host: Host, node: int, grown: Sequence[tuple[PoolSpec, int]], wanted: Sequence[PoolSpec]
     ) -> None:
-        """A node's pages come from its own memory: what is free there, and what the page cache would give up."""
+        """Check a node's own memory, from which its pages come: what is free there, and reclaimable page cache."""
         memory = read_node_meminfo(host, node)
         if "MemTotal" not in memory or "MemFree" not in memory:
             return
@@ -101,7 +101,7 @@ class Guard:
 
 
 def check_guard(host: Host, wanted: Sequence[PoolSpec], keep_bytes: int, max_share: float) -> None:
-    """`Guard.check` with these limits."""
+    """Run `Guard.check` with these limits."""
     Guard(keep_bytes, max_share).check(host, wanted)
 
 

@@ -1,4 +1,4 @@
-"""hugetlbfs mounts: where programs reach the pages of a pool as files."""
+"""hugetlbfs mounts: through them programs use the pages of a pool as files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MODE = re.compile(r"0?[01]?[0-7]{3}")
 
 @dataclass(frozen=True)
 class MountState:
-    """What was mounted on a path; None for nothing."""
+    """The mount that was on a path; None for no mount."""
 
     path: str
     mount: MountSpec | None
@@ -44,7 +44,7 @@ class MountState:
         return MountState(self.path, found_mount(host, self.path))
 
     def is_ours(self, ours: Ours) -> bool:
-        """Whether it is what we mounted, or left unmounted."""
+        """Return whether this is what we mounted, or left unmounted."""
         return all(ours.has(Mounts.key, name, value) for name, value in self.values().items())
 
     def rollback_target(self, found: MountState, ours: Ours) -> MountState | None:
@@ -61,7 +61,7 @@ class MountState:
 
 @dataclass(frozen=True)
 class Mounts:
-    """The wanted mounts; `accept` names those that may go whoever relies on them."""
+    """The wanted mounts; `accept` names those that may be removed whoever relies on them."""
 
     mounts: Sequence[MountSpec] = ()
     accept: frozenset[str] = frozenset()
@@ -122,12 +122,12 @@ class Mounts:
         return {mount.name: mount.options for mount in self.mounts}
 
     def check(self, host: Host, prior: Mapping[str, MountState], ours: Ours = NOTHING) -> None:
-        """Ours to change are the paths that the snapshot saw unmounted, and those that a unit of ours mounts."""
+        """Check that each changed path is ours: unmounted in the snapshot, or mounted by a unit of ours."""
         unmounted = [path for path, state in prior.items() if state.mount is None]
         check_mounts(host, self.mounts, [*unmounted, *our_mount_paths(host)])
 
     def plan(self, host: Host, prior: Mapping[str, MountState], ours: Ours = NOTHING) -> list[Change]:
-        """Mounts that are no longer wanted go, then each wanted one is mounted and its unit written."""
+        """Remove the mounts that are no longer wanted, then mount each wanted one and write its unit."""
         self.check(host, prior)
         limits = Limits(self.accept)
         changes: list[Change] = []
@@ -143,7 +143,7 @@ class Mounts:
         return changes
 
     def read(self, host: Host) -> dict[str, Reading]:
-        """Every hugetlbfs mount, and on a wanted path also what keeps it from being one."""
+        """Read every hugetlbfs mount, and for a wanted path also why it is none."""
         values: dict[str, Reading] = {mount.name: mount.options for mount in hugetlbfs_mounts(host)}
         values |= unreadable_mounts(host)
         for mount in self.mounts:
@@ -166,13 +166,13 @@ class Mounts:
 
 
 def our_mount_paths(host: Host) -> list[str]:
-    """Paths that units of ours mount."""
+    """Return the paths that units of ours mount."""
     units = (parse_unit(host.read_or_none(unit) or "", default_page_bytes(host)) for unit in our_units(host))
     return [unit.path for unit in units if unit]
 
 
 def parse_mounts(host: Host, settings: object) -> list[MountSpec]:
-    """The wanted mounts of the user's list; owners are resolved against the host's own passwd and group."""
+    """Parse the user's list of mounts; owners are resolved by the host's own passwd and group."""
     entries = Option("hugetlbfs_mounts", settings).entries(("path", "page_size"), ("size", "mode", "owner", "group"))
     mounts = [_mount(host, entry) for entry in entries]
     for index, mount in enumerate(mounts):
@@ -210,7 +210,7 @@ def _mount(host: Host, entry: Mapping[str, object]) -> MountSpec:
 
 def _path(given: Option) -> str:
     text = str(given.value)
-    # The folder is the same with a slash at its end.
+    # A path with a trailing slash is the same folder.
     text = text.rstrip("/") or text
     plain = (
         isinstance(given.value, str) and text.startswith("/") and os.path.normpath(text) == text and text.isprintable()
@@ -233,7 +233,7 @@ def _path(given: Option) -> str:
 
 
 def _limit(given: Option, page_size_bytes: int) -> int:
-    """The mount's size limit in bytes: whole pages, since the kernel rounds anything else down without a word."""
+    """Return the mount's size limit in bytes: whole pages, since the kernel silently rounds anything else down."""
     size_bytes = given.size()
     if size_bytes == 0 or page_size_bytes == 0 or size_bytes % page_size_bytes:
         raise given.error(
@@ -257,7 +257,7 @@ def _mode(given: Option) -> int:
 
 
 def _id(host: Host, given: Option, what: str) -> int:
-    """A uid (`owner`) or gid (`group`) from a name on the host, or a number."""
+    """Return a uid (`owner`) or gid (`group`) from a name on the host, or a number."""
     with contextlib.suppress(SettingError):
         return given.integer(MAX_ID)
     known = _id_of(host, what, given.value) if isinstance(given.value, str) else None
@@ -272,9 +272,9 @@ def _id(host: Host, given: Option, what: str) -> int:
 
 
 def _id_of(host: Host, what: str, name: str) -> int | None:
-    """A name's uid (`owner`) or gid (`group`) on the host, or None."""
+    """Return a name's uid (`owner`) or gid (`group`) on the host, or None."""
     if host.is_live:
-        # Directory services count too, and many of them answer for a name without listing all they know.
+        # Directory services count too, and many of them resolve a name without listing all they know.
         import grp
         import pwd
 
@@ -288,7 +288,7 @@ def _id_of(host: Host, what: str, name: str) -> int | None:
 
 
 def check_mounts(host: Host, wanted: Sequence[MountSpec], ours: Sequence[str]) -> None:
-    """Raise SettingError, before anything is done, for a mount that this host cannot or should not have.
+    """Raise SettingError, before anything changes, for a mount that this host cannot or should not have.
 
     `ours` are the paths that this project mounted earlier: only these may change their options.
     """

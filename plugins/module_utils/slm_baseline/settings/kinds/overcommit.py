@@ -33,7 +33,7 @@ _MAX_COUNT = 2**31 - 1
 
 @dataclass(frozen=True)
 class SetOvercommit(WriteKnob):
-    """Set one size's limit. Most kernels take none for gigantic pages, and only a write tells."""
+    """A change of one size's limit. Most kernels refuse one for gigantic pages, which only a write shows."""
 
     def apply(self, host: Host) -> None:
         try:
@@ -88,7 +88,7 @@ class Overcommit:
 
     @classmethod
     def facts(cls, host: Host) -> dict[str, Any]:
-        """None of its own: each pool's fact has it."""
+        """Return no facts: the pools' facts include the limits."""
         return {}
 
     def values(self) -> dict[str, str]:
@@ -109,7 +109,7 @@ class Overcommit:
                 )
 
     def plan(self, host: Host, prior: Mapping[str, KnobState], ours: Ours = NOTHING) -> list[Change]:
-        """The limits now, then the drop-in that keeps them."""
+        """Return the changes of the limits, then that of the drop-in that makes them persistent."""
         self.check(host, prior)
         found = {knob.name: knob.value for knob in _knobs(host)}
         dropped = {
@@ -138,7 +138,7 @@ class Overcommit:
 
 
 def parse_overcommit(settings: object) -> dict[int, int]:
-    """Pages by page size in bytes, from the user's `{size: pages}`; SettingError for anything odd in it."""
+    """Parse the user's `{size: pages}` into pages by page size in bytes; SettingError for anything invalid in it."""
     wanted: dict[int, int] = {}
     for size, count in Option("hugepages_overcommit", settings).named().items():
         given_size = Option("hugepages_overcommit", size)

@@ -1,7 +1,7 @@
-"""Pools: reserved huge pages, by size and, where asked, by NUMA node.
+"""Pools: reserved huge pages, by size and, where wanted, by NUMA node.
 
-A write to nr_hugepages can be granted in part and still return success, so the only answer that counts is the count
-read back (Documentation/admin-guide/mm/hugetlbpage.rst).
+A write to nr_hugepages can be granted in part and still return success, so only the count that is read back is
+reliable (Documentation/admin-guide/mm/hugetlbpage.rst).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from .kind import PriorState, Reading
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
 POOLS_DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"
 ATTEMPTS = 3
-"""Writes tried before a short pool is a failure: freeing is asynchronous, so the second one often gets the rest."""
+"""Writes before a short pool is an error: freeing is asynchronous, so the second write often gets the rest."""
 
 _MAX_COUNT = 2**31 - 1
 _SYSCTLS = ("/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy")
@@ -56,7 +56,7 @@ _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", re.ASCII)
 
 @dataclass(frozen=True)
 class PoolLayout:
-    """Where the persistent pages of one size are: as a whole, and by node where the kernel tells nodes apart."""
+    """Where the persistent pages of one size are: in total, and by node where the kernel has NUMA."""
 
     size_bytes: int
     persistent: int
@@ -67,7 +67,7 @@ class PoolLayout:
         return pool_name(self.size_bytes)
 
     def at(self, node: int | None) -> int:
-        """Pages on a node, or (None) in all; 0 where a node is not known."""
+        """Return the pages on a node, or (None) in total; 0 for an unknown node."""
         return self.persistent if node is None else self.nodes.get(node, 0)
 
     def values(self) -> dict[str, str]:
@@ -81,18 +81,18 @@ class PoolLayout:
         return read_layout(host, self.size_bytes) if host.exists(pool_folder(self.size_bytes)) else None
 
     def by_node(self, found: PoolLayout) -> dict[int, int] | None:
-        """What each node of the found layout must have for this one to be in force; None where that cannot be had.
+        """Return the pages that each node of the found layout needs for this one; None where that is impossible.
 
-        Nodes may be unknown, or have gone since; one that has come since had no pages.
+        Nodes may be unknown or removed since; a node added since had no pages.
         """
         if not self.nodes or not set(self.nodes) <= set(found.nodes):
             return None
         return {node: self.nodes.get(node, 0) for node in found.nodes}
 
     def specs(self, found: PoolLayout) -> list[PoolSpec]:
-        """The pools to set for the found layout to become this one, node by node where nodes are known.
+        """Return the pools to set to turn the found layout into this one, node by node where nodes are known.
 
-        What shrinks comes first, so that the pages are there for what grows.
+        Shrinking pools come first, so that their pages are free for growing ones.
         """
         nodes = self.by_node(found)
         if nodes is None:
@@ -103,7 +103,7 @@ class PoolLayout:
         return sorted(differing, key=lambda spec: spec.count - found.at(spec.node))
 
     def rollback_target(self, found: PoolLayout, ours: Ours) -> PoolLayout | None:
-        """Node by node, where the nodes are the same ones; else as a whole."""
+        """Return the layout node by node, where the nodes are the same ones; else in total."""
 
         def is_ours(node: int | None) -> bool:
             return ours.has(Pools.key, pool_name(self.size_bytes, node), str(found.at(node)))
@@ -116,7 +116,7 @@ class PoolLayout:
         return None if nodes == found.nodes else PoolLayout(self.size_bytes, sum(nodes.values()), nodes)
 
     def change(self, host: Host, limits: Limits = NO_LIMITS) -> ReturnPages | None:
-        """A size that the kernel no longer has (another processor, another base page) has no pages to restore."""
+        """Return the change; None for a size that the kernel no longer has (another processor, another base page)."""
         found = self.now(host)
         if found is None:
             return None
@@ -133,7 +133,7 @@ class PoolLayout:
 
 
 def read_layout(host: Host, size_bytes: int) -> PoolLayout:
-    """A pool's layout now; SettingError where the kernel has no pool of that size."""
+    """Return a pool's current layout; SettingError where the kernel has no pool of that size."""
     try:
         return PoolLayout(size_bytes, read_pool(host, size_bytes).persistent, pool_spread(host, size_bytes))
     except OSError as error:
@@ -142,7 +142,7 @@ def read_layout(host: Host, size_bytes: int) -> PoolLayout:
 
 @dataclass(frozen=True)
 class PoolGoals:
-    """What a wanted tuning makes of the pools: those to `set`, those to `keep` at boot, and those `left` to others.
+    """What a wanted tuning does with the pools: those to `set`, those to `keep` at boot, and those `left` to others.
 
     `left` maps the knob to the reason.
     """
@@ -156,8 +156,8 @@ class PoolGoals:
 class Pools:
     """The wanted pools, and how far they may go.
 
-    `limits` keep them from starving the host, and name pools that may shrink whoever counts on their pages. `compact`
-    allows one memory compaction where pages are short; drop_caches is never used.
+    `limits` keep enough memory for the host, and name pools that may shrink although others rely on their pages.
+    `compact` allows one memory compaction where pages are short; drop_caches is never used.
     """
 
     pools: Sequence[PoolSpec] = ()
@@ -185,7 +185,7 @@ class Pools:
 
     @classmethod
     def boot_values(cls, words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
-        """What is reserved at boot, by `parse_reservations`; `sysctl.vm.nr_hugepages=` is applied last."""
+        """Return what is reserved at boot, by `parse_reservations`; `sysctl.vm.nr_hugepages=` is applied last."""
         default = next((size_or(value, 0) for key, value in words if key == "default_hugepagesz"), 0)
         values = parse_reservations(words, default_page_bytes)
         for key, value in words:
@@ -220,7 +220,7 @@ class Pools:
             refuse_lost_pages(host, spec, self.limits.accept)
 
     def plan(self, host: Host, prior: Mapping[str, PoolLayout], ours: Ours = NOTHING) -> list[Change]:
-        """Pools first, then their drop-in."""
+        """Return the changes of the pools, then that of their drop-in."""
         check_pools(host, self.pools)
         goals = self.goals(host, prior, ours)
         self._check_goals(host, goals, prior, ours)
@@ -231,9 +231,9 @@ class Pools:
         return [*pools, *plan_file(host, POOLS_DROPIN, text)]
 
     def goals(self, host: Host, prior: Mapping[str, PoolLayout], ours: Ours = NOTHING) -> PoolGoals:
-        """What is set, what is kept at boot, and what is left: no wanted count takes pages that we did not add.
+        """Return what to set, keep at boot, and leave: a wanted count never takes pages that we did not add.
 
-        Such a pool keeps the pages that are not ours, and no line of ours sets it at the next boot.
+        A pool that is left keeps the pages that are not ours, and no line of ours sets it at the next boot.
         """
         layouts = {size: read_layout(host, size) for size in {pool.size_bytes for pool in self.pools}}
         to_set, keep, left = [], [], {}
@@ -254,7 +254,7 @@ class Pools:
         return PoolGoals([*to_set, *self._dropped(host, prior, ours)], keep, left)
 
     def may_be_left(self, host: Host) -> bool:
-        """Whether a pool has more pages than wanted, so that it matters whose they are."""
+        """Return whether a pool has more pages than wanted, so that their owner matters."""
         return any(
             host.exists(pool_folder(spec.size_bytes, spec.node))
             and read_pool(host, spec.size_bytes, spec.node).persistent > spec.count
@@ -262,10 +262,10 @@ class Pools:
         )
 
     def _dropped(self, host: Host, prior: Mapping[str, PoolLayout], ours: Ours) -> list[PoolSpec]:
-        """Pools of our drop-in that are no longer wanted, with their prior counts; what others changed since stays.
+        """Return our drop-in's pools that are no longer wanted, with prior counts; what others changed since stays.
 
-        A size that is wanted as a whole covers its nodes; one wanted by node gives the other nodes their pages back.
-        Pages return to the nodes they were on, where these are known, and the host has them yet.
+        A size that is wanted in total covers its nodes; one wanted by node gives the other nodes their pages back.
+        Pages return to the nodes they were on, where these are known and still exist.
         """
         default = default_page_bytes(host)
         kept = {(pool.size_bytes, pool.node) for pool in self.pools}
@@ -279,7 +279,7 @@ class Pools:
             goal = before.rollback_target(found, ours)
             specs = goal.specs(found) if goal else []
             if goal and pool.node is None and len(found.nodes) == 1 and specs:
-                # Of one node alone nobody spoke: the pool as a whole is the same pages.
+                # With a single node, which no setting names, the pool as a whole is the same pages.
                 specs = [PoolSpec(pool.size_bytes, goal.persistent)]
             for spec in specs:
                 is_asked = pool.node is None or spec.node == pool.node
@@ -298,7 +298,7 @@ class Pools:
 
 
 def parse_reservations(words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
-    """Pages by pool as the parameters of a command line reserve them: `hugepages_setup` and its like in mm/hugetlb.c.
+    """Return pages by pool as a kernel command line reserves them: `hugepages_setup` and the like in mm/hugetlb.c.
 
     `hugepages=` counts pages of the `hugepagesz=` before it, else of the default size. A second count for one size, a
     second `hugepagesz=` of one size, and the count behind it are ignored. `0:2,1:4` counts by node.
@@ -306,7 +306,7 @@ def parse_reservations(words: Sequence[tuple[str, str]], default_page_bytes: int
     default = default_page_bytes
     counted: dict[int | None, dict[int | None, str]] = {}
     seen: set[int] = set()
-    # `size` is the last valid one; `last` what was counted last, None for a count that no size stands before.
+    # `size` is the last valid one; `last` is what was counted last, None for a count before any size.
     size, is_valid, has_default = 0, True, False
     last: int | None = -1
     for key, value in words:
@@ -320,7 +320,7 @@ def parse_reservations(words: Sequence[tuple[str, str]], default_page_bytes: int
                     counted[size] = counted.pop(None)
         elif key == "hugepagesz":
             given = size_or(value, 0)
-            # The default size may be named once more, as long as nobody has counted it.
+            # The default size may be named once more, as long as it has no count yet.
             is_new = given not in seen or (has_default and given == default and given not in counted)
             is_valid = _is_page_size(value) and is_new
             if is_valid:
@@ -332,7 +332,7 @@ def parse_reservations(words: Sequence[tuple[str, str]], default_page_bytes: int
             if counts:
                 counted[target], last = counts, target
             is_valid = True
-    # A count before any size is the default's, and wins over an explicit one.
+    # A count before any size is the default size's, and wins over an explicit one.
     if None in counted:
         counted[default] = counted.pop(None)
     return {pool_name(size, node): count for size, counts in counted.items() if size for node, count in counts.items()}
@@ -344,7 +344,7 @@ def _is_page_size(text: str) -> bool:
 
 
 def _counts(text: str) -> dict[int | None, str]:
-    """A count, or counts by node: the digits that a text begins with, and none where it begins otherwise."""
+    """Return a count, or counts by node: the digits at the beginning of a text; none where it begins otherwise."""
     if ":" not in text:
         match = re.match(r"[0-9]{1,19}", text, re.ASCII)
         return {None: match[0]} if match else {}
@@ -362,11 +362,11 @@ def _is_part_of(name: str, whole_pool: str) -> bool:
 
 
 def parse_pools(settings: object, memory_of_node: Callable[[int | None], int] | None = None) -> list[PoolSpec]:
-    """The wanted pools of the user's list of `{size, count or memory, node}`; SettingError for anything odd in it.
+    """Parse the user's list of `{size, count or memory, node}` into pools; SettingError for anything invalid in it.
 
-    `memory` is a size such as 4G, or a share such as 25% of the bytes that `memory_of_node` tells of a node, or of the
-    host for None. One entry may stand without a list. Two entries contradict when they set one pool twice, or set one
-    size both as a whole and by node.
+    `memory` is a size such as 4G, or a share such as 25% of the bytes that `memory_of_node` returns for a node, or for
+    the host (None). A single entry needs no list. Two entries contradict when they set one pool twice, or set one size
+    both in total and by node.
     """
     pools = []
     listed = [settings] if isinstance(settings, Mapping) else settings
@@ -406,7 +406,7 @@ def count_pages(
     node: int | None,
     memory_of_node: Callable[[int | None], int] | None = None,
 ) -> int:
-    """Pages in a size such as 4G, which must be whole pages, or in a share such as 25%, rounded down."""
+    """Return the pages in a size such as 4G, which must be whole pages, or in a share such as 25%, rounded down."""
     option = Option(knob, memory)
     share = _SHARE.fullmatch(memory.strip()) if isinstance(memory, str) else None
     if share is None:
@@ -427,7 +427,7 @@ def count_pages(
 
 
 def memory_of(host: Host, node: int | None) -> int:
-    """Bytes of the host's memory, or of a node's; SettingError where they cannot be told."""
+    """Return the bytes of the host's memory, or of a node's; SettingError where they are unknown."""
     memory = read_meminfo(host) if node is None else read_node_meminfo(host, node)
     if "MemTotal" not in memory:
         place = "the host" if node is None else f"node {node}"
@@ -475,11 +475,11 @@ def check_pools(host: Host, wanted: Sequence[PoolSpec]) -> None:
 
 @dataclass(frozen=True)
 class SetPool:
-    """Set one pool's persistent pages.
+    """A change of one pool's persistent pages.
 
-    `prior` is where the pages of its size were before, so that undoing restores that and not only how many there were;
-    `surplus` is how many pages were beyond them then, and `may_add` whether there may be more afterwards. `compact`
-    allows one memory compaction between attempts.
+    `prior` is where the pages of its size were before, so that undoing restores their nodes and not only their number.
+    `surplus` is the surplus pages before, and `may_add` whether there may be more afterwards. `compact` allows one
+    memory compaction between attempts.
     """
 
     spec: PoolSpec
@@ -521,7 +521,7 @@ class SetPool:
         return ReturnPages(PoolLayout(self.spec.size_bytes, self.spec.count), self.prior, self.surplus)
 
     def _refuse_surplus(self, host: Host) -> None:
-        """What is in use became surplus: the pool shrank on paper alone, and has nothing free for the next program."""
+        """Raise LossError where used pages became surplus: the pool shrank, but has no page free for a program."""
         surplus = read_pool(host, self.spec.size_bytes).surplus
         if surplus > self.surplus and not self.may_add and self.spec.count < int(self.before):
             refuse_loss(
@@ -550,16 +550,16 @@ class SetPool:
 
 
 def boot_arguments(spec: PoolSpec) -> str:
-    """The kernel command line that reserves this pool at boot."""
+    """Return the kernel command line that reserves this pool at boot."""
     count = str(spec.count) if spec.node is None else f"{spec.node}:{spec.count}"
     return f"hugepagesz={format_size(spec.size_bytes)} hugepages={count}"
 
 
 def refuse_lost_pages(host: Host, spec: PoolSpec, accept: Container[str] = ()) -> None:
-    """LossError where a pool would become smaller than what of it is in use or reserved.
+    """Raise LossError where a pool would become smaller than its pages in use or reserved.
 
-    The kernel keeps such pages as surplus, which its users give back one by one (set_max_huge_pages of mm/hugetlb.c):
-    the pool then has nothing free for a program that starts meanwhile, though it counts on it.
+    The kernel keeps such pages as surplus, which their users give back one by one (set_max_huge_pages of mm/hugetlb.c):
+    the pool then has nothing free for a program that starts meanwhile and relies on it.
     """
     pool = read_pool(host, spec.size_bytes, spec.node)
     reserved = pool.reserved or 0
@@ -583,7 +583,7 @@ def _holders(host: Host) -> str:
 
 
 def _users_of_pages(host: Host) -> str:
-    """Processes and mounts that have pages of a pool, in words; empty where none can be seen."""
+    """Return the processes and mounts that use a pool's pages, in words; empty where none is visible."""
     users = [f"{user['name']} (pid {user['pid']})" for user in pool_users(host)] + [
         f"files on {mount.path}"
         for mount in hugetlbfs_mounts(host)
@@ -595,7 +595,7 @@ def _users_of_pages(host: Host) -> str:
 def plan_pools(
     host: Host, wanted: Sequence[PoolSpec], compact: bool = False, accept: Collection[str] = ()
 ) -> list[SetPool]:
-    """The pools that differ from what is wanted, those that shrink first."""
+    """Return the changes of the pools that differ from the wanted counts, shrinking ones first."""
     changes = []
     for spec in wanted:
         pool = read_pool(host, spec.size_bytes, spec.node)
@@ -608,9 +608,9 @@ def plan_pools(
 
 @dataclass(frozen=True)
 class ReturnPages:
-    """Give a size its recorded pages back, node by node where nodes are known.
+    """A change that gives a size its recorded pages back, node by node where nodes are known.
 
-    `surplus` is how many pages beyond these may stay; what the host's own overcommit allows is its business besides.
+    `surplus` is how many pages beyond these may stay; the host's own overcommit may add more.
     """
 
     found: PoolLayout
@@ -640,7 +640,7 @@ class ReturnPages:
         return ReturnPages(self.goal, self.found, self.surplus)
 
     def verify(self, host: Host) -> None:
-        """SettingError where pages are missing, on the wrong node, or still held beyond the recorded ones."""
+        """Raise SettingError where pages are missing, on the wrong node, or still held beyond the recorded ones."""
         size = self.goal.size_bytes
         pool, found = read_pool(host, size), read_layout(host, size)
         nodes = self.goal.by_node(found) or {}
@@ -662,7 +662,7 @@ class ReturnPages:
         )
 
     def _short(self, pages: Mapping[str, tuple[int, int]]) -> SettingError:
-        """Too few pages came; `pages` has what was asked and got of the pool and of its nodes."""
+        """Return the error for too few pages; `pages` has the wanted and actual pages of the pool and its nodes."""
         asked, got = pages[self.name]
         nodes = [
             f"{node} has {got} of {asked}" for node, (asked, got) in pages.items() if node != self.name and got != asked
@@ -677,9 +677,9 @@ class ReturnPages:
 
 
 def restore_layout(host: Host, goal: PoolLayout) -> None:
-    """Restore the old pages of a size, node by node where nodes are known; writes only what differs.
+    """Restore the old pages of a size, node by node where nodes are known; write only what differs.
 
-    As often as `SetPool` tries, and for the same reason. Whether the pages came is for the caller to read.
+    Tries as often as `SetPool`, for the same reason. The caller must read back whether the pages came.
     """
     for attempt in range(ATTEMPTS):
         specs = goal.specs(read_layout(host, goal.size_bytes))

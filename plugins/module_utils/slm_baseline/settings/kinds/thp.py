@@ -1,4 +1,4 @@
-"""Transparent huge pages: the policies of the kernel's selectors, khugepaged's numbers, and sizes (mTHP).
+"""Transparent huge pages: the kernel's selectors, khugepaged's numbers, and per-size settings (mTHP).
 
 Source: Documentation/admin-guide/mm/transhuge.rst.
 """
@@ -109,7 +109,7 @@ class Thp:
         check_thp(host, self.wanted)
 
     def plan(self, host: Host, prior: Mapping[str, KnobState], ours: Ours = NOTHING) -> list[Change]:
-        """Runtime values first, in the kernel's order, then the drop-in that keeps them."""
+        """Return the changes of runtime values, in the kernel's order, then that of the drop-in."""
         offered = thp_knobs(host)
         dropped = {
             name: prior[name].value
@@ -126,7 +126,7 @@ class Thp:
         return {**unreadable_knobs(host), **{name: knob.value for name, knob in thp_knobs(host).items()}}
 
     def capture(self, host: Host, known: Container[str] = ()) -> dict[str, PriorState]:
-        """Every knob that the tuning could move, and min_free_kbytes, which khugepaged moves on its behalf.
+        """Read every knob that the tuning could move, and min_free_kbytes, which khugepaged moves for it.
 
         In the order in which a restore must write them: min_free_kbytes comes last.
         """
@@ -140,7 +140,7 @@ class Thp:
 
 
 def _lacking(knobs: Iterable[str]) -> list[str]:
-    """The settings that this kernel has no file for, such as thp_sizes (mTHP) before Linux 6.8."""
+    """Return the settings for which this kernel has no file, such as thp_sizes (mTHP) before Linux 6.8."""
     there = {name.split(".")[1] for name in knobs}
     return [f"thp_{key}" for key in _KEYS if key not in there]
 
@@ -150,7 +150,7 @@ def _state(name: str, path: str, value: str) -> KnobState:
 
 
 def knob_path(name: str) -> str:
-    """The kernel file of a recorded knob; ValueError for a name that is none of this kind."""
+    """Return the kernel file of a recorded knob; ValueError for a name that is not of this kind."""
     if name == _MIN_FREE_KNOB:
         return MIN_FREE
     match = _KNOB.fullmatch(name)
@@ -161,7 +161,7 @@ def knob_path(name: str) -> str:
 
 
 def _boot_sizes(text: str) -> Iterator[int]:
-    """Bytes of each size in `16K-64K,2M`; a range holds every power of two in it."""
+    """Yield the bytes of each size in `16K-64K,2M`; a range holds every power of two in it."""
     for item in text.split(","):
         first, dash, last = item.partition("-")
         size, end = size_or(first, 0), size_or(last if dash else first, 0)
@@ -171,17 +171,17 @@ def _boot_sizes(text: str) -> Iterator[int]:
 
 
 def thp_knobs(host: Host) -> dict[str, Knob]:
-    """Every writable THP knob this kernel has, by flat name, in the order in which a restore must write them.
+    """Read every writable THP knob of this kernel, by flat name, in the order in which a restore must write them.
 
-    `enabled` comes first: switching THP on makes khugepaged raise vm.min_free_kbytes (mm/khugepaged.c), so whatever
-    else is set comes after it. Read-only counters (khugepaged/pages_collapsed) are not knobs, and neither are a vendor
+    `enabled` comes first: switching THP on makes khugepaged raise vm.min_free_kbytes (mm/khugepaged.c), so everything
+    else is set after it. Read-only counters (khugepaged/pages_collapsed) are not knobs, and neither are a vendor
     kernel's files with a text of another form: `unreadable_knobs` has these.
     """
     return {name: knob for name, knob in _each_knob(host) if isinstance(knob, Knob)}
 
 
 def unreadable_knobs(host: Host) -> dict[str, SettingError]:
-    """Writable THP files that say neither a selection nor a number, by name: no reason to stop unless one is wanted."""
+    """Return writable THP files with unknown content, by name, as errors: no reason to stop unless one is wanted."""
     return {name: knob for name, knob in _each_knob(host) if isinstance(knob, SettingError)}
 
 
@@ -208,7 +208,7 @@ def _each_knob(host: Host) -> Iterator[tuple[str, Knob | SettingError]]:
 
 
 def _is_writable(host: Host, path: str) -> bool:
-    """Whether the kernel gave the file a write bit at all; a permission bit, not this user's right."""
+    """Return whether the file has a write bit at all: a permission bit of the kernel, not this user's right."""
     try:
         return bool(stat.S_IMODE(os.stat(host.path(path)).st_mode) & stat.S_IWUSR)
     except OSError:
@@ -216,18 +216,18 @@ def _is_writable(host: Host, path: str) -> bool:
 
 
 def pmd_size_bytes(host: Host) -> int | None:
-    """Size of a PMD-mapped THP in bytes (2 MiB on x86-64, not everywhere), or None without THP."""
+    """Return the size of a PMD-mapped THP in bytes (2 MiB on x86-64, not everywhere), or None without THP."""
     text = (host.read_or_none(f"{THP}/hpage_pmd_size") or "").strip()
     return int(text) if is_number(text) else None
 
 
 def effective_size_policy(enabled: str, size_enabled: str) -> str:
-    """What a per-size mTHP selector amounts to: `inherit` takes the top-level `enabled`."""
+    """Return the effect of a per-size mTHP selector: `inherit` uses the top-level `enabled`."""
     return enabled if size_enabled == "inherit" else size_enabled
 
 
 def parse_thp(settings: object) -> dict[str, str]:
-    """Knob names and wanted values of the user's THP settings; None and absent keys mean "leave untouched".
+    """Parse the user's THP settings into values by knob name; None and absent keys mean "leave untouched".
 
     Form: `{enabled, defrag, shmem_enabled: selector; khugepaged: {file: number}; sizes: {64K: selector}}`.
     Raises SettingError for unknown keys and for what YAML made of an unquoted word.
@@ -251,7 +251,7 @@ def parse_thp(settings: object) -> dict[str, str]:
 
 
 def check_thp(host: Host, wanted: Mapping[str, str]) -> dict[str, Knob]:
-    """The host's THP knobs, once every wanted value is known to be legal on this kernel; else SettingError."""
+    """Return the host's THP knobs; SettingError where a wanted value is not valid on this kernel."""
     if not wanted:
         return {}
     check_writable(host, THP)
@@ -283,7 +283,7 @@ def check_thp(host: Host, wanted: Mapping[str, str]) -> dict[str, Knob]:
 
 
 def plan_knobs(host: Host, wanted: Mapping[str, str]) -> list[WriteKnob]:
-    """The THP knobs that differ from what is wanted, in the kernel's order; SettingError as check_thp."""
+    """Return changes for the THP knobs that differ, in the kernel's order; SettingError as check_thp."""
     return [
         WriteKnob(name, knob.path, knob.value, wanted[name])
         for name, knob in check_thp(host, wanted).items()

@@ -1,1 +1,1 @@
-"""The way back: the snapshot before the first change, and the restore from it."""
+"""The rollback: the snapshot before the first change, and the restore from it."""

@@ -1,7 +1,7 @@
-"""The way back as a plan: what a rollback leads to, what it leaves to others, and the restore that carries it out.
+"""A rollback as a plan: what it restores, what it leaves to others, and the restore that carries it out.
 
-It restores what we set and what still is as we set it. What others changed since then, or rely on by a file of theirs,
-stays, also where the rollback itself would move it.
+It restores what we set and what still has the value that we set. What others changed since, or what a file of theirs
+relies on, stays, even where the rollback itself would move it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..state.ownership import FILES, Ours, digest
 from .snapshot import Snapshot, load
 
 Entry = dict[str, str]
-"""What is left: `knob`, what is `found`, the value `before` the tuning, and `why` it is left."""
+"""One item that is left: `knob`, the value `found`, the value `before` the tuning, and `why` it is left."""
 
 
 class Writer(Protocol):
@@ -42,16 +42,16 @@ class Writer(Protocol):
 
 
 FindWriters = Callable[[Host, Mapping[str, str], int], Sequence[Writer]]
-"""Who else writes these knobs with other values than these; the last argument is the default page size in bytes."""
+"""Finds others that write these knobs with other values; the last argument is the default page size in bytes."""
 
 _CHANGED = "changed by others since"
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore did (`knob, before, after`), what it could not, one typed error each, and folders it left.
+    """The result of a restore (`knob, before, after`), one typed error for each failure, and the folders that are left.
 
-    `refused` names the knobs that stay as they are, since others would lose something.
+    `refused` names the knobs that stay unchanged, since others would lose something.
     """
 
     changes: list[dict[str, str]]
@@ -62,18 +62,18 @@ class Restored:
 
 @dataclass(frozen=True)
 class RollbackPlan:
-    """What a rollback leads to (`goal`), and what it leaves. A dry run prints it, a real one carries it out."""
+    """What a rollback restores (`goal`), and what it leaves. A dry run prints it, a real one carries it out."""
 
     goal: Snapshot
     left: list[Entry] = field(default_factory=list)
     limits: Limits = NO_LIMITS
 
     def carry_out(self, host: Host, dry_run: bool = False) -> Restored:
-        """Restore everything in the goal and prove it by reading back. Writes only what differs; safe to repeat.
+        """Restore everything in the goal and verify it by reading back. Writes only what differs; safe to repeat.
 
-        The kinds go in the reverse of the kernel's order: mounts first, since they hold pages. One item that fails does
-        not keep the others from being restored; one that others would lose keeps its files, and all folders stay until
-        nothing is left to restore.
+        The kinds are restored in the reverse of the kernel's order: mounts first, since they hold pages. A failed item
+        does not stop the others; an item that others would lose keeps its files, and all folders stay until nothing is
+        left to restore.
         """
         work = _Restore(host, self.limits, dry_run)
         for kind in reversed(KINDS):
@@ -89,9 +89,9 @@ class RollbackPlan:
 def plan_rollback(
     host: Host, snapshot: Snapshot, sweep: Snapshot | None = None, limits: Limits = NO_LIMITS
 ) -> RollbackPlan:
-    """The way back to a snapshot; reads only. A `sweep` that was cut short set more, which goes first.
+    """Return the rollback plan for a snapshot; reads only. What an interrupted `sweep` set besides is undone first.
 
-    What the sweep alone knows, such as a knob of a newer kernel, goes back to what the sweep found.
+    Values that only the sweep recorded, such as a knob of a newer kernel, return to what the sweep found.
     """
     ours = _ours_of(host, snapshot)
     left: list[Entry] = []
@@ -99,14 +99,14 @@ def plan_rollback(
     for kind in KINDS:
         goals: dict[str, PriorState] = {}
         before_sweep = sweep.of(kind.key) if sweep else {}
-        # In the order of the snapshot, in which they must be written; what came since goes first, as in `extended`.
+        # In the snapshot's order, which restores need; what was added since comes first, as in `extended`.
         for key in [*(key for key in before_sweep if key not in snapshot.of(kind.key)), *snapshot.of(kind.key)]:
             recorded = snapshot.of(kind.key).get(key)
             prior: PriorState = recorded or before_sweep[key]
             try:
                 found = prior.now(host)
             except (OSError, SettingError):
-                # It is told when its turn comes.
+                # The error is reported when its turn comes.
                 goals[key] = prior
                 continue
             goal = None
@@ -124,12 +124,12 @@ def plan_rollback(
 
 
 def plan_force(snapshot: Snapshot, sweep: Snapshot | None, limits: Limits) -> RollbackPlan:
-    """The way back to all that a snapshot holds, whoever set it since."""
+    """Return the plan that restores everything in a snapshot, whoever changed it since."""
     return RollbackPlan(snapshot.completed_by(sweep) if sweep else snapshot, [], limits)
 
 
 def _ours_of(host: Host, snapshot: Snapshot) -> Ours:
-    """What is ours now: after a reboot, besides what we set, what files of ours say that it is to be set to."""
+    """Return what is ours now: what we set, and after a reboot also the values that our files set at boot."""
     ours = snapshot.ours
     if not any(ours.rebooted(kind.key) for kind in KINDS):
         return ours
@@ -155,7 +155,7 @@ def _plan_files(host: Host, snapshot: Snapshot, ours: Ours) -> tuple[dict[str, F
 
 
 def leave_relied_on(host: Host, plan: RollbackPlan, snapshot: Snapshot, find: FindWriters) -> RollbackPlan:
-    """The plan without what a file of somebody else wants as it is: that somebody relies on it by now."""
+    """Return the plan without values that somebody else's file wants unchanged, since somebody relies on them."""
     moved = {kind.key: _moved(host, plan.goal.of(kind.key)) for kind in KINDS}
     before = {name: value for states in moved.values() for name, value in _values(states).items()}
     if not before:
@@ -181,7 +181,7 @@ def leave_relied_on(host: Host, plan: RollbackPlan, snapshot: Snapshot, find: Fi
 
 
 def _moved(host: Host, goals: Mapping[str, PriorState]) -> dict[str, PriorState]:
-    """The goals that are not what is found."""
+    """Return the goals that differ from the current state."""
     moved = {}
     for key, goal in goals.items():
         with contextlib.suppress(OSError, SettingError):
@@ -196,7 +196,7 @@ def _values(states: Mapping[str, PriorState]) -> dict[str, str]:
 
 
 def _left(prior: PriorState, found: PriorState | None, goal: PriorState | None, why: str = _CHANGED) -> list[Entry]:
-    """What differs from the prior state, and stays; a pool that the kernel no longer has is one without pages."""
+    """Return what differs from the prior state and stays; a pool that the kernel no longer has counts as empty."""
     now, then = found.values() if found else {}, goal.values() if goal else {}
     return [
         {"knob": name, "found": now.get(name, "absent"), "before": value, "why": why}
@@ -212,7 +212,7 @@ def _short(state: FileState | None) -> str:
 
 
 class _Restore:
-    """One restore in progress. Each change is planned when its turn comes, since those before it may move its value."""
+    """One restore in progress. Each change is planned when its turn comes, since earlier ones may move its value."""
 
     def __init__(self, host: Host, limits: Limits, dry_run: bool) -> None:
         self.host = host
@@ -226,7 +226,7 @@ class _Restore:
         self.refused: set[str] = set()
 
     def state(self, kind: type[Kind], key: str, state: PriorState) -> None:
-        """Restore one state. What others would lose stays whole: the files that keep it at the next boot as well."""
+        """Restore one state. Keep all of what others would lose: also the files that set it at the next boot."""
         known = len(self.incomplete)
         self.change(key, lambda host: state.change(host, self.limits))
         if any(isinstance(error, LossError) for error in self.incomplete[known:]):
@@ -265,14 +265,14 @@ class _Restore:
         self.change(path, plan)
 
     def folder(self, path: str) -> None:
-        """Remove a folder that was not there before; one that somebody uses by now stays, as does the archive.
+        """Remove a folder that was not there before; one that is in use by now stays, as does the archive.
 
-        None goes while anything is left to restore: removing one takes it from all who have something mounted on it.
+        None is removed while anything is left to restore: that would detach whatever others have mounted on it.
         """
         target = self.host.path(path)
         if self.incomplete or not target.is_dir():
             return
-        # What a dry run sees in a mount that goes is not in the folder below it.
+        # In a dry run, what is visible in a mount to be removed is not in the folder below it.
         unmounted = any(change["knob"] == f"hugetlbfs.{path}" for change in self.changes)
         if not unmounted and mounted_at(read_mountinfo(self.host), path):
             return
@@ -289,7 +289,7 @@ class _Restore:
                 self.incomplete.append(os_problem(path, "absent", error))
 
     def _is_mounted_on(self, path: str, unmounted: bool) -> bool:
-        """Whether another namespace has something on the folder, which removing it would detach there."""
+        """Return whether others have something mounted on the folder, and record it: removal would detach it."""
         from ..kernel.mount_guard import users_of_folder
 
         if f"hugetlbfs.{path}" in self.limits.accept or (self.dry_run and unmounted):
@@ -301,7 +301,7 @@ class _Restore:
 
 
 def undo_sweep(host: Host) -> list[dict[str, str]]:
-    """Restore what an interrupted sweep left behind and nobody changed since; the changes that took."""
+    """Restore what an interrupted sweep left and nobody changed since; return the applied changes."""
     prior = load(host, SWEEP_PRIOR)
     if prior is None:
         return []

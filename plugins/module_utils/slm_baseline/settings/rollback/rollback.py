@@ -1,4 +1,4 @@
-"""The whole rollback of a host: restore, verify, archive; repeatable until nothing is left to do."""
+"""The whole rollback of a host: restore, verify, archive; repeatable until nothing is left to restore."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ from .snapshot import (
 
 @dataclass(frozen=True)
 class RollbackOutcome:
-    """`status` is `restored`, `nothing` or `incomplete`; `archive` is the snapshot's path after a complete restore.
+    """The result. `status` is `restored`, `nothing` or `incomplete`; `archive` is the snapshot's path once complete.
 
-    `left` is what others changed since or rely on: `knob`, `found`, `before`, `why`. A `warning` is about what no
-    setting depends on. `attempts` are earlier rollbacks that did not come to an end, `note` says why there is
-    nothing to restore.
+    `left` is what others changed since or rely on: `knob`, `found`, `before`, `why`. A `warning` concerns something on
+    which no setting depends. `attempts` are earlier incomplete rollbacks; `note` says why there is nothing to restore.
     """
 
     status: str
@@ -50,7 +49,7 @@ class RollbackOutcome:
 
 @dataclass(frozen=True)
 class Rollback:
-    """How far a rollback goes (`limits`), who else writes a knob (`find_writers`), and which run it is of."""
+    """How far a rollback goes (`limits`), how it finds other writers (`find_writers`), and its run."""
 
     limits: Limits = NO_LIMITS
     find_writers: FindWriters | None = None
@@ -64,12 +63,12 @@ ANY_ROLLBACK = Rollback()
 def roll_back(
     host: Host, dry_run: bool = False, force: bool = False, asked: Rollback = ANY_ROLLBACK
 ) -> RollbackOutcome:
-    """Restore what we set and what still is as we set it; with `force`, all that differs from the snapshot.
+    """Restore what we set and what still has that value; with `force`, everything that differs from the snapshot.
 
-    What an unfinished sweep left is restored too. Where both are there, the sweep's prior state is the later one: the
-    snapshot has the last word, and the sweep's adds what a kernel newer than the snapshot brought. Not even `force`
-    takes files, pages in use or mounts from others; `asked` names what may be lost, and finds who else wants a value as
-    it is, which is left then.
+    Also restores what an unfinished sweep left. Where both exist, the sweep's prior state is the later one: the
+    snapshot takes precedence, and the sweep's adds what a kernel newer than the snapshot brought. Not even `force`
+    takes files, pages in use or mounts from others. `asked` names accepted losses, and finds who else wants the current
+    value; such values are left.
     """
     if not dry_run:
         remove_leftovers(host)
@@ -104,7 +103,7 @@ def roll_back(
     if restored.incomplete:
         if snapshot and noted and not dry_run:
             if restored.refused:
-                # Whoever changes what others would have lost keeps it, until somebody accepts that.
+                # If somebody changes a refused value later, theirs stays until the loss is accepted.
                 noted = _begin(host, snapshot, left | restored.refused)
             _note_attempt(host, noted, outcome, asked)
         return outcome
@@ -115,7 +114,7 @@ def roll_back(
 
 
 def _restore_what_was_left(host: Host, dry_run: bool, force: bool, limits: Limits) -> RollbackOutcome:
-    """After a complete rollback: with `force`, what that one left because others had changed it; else nothing.
+    """Restore what a complete rollback left because others had changed it, if `force` is set; else restore nothing.
 
     What it restored has been the host's own since then, and is never touched again.
     """
@@ -153,9 +152,10 @@ def _reload(host: Host, restored: Restored, dry_run: bool) -> str | None:
 
 
 def _begin(host: Host, snapshot: Snapshot, left: set[str]) -> Snapshot:
-    """Note what is being restored, so that the next try knows it, however far this one comes; the snapshot as noted.
+    """Record what is being restored, so that the next attempt knows it wherever this one ends; return that snapshot.
 
-    What is `left` is not: whoever changes it until then keeps it. A full disk does not keep a host from being restored.
+    What is `left` is not recorded: if somebody changes it until then, it stays. A full disk does not prevent the
+    restore.
     """
     noted = _all_pending(host, snapshot, left)
     with contextlib.suppress(SettingError):
@@ -171,7 +171,7 @@ def _all_pending(host: Host, snapshot: Snapshot, left: set[str]) -> Snapshot:
 
 
 def _note_attempt(host: Host, snapshot: Snapshot, outcome: RollbackOutcome, asked: Rollback) -> None:
-    """Keep what a rollback did that did not come to an end, for the page of the one that does."""
+    """Record the result of an incomplete rollback, for the report of the one that completes it."""
     attempt = {
         "run_id": asked.run_id,
         "began_at": asked.began_at,

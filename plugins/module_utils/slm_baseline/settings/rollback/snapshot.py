@@ -1,8 +1,8 @@
-"""The host's prior state, durable before the first change.
+"""The host's prior state, stored durably before the first change.
 
 The document holds what every kind of setting could ever change, and each file and folder that the tuning names. It is
-written once; it only grows, when the tuning names a new mount path, or a newer kernel or a newer version of this
-project brings new knobs. Beside it stands what is ours, which carry_out.py writes before and after each change.
+written once and only extended: when the tuning names a new mount path, or a newer kernel or a newer version of this
+project brings new knobs. It also stores what is ours, which transaction.py writes before and after each change.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _KEYS_OF_VERSION_1 = {"thp": "knobs", "pools": "pools", "mounts": "mounts"}
 class Snapshot:
     """Prior state: what each kind recorded, by kind and by key, files (None: absent), folders that did not exist.
 
-    `ours` is what our changes moved since, `attempts` the rollbacks that did not come to an end. `machine` is the
-    machine it was taken on (`machine_key`), None in a document that is older than this field.
+    `ours` is what our changes moved since, `attempts` the incomplete rollbacks. `machine` is the machine on which it
+    was taken (`machine_key`), None in a document that is older than this field.
     """
 
     taken_at: str
@@ -55,7 +55,7 @@ class Snapshot:
     machine: str | None = ""
 
     def of(self, key: str) -> Mapping[str, Any]:
-        """What a kind recorded; nothing where it came after this snapshot."""
+        """Return what a kind recorded; nothing for a kind newer than this snapshot."""
         return self.kinds.get(key, {})
 
     def to_json(self) -> bytes:
@@ -75,15 +75,15 @@ class Snapshot:
         return sealed(document)
 
     def completed_by(self, later: Snapshot) -> Snapshot:
-        """This state, and of a later one what this one does not know."""
+        """Return this state, extended by what only the later one has."""
         return replace(self, kinds={key: {**later.of(key), **self.of(key)} for key in {**self.kinds, **later.kinds}})
 
     def names(self) -> frozenset[str]:
-        """Every knob and file that the snapshot knows."""
+        """Return every knob and file in the snapshot."""
         return frozenset({*self.values(), *self.files})
 
     def only(self, names: Container[str]) -> Snapshot:
-        """What it recorded of these knobs and files; a pool counts as a whole."""
+        """Return the snapshot with only these knobs and files; a pool counts as a whole."""
         kinds = {
             key: {name: state for name, state in recorded.items() if any(knob in names for knob in state.values())}
             for key, recorded in self.kinds.items()
@@ -92,25 +92,25 @@ class Snapshot:
         return replace(self, kinds=kinds, files=files)
 
     def values(self) -> dict[str, str]:
-        """Knob names and prior values as text, for reports."""
+        """Return knob names and prior values as text, for reports."""
         states = [state for recorded in self.kinds.values() for state in recorded.values()]
         return {name: value for state in states for name, value in state.values().items()}
 
 
 def sealed(document: Mapping[str, Any]) -> bytes:
-    """A document as it is stored: JSON, whose first field is the checksum of every byte after it."""
+    """Return a document in its stored form: JSON, whose first field is the checksum of every byte after it."""
     # Not sorted: within a kind the order is that of a restore.
     content = json.dumps(document, indent=1).encode()[2:] + b"\n"
     return b'{\n "checksum": "%s",\n%s' % (hashlib.sha256(content).hexdigest().encode(), content)
 
 
 def plan_kind(host: Host, kind: Kind, snapshot: Snapshot | None) -> list[Change]:
-    """What is to be done for one kind of setting, on a host with this snapshot; see `Kind.plan`."""
+    """Return the changes for one kind of setting, on a host with this snapshot; see `Kind.plan`."""
     return kind.plan(host, snapshot.of(kind.key), snapshot.ours) if snapshot else kind.plan(host, {})
 
 
 def parse_snapshot(source: str, text: bytes) -> Snapshot:
-    """A stored snapshot, or one SettingError: corrupt and newer ones are never overwritten and never half restored."""
+    """Parse a stored snapshot; SettingError for a damaged or newer one: never overwritten, never half restored."""
 
     def corrupt(found: str) -> SettingError:
         return SettingError(
@@ -142,9 +142,9 @@ def parse_snapshot(source: str, text: bytes) -> Snapshot:
 
 
 def _of_this_version(document: dict[str, Any], version: int) -> dict[str, Any]:
-    """An older document in today's form. Version 1 had each kind under a name of its own.
+    """Convert an older document to the current form. Version 1 had each kind under a name of its own.
 
-    Before version 3 nothing told what was ours: all that differs from such a document counts as it.
+    Before version 3 nothing recorded what was ours: everything that differs from such a document counts as ours.
     """
     if version == 1:
         document = {**document, "kinds": {key: document[name] for key, name in _KEYS_OF_VERSION_1.items()}}
@@ -182,7 +182,7 @@ def _file_path(value: object) -> str:
 
 
 def load(host: Host, path: str = SNAPSHOT) -> Snapshot | None:
-    """The stored snapshot, None where there is none; SettingError where it cannot be trusted."""
+    """Read the stored snapshot, None where there is none; SettingError where it cannot be trusted."""
     try:
         stored = host.path(path).read_bytes()
     except FileNotFoundError:
@@ -192,13 +192,13 @@ def load(host: Host, path: str = SNAPSHOT) -> Snapshot | None:
     snapshot = parse_snapshot(path, stored)
     ours = snapshot.ours
     if path == SWEEP_PRIOR and snapshot.machine is None:
-        # Before there was that field, nothing told what a sweep's arms had set: all that differs counts as it.
+        # Before this field existed, nothing recorded what a sweep's arms had set: all that differs counts as ours.
         ours = Ours(pending=frozenset({*(kind.key for kind in KINDS), FILES}))
     return replace(snapshot, ours=replace(ours, boot_id=boot_id(host)))
 
 
 def refuse_other_machine(host: Host, snapshot: Snapshot) -> None:
-    """SettingError for the snapshot of another machine, as a clone of a tuned host has it."""
+    """Raise SettingError for the snapshot of another machine, as on a clone of a tuned host."""
     here = machine_key(host)
     if snapshot.machine and here and snapshot.machine != here:
         raise SettingError(
@@ -211,22 +211,22 @@ def refuse_other_machine(host: Host, snapshot: Snapshot) -> None:
 
 
 def take(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> Snapshot:
-    """The host's state now, with the places that `wanted` names. Reads only."""
+    """Return the host's current state, including the places that `wanted` names. Reads only."""
     folders = missing_folders(host, TMPFILES) + missing_folders(host, STATE)
     return extended(host, Snapshot(taken_at, run_id, missing_folders=folders, machine=machine_key(host)), wanted)
 
 
 def extended(host: Host, snapshot: Snapshot, wanted: Wanted) -> Snapshot:
-    """The snapshot with the state of what it does not know yet; the same object where it knows everything.
+    """Return the snapshot extended by the state that it lacks; the same object where it is complete.
 
     New are mount paths that the tuning names, what a kernel newer than the snapshot has, and kinds of settings newer
-    than it. None of them can hold a value of ours yet, since this comes before every change.
+    than it. None of them can hold a value of ours yet, since this runs before every change.
     """
     kinds, files, folders = dict(snapshot.kinds), dict(snapshot.files), list(snapshot.missing_folders)
     for kind in every_kind(wanted):
         known = snapshot.of(kind.key)
         new = kind.capture(host, known)
-        # New ones first: what must be restored last was last when the snapshot was taken, and stays it.
+        # New ones first: what must be restored last was last in the original snapshot, and stays last.
         kinds[kind.key] = {**new, **known}
         its_files, its_folders = kind.places(new)
         new_files = [path for path in its_files if path not in files]
@@ -238,17 +238,17 @@ def extended(host: Host, snapshot: Snapshot, wanted: Wanted) -> Snapshot:
 
 
 def our_files(host: Host) -> list[str]:
-    """Every file of ours that is on the host, whatever its content."""
+    """Return every file of ours that is on the host, whatever its content."""
     dropins = [path for kind in KINDS for path in kind().places(())[0] if host.exists(path)]
     units = our_units(host)
     return dropins + units + [link for link in map(wants_of, units) if os.path.lexists(host.path(link))]
 
 
 def ensure(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> tuple[Snapshot, bool]:
-    """The durable snapshot, taken or extended now where needed, and whether that wrote it.
+    """Take or extend the durable snapshot where needed; return it, and whether it was written.
 
-    Values of our own are never taken for prior state: drop-ins of ours with no snapshot beside them are an error, and
-    so is an unfinished sweep, which `restore.undo_sweep` undoes.
+    Values of our own are never recorded as prior state: drop-ins of ours without a snapshot are an error, and so is an
+    unfinished sweep, which `restore.undo_sweep` undoes.
     """
     snapshot, is_new = predict(host, wanted, taken_at, run_id)
     if is_new:
@@ -257,7 +257,7 @@ def ensure(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> tuple[Snap
 
 
 def predict(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> tuple[Snapshot, bool]:
-    """What `ensure` returns, or its SettingError, with nothing written."""
+    """Return what `ensure` would return, or raise its SettingError, without writing anything."""
     refuse_unfinished_sweep(host)
     stored = load(host)
     ours = our_files(host) if stored is None else []
@@ -268,7 +268,7 @@ def predict(host: Host, wanted: Wanted, taken_at: str, run_id: str) -> tuple[Sna
 
 
 def prior_unknown(ours: Sequence[str], why: str) -> SettingError:
-    """The error where the host has files of ours and no snapshot."""
+    """Return the error for a host with files of ours and no snapshot."""
     return SettingError(
         SNAPSHOT,
         "the state before slm-baseline",
@@ -279,7 +279,7 @@ def prior_unknown(ours: Sequence[str], why: str) -> SettingError:
 
 
 def save(host: Host, snapshot: Snapshot, path: str = SNAPSHOT) -> None:
-    """Write a snapshot durably, root's alone; SettingError where the disk will not take it."""
+    """Write a snapshot durably, readable by root alone; SettingError where the disk does not accept it."""
     try:
         folder = host.path(path).parent
         os.makedirs(folder, mode=0o755, exist_ok=True)
@@ -290,7 +290,7 @@ def save(host: Host, snapshot: Snapshot, path: str = SNAPSHOT) -> None:
 
 
 def refuse_unfinished_sweep(host: Host) -> None:
-    """SettingError where a sweep was cut short: for a dry run, which cannot restore the host before it looks."""
+    """Raise SettingError where a sweep was interrupted: for a dry run, which cannot restore the host first."""
     if host.exists(SWEEP_PRIOR):
         raise SettingError(
             "sweep",
@@ -302,7 +302,7 @@ def refuse_unfinished_sweep(host: Host) -> None:
 
 
 def remove_leftovers(host: Host) -> None:
-    """Remove what an interrupted recording left: temporary files, and the state folder if nothing else is in it."""
+    """Remove what an interrupted save left: temporary files, and the state folder if nothing else is in it."""
     for path in (SNAPSHOT, SWEEP_PRIOR):
         host.path(temporary_name(path)).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
@@ -310,7 +310,7 @@ def remove_leftovers(host: Host) -> None:
 
 
 def archive(host: Host, snapshot: Snapshot) -> str:
-    """Move the snapshot of a complete restore into the archive; its path there."""
+    """Move the snapshot of a complete restore into the archive; return its path there."""
     folder = host.path(ARCHIVE)
     folder.mkdir(mode=0o700, exist_ok=True)
     stamp = "".join(char if char.isalnum() else "-" for char in snapshot.taken_at)
@@ -326,6 +326,6 @@ def archive(host: Host, snapshot: Snapshot) -> str:
 
 
 def latest_archived(host: Host) -> str | None:
-    """The path of the snapshot that was archived last; None where none was."""
+    """Return the path of the latest archived snapshot; None where there is none."""
     paths = [f"{ARCHIVE}/{name}" for name in host.names(ARCHIVE) if name.endswith(".json")]
     return max(paths, key=lambda path: (host.path(path).stat().st_mtime_ns, path), default=None)

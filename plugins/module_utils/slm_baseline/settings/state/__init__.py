@@ -1,1 +1,1 @@
-"""States of files and values: changes between them, who owns them, how they are stored."""
+"""States of files and values: changes between them, their ownership, and how they are stored."""

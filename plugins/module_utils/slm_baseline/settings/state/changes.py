@@ -1,4 +1,4 @@
-"""Changes: apply, read back, reverse. A list of them is applied whole or, as far as the kernel allows, not at all."""
+"""Changes: apply, read back, reverse. A list is applied whole or, as far as the kernel allows, not at all."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ...host.files import Host
 class Change(Protocol):
     """One step from a known state to another; `before` and `after` are text for people and for --diff.
 
-    It is the only way in which anything on a host is set: undoing is applying the reverse, restoring a host is applying
-    what leads from the state found to the one recorded.
+    It is the only way in which anything on a host is set: undoing applies the reverse, a rollback applies the change
+    from the found state to the recorded one.
     """
 
     @property
@@ -23,10 +23,10 @@ class Change(Protocol):
     @property
     def after(self) -> str: ...
     def apply(self, host: Host) -> None:
-        """Bring about `after`, whatever is there now, and prove it by reading back; OSError or SettingError."""
+        """Set `after`, whatever is there now, and verify it by reading back; OSError or SettingError."""
 
     def reverse(self) -> Change:
-        """The change that leads back to `before`."""
+        """Return the change back to `before`."""
 
 
 def apply_all(host: Host, changes: Sequence[Change]) -> None:
@@ -61,17 +61,17 @@ def _undo_all(host: Host, done: Sequence[Change]) -> list[str]:
 
 
 def described(changes: Sequence[Change]) -> list[dict[str, str]]:
-    """The changes for a module's result."""
+    """Return the changes in the form of a module's result."""
     return [{"knob": change.name, "before": change.before, "after": change.after} for change in changes]
 
 
 def no_longer_wanted(changes: Sequence[Change], wanted: Container[str]) -> list[Change]:
-    """Those that give a knob its prior value back, since no knob of the `wanted` ones is this one any more."""
+    """Return the changes that give a knob its prior value back because it is no longer wanted."""
     return [change for change in changes if change.name not in wanted and not change.name.startswith("/")]
 
 
 def tell_restored(changes: Sequence[Change], when: str) -> str | None:
-    """A sentence on knobs that nobody asks for any more; None where there are none. `when` is `will be` or `are`."""
+    """Return a sentence on knobs that are no longer wanted; None for none. `when` is `will be` or `are`."""
     if not changes:
         return None
     values = ", ".join(f"{change.name} ({change.before} -> {change.after})" for change in changes)
@@ -82,7 +82,7 @@ def tell_restored(changes: Sequence[Change], when: str) -> str | None:
 
 
 def diff(changes: Sequence[Change], dropped: Sequence[Change] = ()) -> dict[str, str]:
-    """Ansible's before/after pair for --diff, one line a knob, file contents indented; `dropped` ones say so."""
+    """Return Ansible's before/after pair for --diff, one line a knob, file contents indented; marks `dropped` ones."""
 
     def text(values: list[tuple[str, str]]) -> str:
         return "".join(f"{name}: {_inline(value)}\n" for name, value in values)
@@ -101,7 +101,7 @@ def _inline(value: str) -> str:
 
 
 def outcome(changes: Sequence[Change], dropped: Sequence[Change] = (), **more: Any) -> dict[str, Any]:
-    """What every setter returns: changed, changes, those that nobody asks for any more, diff, and what else it says."""
+    """Return the result of every setter: changed, changes, dropped ones, diff, and further fields."""
     return {
         "changed": bool(changes),
         "changes": described(changes),

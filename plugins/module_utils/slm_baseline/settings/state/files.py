@@ -1,4 +1,4 @@
-"""Files and symlinks as they were and as they are wanted, and the change between two states of one path."""
+"""Files and symlinks, found or wanted, and the change between two states of one path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...host.files import Host
 from .json_fields import MAX_ID, MAX_MODE, text, whole
 
 LINK_MODE = 0o777
-"""Every symlink's (symlink(7))."""
+"""The mode of every symlink (symlink(7))."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FileState:
 
     @staticmethod
     def from_json(value: Any) -> FileState:
-        """TypeError, ValueError (binascii's among them) or KeyError where the value is damaged."""
+        """Parse a stored state; TypeError, ValueError (also binascii's) or KeyError where the value is damaged."""
         return FileState(
             whole(value["mode"], MAX_MODE),
             whole(value["uid"], MAX_ID),
@@ -43,7 +43,7 @@ class FileState:
 
 
 def file_state(host: Host, path: str) -> FileState | None:
-    """What is at a path now, None for nothing; OSError for a folder and the like."""
+    """Return the current state of a path, None for nothing; OSError for a folder and the like."""
     target = host.path(path)
     try:
         status = os.lstat(target)
@@ -56,18 +56,18 @@ def file_state(host: Host, path: str) -> FileState | None:
 
 
 def our_file(content: bytes) -> FileState:
-    """A plain file that this process writes."""
+    """Return the state of a plain file that this process writes."""
     return FileState(0o644, os.geteuid(), os.getegid(), content)
 
 
 def our_link(target: str) -> FileState:
-    """A symlink that this process makes."""
+    """Return the state of a symlink that this process makes."""
     return FileState(LINK_MODE, os.geteuid(), os.getegid(), b"", target)
 
 
 @dataclass(frozen=True)
 class ChangeFile:
-    """From one state of a path (None: absent) to another."""
+    """A change from one state of a path (None: absent) to another."""
 
     path: str
     old: FileState | None
@@ -118,7 +118,7 @@ class ChangeFile:
 
 
 def _told(state: FileState | None, other: FileState | None) -> str:
-    """The state for people: mode and owner only where nothing else differs."""
+    """Return the state for people: mode and owner only where nothing else differs."""
     if state is None:
         return "absent"
     if other is not None and (state.content, state.link) == (other.content, other.link):

@@ -1,4 +1,4 @@
-"""Fields of a stored document, checked one by one: a wrong type found half-way through a restore would be too late.
+"""Checks for the fields of a stored document: a wrong type found half-way through a restore would be too late.
 
 Each function returns the value or raises TypeError or ValueError.
 """
@@ -16,7 +16,7 @@ _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 def text(value: object) -> str:
-    """Text that any system call takes."""
+    """Return text that any system call accepts."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     if "\0" in value:
@@ -32,21 +32,21 @@ def whole(value: object, most: int = 2**63 - 1) -> int:
 
 
 def decimal(value: object) -> int:
-    """A whole number as text, as JSON has it for a key."""
+    """Return a whole number from its text, as JSON has it for a key."""
     if not _DECIMAL.fullmatch(text(value)):
         raise ValueError(f"{value!r} is no whole number")
     return int(text(value))
 
 
 def absolute(value: object) -> str:
-    """An absolute path without `..` and the like."""
+    """Return an absolute path without `..` and the like."""
     if not os.path.isabs(text(value)) or os.path.normpath(text(value)) != value:
         raise ValueError(f"{value!r} is no absolute path")
     return text(value)
 
 
 def knob_value(value: object) -> str:
-    """What a kernel file could hold."""
+    """Return a value that a kernel file could hold."""
     if not text(value).isascii() or not text(value).strip():
         raise ValueError(f"{value!r} is no knob's value")
     return text(value)

@@ -1,4 +1,4 @@
-"""What a change would cost others: refused by name, unless the user accepts that loss by name.
+"""What a change would cost others: refused, unless the user accepts that loss by its name.
 
 A name is the knob of the refusal: `hugetlbfs./mnt/huge`, `hugepages.2M`, or the path of a file of ours.
 """
@@ -15,14 +15,14 @@ from ...host.files import Host
 
 
 class LossError(SettingError):
-    """What a change would cost others: files, pages, a mount, a line in a file."""
+    """A loss that a change would cause to others: files, pages, a mount, a line in a file."""
 
 
 class MemoryGuard(Protocol):
-    """What keeps pools from starving the host: `kinds.memory_guard.Guard`, which no audit needs."""
+    """The interface of `kinds.memory_guard.Guard`, which keeps memory for the host and which no audit needs."""
 
     def check(self, host: Host, wanted: Sequence[Any], dropped: Sequence[Any] = ..., /) -> None:
-        """SettingError for pools that take too much."""
+        """Raise SettingError for pools that take too much."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Limits:
 
 
 NO_LIMITS = Limits()
-"""Nothing is accepted."""
+"""No loss is accepted."""
 OPTION = "slm_accept_loss"
 _NAME = re.compile(r"(hugetlbfs\./|persistence\./|hugepages\.(node[0-9]+\.)?[0-9]|/).*", re.ASCII)
 _MOST = 5
 
 
 def parse_accept_loss(value: object) -> frozenset[str]:
-    """The user's `slm_accept_loss`: names of pools, mounts and files as refusals tell them; SettingError for others."""
+    """Parse the user's `slm_accept_loss`: names of pools, mounts and files as in refusals; SettingError for others."""
     names = [] if value is None or value == "" else value
     if not isinstance(names, Sequence) or isinstance(names, str):
         raise _no_name(value)
@@ -62,13 +62,13 @@ def _no_name(value: object) -> SettingError:
 
 
 def refuse_loss(name: str, wanted: str, found: str, why: str, next_step: str, accept: Container[str] = ()) -> None:
-    """LossError for a loss that the user has not accepted by name."""
+    """Raise LossError for a loss that the user has not accepted by name."""
     if name not in accept:
         raise LossError(name, wanted, found, why, f"{next_step}, or accept the loss: {OPTION}: [{name}].")
 
 
 def tell_some(names: Sequence[str], what: str = "") -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     told = ", ".join(names[:_MOST])
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
     return f"{what}{told}{more}"

@@ -11,17 +11,17 @@ from .files import FileState
 from .json_fields import text
 
 FILES = "files"
-"""Stands beside the keys of the kinds, for the files that the tuning writes."""
+"""A key besides those of the kinds, for the files that the tuning writes."""
 
 
 @dataclass(frozen=True)
 class Ours:
     """Values that our changes moved, as read back after them, by flat knob name or file path (then a digest).
 
-    `pending` names what a change is under way on: kinds by key, `FILES`, single knobs and files. If it is cut short,
-    whatever is found there counts as ours, until a reboot: nothing that a kernel holds outlives that, so that what is
-    found afterwards was set by somebody anew. `boots` has the boot in which a kind was changed last, `boot_id` is the
-    one of now.
+    `pending` names what a change is in progress on: kinds by key, `FILES`, single knobs and files. If it is
+    interrupted, whatever is found there counts as ours until a reboot: no kernel value survives that, so a value found
+    afterwards was set again by somebody. `boots` has the boot in which a kind was last changed, `boot_id` is the
+    current one.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Ours:
     boot_id: str = field(default="", compare=False)
 
     def has(self, kind: str, name: str, found: str) -> bool:
-        """Whether what is found is what we set."""
+        """Return whether the found value is what we set."""
         return self.is_unsettled(kind, name) or self.values.get(name) == found
 
     def is_unsettled(self, kind: str, name: str) -> bool:
@@ -38,11 +38,11 @@ class Ours:
         return is_open and (kind == FILES or not self.rebooted(kind))
 
     def rebooted(self, kind: str) -> bool:
-        """Whether the host has booted since the kind was changed last."""
+        """Return whether the host has rebooted since the kind was last changed."""
         return bool(self.boot_id) and self.boots.get(kind, self.boot_id) != self.boot_id
 
     def opened(self, names: frozenset[str], kinds: Iterable[str]) -> Ours:
-        """The same while a change of these is under way in this boot."""
+        """Return this with a change of these in progress in this boot."""
         boots = {**self.boots, **dict.fromkeys(kinds, self.boot_id)}
         return replace(self, pending=self.pending | names, boots=boots)
 
@@ -51,12 +51,12 @@ class Ours:
 
     @staticmethod
     def from_json(value: Any) -> Ours:
-        """TypeError, ValueError, KeyError or AttributeError where the value is damaged."""
+        """Parse a stored value; TypeError, ValueError, KeyError or AttributeError where it is damaged."""
         return Ours(_texts(value["values"]), frozenset(map(text, value["pending"])), _texts(value["boots"]))
 
 
 NOTHING = Ours()
-"""On a host that we never changed."""
+"""The state on a host that we never changed."""
 
 
 def _texts(value: Any) -> dict[str, str]:
@@ -64,7 +64,7 @@ def _texts(value: Any) -> dict[str, str]:
 
 
 def digest(state: FileState | None) -> str:
-    """What a file says, or where a link leads, in short; its mode and owner do not make it somebody else's."""
+    """Return a digest of a file's content or a link's target; its mode and owner do not affect ownership."""
     if state is None:
         return "absent"
     content = state.content if state.link is None else b"-> " + state.link.encode("utf-8", "surrogateescape")

@@ -1,7 +1,7 @@
-"""Asks the programs themselves: TuneD what its profiles come to, systemd which files and units it takes.
+"""Asking the programs themselves: TuneD for the result of its profiles, systemd for the files and units that it uses.
 
 Only on a running machine, only programs that nobody but root can replace, and only where our own reading has found
-something: most hosts pay nothing.
+something: most hosts need no such call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GONE = frozenset(("masked", "not-found"))
 
 
 def ask_tuned(host: Host, names: Sequence[str]) -> list[Mapping[str, object]] | None:
-    """The units that TuneD's own loader makes of these profiles here; None where it cannot be asked."""
+    """Return the units that TuneD's own loader makes of these profiles here; None where it cannot be asked."""
     program = find_program(host, "tuned")
     shebang = host.read_or_none(program).partition("\n")[0] if program else ""  # type: ignore[union-attr]
     interpreter = shebang[2:].split()[0] if shebang.startswith("#!/") else ""
@@ -46,7 +46,7 @@ def _is_unit(unit: object) -> bool:
 
 
 def disproved(host: Host, found: Sequence[Conflict]) -> set[Conflict]:
-    """Those that systemd itself does not know: a file that it does not read, a unit that it would not start."""
+    """Return the conflicts that systemd refutes: a file that it does not read, a unit that it would not start."""
     wrong: set[Conflict] = set()
     for kind, name in _LISTED.items():
         ours = [one for one in found if one.kind == kind and f"/{name}/" in one.path]
@@ -63,7 +63,7 @@ def disproved(host: Host, found: Sequence[Conflict]) -> set[Conflict]:
 
 
 def _files(host: Host, name: str) -> set[str] | None:
-    """The files of a folder such as sysctl.d that systemd reads; None where it does not say."""
+    """Return the files of a folder such as sysctl.d that systemd reads; None where it does not answer."""
     answer = _asked(host, "systemd-analyze", "cat-config", name)
     return set(_HEADER.findall(answer)) if answer else None
 

@@ -1,4 +1,4 @@
-"""Which settings the commands of a script, or of a unit, write: redirections, tee, sysctl, mount, and known tools."""
+"""Which settings the commands of a script or unit write: redirections, tee, sysctl, mount, and known tools."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _WRITING = re.compile(r"write|[\"'][wa]b?\+?[\"']|>")
 _MOST_WORDS = 16
 _DEEPEST = 3
 _LONGEST_WORD = 4096
-"""Characters of a path, as the kernel counts them; `x=$x$x` would grow without end."""
+"""The kernel's limit for a path; without a limit `x=$x$x` would grow without end."""
 
 _TOOLS: dict[str, tuple[str, ...]] = {
     "hugeadm": ("hugepages.", "hugepages_overcommit.", "thp."),
@@ -69,22 +69,22 @@ _TOOLS: dict[str, tuple[str, ...]] = {
     "scylla_setup": ("thp.",),
     "redis_setup": ("thp.",),
 }
-"""Programs of others, and the beginnings of the knobs that they may write."""
+"""Other tools, and the prefixes of the knobs that they may write."""
 
 
 @dataclass
 class Place:
-    """Where commands stand: the file, what it is in words, and whether what stands there plainly is sure to run."""
+    """Where commands are: the file, its kind in words, and whether its unconditional commands are sure to run."""
 
     path: str
     kind: str
     certain: bool = True
     called: list[tuple[str, bool]] = field(default_factory=list)
-    """Scripts that the commands call, and whether they surely do."""
+    """Scripts that the commands call, and whether the call is certain."""
 
 
 class Reader:
-    """Reads commands one after the other, with the variables that they set."""
+    """Reads commands one after the other, and tracks the variables that they set."""
 
     def __init__(self, scanner: Scanner, place: Place, depth: int = 0) -> None:
         self._scanner = scanner
@@ -95,18 +95,18 @@ class Reader:
         self._sure = place.certain
 
     def shell(self, text: str, first_line: int = 1) -> Iterator[Conflict]:
-        """What a shell script writes."""
+        """Yield what a shell script writes."""
         for command in parse_shell(text, first_line):
             if command.words and command.words[0].text in ("exit", "return") and command.words[0].literal:
                 if command.plain:
                     return
-                # What follows runs only where this did not.
+                # The rest runs only where this command did not.
                 self._sure = False
                 continue
             yield from self.command(command)
 
     def command(self, command: Command) -> Iterator[Conflict]:
-        """What one simple command writes."""
+        """Yield what one simple command writes."""
         plain = command.plain and self._sure
         words = self._without_assignments(command.words)
         for output in command.outputs:
@@ -134,7 +134,7 @@ class Reader:
             self._call(words, plain)
 
     def resolved(self, word: Word) -> list[str]:
-        """What a word may stand for; `*` for what is not known."""
+        """Return the texts that a word may expand to; `*` for an unknown part."""
         texts = [word.text]
         while any(MARK in text for text in texts):
             texts = [one for text in texts for one in self._expanded(text)][:_MOST_WORDS]
@@ -146,13 +146,13 @@ class Reader:
         match = _EXPANSION.search(text)
         if not match:
             return [text.replace(MARK, "*")]
-        # What a command prints is not known, but `ls /sys/…/node*/…` prints names of kernel files.
+        # What a command prints is unknown, but `ls /sys/…/node*/…` prints names of kernel files.
         values = _KERNEL_FILE.findall(match[1]) if match[1][:1] == "(" else self._variables.get(match[1], [])
         values = values or ["*"]
         return [f"{text[: match.start()]}{value}{text[match.end() :]}" for value in values]
 
     def _without_assignments(self, words: Sequence[Word]) -> list[Word]:
-        """The command behind `NAME=VALUE ...`; what stands alone is remembered."""
+        """Return the command behind `NAME=VALUE ...`; store the variables where there is no command."""
         if words and words[0].text in ("for", "select") and len(words) > 1:
             values = [text for word in words[3:] for text in self.resolved(word)]
             self._variables[words[1].text] = values[:_MOST_WORDS] or ["*"]
@@ -173,12 +173,12 @@ class Reader:
         match = _ASSIGNMENT.fullmatch(word.text)
         if match:
             values = self.resolved(Word(match[2], word.literal))
-            # In one branch of a condition it is this, in another that.
+            # Branches of a condition may set different values.
             before = self._variables.get(match[1], [])
             self._variables[match[1]] = [*before, *(value for value in values if value not in before)][-_MOST_WORDS:]
 
     def _without_prefixes(self, words: list[Word]) -> tuple[list[Word], bool]:
-        """The command that `sudo`, `timeout 5` and the like run, and whether it surely is run with just its words."""
+        """Return the command that `sudo`, `timeout 5` and the like run, and whether only its words decide what runs."""
         known = True
         while words and os.path.basename(words[0].text) in _PREFIXES:
             prefix = os.path.basename(words[0].text)
@@ -195,7 +195,7 @@ class Reader:
         return words, known
 
     def _said(self, command: Command, words: Sequence[Word]) -> Word | None:
-        """What a command prints, where that can be told."""
+        """Return what a command prints; None where that is unknown."""
         if not words:
             return command.stdin
         name = os.path.basename(words[0].text)
@@ -222,14 +222,14 @@ class Reader:
         return Word(text, literal)
 
     def _configured(self, path: str, value: Word | None, line: int) -> Iterator[Conflict]:
-        """`echo "vm.nr_hugepages=64" >> /etc/sysctl.conf`: what a file of sysctl.d will say once the script has run."""
+        """Yield what a sysctl.d file will set after `echo "vm.nr_hugepages=64" >> /etc/sysctl.conf`."""
         for text in self.resolved(value) if value is not None and path.startswith("/etc/sysctl") else ():
             key, equals, count = text.partition("=")
             for knob in self._scanner.matching(sysctl_path(key.strip())) if equals else ():
                 yield self._conflict(knob, sysctl_value(count) if "*" not in count else None, False, line)
 
     def _file(self, target: str, literal: bool, value: Word | None, plain: bool, line: int) -> Iterator[Conflict]:
-        """What writing a value to this file means."""
+        """Yield the conflicts that result from writing a value to this file."""
         path = self._absolute(target)
         yield from self._configured(path, value, line)
         texts = self.resolved(value) if value is not None else []
@@ -256,7 +256,7 @@ class Reader:
                     yield from self._file(target, word.literal, said, command.plain, command.line)
 
     def read_boot_arguments(self, command: Command) -> Iterator[Conflict]:
-        """`grubby --args=…`, `rpm-ostree kargs --append=…`: what the next kernel is told."""
+        """Yield what `grubby --args=…` or `rpm-ostree kargs --append=…` sets for the next boot."""
         for word in command.words[1:]:
             for text in self.resolved(word):
                 option, _, value = text.partition("=")
@@ -265,14 +265,14 @@ class Reader:
                         yield self._conflict(knob, one, False, command.line)
 
     def read_copy(self, command: Command) -> Iterator[Conflict]:
-        """`dd of=FILE`, `cp FROM TO`: what they write is not told."""
+        """Yield the targets of `dd of=FILE` and `cp FROM TO`: the values that they write are unknown."""
         for word in command.words[1:]:
             for target in self.resolved(word):
                 if target.startswith("of=") or word is command.words[-1]:
                     yield from self._file(target.replace("of=", "", 1), word.literal, None, False, command.line)
 
     def read_sysctl(self, command: Command) -> Iterator[Conflict]:
-        """`sysctl -w KEY=VALUE`, `sysctl -p FILE`, `sysctl --system`: sysctl(8)."""
+        """Yield what `sysctl -w KEY=VALUE`, `sysctl -p FILE` or `sysctl --system` sets: sysctl(8)."""
         words = list(command.words[1:])
         for at, word in enumerate(words):
             for text in self.resolved(word):
@@ -295,7 +295,7 @@ class Reader:
             yield replace(conflict, kind=f"sysctl, called by {self._place.kind},")
 
     def read_mount(self, command: Command) -> Iterator[Conflict]:
-        """A second mount on a path of ours hides ours."""
+        """Yield a second mount on a path of ours, which would hide ours."""
         words = command.words[1:]
         options = dict(zip((word.text for word in words), words[1:]))
         fstype = options.get("-t", Word(""))
@@ -317,7 +317,7 @@ class Reader:
                 yield self._conflict(knob, None, False, command.line)
 
     def read_nested(self, command: Command) -> Iterator[Conflict]:
-        """`sh -c TEXT`, and `sh FILE`."""
+        """Yield what `sh -c TEXT` writes, and remember the script of `sh FILE`."""
         words = list(command.words[1:])
         if words and os.path.basename(command.words[0].text) == "busybox":
             words = words[1:]
@@ -339,7 +339,7 @@ class Reader:
             place = replace(self._place, certain=command.plain)
             reader = Reader(self._scanner, place, self._depth + 1)
             reader._variables = self._variables
-            # What the outer shell, or systemd, has not put in yet is put in by the inner one.
+            # Variables that the outer shell, or systemd, has not expanded yet are expanded by the inner shell.
             text = _EXPANSION.sub(lambda match: f"${{{match[1]}}}" if match[1].isidentifier() else "${?}", word.text)
             for conflict in reader.shell(text, command.line):
                 yield replace(conflict, line=command.line)
@@ -359,7 +359,7 @@ class Reader:
         yield from ()
 
     def _call(self, words: Sequence[Word], plain: bool) -> None:
-        """Remember the script that is called, the first word that is a path."""
+        """Remember the script that is called: the first word that is a path."""
         for word in words:
             if word.text.startswith("-"):
                 continue
@@ -369,7 +369,7 @@ class Reader:
             return
 
     def _speaks_of(self, name: str, words: Sequence[Word], knob: str) -> bool:
-        """Whether a tool's options can be about this knob; without options it may be anything."""
+        """Return whether a tool's options can be about this knob; without options they may be about any."""
         text = " ".join(word.text for word in words[1:])
         if name == "hugeadm":
             if knob.startswith("thp."):
@@ -400,11 +400,11 @@ _HANDLERS: dict[str, _Handler] = {
     "source": Reader.read_source,
     **dict.fromkeys(_SHELLS, Reader.read_nested),
 }
-"""Programs whose words say what they write."""
+"""Programs whose arguments show what they write."""
 
 
 def mentions(scanner: Scanner, place: Place, text: str, first_line: int = 1) -> Iterator[Conflict]:
-    """Text of another language, such as Python: lines that name a kernel file in a program that writes files."""
+    """Yield lines that name a kernel file, in text of another language, such as Python, that writes files."""
     if not _WRITING.search(text):
         return
     for number, line in enumerate(text.splitlines(), first_line):
@@ -414,7 +414,7 @@ def mentions(scanner: Scanner, place: Place, text: str, first_line: int = 1) -> 
 
 
 def read_script(scanner: Scanner, path: str, kind: str, certain: bool = True, depth: int = 0) -> Iterator[Conflict]:
-    """What a script writes, and the scripts that it calls."""
+    """Yield what a script writes, and the scripts that it calls."""
     text = scanner.text(path)
     if not scanner.leads_to_interest(text):
         return
@@ -428,7 +428,7 @@ def read_script(scanner: Scanner, path: str, kind: str, certain: bool = True, de
 
 
 def read_called(scanner: Scanner, place: Place, depth: int = 0) -> Iterator[Conflict]:
-    """What the scripts write that the commands of a place call."""
+    """Yield what is written by the scripts that the commands of a place call."""
     if depth < _DEEPEST:
         for path, plain in dict(place.called).items():
             if path != place.path:

@@ -1,4 +1,4 @@
-"""What is found, and what every rule needs to find it: the host, the wanted values, and the names of their files."""
+"""A conflict, and what every rule needs to find one: the host, the wanted values, and the names of their files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ...kinds.thp import knob_path
 
 _MOST_LINKS = 8
 _LONGEST = 1 << 20
-"""Bytes of the longest file that is read: nobody configures a host with more."""
+"""Bytes of the longest file that is read: no configuration is longer."""
 _HEAD = 4096
-"""Bytes in which a program's machine code shows itself."""
+"""Bytes at the beginning of a file in which a binary program is recognized."""
 
 _PROGRAM = re.compile(r"(?<![\w.=])/[\w./+@-]+", re.ASCII)
 _WORDS = (
@@ -35,14 +35,14 @@ _WORDS = (
     "perftune",
     "scylla",
 )
-"""What stands in every script that can write a setting: parts of the names of kernel files and programs."""
+"""At least one of these is in every script that can write a setting: parts of names of kernel files and programs."""
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Another writer of a knob. `value` is None where it cannot be told.
+    """Another writer of a knob. `value` is None where it is unknown.
 
-    A `certain` one stands in the way of a tuning; any other is a note.
+    A `certain` conflict refuses a tuning; any other is a note.
     """
 
     path: str
@@ -64,7 +64,7 @@ class Conflict:
 
 
 class Scanner:
-    """A host as the rules see it: its files read once, and kernel files by the names of the wanted knobs."""
+    """A host as the rules read it: each file read once, and kernel files by the names of the wanted knobs."""
 
     def __init__(self, host: Host, wanted: Mapping[str, str], default_page_bytes: int) -> None:
         self.host = host
@@ -74,7 +74,7 @@ class Scanner:
         self._words = (*_WORDS, *(knob.partition(".")[2] for knob in wanted if knob.startswith("hugetlbfs.")))
 
     def resolve(self, path: str) -> str:
-        """Where a file's own symbolic links lead; an absolute one stays below the host's root."""
+        """Return where a file's own symbolic links lead; an absolute link stays below the host's root."""
         for _ in range(_MOST_LINKS):
             try:
                 target = os.readlink(self.host.name(path))
@@ -87,14 +87,14 @@ class Scanner:
         return self.resolve(path) == "/dev/null"
 
     def is_executable(self, path: str) -> bool:
-        """Whether its mode lets root run it."""
+        """Return whether its mode lets root run it."""
         try:
             return bool(os.stat(self.host.name(self.resolve(path))).st_mode & 0o111)
         except OSError:
             return False
 
     def text(self, path: str) -> str:
-        """A file's text, "" where there is none that could be a configuration or a script: too long, or no text."""
+        """Return a file's text; "" where it cannot be a configuration or a script: too long, or not text."""
         if path not in self._texts:
             try:
                 self._texts[path] = _read_text(self.host.name(self.resolve(path)))
@@ -103,14 +103,14 @@ class Scanner:
         return self._texts[path]
 
     def is_of_interest(self, text: str) -> bool:
-        """Whether a script can write a setting at all: most of a host's name nothing of the kind.
+        """Return whether a script can write a setting at all: most scripts of a host name none.
 
-        Plain looks for words: an audit asks this of every script, and reads few of them.
+        A plain search for words: an audit checks every script this way, and parses few of them.
         """
         return any(word in text for word in self._words)
 
     def leads_to_interest(self, text: str) -> bool:
-        """The same, or whether a script that the text calls by its path can."""
+        """Return the same, also for a script that the text calls by its path."""
         return self.is_of_interest(text) or any(
             self.is_of_interest(self.text(path))
             for path in _PROGRAM.findall(text)
@@ -118,7 +118,7 @@ class Scanner:
         )
 
     def lines(self, path: str, joined: bool = True) -> Iterator[tuple[int, str]]:
-        """Numbered lines without blanks and comments; `joined`: those that a backslash continues as one."""
+        """Yield numbered lines without blank ones and comments; `joined` joins those continued by a backslash."""
         first, before = 0, ""
         for number, line in enumerate(self.text(path).splitlines(), 1):
             text = line.strip()
@@ -135,16 +135,16 @@ class Scanner:
             yield first, before
 
     def knob(self, target: str) -> str | None:
-        """The knob of a kernel file."""
+        """Return the knob of a kernel file."""
         return knob_of(target, self.default_page_bytes)
 
     def sysctl_knob(self, key: str) -> str | None:
         return self.knob(sysctl_path(key))
 
     def matching(self, pattern: str) -> list[str]:
-        """The wanted knobs whose files a path may mean; `*` stands for what is not known, a slash included.
+        """Return the wanted knobs whose files a path may mean; `*` stands for an unknown part, slashes included.
 
-        None for a pattern that could mean anything.
+        Returns none for a pattern that could mean anything.
         """
         if "*" not in pattern and "?" not in pattern and "[" not in pattern:
             knob = self.knob(pattern)
@@ -155,13 +155,13 @@ class Scanner:
         return [knob for knob in self.wanted if any(expression.fullmatch(path) for path in kernel_files(self, knob))]
 
     def contradicts(self, found: Conflict) -> bool:
-        """Whether a writer wants another value than ours of a wanted knob, or one that cannot be told."""
+        """Return whether a writer wants another value than ours for a wanted knob, or an unknown one."""
         return any(
             affects(found.knob, knob) and found.value != self._value_for(found.knob, knob) for knob in self.wanted
         )
 
     def _value_for(self, writer: str, knob: str) -> str:
-        """What this writer would have to write to leave `knob` as wanted: a pool as a whole is the sum of its nodes."""
+        """Return the value by which this writer would leave `knob` as wanted: a whole pool is the sum of its nodes."""
         if writer == knob:
             return self.wanted[knob]
         if "node" in writer:
@@ -183,7 +183,7 @@ def _read_text(name: str) -> str:
 
 
 def affects(writer: str, knob: str) -> bool:
-    """Whether who writes one knob moves the other: a pool as a whole and by node are the same pages."""
+    """Return whether writing one knob moves the other: a whole pool and its nodes share the same pages."""
     if writer == knob:
         return True
     first, second = writer.split("."), knob.split(".")
@@ -191,7 +191,7 @@ def affects(writer: str, knob: str) -> bool:
 
 
 def sysctl_path(key: str) -> str:
-    """The file of a sysctl key; where a slash comes first, dots are part of a name (sysctl.d(5))."""
+    """Return the file of a sysctl key; where a slash comes first, dots are part of a name (sysctl.d(5))."""
     first = re.search(r"[./]", key)
     if first and first[0] == ".":
         key = key.translate(str.maketrans("./", "/."))
@@ -199,20 +199,20 @@ def sysctl_path(key: str) -> str:
 
 
 def sysctl_value(text: str) -> str | None:
-    """A count as the kernel takes it from a sysctl file: up to a blank, in any base of C; None for what it refuses.
+    """Return a count as the kernel parses it from a sysctl file: up to a blank, in any base of C; None if refused.
 
     Source: proc_get_long in kernel/sysctl.c.
     """
     word = (text.split() or [""])[0]
     try:
-        # C knows 010 as octal, and Python does not.
+        # C reads 010 as octal; Python does not.
         return str(int(word, 8) if re.fullmatch(r"0[0-7]+", word) else int(word, 0)) if word.isascii() else None
     except ValueError:
         return None
 
 
 def pattern_expression(pattern: str) -> re.Pattern[str]:
-    """A glob as an expression. What is no glob, such as an open bracket, is text."""
+    """Return a glob as a regular expression. An invalid glob part, such as an open bracket, is literal text."""
     parts = re.split(r"(\*|\?|\[[^]/]+\])", pattern)
     text = "".join(
         ".*"
@@ -238,7 +238,7 @@ def _bracket(part: str) -> str:
 
 
 def kernel_files(scanner: Scanner, knob: str) -> list[str]:
-    """The files by which a wanted knob can be written."""
+    """Return the files by which a wanted knob can be written."""
     if knob.startswith("thp."):
         return [knob_path(knob)]
     if knob.startswith("hugepages."):

@@ -1,6 +1,6 @@
 """Declarative places: tmpfiles.d, sysctl.d, sysfs.conf, the kernel's command line, fstab, and mount units.
 
-Each is read as the program reads it that acts on it at boot.
+Each is read the way its own program reads it at boot.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
 
 
 def tmpfiles(scanner: Scanner) -> Iterator[Conflict]:
-    """`w` lines of others: tmpfiles.d(5)."""
+    """Yield the `w` lines of others: tmpfiles.d(5)."""
     ours = [path for kind in KINDS for path in kind().places(())[0]]
     for line in tmpfiles_lines(scanner.host):
         knob = scanner.knob(line.target)
@@ -35,9 +35,9 @@ def tmpfiles(scanner: Scanner) -> Iterator[Conflict]:
 
 
 def _is_duplicate(scanner: Scanner, line: Line) -> bool:
-    """Whether a line counts at a boot alone (`w!`), where ours for the same path comes first, so that it is ignored.
+    """Return whether a line is ignored: it runs only at boot (`w!`), and ours for the same path comes first.
 
-    Any other line of theirs counts whenever a package runs systemd-tmpfiles.
+    Any other line of theirs takes effect whenever a package runs systemd-tmpfiles.
     """
     (written,) = scanner.text(line.path).splitlines()[line.number - 1 : line.number] or [""]
     ours = [kind().places(())[0] for kind in KINDS if kind.knob_of(line.target, scanner.default_page_bytes)]
@@ -47,7 +47,7 @@ def _is_duplicate(scanner: Scanner, line: Line) -> bool:
 
 
 def sysctl_files(scanner: Scanner, folders: tuple[str, ...] = SYSCTL_FOLDERS) -> list[str]:
-    """The files of sysctl.d in the order in which they count: by name, the first folder's where a name comes twice."""
+    """Return the files of sysctl.d in order of effect: by name; of equal names the one in the first folder."""
     chosen: dict[str, str] = {}
     for folder in folders:
         for name in scanner.host.names(folder):
@@ -57,7 +57,7 @@ def sysctl_files(scanner: Scanner, folders: tuple[str, ...] = SYSCTL_FOLDERS) ->
 
 
 def sysctl(scanner: Scanner) -> Iterator[Conflict]:
-    """What systemd-sysctl(8) sets: sysctl.d(5).
+    """Yield what systemd-sysctl(8) sets: sysctl.d(5).
 
     It reads /etc/sysctl.conf only where a link in sysctl.d leads to it, and on SUSE a file of the running kernel first.
     """
@@ -70,7 +70,7 @@ def sysctl(scanner: Scanner) -> Iterator[Conflict]:
 
 
 def read_sysctl(scanner: Scanner, paths: list[str], certain: bool = True) -> Iterator[Conflict]:
-    """What these files set, read one after the other: the last one that names a key wins, and a name beats a glob."""
+    """Yield what these files set, read in order: the last one that names a key wins, and a name overrides a glob."""
     named: dict[str, Conflict] = {}
     globs: list[tuple[str, str, int, str]] = []
     left_out: list[str] = []
@@ -106,7 +106,7 @@ def _sysctl_targets(scanner: Scanner, pattern: str) -> list[str]:
 
 
 def _glob_matches(path: str, pattern: str) -> bool:
-    """glob(7): a star stops at a slash."""
+    """Return whether a path matches a glob as in glob(7): a star stops at a slash."""
     import fnmatch
 
     parts, patterns = path.split("/"), pattern.split("/")
@@ -114,7 +114,7 @@ def _glob_matches(path: str, pattern: str) -> bool:
 
 
 def sysfs(scanner: Scanner) -> Iterator[Conflict]:
-    """sysfsutils: `path = value` below /sys, in /etc/sysfs.conf and /etc/sysfs.d/*.conf."""
+    """Yield what sysfsutils sets: `path = value` below /sys, in /etc/sysfs.conf and /etc/sysfs.d/*.conf."""
     more = [f"/etc/sysfs.d/{name}" for name in scanner.host.names("/etc/sysfs.d") if name.endswith(".conf")]
     for path in ("/etc/sysfs.conf", *more):
         for number, text in scanner.lines(path):
@@ -125,14 +125,14 @@ def sysfs(scanner: Scanner) -> Iterator[Conflict]:
 
 
 def command_line(scanner: Scanner) -> Iterator[Conflict]:
-    """The command line of the running kernel."""
+    """Yield what the command line of the running kernel sets."""
     text = scanner.host.read_or_none("/proc/cmdline") or ""
     for knob, value in cmdline_values(scanner, text).items():
         yield Conflict("/proc/cmdline", 1, knob, value, "the kernel command line")
 
 
 def cmdline_values(scanner: Scanner, text: str) -> dict[str, str]:
-    """What a command line sets; a pool that it sets node by node as a whole, too, where that is what is wanted."""
+    """Return what a command line sets; a pool set by node counts as a whole too, where a whole pool is wanted."""
     values = boot_values(text, scanner.default_page_bytes)
     by_node = {knob: value for knob, value in values.items() if knob.startswith("hugepages.node") and is_number(value)}
     totals: dict[str, int] = {}
@@ -151,13 +151,13 @@ def _is_node_of(knob: str, whole: str) -> bool:
 
 
 def mount_path(text: str) -> str:
-    """A path as fstab(5) and mount units mean it: octal escapes undone, no slash twice or at the end."""
+    """Return a path as fstab(5) and mount units mean it: octal escapes decoded, no double or trailing slash."""
     path = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text.strip().strip('"'))
     return f"/{os.path.normpath(path).lstrip('/')}" if path.startswith("/") else path
 
 
 def mount_value(scanner: Scanner, path: str, fstype: str, options: str) -> str:
-    """What a mount of somebody else's is, in the words of a wanted one where it is a hugetlbfs."""
+    """Return what somebody else's mount is; a hugetlbfs in the words of a wanted mount."""
     if fstype != "hugetlbfs":
         return f"a mount of {fstype}" if fstype else "a mount"
     with contextlib.suppress(SettingError):
@@ -166,7 +166,7 @@ def mount_value(scanner: Scanner, path: str, fstype: str, options: str) -> str:
 
 
 def fstab(scanner: Scanner) -> Iterator[Conflict]:
-    """What is mounted at boot on a path of ours: fstab(5)."""
+    """Yield what fstab(5) mounts at boot on a path of ours."""
     for number, text in scanner.lines("/etc/fstab", joined=False):
         fields = text.split()
         options = fields[3] if len(fields) > 3 else "defaults"
@@ -179,7 +179,7 @@ def fstab(scanner: Scanner) -> Iterator[Conflict]:
 
 
 def mounts(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
-    """Mount units of others for a path of ours, and drop-ins of our own units."""
+    """Yield mount units of others for a path of ours, and drop-ins of our own units."""
     for name, path in units.files(".mount"):
         if is_ours(scanner.host, path) or scanner.is_masked(path):
             continue
@@ -198,7 +198,7 @@ def mounts(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
 
 
 def _overridden(scanner: Scanner, path: str, mount: MountSpec) -> Iterator[Conflict]:
-    """What a drop-in makes of a mount unit of ours."""
+    """Yield what a drop-in changes in a mount unit of ours."""
     for number, key, value in _assignments(scanner, path):
         if key == "Options":
             options = mount_value(scanner, mount.path, "hugetlbfs", value)

@@ -1,4 +1,4 @@
-"""Finds who else writes the wanted settings: every rule over one host."""
+"""Searching for other writers of the wanted settings: every rule over one host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNIT_RULES: tuple[UnitRule, ...] = (services, scripts, declared.mounts)
 
 
 def find_conflicts(host: Host, wanted: Mapping[str, str], default_page_bytes: int) -> list[Conflict]:
-    """Other writers of the knobs in `wanted` (flat name -> value) that want another value, the certain ones first."""
+    """Return other writers of the knobs in `wanted` (flat name -> value) that want another value; certain first."""
     if not wanted:
         return []
     scanner = Scanner(host, wanted, default_page_bytes)
@@ -46,7 +46,7 @@ def find_conflicts(host: Host, wanted: Mapping[str, str], default_page_bytes: in
 
 
 def _tuned(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
-    """What TuneD sets, where it runs or is started at boot."""
+    """Yield what TuneD sets, where it runs or is started at boot."""
     if not scanner.host.exists("/etc/tuned") or units.is_masked("tuned.service"):
         return
     if scanner.host.exists("/run/tuned/tuned.pid") or "tuned.service" in units.started():

@@ -1,6 +1,7 @@
-"""The next boot's command line: what boot loaders and image builders are told, which the running kernel does not have.
+"""The next boot's command line: settings of boot loaders and image builders that the running kernel does not have.
 
-Nothing of it is certain: another entry may be chosen, and most files count only once a loader's own file is made anew.
+None of it is certain: another entry may be chosen, and most files take effect only once a boot loader's own file is
+regenerated.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _KARGS = ("/usr/lib/bootc/kargs.d", "/etc/bootc/kargs.d")
 
 
 def next_boot(scanner: Scanner) -> Iterator[Conflict]:
-    """Every place that says what the next kernel is told, but for what the running one was told too."""
+    """Yield every place that sets the next kernel's command line, except what the running kernel was given too."""
     running = cmdline_values(scanner, scanner.host.read_or_none("/proc/cmdline") or "")
     seen = set()
     for path, number, text in _command_lines(scanner):
@@ -65,7 +66,7 @@ def _command_lines(scanner: Scanner) -> Iterator[tuple[str, int, str]]:
 
 
 def _grub(scanner: Scanner) -> Iterator[tuple[str, int, str]]:
-    """What grub.cfg is made of, the first entry of what was made, and the variables that BLS entries take."""
+    """Yield the sources of grub.cfg, the first entry of the generated file, and the variables that BLS entries use."""
     more = [
         f"/etc/default/grub.d/{name}" for name in scanner.host.names("/etc/default/grub.d") if name.endswith(".cfg")
     ]
@@ -85,7 +86,7 @@ def _grub(scanner: Scanner) -> Iterator[tuple[str, int, str]]:
 
 
 def _entries(scanner: Scanner) -> Iterator[tuple[str, int, str]]:
-    """Entries of the Boot Loader Specification: the chosen one where that is told, else all but the rescue ones."""
+    """Yield entries of the Boot Loader Specification: the chosen one if known, else all but the rescue ones."""
     chosen = ""
     for path in ("/boot/grub2/grubenv", "/boot/grub/grubenv"):
         for line in scanner.text(path).splitlines():
@@ -98,7 +99,7 @@ def _entries(scanner: Scanner) -> Iterator[tuple[str, int, str]]:
 
 
 def _kargs(scanner: Scanner, path: str) -> Iterator[tuple[str, int, str]]:
-    """`kargs = ["a", "b"]` of bootc, perhaps over several lines."""
+    """Yield `kargs = ["a", "b"]` of bootc, possibly over several lines."""
     inside = False
     for number, text in scanner.lines(path, joined=False):
         if re.match(r"kargs\s*=", text):
@@ -119,7 +120,7 @@ def _matching(scanner: Scanner, path: str, expression: re.Pattern[str]) -> Itera
 
 
 def _assignments(scanner: Scanner, path: str) -> Iterator[tuple[int, str, str]]:
-    """`NAME="value"` of a file that a shell reads."""
+    """Yield `NAME="value"` lines of a file that a shell reads."""
     for number, text in scanner.lines(path):
         match = _ASSIGNED.match(text)
         if match:

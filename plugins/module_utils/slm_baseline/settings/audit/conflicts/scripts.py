@@ -1,4 +1,4 @@
-"""Scripts that a boot, a clock or an event runs: rc.local, SysV, cron, cloud-init, udev, and hooks of others."""
+"""Scripts that a boot, a timer or an event runs: rc.local, SysV, cron, cloud-init, udev, and hooks of others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _UDEV = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d"
 
 
 def scripts(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
-    """Each kind of script, in the places in which its program looks."""
+    """Yield what each kind of script writes, in the places where its program looks."""
     for rule in (_rc_local, _sysv):
         yield from rule(scanner, units)
     for place in (_cron, _cloud_init, _udev, _hooks):
@@ -42,7 +42,7 @@ def scripts(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
 
 
 def _rc_local(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
-    """rc.local counts with its x bit (systemd-rc-local-generator(8)); SUSE's and OpenRC's scripts likewise."""
+    """Yield what rc.local writes, if executable (systemd-rc-local-generator(8)); SUSE's and OpenRC's likewise."""
     paths = list(dict.fromkeys(scanner.resolve(path) for path in _RC_LOCAL))
     if not any(units.is_masked(name) for name in ("rc-local.service", "rc.local.service")):
         for path in paths:
@@ -53,7 +53,7 @@ def _rc_local(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
 
 
 def _sysv(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
-    """SysV scripts with a link that starts them, and no unit of the same name (systemd-sysv-generator(8))."""
+    """Yield what SysV scripts write that a link starts and no unit replaces (systemd-sysv-generator(8))."""
     seen = set()
     for folder in (f"{base}/rc{level}.d" for base in ("/etc", "/etc/rc.d", "/etc/init.d") for level in _LEVELS):
         for link in scanner.host.names(folder):
@@ -66,7 +66,7 @@ def _sysv(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
 
 
 def _cron(scanner: Scanner) -> Iterator[Conflict]:
-    """Lines of crontabs, and the scripts that run-parts(8) takes: with their x bit, and no dot in the name."""
+    """Yield what crontabs write, and scripts that run-parts(8) runs: executable, and no dot in the name."""
     kind = "a script run at boot or by cron"
     system = [f"/etc/cron.d/{name}" for name in scanner.host.names("/etc/cron.d") if _RUN_PARTS_NAME.fullmatch(name)]
     for path in (*_CRONTABS, *system):
@@ -88,7 +88,7 @@ def _crontab(scanner: Scanner, path: str, kind: str, has_user: bool) -> Iterator
 
 
 def _cloud_init(scanner: Scanner) -> Iterator[Conflict]:
-    """Commands of cloud-init's configuration, each boot's or the first one's, unless it is switched off."""
+    """Yield what cloud-init's commands write, those of each boot and of the first one, unless it is disabled."""
     if scanner.host.exists("/etc/cloud/cloud-init.disabled"):
         return
     more = [f"/etc/cloud/cloud.cfg.d/{name}" for name in scanner.host.names("/etc/cloud/cloud.cfg.d")]
@@ -107,7 +107,7 @@ def _cloud_init(scanner: Scanner) -> Iterator[Conflict]:
 
 
 def _udev(scanner: Scanner) -> Iterator[Conflict]:
-    """What a rule runs or sets when a device comes: udev(7)."""
+    """Yield what a udev rule runs or sets when a device appears: udev(7)."""
     chosen: dict[str, str] = {}
     for folder in _UDEV:
         for name in scanner.host.names(folder):

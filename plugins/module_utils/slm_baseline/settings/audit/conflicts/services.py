@@ -1,4 +1,4 @@
-"""What the services do that a boot or a timer starts: systemd.service(5)."""
+"""Services that a boot or a timer starts, and what they write: systemd.service(5)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 
 @dataclass
 class _Service:
-    """What is left of a unit once its drop-ins are merged."""
+    """The relevant parts of a unit once its drop-ins are merged."""
 
     commands: dict[str, list[tuple[str, int, str]]] = field(default_factory=dict)
     pulls: list[str] = field(default_factory=list)
@@ -25,7 +25,7 @@ class _Service:
 
 
 def services(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
-    """Every service that is enabled, and those that it pulls in, with their drop-ins and the scripts that they call."""
+    """Yield what enabled services write, and those that they pull in, with their drop-ins and called scripts."""
     waiting = list(units.started().items())
     seen: dict[str, bool] = {}
     while waiting:
@@ -46,7 +46,7 @@ def services(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
 
 
 def _merged(scanner: Scanner, units: UnitFiles, name: str) -> _Service | None:
-    """A unit with its drop-ins, in order; an empty assignment takes back what came before."""
+    """Return a unit merged with its drop-ins, in order; an empty assignment resets what came before."""
     template = f"{name.partition('@')[0]}@.service"
     main = units.path(name) or (units.path(template) if "@" in name else None)
     if main is None:
@@ -69,7 +69,7 @@ def _merged(scanner: Scanner, units: UnitFiles, name: str) -> _Service | None:
 
 
 def _conditions_hold(scanner: Scanner, conditions: list[tuple[str, str]]) -> bool | None:
-    """Whether a boot finds the conditions fulfilled; None where only systemd can tell."""
+    """Return whether a boot finds the conditions fulfilled; None where only systemd can tell."""
     holds: bool | None = True
     for key, value in conditions:
         if key.endswith("PathExists") and not value.startswith("|") and "%" not in value:
@@ -87,13 +87,13 @@ def _executed(scanner: Scanner, name: str, service: _Service) -> Iterator[Confli
 
 
 def _command(scanner: Scanner, path: str, number: int, text: str, kind: str) -> Iterator[Conflict]:
-    """One Exec line: a program with its words, no shell."""
+    """Yield what one Exec line writes: a program with its words, no shell."""
     from .commands import Place, Reader, read_called
     from .shell import MARK, Command, Word, parse_shell
 
     place = Place(path, kind)
     reader = Reader(scanner, place)
-    # systemd puts in variables, and `$$` is a dollar; specifiers such as %i stand for what is not known here.
+    # systemd expands variables, and `$$` is a dollar; specifiers such as %i stand for unknown values.
     text = re.sub(r"%%", "%", re.sub(r"%[a-zA-Z]", "${?}", text)).lstrip(_PREFIXES)
     plain = _quoted_operators(text)
     for command in parse_shell(plain, number)[:1]:
@@ -111,7 +111,7 @@ _BACK = {ord(mark): char for char, mark in _OPERATORS.items()}
 
 
 def _quoted_operators(text: str) -> str:
-    """The same with the shell's operators as other characters: systemd knows none of them, quotes alone."""
+    """Return the text with the shell's operators replaced: systemd knows none of them, only quotes."""
     return text.translate({ord(char): mark for char, mark in _OPERATORS.items()}).replace("$$", chr(0xE1F0))
 
 

@@ -1,6 +1,6 @@
-"""Shell text as simple commands, as far as who writes which file can be told from it: sh(1), POSIX and bash.
+"""Shell text parsed into simple commands, as far as needed to see who writes which file: sh(1), POSIX and bash.
 
-Nothing is run. What an expansion stands for is not known here; a command in a condition, a loop, a function or behind
+Nothing is run. The results of expansions are unknown here; a command in a condition, a loop, a function or behind
 `&&` may never run.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 MARK = "\x00"
-"""Stands around what a word's text has in place of an expansion: a variable's name, the text of a command in brackets,
-or nothing for any other."""
+"""Surrounds the placeholder of an expansion in a word's text: a variable's name, the text of a command in brackets, or
+nothing for any other."""
 
 _OPERATORS = (
     ";;&", "&>>", "<<<", "<<-", ";;", ";&", "&&", "||", "|&", "&>", "<<", ">>", ">|", ">&", "<&", "<>",
@@ -37,9 +37,9 @@ class Word:
 
 @dataclass(frozen=True)
 class Command:
-    """A simple command: its words, where its output goes, and what it reads, `stdin` where that is text in the script.
+    """A simple command: its words, where its output goes, and its input, `stdin` where that is text in the script.
 
-    `plain` says that it runs whatever else happens.
+    `plain` means that it runs unconditionally.
     """
 
     line: int
@@ -51,7 +51,7 @@ class Command:
 
 
 def parse_shell(text: str, first_line: int = 1) -> list[Command]:
-    """Every simple command of a script, in order; what cannot be read is passed over."""
+    """Return every simple command of a script, in order; what cannot be parsed is skipped."""
     lexer = _Lexer(text, first_line)
     assembler = _Assembler()
     commands = []
@@ -67,7 +67,7 @@ def parse_shell(text: str, first_line: int = 1) -> list[Command]:
 class _Token:
     """A word, an operator, or the end of a line. `text` is "" for a quoted word, which is no keyword.
 
-    `glued` says that it follows a word without a blank.
+    `glued` means that it follows a word without a blank.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class _Token:
 
 @dataclass
 class _Draft:
-    """A simple command that is not complete yet, and how many here-documents it reads."""
+    """A simple command that is still incomplete, and how many here-documents it reads."""
 
     line: int = 0
     words: list[Word] = field(default_factory=list)
@@ -89,7 +89,7 @@ class _Draft:
 
 
 class _Assembler:
-    """Puts tokens together to commands, with all that is around them in mind."""
+    """Combines tokens into commands, and tracks the compound commands around them."""
 
     def __init__(self) -> None:
         self._stack: list[str] = []
@@ -101,7 +101,7 @@ class _Assembler:
         self._complete: list[tuple[Command, int]] = []
 
     def take(self, token: _Token) -> None:
-        """The next token."""
+        """Process the next token."""
         redirect, self._redirect = self._redirect, ""
         if token.kind != "word":
             self._operator(token)
@@ -111,7 +111,7 @@ class _Assembler:
             self._word(token)
 
     def give(self, documents: list[Word]) -> list[Command]:
-        """The commands of the line that ends here, with the text of the documents that follow it."""
+        """Return the commands of the line that ends here, with the text of the here-documents that follow it."""
         read: dict[int, Command] = {}
         texts = list(documents)
         for command, count in self._complete:
@@ -128,7 +128,7 @@ class _Assembler:
             self._draft.stdin = word
 
     def _keyword(self, token: _Token) -> bool:
-        """Whether a word at the place of a command is no command, but part of a compound one."""
+        """Return whether a word in command position is not a command but part of a compound one; process it."""
         text = token.text
         if self._in_pattern:
             if text == "esac":
@@ -158,21 +158,21 @@ class _Assembler:
             draft.documents += 1
         elif operator in _REDIRECTING:
             self._redirect = operator
-            # The descriptor that is meant stands close to it: that of errors is not what a command says.
+            # The redirected descriptor is directly in front: stderr is not what a command prints.
             if token.glued and draft.words and draft.words[-1].text.isdigit() and draft.words.pop().text != "1":
                 self._redirect = "other"
         elif self._in_pattern and operator in ("|", ")", "("):
             self._in_pattern = operator != ")"
         elif operator == "(":
             if draft.words and token.glued:
-                # A function's name, or that of an array: no command.
+                # The name of a function or array: no command.
                 self._draft = _Draft()
             self._enter("(")
         else:
             self._finish(token)
 
     def _finish(self, token: _Token) -> None:
-        """The end of a simple command, and perhaps of what it stands in."""
+        """End a simple command, and possibly the compound command around it."""
         operator, draft = token.text, self._draft
         command = None
         if draft.words or draft.outputs:
@@ -199,7 +199,7 @@ class _Assembler:
 
 
 class _Lexer:
-    """Parts a text into tokens. `documents` are the here-documents that follow the last line."""
+    """Splits a text into tokens. `documents` are the here-documents that follow the last line."""
 
     def __init__(self, text: str, first_line: int) -> None:
         self._text = text.replace("\r\n", "\n")
@@ -209,7 +209,7 @@ class _Lexer:
         self.documents: list[Word] = []
 
     def tokens(self) -> Iterator[_Token]:
-        """Words, operators and ends of lines."""
+        """Yield words, operators and ends of lines."""
         text, size = self._text, len(self._text)
         glued = False
         while self._at < size:
@@ -326,7 +326,7 @@ class _Lexer:
         return literal
 
     def _expansion(self, parts: list[str]) -> bool:
-        """What begins with a dollar or a backquote; whether it is only that character."""
+        """Read what begins with a dollar or a backquote; return whether it is only that character."""
         text, start = self._text, self._at
         if text[start] == "`":
             end = text.find("`", start + 1)

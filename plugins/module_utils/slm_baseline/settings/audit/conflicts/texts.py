@@ -1,4 +1,4 @@
-"""Commands in texts of another kind than a script: crontabs, cloud-init's YAML, udev rules."""
+"""Commands in texts other than scripts: crontabs, cloud-init's YAML, udev rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LIST_ITEM = re.compile(r"^\s*(?:-\s+|\w+:\s+)*")
 
 
 def read_crontab(scanner: Scanner, path: str, kind: str, has_user: bool) -> Iterator[Conflict]:
-    """What the commands of a crontab write; anacron's lines have a period, a delay and a name first."""
+    """Yield what a crontab's commands write; anacron's lines begin with a period, a delay and a name."""
     place = Place(path, kind)
     for number, line in scanner.lines(path, joined=False):
         schedule = (_PERIOD if path.endswith("anacrontab") else _SCHEDULE).match(line)
@@ -32,12 +32,12 @@ def read_crontab(scanner: Scanner, path: str, kind: str, has_user: bool) -> Iter
 
 
 def read_cloud_config(scanner: Scanner, path: str) -> Iterator[Conflict]:
-    """What the commands of a cloud-config may write, a line each."""
+    """Yield what a cloud-config's commands may write, one a line."""
     yield from _loose(scanner, path, "cloud-init", _yaml_command)
 
 
 def _yaml_command(line: str) -> str:
-    """The command in a line of YAML: `- echo 1 > x`, `- [sh, -c, "echo 1 > x"]`."""
+    """Return the command in a line of YAML: `- echo 1 > x`, `- [sh, -c, "echo 1 > x"]`."""
     text = _LIST_ITEM.sub("", line, count=1).strip()
     if text.startswith("[") and text.endswith("]"):
         return re.sub(r"\s*,\s*(?=[\"'\w/-])", " ", text[1:-1])
@@ -47,7 +47,7 @@ def _yaml_command(line: str) -> str:
 
 
 def read_udev_rules(scanner: Scanner, path: str) -> Iterator[Conflict]:
-    """What rules run, and what they set by themselves, when a device comes: udev(7)."""
+    """Yield what rules run, and what they set themselves, when a device appears: udev(7)."""
     yield from _loose(scanner, path, "a udev rule", lambda line: "\n".join(_RUN.findall(line)))
     for number, line in scanner.lines(path):
         assigned = [(scanner.sysctl_knob(key), value) for key, value in _UDEV_SYSCTL.findall(line)]
@@ -58,7 +58,7 @@ def read_udev_rules(scanner: Scanner, path: str) -> Iterator[Conflict]:
 
 
 def _loose(scanner: Scanner, path: str, kind: str, command_of: Callable[[str], str]) -> Iterator[Conflict]:
-    """What commands may write that stand in a text of another kind."""
+    """Yield what commands in a text of another kind may write."""
     place = Place(path, kind, certain=False)
     for number, line in scanner.lines(path):
         for conflict in Reader(scanner, place).shell(command_of(line).replace('\\"', '"'), number):

@@ -1,7 +1,7 @@
-"""TuneD: what its active profile sets on this host, profiles merged and variables put in as TuneD does.
+"""TuneD: what its active profile sets on this host, with profiles merged and variables expanded as TuneD does it.
 
 Source: tuned/profiles (loader, merger, variables), units/manager and plugins of TuneD 2.10 to 2.25. Where TuneD itself
-is there to ask, ask.py does; this reading says which line to name, and whether asking is worth it.
+can be asked, ask.py does so; this parser finds which line to name, and whether asking is worthwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MOST_PROFILES = 32
 
 @dataclass(frozen=True)
 class Setting:
-    """An option of a profile, as its file has it."""
+    """An option of a profile, with its file and line."""
 
     value: str
     path: str
@@ -39,7 +39,7 @@ class Setting:
 
 @dataclass
 class Unit:
-    """A section once profiles are merged: an instance of a plugin. `sure` is false where an include is not sure."""
+    """A section of the merged profiles: an instance of a plugin. `sure` is False where an include is uncertain."""
 
     name: str
     type: str
@@ -53,14 +53,14 @@ class Unit:
 
 @dataclass
 class _Loading:
-    """What the profiles of one host add up to so far."""
+    """The merged state of one host's profiles so far."""
 
     units: dict[str, Unit] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
 
 
 def tuned(scanner: Scanner) -> Iterator[Conflict]:
-    """What an active TuneD sets."""
+    """Yield what an active TuneD sets."""
     profiles = Profiles(scanner)
     names, sure = profiles.active()
     if names and not profiles.load(names, sure):
@@ -83,14 +83,14 @@ class Profiles:
         self._scanner = scanner
         self._main = {key: setting.value for key, setting in self._sections(_MAIN, headless=True).get("", {}).items()}
         more = [folder.strip() for folder in self._main.get("profile_dirs", "").split(",") if folder.strip()]
-        # The last folder of the list comes first (profiles/locator.py).
+        # The last folder of the list has priority (profiles/locator.py).
         self._folders = [*more[::-1], *(folder for folder in FOLDERS if folder not in more)]
         self._loading = _Loading()
         self._variables: dict[str, str] = {}
         self._cmdline = scanner.host.read_or_none("/proc/cmdline") or ""
 
     def active(self) -> tuple[list[str], bool]:
-        """The names of the profiles, the one that is loaded last at the end; unsure where TuneD recommends one."""
+        """Return the profiles' names in loading order, and whether they are certain: not where TuneD recommends one."""
         names = self._scanner.text("/etc/tuned/active_profile").split()
         last = self._scanner.text("/etc/tuned/post_loaded_profile").split()
         sure = True
@@ -99,7 +99,7 @@ class Profiles:
         return [name for name in [*names, *last] if _PROFILE.fullmatch(name)], sure
 
     def _recommended(self) -> list[str]:
-        """The first profile of recommend.d that no condition speaks against: its conditions name many programs."""
+        """Return the first profile of recommend.d that no checked condition excludes: many conditions name programs."""
         paths = ["/etc/tuned/recommend.conf"]
         for folder in ("/etc/tuned/recommend.d", "/usr/lib/tuned/recommend.d"):
             paths += [f"{folder}/{name}" for name in self._scanner.host.names(folder) if name.endswith(".conf")]
@@ -123,7 +123,7 @@ class Profiles:
         return not any(key in options for key in ("process", "chassis_type", "syspurpose_role"))
 
     def load(self, names: Sequence[str], sure: bool) -> bool:
-        """Load and merge profiles; false where TuneD would not, so that it sets nothing."""
+        """Load and merge profiles; return False where TuneD would refuse them and set nothing."""
         for name in names:
             if not self._load(name, sure):
                 return False
@@ -145,7 +145,7 @@ class Profiles:
         paths = [f"{folder}/{os.path.basename(name)}/tuned.conf" for folder in self._folders]
         known = [path for path in paths if path not in self._loading.files]
         found = next((path for path in known if self._scanner.host.exists(self._scanner.resolve(path))), None)
-        # A profile that includes one of its own name means the next folder's.
+        # A profile that includes its own name means the one in the next folder.
         return found or ("" if len(known) < len(paths) else None)
 
     def _load(self, name: str, sure: bool) -> bool:
@@ -172,14 +172,14 @@ class Profiles:
         if not functions:
             yield from ((name, "${" not in name) for name in re.split(r"\s*[,;]\s*", expanded) if name)
             return
-        # Not known which: each of what a function may stand for.
+        # Unknown which one: try each value that a function may return.
         for match in functions[:1]:
             for choice in match[2].split(":")[1:]:
                 text = f"{expanded[: match.start()]}{choice}{expanded[match.end() :]}"
                 yield from ((name, False) for name in re.split(r"\s*[,;]\s*", text) if name)
 
     def _merge(self, section: str, options: dict[str, Setting], path: str, sure: bool) -> None:
-        """profiles/merger.py: a unit of a name that is known adds to it, or replaces it."""
+        """Add a section to the unit of that name, or replace that unit: profiles/merger.py."""
         values = {key: setting.value for key, setting in options.items()}
         folder = os.path.dirname(path)
         unit = Unit(
@@ -209,7 +209,7 @@ class Profiles:
         known.options |= unit.options
 
     def expand(self, text: str) -> str:
-        """A value with variables and the functions that are known here put in; others stay as they stand."""
+        """Return a value with variables and the functions known here expanded; others stay unchanged."""
         text = _VARIABLE.sub(lambda match: self._variables.get(match[1], match[0]), text)
         for _ in range(4):
             changed = _FUNCTION.sub(self._called, text)
@@ -238,12 +238,12 @@ class Profiles:
         return self._main.get("cpuinfo_string") or self._scanner.host.read_or_none("/proc/cpuinfo") or ""
 
     def _is_virtual(self) -> bool | None:
-        """Whether this is a virtual machine, as x86 processors say it; None on others."""
+        """Return whether this is a virtual machine, by the flag of x86 processors; None on others."""
         flags = re.search(r"^flags\s*:(.*)$", self._scanner.host.read_or_none("/proc/cpuinfo") or "", re.MULTILINE)
         return None if flags is None else " hypervisor" in flags[1]
 
     def _applies(self, unit: Unit) -> bool:
-        """units/manager.py: an instance whose expressions do not match this machine is left out."""
+        """Return whether an instance's expressions match this machine; it is skipped otherwise: units/manager.py."""
         texts = {
             "cpuinfo_regex": self._cpuinfo(),
             "uname_regex": self._main.get("uname_string") or " ".join(os.uname()),
@@ -253,7 +253,7 @@ class Profiles:
         )
 
     def take(self, told: Sequence[Mapping[str, object]]) -> None:
-        """What TuneD itself makes of its profiles, in place of our reading; lines stay those of our reading."""
+        """Replace the parsed units by TuneD's own result; lines stay those of our parser."""
         known, self._loading.units = self._loading.units, {}
         for one in told:
             name, options = str(one["name"]), one["options"]
@@ -266,7 +266,7 @@ class Profiles:
             self._loading.units[name] = unit
 
     def conflicts(self) -> Iterator[Conflict]:
-        """What the units set, by knob: of two the one that runs later counts."""
+        """Yield what the units set, by knob: of two, the one that runs later counts."""
         last: dict[str, Conflict] = {}
         active = [unit for unit in self._loading.units.values() if self._applies(unit)]
         has_sysctl = False
@@ -282,7 +282,7 @@ class Profiles:
             for script in unit.scripts:
                 yield from self._script(script)
         if has_sysctl and self._main.get("reapply_sysctl", "1").lower() not in _NO:
-            # plugin_sysctl: the administrator's files are applied once more, behind the profile's values.
+            # plugin_sysctl: the administrator's files are applied again, after the profile's values.
             paths = [*sysctl_files(self._scanner, ("/run/sysctl.d", "/etc/sysctl.d")), "/etc/sysctl.conf"]
             for conflict in read_sysctl(self._scanner, paths):
                 last[conflict.knob] = replace(conflict, kind="sysctl, applied by TuneD,")
@@ -299,7 +299,7 @@ class Profiles:
         return None if "${" in value else value
 
     def _vm(self, unit: Unit) -> Iterator[Conflict]:
-        """plugin_vm: `enabled` takes three words, and is left alone where the command line sets it."""
+        """Yield what plugin_vm sets: `enabled` takes three words, and is ignored where the command line sets it."""
         for key, setting in unit.options.items():
             value = self._told(setting)
             if key in ("transparent_hugepages", "transparent_hugepage"):
@@ -316,7 +316,7 @@ class Profiles:
                 value = self._told(setting)
                 text = None if value is None else re.sub(r'^"(.*)"$', r"\1", value)
                 if text and text[0] in "<>":
-                    # It sets the greater or the smaller one of its value and of what it finds, which is ours.
+                    # It sets the larger or the smaller of its value and the current one, which is ours.
                     wanted, bound = self._scanner.wanted.get(knob, ""), sysctl_value(text[1:]) or ""
                     if wanted.isdecimal() and bound.isdecimal():
                         text = str((max if text[0] == ">" else min)(int(wanted), int(bound)))
@@ -330,7 +330,7 @@ class Profiles:
                 yield self._conflict(setting, knob, self._told(setting))
 
     def _bootloader(self, unit: Unit) -> Iterator[Conflict]:
-        """What the next boot is told: plugin_bootloader puts all `cmdline...` options together."""
+        """Yield what the next boot is given: plugin_bootloader joins all `cmdline...` options."""
         for key, setting in unit.options.items():
             value = self._told(setting) or ""
             if key.startswith("cmdline") and not value.startswith("-"):
@@ -359,7 +359,7 @@ def _search(pattern: str, text: str) -> bool:
 
 
 def parse_profile(path: str, text: str, headless: bool = False) -> dict[str, dict[str, Setting]]:
-    """Sections of a profile with the line of each option; none where TuneD's parser would refuse the file.
+    """Return the sections of a profile with the line of each option; none where TuneD's parser would refuse the file.
 
     `headless` puts a file without a first section, such as one of variables, into the section "".
     """
@@ -388,7 +388,7 @@ def parse_profile(path: str, text: str, headless: bool = False) -> dict[str, dic
 
 
 def _numbered(text: str) -> dict[tuple[str, str], int]:
-    """The last line of each option, by section."""
+    """Return the last line of each option, by section."""
     section = ""
     numbers = {}
     for number, line in enumerate(text.splitlines(), 1):

@@ -1,4 +1,4 @@
-"""Runs in TuneD's own Python: loads profiles by TuneD's own loader, and prints what they come to as JSON.
+"""A probe that runs in TuneD's own Python: it loads profiles with TuneD's own loader, and prints the result as JSON.
 
 `python -I -c SOURCE NAME...`. Nothing is applied, and no function of a profile may run a program but virt-what.
 """
@@ -39,7 +39,7 @@ _HARMLESS = frozenset(
 
 
 def main(names: list[str]) -> None:
-    """Print the units that TuneD would apply on this machine: name, type and options, variables put in."""
+    """Print the units that TuneD would apply on this machine: name, type and options, variables expanded."""
     import tuned.consts as consts  # type: ignore[import-not-found]
     from tuned.profiles.factory import Factory  # type: ignore[import-not-found]
     from tuned.profiles.functions.repository import Repository  # type: ignore[import-not-found]

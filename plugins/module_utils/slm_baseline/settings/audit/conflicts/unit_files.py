@@ -1,4 +1,4 @@
-"""Unit files and their drop-ins, as systemd finds them: systemd.unit(5)."""
+"""Unit files and their drop-ins, found the way systemd finds them: systemd.unit(5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOLDERS = (
     "/usr/local/lib/systemd/system",
     "/usr/lib/systemd/system",
 )
-"""In order of precedence."""
+"""The unit folders, in order of precedence."""
 _NO_BOOT = frozenset(
     f"{name}.target"
     for name in [
@@ -54,12 +54,12 @@ class UnitFiles:
         self._started: dict[str, bool] | None = None
 
     def files(self, suffix: str) -> Iterator[tuple[str, str]]:
-        """Every unit of a kind, by name and path."""
+        """Yield every unit of a type, by name and path."""
         for folder, names in self._names.items():
             yield from ((name, f"{folder}/{name}") for name in names if name.endswith(suffix))
 
     def path(self, name: str) -> str | None:
-        """The file of a unit that systemd takes: that of the first folder that has one; None for a masked one."""
+        """Return the unit file that systemd uses: the one in the first folder that has it; None for a masked one."""
         for path in self._candidates(name):
             size = self._size(path)
             if size is not None:
@@ -67,14 +67,14 @@ class UnitFiles:
         return None
 
     def is_masked(self, name: str) -> bool:
-        """Whether the first file of that name is empty or leads to nothing, so that the unit is never started."""
+        """Return whether the first file of that name is empty or leads to nothing, so that the unit never starts."""
         return any(self._size(path) == 0 for path in self._candidates(name)[:1])
 
     def _candidates(self, name: str) -> list[str]:
         return [f"{folder}/{name}" for folder, known in self._known.items() if name in known]
 
     def _size(self, path: str) -> int | None:
-        """A unit file's size, 0 for one that hides others: empty, or a link to /dev/null; None where it is missing."""
+        """Return a unit file's size; 0 for one that masks: empty, or a link to /dev/null; None where it is missing."""
         if path not in self._sizes:
             resolved = self._scanner.resolve(path)
             try:
@@ -85,9 +85,9 @@ class UnitFiles:
         return self._sizes[path]
 
     def drop_ins(self, unit: str) -> list[str]:
-        """A unit's drop-ins: its own, those of its name's beginnings up to a dash, and those of its type.
+        """Return a unit's drop-ins: its own, those of its name's prefixes up to a dash, and those of its type.
 
-        By the names of the files; one of an earlier folder hides one of the same name.
+        Sorted by file name; one in an earlier folder hides one of the same name.
         """
         stem, _, kind = unit.rpartition(".")
         parts = stem.split("-")
@@ -102,9 +102,9 @@ class UnitFiles:
         return [chosen[name] for name in sorted(chosen) if not self._scanner.is_masked(chosen[name])]
 
     def started(self) -> dict[str, bool]:
-        """Services that are enabled, by whatever name, and those that enabled timers, paths and sockets start.
+        """Return the services that are enabled, by any name, and those that enabled timers, paths and sockets start.
 
-        With each, whether a boot starts it: what only a suspend or a rescue shell wants is not.
+        The value is whether a boot starts it: one that only a suspend or a rescue shell wants is not started at boot.
         """
         if self._started is None:
             self._started = self._find_started()
@@ -117,7 +117,7 @@ class UnitFiles:
                 if wants.endswith((".wants", ".requires")):
                     at_boot = not self._is_left_out(wants.rpartition(".")[0])
                     for name in self._scanner.host.names(f"{folder}/{wants}"):
-                        # A link that enables an alias leads to the unit that it stands for.
+                        # A link that enables an alias leads to the real unit.
                         for one in {name, self._link_name(f"{folder}/{wants}/{name}")} - {""}:
                             enabled[one] = enabled.get(one, False) or at_boot
         for name, at_boot in list(enabled.items()):
@@ -136,7 +136,7 @@ class UnitFiles:
         }
 
     def _started_by(self, name: str) -> list[str]:
-        """What a timer, path or socket starts: the unit that it names, else the service of its own name."""
+        """Return what a timer, path or socket starts: the unit that it names, else the service of its own name."""
         path = self.path(name)
         lines = [text.partition("=") for _, text in self._scanner.lines(path)] if path else []
         named = [value.strip() for key, _, value in lines if key.strip() in ("Unit", "Service")]
