@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .errors import ParseError
@@ -49,9 +49,20 @@ def read_namespaces(host: Host) -> list[Namespace]:
         # The process may end meanwhile, and a zombie has no mounts.
         with contextlib.suppress(OSError, ParseError):
             mounts = parse_mountinfo(host.read(f"/proc/{pid}/mountinfo"))
+            if not key[0] and _is_known(mounts, found.values()):
+                continue
             name = (host.read_or_none(f"/proc/{pid}/comm") or "?").strip()
             found[key] = Namespace(f"{name} (pid {pid})", mounts)
     return list(found.values())
+
+
+def _is_known(mounts: Sequence[MountEntry], namespaces: Iterable[Namespace]) -> bool:
+    """Return whether these are the mounts of one of the namespaces: no two mounts of a kernel have one id.
+
+    The kernel may hide the name of a process's namespace from root as well (ptrace(2), access mode checking).
+    """
+    ids = {entry.mount_id for entry in mounts}
+    return any(entry.mount_id in ids for namespace in namespaces for entry in namespace.mounts)
 
 
 def mounts_that_stay(namespaces: Sequence[Namespace], path: str) -> Iterator[tuple[Namespace, MountEntry]]:

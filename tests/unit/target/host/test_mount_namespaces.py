@@ -82,6 +82,17 @@ def test_a_process_with_a_root_of_its_own_is_read_apart(host: Host) -> None:
     assert staying(host) == [("server (pid 8)", "/mnt/huge")]
 
 
+def test_a_process_that_hides_its_namespace_is_told_by_its_mounts(host: Host) -> None:
+    for pid, mounts in (
+        (1, ROOT + HUGE),
+        (8, "90 1 254:0 / / rw - ext4 d rw\n91 90 0:40 / /mnt/huge rw - hugetlbfs h rw\n"),
+    ):
+        put(host.root, f"/proc/{pid}/mountinfo", mounts)
+        put(host.root, f"/proc/{pid}/comm", "hidden\n")
+    assert staying(host) == [("hidden (pid 8)", "/mnt/huge")]
+    assert len(read_namespaces(host)) == 2
+
+
 def test_a_process_of_this_namespace_and_one_that_ends_are_nothing_new(host: Host) -> None:
     process(host, 7, ROOT + HUGE, "1", "/srv/jail")
     process(host, 8, "rubbish\n", "2")
