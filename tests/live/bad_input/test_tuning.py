@@ -43,7 +43,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
     "share that is none": ({"hugepages_max_share": "half"}, "hugepages_max_share", "a share of memory", "'half'"),
     "share above one": ({"hugepages_max_share": 7}, "hugepages_max_share", "a share of memory", "7"),
     "node that does not exist": (pool(node=99), "hugepages.node99.2M", "node 99", "nodes 0"),
-    "unknown key in a pool": (pool(nodes=0), "hugepages_pools", "size and count", "nodes"),
+    "unknown key in a pool": (pool(nodes=0), "hugepages_pools", "size, and optionally count, memory, node", "nodes"),
     "pools that are no list": ({"hugepages_pools": "2M"}, "hugepages_pools", "a list", "'2M'"),
     "two pools that contradict": (
         {"hugepages_pools": [{"size": "2M", "count": 1}, {"size": "2048K", "count": 2}]},
