@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.live.vm.fleet import Fleet, differences
 from tests.live.vm.probes import MOUNT_POINT, mounts_at, pages
 
@@ -10,6 +12,7 @@ SERVICE = "[Unit]\nBindsTo=mnt-huge.mount\nAfter=mnt-huge.mount\n[Service]\nExec
 NEW_MODE = [{"path": MOUNT_POINT, "page_size": "2M", "mode": "0700"}]
 
 
+@pytest.mark.slow_vm
 def test_a_service_bound_to_the_mount_is_named_and_runs_again_where_its_stop_is_accepted(one_host: Fleet) -> None:
     machine = one_host["one"]
     one_host.playbook(*TUNE).expect(0)
@@ -34,6 +37,7 @@ def test_a_grown_pool_outlives_the_upgrade_of_a_package(one_host: Fleet) -> None
     assert pages(machine) == 48
 
 
+@pytest.mark.slow_vm
 def test_a_container_keeps_its_mount_and_its_file(one_host: Fleet) -> None:
     machine, pristine = one_host["one"], one_host.state("one")
     one_host.playbook(*TUNE).expect(0)
