@@ -82,12 +82,14 @@ def main(folder: Path) -> None:
         hosts = [Host(0), Host(1)]
         for host in hosts:
             host.build()
-        login = {
+        login: dict[str, object] = {
             "ansible_user": "root",
             "ansible_ssh_private_key_file": f"{STAGE}/login_key",
             "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
             "ansible_python_interpreter": "/usr/bin/python3",
         }
+        # The hosts' folders are temporary ones, which the audit of a real host would call drift.
+        login = {**login, "slm_accept_loss": ["persistence./etc", "persistence./var/lib"]}
         inventory = {"gpu-hosts": {"vars": login, "hosts": {host.name: host.variables for host in hosts}}}
         (folder / "hosts.json").write_text(json.dumps(inventory))
         names = [host.name for host in hosts]
