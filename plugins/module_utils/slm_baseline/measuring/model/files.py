@@ -68,6 +68,8 @@ _MAX_JSON_BYTES = 16 << 20
 _MAX_HEADERS_BYTES = 64 << 20
 """Of all shards together: a parsed header takes ten times its size in memory."""
 _HUB_ID = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
+_HUB_ID_LENGTH = 96
+"""No hub id is longer (huggingface_hub, validate_repo_id), and no file name of the system is longer than 255 bytes."""
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(?:/[A-Za-z0-9_][A-Za-z0-9._-]*)*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 READ, PASS = 0o4, 0o1
@@ -270,7 +272,7 @@ def _locate(host: Host, wanted: ModelPlace) -> _Located:
     model, revision = wanted.model, wanted.revision
     if not isinstance(model, str) or not model.isprintable():
         raise _unknown_model(model)
-    is_hub = _HUB_ID.fullmatch(model) is not None and ".." not in model and "--" not in model
+    is_hub = len(model) <= _HUB_ID_LENGTH and bool(_HUB_ID.fullmatch(model)) and ".." not in model and "--" not in model
     if revision not in ("", "main") and not is_hub:
         raise SettingError(
             REVISION_KNOB,
