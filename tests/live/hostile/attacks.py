@@ -959,13 +959,14 @@ def siege(world: World) -> None:
         os.waitpid(-1, 0)
 
     loader = Path(__file__).with_name("loader.py").read_text()
+    trial = (Path(__file__).parents[3] / "files" / "try_model.py").read_text()
     variables = {
         "slm_benchmark_python": PYTHON,
         "slm_benchmark_model": MODEL,
         "slm_benchmark_runs": 1,
         "slm_benchmark_cold_scope": "weights",
         "slm_benchmark_timeout_s": 20,
-        "__slm_benchmark_scripts": {"slm_load.py": loader},
+        "__slm_benchmark_scripts": {"slm_load.py": loader, "try_model.py": trial},
         "thp_enabled": "never",
         "hugepages_pools": [{"size": "2M", "count": 4}],
         "hugepages_margin": "1M",
