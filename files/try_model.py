@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Trial whether a model can be loaded here: config, class, quantiser and tokenizer, without the weights.
 
-It runs in the loader's Python as the loader's user, before anything on the host changes, and only reads files of the
-model's folder. The last line of output is one JSON object: `{"class": ..., "model_type": ...}`, or `{"problem":
+It runs in the loader's Python as the loader's user, before anything is measured, and only reads files of the model's
+folder. The last line of output is one JSON object: `{"class": ..., "model_type": ...}`, or `{"problem":
 {"wanted", "found", "why", "install"}}`, where `install` names the package that is missing, or null.
 
 Exit status: 0 with either, 1 where the trial itself fails.

@@ -14,7 +14,12 @@ description:
   - A loader that crashes, hangs or is killed makes a sample of kind C(failed), not a failed task.
   - With O(state=checked) nothing is measured or changed; the task fails if a measurement could not work.
 author: slm-baseline maintainers
-extends_documentation_fragment: [slm_baseline, slm_baseline.loader, slm_baseline.model, slm_baseline.run]
+extends_documentation_fragment:
+  - slm_baseline
+  - slm_baseline.loader
+  - slm_baseline.model
+  - slm_baseline.trial
+  - slm_baseline.run
 options:
   state:
     description: >-
@@ -68,9 +73,7 @@ options:
     default: ""
   trial:
     description: For O(state=checked), the text of a program that tries whether a model can be loaded, without its
-      weights. It runs in the loader's Python as O(user). Empty tries nothing.
-    type: str
-    default: ""
+      weights, where the loader's Python is there already. It runs in that Python as O(user). Empty tries nothing.
   allow_busy_gpu:
     description: Whether to measure where other processes use a GPU.
     type: bool
@@ -109,6 +112,10 @@ undone:
   returned: success, not in check mode
   type: list
   elements: dict
+tried:
+  description: The model, as O(model) names it, where its trial ran; empty where none did.
+  returned: success, when state is checked or in check mode
+  type: str
 benchmark:
   description: The whole run (host, model, software, protocol, ceiling, imports, samples), as the result document wants.
   returned: success, last block, not in check mode

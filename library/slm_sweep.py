@@ -7,8 +7,9 @@ DOCUMENTATION = r"""
 module: slm_sweep
 short_description: Measure what huge-page settings do to loading a model, a randomised block at a time
 description:
-  - O(state=planned) checks the arms against the kernel, draws the seed and keeps the plan on the host, or takes up the
-    plan of an unfinished sweep that asks the same.
+  - O(state=planned) checks that the model can be loaded, with memory for it and GPUs that nobody else uses, and the
+    arms against the kernel. It draws the seed and keeps the plan on the host, or takes up the plan of an unfinished
+    sweep that asks the same.
   - O(state=block) measures the next block, every arm with every dtype in random order, cold and then warm. Each sample
     is durable before the next one starts. The host's state is stored before the first change and restored, verified, at
     the end of the block, also after an error or a signal; after SIGKILL the next run restores it.
@@ -16,7 +17,12 @@ description:
   - O(state=closed) ends the sweep, once its samples are stored on the control node. Until then the next run goes on
     with it.
 author: slm-baseline maintainers
-extends_documentation_fragment: [slm_baseline, slm_baseline.run]
+extends_documentation_fragment:
+  - slm_baseline
+  - slm_baseline.loader
+  - slm_baseline.model
+  - slm_baseline.trial
+  - slm_baseline.run
 options:
   state:
     description: What to do; see above.
@@ -78,25 +84,16 @@ options:
     type: bool
     default: true
   home:
-    description: The measurement's folder on the host.
     type: path
-    default: /opt/slm-baseline
-  python:
-    description: A Python with torch and transformers, instead of an environment in O(home).
-    type: str
   model:
-    description: An embedded model's name, a hub id, or a folder on the host.
-    type: str
-  revision:
-    description: Revision of a hub id.
-    type: str
-  hf_home:
-    description: Cache of the hub on the host.
-    type: str
-  offline:
-    description: Whether the loader may not reach the hub.
+    required: false
+  trial:
+    description: For O(state=planned), the text of a program that tries whether a model can be loaded, without its
+      weights. It runs in the loader's Python as O(user). Empty tries nothing; nor is an embedded model tried.
+  allow_busy_gpu:
+    description: Whether to measure where other processes use a GPU. For O(state=planned).
     type: bool
-    default: true
+    default: false
   scope:
     description: What is evicted before a cold run. C(host) drops the whole page cache.
     type: raw
@@ -105,10 +102,6 @@ options:
     description: Longest run of the loader, in seconds.
     type: raw
     default: 600
-  user:
-    description: Unprivileged user of the loader.
-    type: str
-    default: nobody
   run:
     required: true
 attributes:
@@ -181,14 +174,16 @@ from ansible.module_utils.slm_baseline.sweep.run import foresee_sweep, perform
 
 BENCHMARK = {
     "home": {"type": "path", "default": "/opt/slm-baseline"},
-    "python": {"type": "str"},
+    "python": {"type": "str", "default": ""},
     "model": {"type": "str"},
-    "revision": {"type": "str"},
-    "hf_home": {"type": "str"},
+    "revision": {"type": "str", "default": ""},
+    "hf_home": {"type": "str", "default": ""},
     "offline": {"type": "bool", "default": True},
     "scope": {"type": "raw", "default": "host"},
     "timeout_s": {"type": "raw", "default": 600},
     "user": {"type": "str", "default": "nobody"},
+    "trial": {"type": "str", "default": ""},
+    "allow_busy_gpu": {"type": "bool", "default": False},
 }
 SWEEP = {
     "state": {"type": "str", "choices": ["planned", "block", "finished", "closed"], "required": True},

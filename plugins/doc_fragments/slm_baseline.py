@@ -71,6 +71,15 @@ options:
     default: nobody
 """
 
+    TRIAL = r"""
+options:
+  trial:
+    description: The text of a program that tries whether a model can be loaded, without its weights. It runs in the
+      loader's Python as O(user). Empty tries nothing; nor is an embedded model tried.
+    type: str
+    default: ""
+"""
+
     MODEL = r"""
 options:
   model:

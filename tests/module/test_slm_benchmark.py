@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
 assert "torch==" in module.params["requirements"]
 assert module.params["pip_options"] == ["--pre"]
 if module.params["state"] == "checked":
-    module.exit_json(changed=False)
+    module.exit_json(changed=False, tried=TRIED)
 block, blocks = int(module.params["block"]), int(module.params["blocks"])
 more = {"benchmark": {"samples": [1, 2]}} if block == blocks else {}
 module.exit_json(changed=True, msg="block %d of %d: cold 8.31 s, warm 4.02 s" % (block, blocks), **more)
@@ -32,10 +33,10 @@ module.exit_json(changed=True, msg="block %d of %d: cold 8.31 s, warm 4.02 s" % 
 FAKE_OTHER = """
 from ansible.module_utils.basic import AnsibleModule
 
-keys = "home python base_python requirements pip_options scripts user run model revision hf_home offline"
+keys = "home python base_python requirements pip_options scripts user run model revision hf_home offline trial"
 module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
 assert module.params["scripts"] is None or "def " in module.params["scripts"]["slm_load.py"]
-module.exit_json(changed=False)
+module.exit_json(changed=False, given=(module.params["trial"] or "")[:200])
 """
 PLAY = """
 - hosts: localhost
@@ -73,18 +74,34 @@ def ansible(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_block_tells_its_times_as_it_ends(tmp_path: Path) -> None:
+def play(tmp_path: Path, tried: str, *more: str) -> str:
+    """Run the role with stand-ins for its modules, of which the check says that it tried that model."""
     (tmp_path / "library").mkdir()
     for name in ("roles", "files"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "library/slm_benchmark.py").write_text(FAKE_BENCHMARK)
+    (tmp_path / "library/slm_benchmark.py").write_text(FAKE_BENCHMARK.replace("TRIED", repr(tried)))
     for name in ("slm_environment", "slm_model"):
         (tmp_path / f"library/{name}.py").write_text(FAKE_OTHER)
     (tmp_path / "play.yml").write_text(PLAY)
-    shown = ansible(tmp_path, "ansible-playbook", "play.yml")
+    shown = ansible(tmp_path, "ansible-playbook", "play.yml", *more)
     assert shown.returncode == 0, shown.stdout + shown.stderr
+    return shown.stdout
+
+
+def test_every_block_tells_its_times_as_it_ends(tmp_path: Path) -> None:
+    shown = play(tmp_path, tried="")
     for block in (1, 2):
-        assert f"(item=block {block} of 2: cold 8.31 s, warm 4.02 s)" in shown.stdout
+        assert f"(item=block {block} of 2: cold 8.31 s, warm 4.02 s)" in shown
+
+
+@pytest.mark.parametrize(("tried", "is_tried_again"), [("", True), ("/srv/other", True), ("/srv/m", False)])
+def test_a_model_that_the_check_could_not_try_is_tried_once_the_environment_is_there(
+    tmp_path: Path, tried: str, is_tried_again: bool
+) -> None:
+    shown = play(tmp_path, tried, "-v", "-e", "slm_benchmark_model=/srv/m")
+    given = re.search(r"TASK \[slm_benchmark : Build the model\].*?\n(ok:[^\n]*)", shown, re.S)
+    assert given
+    assert ("Trial whether a model can be loaded" in given[1]) is is_tried_again
 
 
 def checked(tmp_path: Path, module: str, *options: str, **params: Any) -> dict[str, Any]:

@@ -133,22 +133,42 @@ def require_measurable(host: Host, request: Request) -> dict[str, Any]:
     if needed:
         _require_room(host, request, needed)
     require_memory(host, memory)
-    if host.is_live:
-        require_free_gpus(read_gpus(host), request.allow_busy_gpu)
-    if model is not None:
-        _require_loadable(host, request, model, account)
-    return {"interpreter": environment.interpreter, "to_make_bytes": needed}
-
-
-def _require_loadable(host: Host, request: Request, model: Model, account: Account) -> None:
-    """Raise SettingError for a model for which the loader's Python has no class, quantiser or tokenizer."""
-    environment = request.environment
-    if not is_built(host, environment):
+    require_idle_gpus(host, request)
+    tried = False
+    if model is not None and is_built(host, environment):
+        tried = require_loadable(host, environment, request.trial, model, account)
+    elif model is not None:
         with acting_as(account.uid, account.gid):
             config, names = read_config(host, model), host.names(model.path)
         require_known(config, names, model.path, environment)
-    elif request.trial:
-        try_model(request.trial, environment, str(host.path(model.path)), account)
+    return {
+        "interpreter": environment.interpreter,
+        "to_make_bytes": needed,
+        "tried": request.place.model if tried else "",
+    }
+
+
+def require_loadable(host: Host, environment: Environment, program: str, model: Model, account: Account | None) -> bool:
+    """Raise SettingError for a model for which the loader's Python has no class, quantiser or tokenizer.
+
+    `program` is the text of files/try_model.py. Return whether it ran: not where it is empty, nor for an embedded
+    model, which we make ourselves. The environment must be there.
+    """
+    if not program or model.source == "embedded":
+        return False
+    try_model(program, environment, str(host.path(model.path)), account)
+    return True
+
+
+def require_model_memory(host: Host, model: Model, dtypes: Sequence[str]) -> None:
+    """Raise SettingError where there is too little memory to load the model in one of these dtypes."""
+    require_memory(host, max(needed_bytes(model.weight_bytes, model.parameters, dtype) for dtype in dtypes))
+
+
+def require_idle_gpus(host: Host, request: Request) -> None:
+    """Raise SettingError where others use a GPU, unless the request allows it. Takes seconds on an idle driver."""
+    if host.is_live:
+        require_free_gpus(read_gpus(host), request.allow_busy_gpu)
 
 
 def find_model(host: Host, place: ModelPlace, account: Account) -> Model:
@@ -216,7 +236,7 @@ def measure_block(host: Host, request: Request, run_id: str, number: int, watch:
         about = Shared(settings=settings, fingerprint=fingerprint)
         earlier = [sample for block in done.values() for sample in block.samples]
         # Checked again, since tuning may have taken memory for pools meanwhile.
-        require_memory(host, needed_bytes(subject.model.weight_bytes, subject.model.parameters, request.dtype))
+        require_model_memory(host, subject.model, [request.dtype])
         done[number] = _measure(host, _Work(request, subject, run_id, watch), number, about, earlier)
     block = done[number]
     line = progress.line(block.samples) if is_new else f"block {number} of {request.blocks}: measured before"

@@ -16,7 +16,16 @@ from ..measuring.loader.template import TemplateFailed, template
 from ..measuring.model.files import expected_bytes
 from ..measuring.probes.canary import best_canary
 from ..measuring.protocol import Subject
-from ..measuring.run import Request, make_subject, parse_request, run_facts, subject_record
+from ..measuring.run import (
+    Request,
+    make_subject,
+    parse_request,
+    require_idle_gpus,
+    require_loadable,
+    require_model_memory,
+    run_facts,
+    subject_record,
+)
 from ..measuring.sample import Trial
 from ..measuring.store import shared_of
 from ..settings.kinds.memory_guard import Guard
@@ -75,22 +84,32 @@ def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
     request = _measuring_request(given)
     subject = make_subject(host, request)
     if given["state"] == "planned":
-        asked = parse_sweep(given, subject.model.weight_bytes)
-        about = {**subject_record(host, request, subject), "share_bytecode": given["share_bytecode"]}
-        recorder = Recorder.of(subject, given["programs"])
-        asked = replace(asked, subject=about, stored_dtype=subject.model.dtype, recorder=recorder)
-        if given["share_bytecode"]:
-            asked = replace(asked, bytecode=SharedBytecode(subject, f"{request.environment.home}/bytecode"))
-        planned = plan_sweep(host, asked, lambda: why_no_template(subject, asked.dtypes))
+        planned = _plan(host, given, request, subject)
         return {"changed": planned["restored"], **planned}
     if given["state"] == "block":
         choose_cells(host, given.get("measurement") or "full", given.get("cells"))
+        # Checked again, since others may have taken memory meanwhile.
+        require_model_memory(host, subject.model, _current(host).dtypes)
         return {"changed": False, **measure_next_block(host, subject)}
     finished = finish_sweep(host)
     shared = shared_of(host, finished["plan"]["run_id"])
     facts = run_facts(host, request, subject, [shared[number] for number in sorted(shared)])
     protocol = {name: facts["protocol"][name] for name in _PROTOCOL}
     return {"changed": False, **finished, **facts, "protocol": protocol}
+
+
+def _plan(host: Host, given: Mapping[str, Any], request: Request, subject: Subject) -> dict[str, Any]:
+    """Plan or resume the sweep, once it is clear that every block can load the model."""
+    asked = parse_sweep(given, subject.model.weight_bytes)
+    require_model_memory(host, subject.model, asked.dtypes)
+    require_idle_gpus(host, request)
+    require_loadable(host, request.environment, request.trial, subject.model, subject.loader.account)
+    about = {**subject_record(host, request, subject), "share_bytecode": given["share_bytecode"]}
+    recorder = Recorder.of(subject, given["programs"])
+    asked = replace(asked, subject=about, stored_dtype=subject.model.dtype, recorder=recorder)
+    if given["share_bytecode"]:
+        asked = replace(asked, bytecode=SharedBytecode(subject, f"{request.environment.home}/bytecode"))
+    return plan_sweep(host, asked, lambda: why_no_template(subject, asked.dtypes))
 
 
 def foresee_sweep(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -191,6 +191,21 @@ def test_a_home_that_the_user_cannot_reach_is_told(host: Host, closed: str, pyth
     assert raised.value.knob == "slm_benchmark_home"
 
 
+@pytest.mark.parametrize(
+    ("program", "source", "tried"), [("print(1)", "local", "/srv/m"), ("", "local", ""), ("print(1)", "embedded", "")]
+)
+def test_the_preflight_says_what_it_tried(
+    host: Host, monkeypatch: pytest.MonkeyPatch, program: str, source: str, tried: str
+) -> None:
+    model = Model("/srv/m", source, "/srv/m", None, (), "bfloat16", 0)
+    programs: list[str] = []
+    monkeypatch.setattr(run, "find_model", lambda host, place, account: model)
+    monkeypatch.setattr(run, "try_model", lambda program, environment, path, account: programs.append(program))
+    asked = {**PARAMS, "python": "/srv/python", "model": "/srv/m", "trial": program}
+    assert require_measurable(host, parse_request(asked))["tried"] == tried
+    assert programs == ([program] if tried else [])
+
+
 def test_a_full_disk_is_told_with_its_figures(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 30))
     with pytest.raises(SettingError, match=r"3\.5 GiB free .* found 1\.0 GiB"):

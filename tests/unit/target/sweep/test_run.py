@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +16,12 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import SWEEP_PLAN
+from ansible.module_utils.slm_baseline.measuring import run as measuring
 from ansible.module_utils.slm_baseline.measuring.loader.events import LoaderReport
+from ansible.module_utils.slm_baseline.measuring.model.files import Model, ModelFile
 from ansible.module_utils.slm_baseline.measuring.probes.canary import Canary, CanaryReading
 from ansible.module_utils.slm_baseline.measuring.probes.disk_bandwidth import Ceiling
+from ansible.module_utils.slm_baseline.measuring.probes.gpu import GpuProcess, parse_nvidia_smi
 from ansible.module_utils.slm_baseline.measuring.probes.noise import Noise
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample
 from ansible.module_utils.slm_baseline.measuring.store import shared_of
@@ -24,7 +30,10 @@ from ansible.module_utils.slm_baseline.sweep import block_runner, run
 from ansible.module_utils.slm_baseline.sweep.design import Arm, order, parse_arms
 from ansible.module_utils.slm_baseline.sweep.plan import load_plan
 from ansible.module_utils.slm_baseline.sweep.run import SweepRequest, parse_seed, parse_sweep
+from ansible.module_utils.slm_baseline.sweep.sample import read_sweep_samples
+from ansible.module_utils.slm_baseline.sweep.start_assist import Recorder
 
+from tests.conftest import REPOSITORY
 from tests.support.fake_kernel import FakeKernel
 from tests.support.fakes import build_host
 
@@ -296,3 +305,70 @@ def test_a_foreseen_sweep_keeps_nothing(host: FakeKernel) -> None:
     assert (foreseen["changed"], foreseen["progress"]["cells"]) == (False, [["stock", "auto"], ["stock-again", "auto"]])
     assert run.foresee_sweep(host, {**given, "state": "block"}) == {"changed": False}
     assert load_plan(host) is None
+
+
+class Asked:
+    """`perform` on a host whose model is a stand-in: 2 GiB in bfloat16, tried by the program that is given."""
+
+    def __init__(self, host: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.host = host
+        files = (ModelFile("model.safetensors", "/srv/m/model.safetensors", 2 << 30, "weights"),)
+        self.model = Model("/srv/m", "local", "/srv/m", None, files, "bfloat16", 1 << 30)
+        loader = SimpleNamespace(account=None)
+        monkeypatch.setattr(run, "make_subject", lambda host, request: SimpleNamespace(loader=loader, model=self.model))
+        monkeypatch.setattr(run, "subject_record", lambda host, request, subject: {})
+        monkeypatch.setattr(Recorder, "of", lambda subject, programs: None)
+
+    def plan(self, **more: Any) -> dict[str, Any]:
+        about = {"model": "/srv/m", "revision": "", "hf_home": "", "home": "/opt/slm-baseline", "offline": True}
+        about |= {"python": sys.executable, "scope": "host", "timeout_s": 600, "user": "nobody", "programs": {}}
+        return run.perform(self.host, {**GIVEN, **about, "state": "planned", "share_bytecode": False, **more})
+
+    def set_memory(self, available_bytes: int) -> None:
+        text = self.host.read("/proc/meminfo")
+        available = f"MemAvailable:   {available_bytes >> 10} kB"
+        self.host.path("/proc/meminfo").write_text(re.sub("MemAvailable:.*kB", available, text))
+
+
+@pytest.fixture
+def asked(host: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    return Asked(host, monkeypatch)
+
+
+def test_memory_is_looked_at_for_the_largest_dtype_before_a_sweep_is_planned(asked: Asked) -> None:
+    asked.set_memory(4 << 30)
+    with pytest.raises(SettingError, match=r"5\.0 GiB of memory .* 4\.0 GiB available"):
+        asked.plan(dtypes=["auto", "float32"])
+    assert load_plan(asked.host) is None
+    assert asked.plan()["plan"]["dtypes"] == ["auto"]
+
+
+def test_memory_is_looked_at_again_before_each_block(asked: Asked) -> None:
+    asked.plan(dtypes=["auto", "float32"])
+    asked.set_memory(4 << 30)
+    with pytest.raises(SettingError, match=r"5\.0 GiB of memory"):
+        asked.plan(state="block", run={"id": "run-2"})
+    assert read_sweep_samples(asked.host, "run-1") == []
+
+
+def test_a_model_that_its_trial_refuses_is_not_planned(asked: Asked) -> None:
+    problem = {"wanted": "a tokenizer", "found": "nothing", "why": "W.", "install": None}
+    refusing = f"print({json.dumps({'problem': problem})!r})"
+    with pytest.raises(SettingError, match=r"wanted a tokenizer; found .*/srv/m: nothing"):
+        asked.plan(trial=refusing)
+    assert load_plan(asked.host) is None
+    # Tried before in the same play, or made by our own builder: it is not tried.
+    assert asked.plan(trial="")["plan"]
+    asked.model = replace(asked.model, source="embedded")
+    assert asked.plan(trial=refusing)["plan"]
+
+
+def test_a_gpu_that_others_use_is_told_before_a_sweep_is_planned(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = parse_nvidia_smi((REPOSITORY / "tests/golden/nvidia_smi/h100.xml").read_text())
+    busy = replace(facts, gpus=tuple(replace(gpu, processes=(GpuProcess(4711, "x", 1),)) for gpu in facts.gpus))
+    monkeypatch.setattr(measuring, "read_gpus", lambda host: busy)
+    monkeypatch.setattr(FakeKernel, "is_live", True)
+    with pytest.raises(SettingError, match="process 4711"):
+        asked.plan()
+    assert load_plan(asked.host) is None
+    assert asked.plan(allow_busy_gpu=True)["plan"]
