@@ -8,7 +8,7 @@ module: run_lease
 short_description: Release a host at the end of a run
 description:
   - Every changing task of this project renews a lease in C(/run/slm-baseline), so that a second run that starts
-    meanwhile is refused by name. This module ends the lease, so that the next run need not wait.
+    meanwhile is rejected with a clear error. This module ends the lease, so that the next run need not wait.
 author: slm-baseline maintainers
 extends_documentation_fragment: [slm_baseline, slm_baseline.run]
 options:

@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY
 
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
 GOLDEN = json.loads((REPOSITORY / "tests/golden/results/troubled.json").read_text())
-TABLE = REPOSITORY / "docs/running.md"
+TABLE = REPOSITORY / "docs/tags.md"
 DONE = ("set", "measured", "stored", "shown")
 """What a run can do: settings set, model measured, result stored, report written."""
 
@@ -182,7 +182,7 @@ def test_the_page_has_the_table() -> None:
         cells = ("yes" if name in wanted else "" for name in DONE)
         rows.append(f"| {f'`{options}`' if options else 'none'} | {' | '.join(cells)} |")
     rows += [f"| `{options}` | refused | | | |" for options in REFUSED]
-    assert "\n".join(rows) in TABLE.read_text(), "docs/running.md: wanted\n" + "\n".join(rows)
+    assert "\n".join(rows) in TABLE.read_text(), "docs/tags.md: wanted\n" + "\n".join(rows)
 
 
 def test_a_stored_result_is_shown_by_a_run_that_measures_nothing(project: Project) -> None:

@@ -118,10 +118,9 @@ def test_what_is_published_keeps_its_schema(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
-def test_the_page_shows_the_table_that_its_document_makes(path: Path) -> None:
+def test_the_page_of_evidence_shows_the_table_that_its_document_makes(path: Path) -> None:
     made = json.loads(path.read_text(encoding="utf-8"))
     table = (first_token_table if made["kind"] == "first-token" else engine_table)(made)
-    rows = [line for line in table.split("\n") if line.startswith("|")]
-    page = (REPOSITORY / "docs/first-token.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs/evidence/first-token.md").read_text(encoding="utf-8")
     assert path.name in page
-    assert [row for row in rows if row not in page] == []
+    assert table in page

@@ -130,7 +130,7 @@ def try_home(world: World, home: str) -> None:
     "a team's folder for a home",
     ADMIN,
     "names /srv/team, which has models, venv and scratch of its own, as home.",
-    "Refused by name; nothing in it changes.",
+    "Rejected with a clear error; nothing in it changes.",
 )
 def foreign_home(world: World) -> None:
     try_home(world, "/srv/team")
@@ -903,7 +903,10 @@ def changed_since(world: World) -> None:
 
 
 @attack(
-    "another run at work", ADMIN, "works on the same host from another control node.", "The second is refused by name."
+    "another run at work",
+    ADMIN,
+    "works on the same host from another control node.",
+    "The second is rejected with a clear error.",
 )
 def other_run(world: World) -> None:
     fine(world.tune())

@@ -326,7 +326,7 @@ def same_group_name(world: World) -> None:
     "a unit that is an option",
     ADMIN,
     "names -Hhost.service as the unit.",
-    "Refused by name; nothing is stopped.",
+    "Rejected with a clear error; nothing is stopped.",
 )
 def unit_as_option(world: World) -> None:
     pid = sh("systemctl show -P MainPID app")

@@ -1,0 +1,273 @@
+"""The parts of the pages that are made from committed documents: tables and sentences with figures.
+
+python -m benchmarks.pages            # says which parts are out of date
+python -m benchmarks.pages --write    # writes them anew
+
+A page marks such a part with `<!-- made: NAME -->` and `<!-- made end -->`. No other place of a page states a measured
+figure; tests/unit/test_figures.py compares the parts and looks for figures elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from analysis.render import units
+from analysis.sweep.metrics import CONTROL, REFERENCE, dtype_words
+from benchmarks.tables import FOUND, OURS, best_peer, by_arm, document_blocks, first_token_table, floor_s, paired
+
+ROOT = Path(__file__).resolve().parent.parent
+_PART = re.compile(r"(<!-- made: ([\w-]+) -->\n)(.*?)(<!-- made end -->)", re.DOTALL)
+H200 = tuple(f"evidence/first-token-h200-2026-11-30-{host}.json" for host in "ab")
+WORDS = {
+    FOUND: "nothing: cold, as found",
+    "vmtouch -t all beside, caches kept": "`vmtouch -t` of model and environment beside it",
+    OURS: "replay together",
+    "replay ahead": "replay ahead, as at boot",
+    "warm, caches kept": "a warm page cache",
+    "warm, replay beside": "the same, with a replay beside it that has nothing to do",
+}
+"""What a start is given, by the arm's name in the documents. Arms that only explain a design are in the full tables."""
+
+
+@cache
+def document(name: str) -> Any:
+    """Return a document of docs/ by its path there."""
+    return json.loads((ROOT / "docs" / name).read_text(encoding="utf-8"))
+
+
+def first_token_short() -> str:
+    """Return the rows for a first look: one host, the starts that people choose between."""
+    made = document(H200[1])
+    arms = by_arm(made)
+    lines = ["| started with | seconds | each |", "|---|---:|---|"]
+    for arm in (FOUND, "vmtouch -t all beside, caches kept", OURS, "replay ahead", "warm, caches kept"):
+        each = [start["seconds"] for _, start in sorted(arms[arm].items())]
+        lines.append(f"| {WORDS[arm]} | {statistics.median(each):.2f} | {_seconds(each)} |")
+    return "\n".join(lines)
+
+
+def first_token_results() -> str:
+    """Return one table of the starts on both hosts, with what the hosts were."""
+    documents = [document(name) for name in H200]
+    lines = [
+        f"| started with | host a, {document_blocks(documents[0])} blocks | host b, {document_blocks(documents[1])} "
+        "blocks | sooner than as found, a and b |",
+        "|---|---|---|---|",
+    ]
+    for arm, words in WORDS.items():
+        cells, ratios = [], []
+        for made in documents:
+            each = [start["seconds"] for _, start in sorted(by_arm(made)[arm].items())]
+            cells.append(f"{statistics.median(each):.2f} ({_seconds(each)})")
+            ratios.append(f"{paired(made, FOUND, arm) or 0:.2f}x")
+        sooner = "" if arm == FOUND else " and ".join(ratios)
+        lines.append(f"| {words} | {' | '.join(cells)} | {sooner} |")
+    lines += ["", *(_host_line(letter, made) for letter, made in zip("ab", documents, strict=True))]
+    return "\n".join(lines)
+
+
+def _host_line(letter: str, made: Mapping[str, Any]) -> str:
+    facts, together = made["facts"], by_arm(made)[OURS].values()
+    peer, cpu = str(best_peer(made)), [start["replay"]["cpu_s"] for start in together]
+    parts = [
+        f"lower bound {floor_s(made):.2f} s",
+        f"disk {facts['disk_bytes_per_s'] / 1e9:.2f} GB/s",
+        f"a start touches {facts['imports_bytes'] / 1e6:,.0f} MB of imports and brings "
+        f"{facts['resident_bytes'] / 1e6:,.0f} MB of them into memory",
+        f"{facts['modules_compiled']:,} modules without bytecode",
+        f"the replay used {min(cpu):.1f} to {max(cpu):.1f} s of CPU",
+    ]
+    sooner = f"*Together* is {paired(made, peer, OURS):.2f}x sooner than `vmtouch`."
+    return f"- Host {letter}, {made['taken_at'][:10]}, commit {made['commit']}: {'; '.join(parts)}. {sooner}"
+
+
+def _seconds(each: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in each)
+
+
+def full_table(name: str) -> str:
+    """Return every arm of one document."""
+    return first_token_table(document(name))
+
+
+def _groups(name: str) -> dict[tuple[str, str, str], dict[str, Any]]:
+    groups = document(name)["analysis"]["groups"]
+    return {(group["metric"], group["dtype"], group["kind"]): group for group in groups}
+
+
+def _compared(group: Mapping[str, Any], arm: str) -> dict[str, Any]:
+    return next(each for each in (*group["arms"], group["control"]) if each["arm"] == arm)
+
+
+def _short(compared: Mapping[str, Any]) -> str:
+    """Return a verdict in a cell: bold for a claim, with its interval, or the bound."""
+    words = str(compared["words"]).replace(" beyond noise", "")
+    return words if compared["verdict"] == "none" else f"**{words}**"
+
+
+def replay_sweep() -> str:
+    """Return what a sweep of replays claims on two CPUs, as a list."""
+    name = "examples/cpu-first-token-sweep/sweep.json"
+    made, groups = document(name), _groups(name)
+    lines = [_sweep_line(name), ""]
+    for arm in ("replay-together", "replay-ahead"):
+        cold, warm = (
+            _compared(groups["time_to_first_token_s", "auto", kind], arm)["words"] for kind in ("cold", "warm")
+        )
+        lines.append(f"- `{arm}`: cold {cold}; warm {warm}.")
+    stock = groups["time_to_first_token_s", "auto", "cold"]["stock_median"]
+    lines.append(f"- Unchanged: {stock:.2f} s to the first token, cold, over {made['analysis']['blocks']} blocks.")
+    return "\n".join(lines)
+
+
+def _sweep_line(name: str) -> str:
+    made = document(name)
+    counts, host = made["analysis"]["counts"], made["host"]
+    total = counts["cold"] + counts["warm"]
+    gpus = ", ".join(gpu["name"] for gpu in host["gpus"])
+    machine = f"{gpus}, {host['cpus']} CPUs" if gpus else f"{host['cpus']} CPUs, no GPU"
+    slow = [
+        each["sample"]["noise"]["canary_slowdown"]
+        for each in made["measurements"]
+        if (each["sample"].get("noise") or {}).get("canary_slowdown") is not None
+    ]
+    return (
+        f"{made['finished_at'][:10]}: {machine}, {made['model']['id']}; {made['analysis']['blocks']} blocks; noisy "
+        f"samples: {counts['noisy']} of {total}, the canary took {statistics.median(slow):.2f} times its best in the "
+        f"median and up to {max(slow):.1f} ([report]({Path(name).parent}/README.md))."
+    )
+
+
+SWEEPS = {"CPU host": "examples/cpu-sweep/sweep.json", "GPU host": "examples/gpu-sweep/sweep.json"}
+
+
+def sweep_hosts() -> str:
+    """Return one line a sweep: date, host, blocks and noise."""
+    return "\n".join(f"- {title}, {_sweep_line(name)}" for title, name in SWEEPS.items())
+
+
+def sweep_answers() -> str:
+    """Return what each arm does to the weights to first token, with what it does to faults and THP-backed memory."""
+    lines = [
+        "| host, weights | arm | faults | THP-backed | weights to first token, cold | warm |",
+        "|---|---|---:|---:|---|---|",
+    ]
+    for title, name in SWEEPS.items():
+        groups = _groups(name)
+        for dtype in document(name)["protocol"]["dtypes"]:
+            where = f"{title}, {dtype_words(dtype)}"
+            cold, warm = (groups["weights_to_first_token_s", dtype, kind] for kind in ("cold", "warm"))
+            stock = " | ".join(units.seconds(_unchanged_s(name, dtype, kind)) for kind in ("cold", "warm"))
+            faults, huge = (groups[metric, dtype, "cold"] for metric in ("minor_faults", "anon_huge_bytes"))
+            lines.append(f"| {where} | unchanged | {units.count(faults['stock_median'])} | 0 B | {stock} |")
+            for arm in (each["arm"] for each in cold["arms"]):
+                touched, backed = (_compared(group, arm) for group in (faults, huge))
+                fewer = "as unchanged" if touched["verdict"] == "none" else f"{touched['estimate']:.2f}x"
+                more = "0 B" if backed["verdict"] == "none" else units.size(backed["estimate"])
+                cells = " | ".join(_short(_compared(group, arm)) for group in (cold, warm))
+                lines.append(f"| | `{arm}` | {fewer} | {more} | {cells} |")
+    return "\n".join(lines)
+
+
+def _fresh(name: str, dtype: str, kind: str) -> dict[str, dict[int, float]]:
+    """Return the weights to first token in seconds of fresh processes alone, by arm and block."""
+    found: dict[str, dict[int, float]] = {}
+    for each in document(name)["measurements"]:
+        sample = each["sample"]
+        asked = (each["measurement"], each["dtype_asked"], sample["kind"])
+        if asked == ("full", dtype, kind) and not each["abandoned"]:
+            seconds = {phase["name"]: phase["seconds"] for phase in sample["phases"]}
+            found.setdefault(each["arm"], {})[sample["block"]] = seconds["weights"] + seconds["first_token"]
+    return found
+
+
+def _unchanged_s(name: str, dtype: str, kind: str) -> float:
+    """Return the median of the unchanged host's fresh processes. Times of templates' children are shorter."""
+    fresh = _fresh(name, dtype, kind)
+    return statistics.median([*fresh[REFERENCE].values(), *fresh[CONTROL].values()])
+
+
+def fresh_on_gpu() -> str:
+    """Return what the fresh processes alone show of `always` on the GPU host."""
+    parts = []
+    for kind in ("cold", "warm"):
+        fresh = _fresh(SWEEPS["GPU host"], "auto", kind)
+        ratios = [
+            (fresh[REFERENCE][block] + fresh[CONTROL][block]) / 2 / seconds
+            for block, seconds in fresh["always"].items()
+        ]
+        sooner = sum(ratio > 1 for ratio in ratios)
+        parts.append(f"{kind} it was faster in {sooner} of {len(ratios)} (median {statistics.median(ratios):.2f}x)")
+    return f"In blocks of fresh processes alone, {', '.join(parts)}."
+
+
+def sweep_bounds() -> str:
+    """Return what could not be told: the bounds of the whole time, and what a precision of 3 % would take."""
+    lines = []
+    for title, name in SWEEPS.items():
+        groups = [group for key, group in _groups(name).items() if key[0] == "time_to_first_token_s"]
+        bounds = [
+            int(bound)
+            for group in groups
+            for each in group["arms"]
+            for bound in re.findall(r"±(\d+)", str(each["words"]))
+        ]
+        forecast = str(document(name)["stopped"]["reason"]).split("; ")[-1]
+        lines.append(
+            f"- {title}: effects on the whole time to first token below ±{min(bounds)} to ±{max(bounds)} %; {forecast}."
+        )
+    return "\n".join(lines)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "first-token-short": first_token_short,
+    "first-token-results": first_token_results,
+    "first-token-a": lambda: full_table(H200[0]),
+    "first-token-b": lambda: full_table(H200[1]),
+    "replay-sweep": replay_sweep,
+    "sweep-hosts": sweep_hosts,
+    "sweep-answers": sweep_answers,
+    "sweep-fresh": fresh_on_gpu,
+    "sweep-bounds": sweep_bounds,
+}
+
+
+def renewed(page: str) -> str:
+    """Return a page's text with its made parts as they have to be. Raises KeyError for a part that nobody makes."""
+    return _PART.sub(lambda match: f"{match[1]}{PARTS[match[2]]()}\n{match[4]}", page)
+
+
+def without_made_parts(page: str) -> str:
+    """Return what a page's author wrote."""
+    return _PART.sub("", page)
+
+
+def made_names(page: str) -> list[str]:
+    """Return the names of a page's made parts."""
+    return [match[2] for match in _PART.finditer(page)]
+
+
+def pages() -> list[Path]:
+    """Return the pages whose text is written by hand: the root's and those of docs/, without rendered reports."""
+    found = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/evidence").glob("*.md")]
+    return sorted([*found, ROOT / "docs/examples/README.md"])
+
+
+def main(arguments: Sequence[str]) -> int:
+    stale = [(path, text) for path in pages() if (text := renewed(path.read_text())) != path.read_text()]
+    for path, text in stale:
+        print(path.relative_to(ROOT))
+        if "--write" in arguments:
+            path.write_text(text, encoding="utf-8")
+    return 0 if "--write" in arguments or not stale else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
