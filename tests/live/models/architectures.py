@@ -96,6 +96,7 @@ ROWS = (
     Row("qwen3_next", "qwen3_next", STATE, more={"num_hidden_layers": 4}),
     Row("gemma3 with a vision tower beside it", "gemma3_text", IMAGE, "vision tower"),
     Row("fp8 with scales", "llama", PACKED, "fp8"),
+    Row("mxfp4 experts", "gpt_oss", PACKED, "mxfp4"),
     Row("gpt2 with its old buffers", "gpt2", OLD, "gpt2 buffers", dtype="float32"),
     Row("pythia with its old buffers", "gpt_neox", OLD, "pythia buffers", dtype="float16"),
     Row("llama with inv_freq", "llama", OLD, "inv_freq"),
@@ -252,6 +253,26 @@ def fp8(folder: Path) -> None:
     change_config(quantization_config=quantization)(folder)
 
 
+def mxfp4(folder: Path) -> None:
+    """Each expert's matrix, transposed, in blocks of 32 elements: 16 bytes of them, and a scale of 2^(byte - 127)."""
+    torch = library("torch")
+
+    def change(tensors: dict[str, Any]) -> dict[str, Any]:
+        found = {}
+        for name, each in tensors.items():
+            if name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                experts, inner, outer = each.shape
+                found[f"{name}_blocks"] = torch.randint(0, 256, (experts, outer, inner // 32, 16), dtype=torch.uint8)
+                found[f"{name}_scales"] = torch.full((experts, outer, inner // 32), 120, dtype=torch.uint8)
+            else:
+                found[name] = each
+        return found
+
+    change_weights(change)(folder)
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    change_config(quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": kept})(folder)
+
+
 def shards_below(folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     document = json.loads(index.read_text())
@@ -317,6 +338,7 @@ DRESSES: dict[str, Callable[[Path], None]] = {
     "mixed": change_weights(float32_norms),
     "missing": change_weights(without_norm),
     "fp8": fp8,
+    "mxfp4": mxfp4,
     "bfloat16 config": change_config(dtype="bfloat16"),
     "shards": lambda folder: None,
     "shards below": shards_below,
