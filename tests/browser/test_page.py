@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page
 
+from analysis.documents.state import write_state
+from analysis.fleet.files import Folders, Terms, write
 from analysis.render import units
 from tests.browser.conftest import Open, Watched, page_of
 from tests.support import fleet_samples as samples
@@ -335,12 +337,12 @@ def test_saved_csv_and_json_are_what_is_shown_with_intervals_drift_and_dates(ope
     rows = list(csv.reader(io.StringIO(saved(watched, "Save CSV"))))
     assert rows[0] == [
         "Host", "Status", "Cold first token (s)", "Cold first token low (s)", "Cold first token high (s)",
-        "Cold first token n", "Drift", "Latest run (UTC)", "Audited (UTC)",
+        "Cold first token n", "Drift", "Latest run (UTC)", "Audited (UTC)", "Tuned or rolled back (UTC)",
     ]  # fmt: skip
     assert [row[0] for row in rows[1:]] == [f"gpu-{number}" for number in range(19, 9, -1)]
     assert all(11 < float(row[3]) <= float(row[2]) <= float(row[4]) < 14 for row in rows[1:])
     assert {row[5] for row in rows[1:]} == {"6"}
-    assert rows[1][7:] == ["2026-03-20T11:42:00.000Z", "2026-03-20T12:00:00.000Z"]
+    assert rows[1][7:] == ["2026-03-20T11:42:00.000Z", "2026-03-20T12:00:00.000Z", ""]
     objects = json.loads(saved(watched, "Save JSON"))
     assert [each["host"] for each in objects] == [row[0] for row in rows[1:]]
     assert objects[0]["cold_token"] == float(rows[1][2])
@@ -355,6 +357,75 @@ def test_whatever_separator_a_spreadsheet_takes_a_cell_stays_a_cell(
     text = saved(open_page(hostile_page, "#/hosts"), "Save CSV")
     cells = [cell for row in csv.reader(io.StringIO(text), delimiter=dialect) for cell in row]
     assert [cell for cell in cells if cell.lstrip("\ufeff \t").startswith(("=", "+", "@", "-"))] == []
+
+
+@pytest.fixture(scope="module")
+def told_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One host tuned, one rolled back since the audit, one with a possible writer; steady tokens from run two on."""
+    folder = tmp_path_factory.mktemp("told")
+    names = samples.build(folder / "results", 4, 3)
+    for name in names[:3]:
+        for path in sorted((folder / "results" / name).iterdir())[1:]:
+            samples.add_steady_token(path, 0.04)
+    at, rows = samples.NOW + timedelta(minutes=1), samples.golden("gpu")["tuning"]["rows"]
+    write_state(folder / "results" / names[0], names[0], "tuned", "20260320T120100Z", at, rows)
+    write_state(folder / "results" / names[1], names[1], "restored", "20260320T120100Z", at)
+    (folder / "audit").mkdir()
+    audit = samples.audit({**dict.fromkeys(names, "clean"), names[0]: "drift"})
+    audit["hosts"][names[2]]["possible_writers"] = [{"knob": "thp.enabled", "detail": "/etc/rc.local:3 may set it"}]
+    (folder / "audit/audit.json").write_text(json.dumps(audit))
+    folders = Folders(folder / "results", folder / "reports", folder / "audit")
+    return write(folders, {name: [] for name in names}, Terms(timedelta(days=30), 20), at).page
+
+
+def test_a_tuning_and_a_rollback_since_the_audit_are_on_the_page_and_in_every_csv(
+    open_page: Open, told_page: Path
+) -> None:
+    watched = open_page(told_page, "#/hosts?columns=host,model")
+    rows = list(csv.DictReader(io.StringIO(saved(watched, "Save CSV"))))
+    told = [(row["Host"], row["Status"], row["Tuned or rolled back (UTC)"]) for row in rows]
+    assert told[:3] == [
+        ("gpu-1", "clean", "2026-03-20T12:01:00.000Z"),
+        ("gpu-2", "rolled back", "2026-03-20T12:01:00.000Z"),
+        ("gpu-3", "clean", ""),
+    ]
+    tuned = open_page(told_page, "#/host/gpu-1").page.inner_text("body")
+    assert "Tuned 2 minutes ago, and not measured since." in tuned
+    assert "12:01 UTC, when it was tuned." in tuned
+    assert "Rolled back 2 minutes ago; nobody has looked since." in open_page(
+        told_page, "#/host/gpu-2"
+    ).page.inner_text("body")
+    assert watched.complaints == []
+
+
+def test_possible_writers_are_on_the_hosts_page_in_the_search_and_under_drift(open_page: Open, told_page: Path) -> None:
+    for address in ("#/host/gpu-3", "#/drift"):
+        assert "/etc/rc.local:3 may set it" in open_page(told_page, address).page.inner_text("body")
+    found = open_page(told_page, "#/hosts?q=rc.local").page
+    assert found.locator("tbody a.host").all_inner_texts() == ["gpu-3"]
+
+
+def test_what_a_steady_token_costs_is_shown_where_it_is_known(open_page: Open, told_page: Path) -> None:
+    watched = open_page(told_page, "#/host/gpu-1")
+    assert "Warm steady token\t38.0 ms [36.0, 44.0], n = 6" in watched.page.inner_text("body")
+    assert watched.page.locator(".history svg").count() == 8
+    # The first run is older than the figure, and no failed one.
+    assert watched.page.locator(".history .cross").count() == 0
+    older = open_page(told_page, "#/host/gpu-4").page.inner_text("body")
+    assert "steady" not in older
+    compared = open_page(told_page, "#/host/gpu-1").page
+    compared.get_by_role("link", name="Compare with the run before").click()
+    compared.wait_for_selector("h1:has-text('Compare')")
+    row = compared.get_by_role("row").filter(has_text="Warm steady token").inner_text()
+    assert "38.0 ms\t38.0 ms [36.0, 44.0], n = 6\t±0 % noise unknown" in row
+    saved_rows = list(
+        csv.DictReader(io.StringIO(saved(open_page(told_page, "#/hosts?columns=host,warm_steady"), "Save CSV")))
+    )
+    assert saved_rows[0]["Warm steady token (s)"] == "0.038"
+    assert saved_rows[0]["Warm steady token low (s)"] == "0.036"
+    assert saved_rows[3]["Warm steady token (s)"] == ""
+    assert watched.violations() == []
+    assert watched.complaints == []
 
 
 def test_a_host_leads_to_its_runs_documents_and_comparison(open_page: Open, fleet_page: Path) -> None:

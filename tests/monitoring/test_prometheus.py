@@ -47,6 +47,7 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of textfiles of eight like hosts, one slow, one drifted, one of a hostile name."""
     folder = tmp_path_factory.mktemp("fleet")
     samples.build(folder / "results", 8, 10, lambda host, run, _: 1.5 if host == 2 and run > 4 else 1.0)
+    samples.add_steady_token(max((folder / "results/gpu-1").iterdir()), 0.04)
     samples.store(folder / "results", samples.scaled(samples.golden("gpu"), HOSTILE, samples.NOW, 1))
     rows = samples.golden("gpu")["tuning"]["rows"]
     drifted = [{**rows[0], "verdict": "drift", "detail": "thp.enabled is always"}]
@@ -148,6 +149,7 @@ def test_every_metric_arrives_with_its_figure_and_a_hostile_name_is_a_label(prom
     assert {
         "slm_baseline_time_to_first_token_seconds",
         "slm_baseline_load_seconds",
+        "slm_baseline_steady_token_seconds",
         "slm_baseline_disk_bytes_per_second",
         "slm_baseline_memory_bytes",
         "slm_baseline_samples",

@@ -44,18 +44,29 @@ class Host:
         return self.audit is not None and (self.latest is None or self.audit.at >= self.latest.started_at)
 
     @property
-    def rolled_back_at(self) -> datetime | None:
-        """Return when the host was rolled back, if that is newer than its newest run and its audit; else None."""
-        at = max((each.started_at for each in self.documents if each.kind == "rollback"), default=None)
+    def event(self) -> Document | None:
+        """Return the newest tuning or rollback, if that is newer than the newest run and the audit; else None."""
+        events = [each for each in self.documents if each.kind in ("tuning", "rollback")]
+        newest = max(events, key=lambda each: each.started_at, default=None)
         seen = [self.latest.started_at] if self.latest else []
         seen += [self.audit.at] if self.audit else []
-        return at if at and all(at > each for each in seen) else None
+        return newest if newest and all(newest.started_at > each for each in seen) else None
+
+    @property
+    def rolled_back_at(self) -> datetime | None:
+        """Return when the host was rolled back, if nobody has looked since; else None."""
+        return self.event.started_at if self.event and self.event.kind == "rollback" else None
+
+    @property
+    def tuned_at(self) -> datetime | None:
+        """Return when the host was tuned, if neither a run nor an audit is newer; else None."""
+        return self.event.started_at if self.event and self.event.kind == "tuning" else None
 
     @property
     def settings(self) -> tuple[Setting, ...]:
-        """Return the settings last seen, by the audit or by a run; empty if nobody looked since a rollback, or ever."""
-        if self.rolled_back_at:
-            return ()
+        """Return the settings last seen, by an audit, a run or a tuning; empty after a rollback or if nobody looked."""
+        if self.event:
+            return self.event.settings
         if self.audited and self.audit and self.audit.settings:
             return self.audit.settings
         return self.latest.settings if self.latest else ()
@@ -65,6 +76,8 @@ class Host:
         """Return when `settings` were seen; None if there are none."""
         if not self.settings:
             return None
+        if self.event:
+            return self.event.started_at
         if self.audited and self.audit and self.audit.settings:
             return self.audit.at
         return self.latest.started_at if self.latest else None
@@ -77,11 +90,11 @@ class Host:
 
     @property
     def status(self) -> str:
-        """Return one of HOST_STATUSES: the audit's verdict if it is newer, else that of the newest run's settings.
+        """Return one of HOST_STATUSES: the audit's verdict if it is the newest, else that of the settings last seen.
 
-        `unknown` after a rollback, until the next audit or run.
+        `unknown` after a rollback, until the next audit, run or tuning.
         """
-        if self.audited and self.audit and not self.rolled_back_at:
+        if self.audited and self.audit and not self.event:
             return self.audit.status
         if not self.settings:
             return "unknown"

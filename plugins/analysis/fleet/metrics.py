@@ -15,6 +15,10 @@ FILE = "_baseline.prom"
 _TIMES = {
     "time_to_first_token_s": ("time_to_first_token_seconds", "Process start to first token, median of the latest run."),
     "load_real_s": ("load_seconds", "Process start to weights loaded, median of the latest run."),
+    "steady_token_s": (
+        "steady_token_seconds",
+        "A token once nothing is done for the first time, median of the latest run.",
+    ),
 }
 
 

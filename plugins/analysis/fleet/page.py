@@ -28,6 +28,7 @@ from analysis.fleet.run import (
     KINDS,
     REMEDIES,
     TIME_METRICS,
+    TOKEN_METRICS,
     Environment,
     Estimate,
     FirstTokenGap,
@@ -128,6 +129,7 @@ def data(fleet: Fleet, links: Links) -> dict[str, Any]:
         "left_out": [[each.file, each.why] for each in fleet.left_out],
         "facts": list(FACTS),
         "times": list(TIME_METRICS),
+        "tokens": list(TOKEN_METRICS),
         "counts": list(COUNTS),
         "samples": [list(each) for each in tables.counts.rows],
         "remedies": list(REMEDIES),
@@ -158,21 +160,23 @@ def _host(host: Host, fleet: Fleet, links: Links, tables: _Tables) -> dict[str, 
             "at_s": int(audit.at.timestamp()),
             "problem": audit.problem,
             "competitors": list(audit.competitors),
+            "possible": list(audit.possible),
         },
         "report": folder in links.reports,
         "sweep": folder in links.sweeps,
         "older": host.older,
         "settings_at_s": _instant(host.settings_at),
         "rolled_back_at_s": _instant(host.rolled_back_at),
+        "tuned_at_s": _instant(host.tuned_at),
         "reach": [_rounded(fleet.reaches.get(host.name, {}).get(metric)) for metric in TIME_METRICS],
-        "runs": [_run(run, folder, tables) for run in host.runs],
+        "runs": [_run(run, folder, tables, run is host.latest) for run in host.runs],
         "documents": [
             [each.kind, each.run_id, each.file, int(each.started_at.timestamp()), each.words] for each in host.documents
         ],
     }
 
 
-def _run(run: Run, folder: str, tables: _Tables) -> list[Any]:
+def _run(run: Run, folder: str, tables: _Tables, is_latest: bool) -> list[Any]:
     """Return one run as a row: a fleet has tens of thousands, and field names would take most of the page."""
     at = int(run.started_at.timestamp())
     row: list[Any] = [
@@ -181,7 +185,7 @@ def _run(run: Run, folder: str, tables: _Tables) -> list[Any]:
         at,
         tables.environments.index(run.environment),
         tables.settings.index(run.settings),
-        [_estimate(run.times.get(metric)) for metric in TIME_METRICS],
+        [*(_estimate(run.times.get(metric)) for metric in TIME_METRICS), *_tokens(run, is_latest)],
         _packed(run.memory_bytes, units.size, 3),
         _packed(run.disk_bytes_per_s, units.rate, 3),
         tables.counts.index(run.counts),
@@ -201,6 +205,16 @@ def _first_token(found: FirstTokenGap, tables: _Tables) -> list[Any] | str | Non
     limit = None if found.limit is None else tables.limits.index(found.limit)
     seconds = (found.now_s, found.lower_bound_s, *(found.saves.get(name) for name in REMEDIES))
     return [*(_packed(each, units.seconds, 3) for each in seconds), limit, 0 if found.saving_s else 1]
+
+
+def _tokens(run: Run, is_latest: bool) -> list[Any]:
+    """Return what a steady token costs, nothing where that is not known; only a host's newest run has intervals."""
+    if not run.tokens:
+        return []
+    found = [run.tokens.get(metric) for metric in TOKEN_METRICS]
+    if is_latest:
+        return [_estimate(each) for each in found]
+    return [None if each is None else _packed(each.median, units.seconds, 3) for each in found]
 
 
 def _estimate(estimate: Estimate | None) -> list[Any] | None:

@@ -16,6 +16,8 @@ from analysis.render import units
 KINDS = ("cold", "warm")
 TIME_METRICS = ("cold_time_to_first_token_s", "warm_time_to_first_token_s", "cold_load_real_s", "warm_load_real_s")
 """The compared times of a run, in seconds."""
+TOKEN_METRICS = ("cold_steady_token_s", "warm_steady_token_s")
+"""What a token costs once nothing is done for the first time, in seconds: shown, and no reason to call a host odd."""
 COUNTS = ("cold", "warm", "lukewarm", "failed")
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z(-[a-z0-9]{1,16})?", re.ASCII)
 
@@ -108,8 +110,9 @@ class FirstTokenGap:
 class Run:
     """One baseline run. `times` has the names of TIME_METRICS; phases are seconds by name, cold and warm.
 
-    `idle_pool_bytes` is memory of reserved huge pages that nothing used; `noisy` counts valid samples that other work
-    may have disturbed, None if no sample records it. Both are None in documents without them.
+    `tokens` has the names of TOKEN_METRICS, none in older documents. `idle_pool_bytes` is memory of reserved huge pages
+    that nothing used; `noisy` counts valid samples that other work may have disturbed, None if no sample records it.
+    Both are None in documents without them.
     """
 
     host: str
@@ -127,12 +130,14 @@ class Run:
     first_token: FirstTokenGap = field(default_factory=FirstTokenGap)
     idle_pool_bytes: int | None = None
     noisy: int | None = None
+    tokens: Mapping[str, Estimate] = field(default_factory=dict)
 
     def figure(self, metric: str) -> float | None:
-        """Return a metric of COMPARED_METRICS in its own unit; None if not measured."""
+        """Return a metric of COMPARED_METRICS or TOKEN_METRICS in its own unit; None if not measured."""
         if metric == "disk_bytes_per_s":
             return self.disk_bytes_per_s
-        return self.times[metric].median if metric in self.times else None
+        found = self.times.get(metric) or self.tokens.get(metric)
+        return found.median if found else None
 
 
 COMPARED_METRICS = (*TIME_METRICS, "disk_bytes_per_s")
@@ -141,7 +146,10 @@ COMPARED_METRICS = (*TIME_METRICS, "disk_bytes_per_s")
 
 @dataclass(frozen=True)
 class Document:
-    """Another document of a host, such as a sweep: its kind, when it was begun, and its conclusion in a line."""
+    """Another document of a host, such as a sweep: its kind, when it was begun, and its conclusion in a line.
+
+    `settings` are those that a tuning read back.
+    """
 
     host: str
     kind: str
@@ -149,13 +157,13 @@ class Document:
     file: str
     started_at: datetime
     words: str
+    settings: tuple[Setting, ...] = ()
 
 
 def read_run(document: Mapping[str, Any], file: str) -> Run:
     """Return a run from a result document of any schema version that has the form; raise FormError if one lacks it."""
     host, summary = lenient.part(document, "host"), lenient.part(document, "summary")
     tuning = lenient.part(document, "tuning")
-    times = {metric: _estimate(summary, metric) for metric in TIME_METRICS}
     counts = lenient.part(summary, "counts")
     memory = _estimate(summary, "warm_rss_bytes") or _estimate(summary, "cold_rss_bytes")
     rates = lenient.numbers(lenient.part(document, "ceiling"), "bytes_per_s")
@@ -167,7 +175,7 @@ def read_run(document: Mapping[str, Any], file: str) -> Run:
         started_at=instant(document, "started_at"),
         environment=_environment(document, samples),
         settings=read_settings(tuning, "rows"),
-        times={metric: estimate for metric, estimate in times.items() if estimate},
+        times=_estimates(summary, TIME_METRICS),
         memory_bytes=memory.median if memory else None,
         disk_bytes_per_s=statistics.median(rates) if rates else None,
         counts=tuple(int(lenient.number(counts, kind) or 0) for kind in COUNTS),
@@ -176,11 +184,12 @@ def read_run(document: Mapping[str, Any], file: str) -> Run:
         first_token=_first_token(lenient.part(document, "first_token")),
         idle_pool_bytes=_idle_pool_bytes(tuning),
         noisy=_noisy(samples),
+        tokens=_estimates(summary, TOKEN_METRICS),
     )
 
 
 def read_document(document: Mapping[str, Any], file: str) -> Document:
-    """Return a sweep, or another document with the same head."""
+    """Return a sweep, a tuning, or another document with the same head."""
     kind = lenient.text(document, "kind")
     return Document(
         host=lenient.text(lenient.part(document, "host"), "name"),
@@ -189,6 +198,7 @@ def read_document(document: Mapping[str, Any], file: str) -> Document:
         file=file,
         started_at=instant(document, "started_at"),
         words=_advice(document) if kind == "sweep" else "",
+        settings=read_settings(document, "rows") if kind == "tuning" else (),
     )
 
 
@@ -224,6 +234,11 @@ def _run_id(document: Mapping[str, Any]) -> str:
     if not _RUN_ID.fullmatch(run_id):
         raise FormError("run_id does not begin with an instant")
     return run_id
+
+
+def _estimates(summary: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Estimate]:
+    found = {metric: _estimate(summary, metric) for metric in metrics}
+    return {metric: estimate for metric, estimate in found.items() if estimate}
 
 
 def _estimate(summary: Mapping[str, Any], key: str) -> Estimate | None:

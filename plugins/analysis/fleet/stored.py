@@ -27,13 +27,17 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class AuditPart:
-    """One host in the last audit; `problem` says why there are no settings."""
+    """One host in the last audit; `problem` says why there are no settings.
+
+    `competitors` want another value for certain, `possible` writers perhaps; older audits have none of these.
+    """
 
     status: str
     at: datetime
     problem: str | None
     settings: tuple[Setting, ...]
     competitors: tuple[str, ...]
+    possible: tuple[str, ...] = ()
 
 
 @dataclass
@@ -121,14 +125,18 @@ def _audit_part(host: Mapping[str, object], at: datetime) -> AuditPart:
     status = lenient.text(host, "status")
     if status not in AUDIT_STATUSES:
         raise FormError(f"status {status!r} is unknown")
-    writers = lenient.parts(host, "competitors")
     return AuditPart(
         status,
         at,
         lenient.optional_text(host, "problem"),
         read_settings(host, "rows"),
-        tuple(lenient.text(writer, "detail") for writer in writers),
+        _details(host, "competitors"),
+        _details(host, "possible_writers"),
     )
+
+
+def _details(host: Mapping[str, object], key: str) -> tuple[str, ...]:
+    return tuple(lenient.text(writer, "detail") for writer in lenient.parts(host, key))
 
 
 def _why(error: OSError | FormError) -> str:

@@ -74,7 +74,8 @@ const history = (host, metric, shown) => {
           s("title", {}, `${stamp(run.at)}, ${run.environment.model}: ${metric.endsWith("_s") && figure.n ? units.interval(figure, unit) : unit(figure.median)}`),
           figure.low !== null && s("line", { class: "whisker", x1: x(run.at), x2: x(run.at), y1: y(figure.low), y2: y(figure.high) }),
           s("circle", { cx: x(run.at), cy: y(figure.median), r: run.id === selected ? 5 : 3.5 }))
-        : s("text", { class: "cross", x: x(run.at), y: height - bottom - 2, "text-anchor": "middle" },
+        // A run that is older than the figure has not failed.
+        : !run.failed && data.tokens.includes(metric) ? null : s("text", { class: "cross", x: x(run.at), y: height - bottom - 2, "text-anchor": "middle" },
           s("title", {}, `${stamp(run.at)}: ${MISSING}`), "×")),
       s("text", { class: "axis", x: span ? left + 8 : (width + left - right) / 2, y: height - 8, "text-anchor": span ? "start" : "middle" }, day(times[0])),
       span ? s("text", { class: "axis", x: width - right, y: height - 8, "text-anchor": "end" }, day(times.at(-1))) : null));

@@ -21,6 +21,7 @@ const ageColumn = (id, title, width, group, at, cell) => ({
   value: at, sized: (host) => { const found = at(host); return found === null ? null : now() - found; },
   text: (host) => { const found = at(host); return found === null ? "" : stamp(found); }, cell,
 });
+const eventWords = (host) => (host.tuned_at_s ? "tuned" : host.rolled_back_at_s ? "rolled back" : "");
 const audited = (host) => host.audit?.at_s ?? null;
 
 const COLUMNS = [
@@ -35,6 +36,8 @@ const COLUMNS = [
   figureColumn("warm_token", "warm_time_to_first_token_s", 100),
   figureColumn("cold_load", "cold_load_real_s", 105),
   figureColumn("warm_load", "warm_load_real_s", 105),
+  figureColumn("cold_steady", "cold_steady_token_s", 116),
+  figureColumn("warm_steady", "warm_steady_token_s", 124),
   numberColumn("saving", "Could save", 84, "First token", TIME_SCALES, (host) => host.firstToken?.saving ?? null, units.seconds),
   numberColumn("bound", "Lower bound", 104, "First token", TIME_SCALES, (host) => host.firstToken?.bound ?? null, units.seconds),
   ...data.remedies.map((name) => numberColumn(`save_${name}`, `Saved by ${titleIn(REMEDY_TITLES, name)}`, 118, "First token", TIME_SCALES,
@@ -58,6 +61,8 @@ const COLUMNS = [
   figureColumn("memory_held", "memory_bytes", 130),
   numberColumn("noise", "Noisy samples", 110, "Times", SHARE_SCALES, (host) => (host.latest?.valid && host.latest.noisy !== null ? host.latest.noisy / host.latest.valid : null), units.percent),
   ageColumn("last", "Latest run", 152, "State", (host) => host.latest?.at ?? null, (host) => (host.latest ? measuredPill(host) ?? when(host.latest.at) : pill("never", MEASURED_TITLES.never))),
+  ageColumn("event", "Tuned or rolled back", 168, "State", (host) => host.tuned_at_s ?? host.rolled_back_at_s,
+    (host) => (eventWords(host) ? [eventWords(host), " ", when(host.tuned_at_s ?? host.rolled_back_at_s)] : null)),
   ageColumn("audited", "Audited", 130, "State", audited, (host) => (audited(host) === null ? null : when(audited(host)))),
   numberColumn("runs", "Runs", 80, "State", COUNT_SCALES, (host) => host.runs.length + host.older, units.count),
   numberColumn("drifted", "Drifted settings", 130, "State", COUNT_SCALES, (host) => host.drifted.length, units.count),
@@ -71,8 +76,8 @@ const COLUMN = Object.fromEntries(COLUMNS.map((column) => [column.id, column]));
 const columnOf = (id) => (Object.hasOwn(COLUMN, id) ? COLUMN[id] : null);
 const COLUMN_SETS = {
   overview: ["host", "status", "drift", "model", "cold_token", "warm_token", "saving", "idle_pools", "trend", "last"],
-  state: ["host", "status", "drift", "drifted", "idle_pools", "audited", "last", "groups"],
-  times: ["host", "model", "gpu", "cold_token", "warm_token", "cold_load", "warm_load", "noise", "trend", "stands_out", "cause"],
+  state: ["host", "status", "drift", "drifted", "idle_pools", "audited", "event", "last", "groups"],
+  times: ["host", "model", "gpu", "cold_token", "warm_token", "cold_load", "warm_load", "warm_steady", "noise", "trend", "stands_out", "cause"],
   first_token: ["host", "model", "cold_token", "bound", "saving", ...data.remedies.map((name) => `save_${name}`), "limit", "bytecode"],
   hardware: ["host", "gpu", "cpu", "memory", "disk", "disk_rate", "read_ahead", "filesystem", "driver"],
   software: ["host", "distribution", "kernel", "python", "torch", "transformers", "cuda", "bytecode", "init"],
@@ -84,7 +89,7 @@ const textOf = (column, host) => (column.text ? column.text(host) : String(colum
 
 for (const host of hosts) {
   host.haystack = [...COLUMNS.filter((column) => column.kind === "text").map((column) => textOf(column, host)),
-    ...host.drifted.map((row) => `${row.knob} ${row.detail ?? ""}`), ...host.competitors].join("\n").toLowerCase();
+    ...host.drifted.map((row) => `${row.knob} ${row.detail ?? ""}`), ...host.competitors, ...host.possible].join("\n").toLowerCase();
 }
 
 const NUMBER = String.raw`(-?\d+(?:\.\d+)?)\s*([a-z%/]*)`;
@@ -182,8 +187,9 @@ const savedOf = (column) => {
   const unit = UNIT_NAMES[column.id] ?? (column.scales === TIME_SCALES ? "s" : null);
   return [[column.id, unit ? `${column.title} (${unit})` : column.title, column.value]];
 };
-/** What is shown, and always what drifted and when anybody looked. */
-const savedColumns = (columns) => [...new Set([...columns, COLUMN.drift, COLUMN.last, COLUMN.audited])].flatMap(savedOf);
+/** What is shown, and always the state, what drifted, and when anybody looked, tuned or rolled back. */
+const savedColumns = (columns) =>
+  [...new Set([...columns, COLUMN.status, COLUMN.drift, COLUMN.last, COLUMN.audited, COLUMN.event])].flatMap(savedOf);
 const csv = (columns, rows) => {
   const saved = savedColumns(columns);
   return [saved.map(([, heading]) => cellOf(heading)), ...rows.map((host) => saved.map(([, , value]) => cellOf(value(host))))]

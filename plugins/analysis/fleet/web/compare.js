@@ -76,7 +76,8 @@ const compareView = (parameters) => {
   });
   const nothing = (rows, words) => (rows.length ? rows : [h("tr", {}, h("td", { colspan: alike ? 5 : 4, class: "nothing" }, words))]);
   const other = both ? unlike(a, b) : [];
-  const figureRows = () => Object.entries(METRICS).map(([metric, { title, unit }]) => {
+  const figureRows = () => metricsOf(a, b).map((metric) => {
+    const { title, unit } = METRICS[metric];
     const [one, two] = [a.figure(metric), b.figure(metric)];
     const found = difference(a, b, metric);
     const shown = (figure) => (isTime(metric) ? units.interval(figure, unit) : unit(figure?.median));
@@ -100,7 +101,7 @@ const compareView = (parameters) => {
   });
   const settingRows = () => knobRows(a, b).map(([knob, one, two]) => [h("code", {}, knob), one, two, commonest(peers, (run) => run.settingsNow.find((each) => each.knob === knob)?.runtime ?? null)]);
   const factRows = () => data.facts.map((name) => [factTitle(name), a.environment[name], b.environment[name], commonest(peers, (run) => run.environment[name])]);
-  const seen = (run) => (run === run.host.latest && run.host.settings_at_s !== null ? `${run.host.name}: ${stamp(run.host.settings_at_s)}${run.host.settings_at_s === run.host.audit?.at_s ? " (audit)" : ""}` : `${run.host.name}: in the run of ${stamp(run.at)}`);
+  const seen = (run) => (run === run.host.latest && run.host.settings_at_s !== null ? `${run.host.name}: ${stamp(run.host.settings_at_s)}${run.host.settings_at_s === run.host.tuned_at_s ? " (tuning)" : run.host.settings_at_s === run.host.audit?.at_s ? " (audit)" : ""}` : `${run.host.name}: in the run of ${stamp(run.at)}`);
   const [state, words] = both ? verdict(a, b) : [];
   return {
     title: "Compare", kind: "compare",

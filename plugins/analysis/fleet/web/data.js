@@ -6,10 +6,15 @@ const METRICS = {
   warm_time_to_first_token_s: { title: "Warm first token", unit: units.seconds, slower: 1 },
   cold_load_real_s: { title: "Cold load", unit: units.seconds, slower: 1 },
   warm_load_real_s: { title: "Warm load", unit: units.seconds, slower: 1 },
+  cold_steady_token_s: { title: "Cold steady token", unit: units.seconds, slower: 1 },
+  warm_steady_token_s: { title: "Warm steady token", unit: units.seconds, slower: 1 },
   disk_bytes_per_s: { title: "Disk rate", unit: units.rate, slower: -1 },
   memory_bytes: { title: "Memory held (RSS)", unit: units.size, slower: 0 },
 };
-const isTime = (metric) => data.times.includes(metric);
+const TIMES = [...data.times, ...data.tokens];
+const isTime = (metric) => TIMES.includes(metric);
+/** What is shown of these runs: older ones have no steady token. */
+const metricsOf = (...runs) => Object.keys(METRICS).filter((metric) => !data.tokens.includes(metric) || runs.some((run) => run.figure(metric)));
 const FACT_TITLES = {
   model: "Model", dtype: "Loaded as", gpu: "GPU", driver: "GPU driver", cuda: "CUDA", disk: "Disk",
   read_ahead: "Read-ahead", filesystem: "File system", kernel: "Kernel", distribution: "Distribution", cpu: "CPU",
@@ -60,7 +65,8 @@ class Run {
       const value = metric === "memory_bytes" ? this.memory : this.disk;
       return value === null ? null : { median: value, low: null, high: null, n: null };
     }
-    const row = this.times[data.times.indexOf(metric)];
+    const row = this.times[TIMES.indexOf(metric)];
+    if (typeof row === "number") return { median: row, low: null, high: null, n: null };
     return row ? { median: row[0], n: row[1], low: row[2] ?? null, high: row[3] ?? null } : null;
   }
   value(metric) { return this.figure(metric)?.median ?? null; }
@@ -101,6 +107,7 @@ const hosts = data.hosts.map((row, index) => {
   host.silent = row.status === "unreachable" || row.status === "error";
   host.drift = host.drifted.map(driftWords).join(", ");
   host.competitors = row.audit?.competitors ?? [];
+  host.possible = row.audit?.possible ?? [];
   // A recorded start that is in order: its saving has been taken.
   host.recorded = host.settings.some((each) => /^first_token\..+\.plan$/.test(each.knob) && each.verdict === "clean");
   host.outlier = null;
@@ -126,7 +133,8 @@ const difference = (a, b, metric) => {
   const share = other / one - 1;
   if (!isTime(metric)) return { share, beyond: null, reach: null };
   const place = data.times.indexOf(metric);
-  const [first, second] = [a.host.reach[place], b.host.reach[place]];
+  // None is known of a steady token.
+  const [first, second] = [a.host.reach[place] ?? null, b.host.reach[place] ?? null];
   if (first === null || second === null) return { share, beyond: null, reach: null };
   const reach = Math.max(Math.log(1.05), Math.hypot(first, second));
   return { share, beyond: Math.abs(Math.log(other / one)) > reach, reach: Math.exp(reach) - 1 };

@@ -23,7 +23,7 @@ const pill = (state, text, title) =>
   h("span", { class: `pill ${state}`, title }, h("span", { class: "icon", "aria-hidden": "true" }, ICONS[state] ?? ""), text);
 const statusPill = (host) => {
   const why = host.audit?.problem ?? host.drifted.map((each) => each.detail || driftWords(each)).join("; ");
-  const title = host.rolled_back_at_s ? `rolled back ${stamp(host.rolled_back_at_s)}, not looked at since` : why;
+  const title = host.rolled_back_at_s ? `rolled back ${stamp(host.rolled_back_at_s)}, not looked at since` : host.tuned_at_s && !why ? `tuned ${stamp(host.tuned_at_s)}` : why;
   return pill(host.status, host.rolled_back_at_s ? "rolled back" : STATUS_TITLES[host.status], title || null);
 };
 const measuredPill = (host) =>

@@ -161,6 +161,7 @@ const driftView = () => {
   const drifted = hosts.filter((host) => host.status === "drift");
   const silent = hosts.filter((host) => host.silent);
   const writers = hosts.filter((host) => host.competitors.length);
+  const possible = hosts.filter((host) => host.possible.length);
   return {
     title: "Drift",
     element: h("div", { class: "view" }, h("h1", { tabindex: "-1" }, "Drift by setting"),
@@ -169,6 +170,8 @@ const driftView = () => {
       h("div", { class: "card" }, driftTable(driftByKnob(), 40)),
       drifted.length > 0 && card("Put them right", "Tunes the drifted hosts again and verifies them.", limitLine("baseline.yml --tags tune", drifted)),
       writers.length > 0 && card("Competing writers", "Something else on these hosts wants another value.", h("ul", { class: "bare" }, writers.slice(0, 50).map((host) =>
-        h("li", {}, hostLink(host), ": ", host.competitors.join("; ")))))),
+        h("li", {}, hostLink(host), ": ", host.competitors.join("; "))))),
+      possible.length > 0 && card("Possible writers", "Something on these hosts may want another value; the audit could not tell.", h("ul", { class: "bare" }, possible.slice(0, 50).map((host) =>
+        h("li", {}, hostLink(host), ": ", host.possible.join("; ")))))),
   };
 };

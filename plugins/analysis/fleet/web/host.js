@@ -34,6 +34,7 @@ const sentence = (host) => {
     : host.silent ? `${host.status === "unreachable" ? "Unreachable" : "No usable answer"} at the last audit, ${ago(host.audit.at_s)}.`
       : host.status === "drift" ? `Drifted${seen}: ${host.drift || host.competitors.join("; ") || "see below"}.`
         : host.status === "clean" ? `Settings as wanted${seen}.` : "Settings not compared yet.";
+  const tuned = host.tuned_at_s ? `Tuned ${ago(host.tuned_at_s)}, and not measured since.` : "";
   const token = host.firstToken;
   const gain = token && !token.problem
     ? (token.saving > 0 ? `First token could come ${units.seconds(token.saving)} sooner (${units.seconds(token.now)} → ${units.seconds(token.bound)})${host.recorded ? ", and its start is recorded already" : ""}.`
@@ -41,7 +42,7 @@ const sentence = (host) => {
   const idle = host.latest?.idle ? `${units.size(host.latest.idle)} lies idle in pools.` : "";
   const noise = host.latest?.noisy ? `${units.count(host.latest.noisy)} of ${things(host.latest.valid, "sample")} noisy: trust the figures less.` : "";
   const measured = host.latest?.failed ? "Its latest run has no valid sample." : host.latest ? "" : "Never measured.";
-  return [speedWords(host), state, measured, gain, idle, noise].filter(Boolean).join(" ");
+  return [speedWords(host), state, tuned, measured, gain, idle, noise].filter(Boolean).join(" ");
 };
 
 const persistedCell = (row, init) => (init === "no systemd" && row.persisted !== null
@@ -56,7 +57,7 @@ const facts = (environment) =>
   h("dl", { class: "facts" }, data.facts.filter((name) => environment[name] !== null).map((name) => h("div", {}, h("dt", {}, factTitle(name)), h("dd", {}, environment[name]))));
 const figureRow = (metric, run) => h("tr", {}, h("th", { scope: "row" }, METRICS[metric].title),
   h("td", {}, isTime(metric) ? units.interval(run.figure(metric), METRICS[metric].unit) : METRICS[metric].unit(run.value(metric))));
-const fewest = (run) => Math.min(...run.times.filter(Boolean).map((row) => row[1]), Infinity);
+const fewest = (run) => Math.min(...run.times.filter(Array.isArray).map((row) => row[1]), Infinity);
 const intervalNote = (run) => (fewest(run) >= 6 ? "Median, 95 % interval, valid samples." : `Median, interval, valid samples: ${coverageWords(fewest(run))}.`);
 const firstTokenCard = (run) => {
   const found = run.firstToken;
@@ -82,7 +83,7 @@ const hostView = (name, id) => {
   const rows = id && run !== host.latest ? run.settings : host.settings;
   const [before, after] = [hosts[host.index - 1], hosts[host.index + 1]];
   const shown = id && run !== host.latest ? run.at : host.settings_at_s;
-  const settingsWords = shown === null ? null : `${host.silent && shown === host.settings_at_s ? "Last seen" : "Seen"} ${stamp(shown)}${shown === host.audit?.at_s ? ", by the audit" : ", by a run"}.`
+  const settingsWords = shown === null ? null : `${host.silent && shown === host.settings_at_s ? "Last seen" : "Seen"} ${stamp(shown)}${shown === host.tuned_at_s ? ", when it was tuned" : shown === host.audit?.at_s ? ", by the audit" : ", by a run"}.`
     + `${host.silent ? " The host did not answer since, so this may no longer be so." : ""}`;
   return {
     title: host.name, kind: "host",
@@ -109,6 +110,7 @@ const hostView = (name, id) => {
         earlier && link(compareAddress(earlier, run), "Compare with the run before"),
         link(compareAddress(run, null), "Compare with another host")),
       host.competitors.length > 0 && card("Competing writers", "They want another value of a setting.", h("ul", {}, host.competitors.map((text) => h("li", {}, text)))),
+      host.possible.length > 0 && card("Possible writers", "They may want another value of a setting; the audit could not tell.", h("ul", {}, host.possible.map((text) => h("li", {}, text)))),
       host.drifted.length > 0 && !host.silent && !id && card("Drift", null, h("ul", { class: "bare" }, host.drifted.map((row) => h("li", {}, h("code", { class: "differ" }, driftWords(row)), row.detail ? h("span", { class: "muted" }, ` ${row.detail}`) : ""))),
         limitLine("baseline.yml --tags tune", [host])),
       run && h("div", { class: "columns" },
@@ -122,7 +124,7 @@ const hostView = (name, id) => {
         h("div", {},
           firstTokenCard(run),
           card("Figures", intervalNote(run),
-            plainTable("Figures of this run", ["Figure", "Value"], [...Object.keys(METRICS).map((metric) => figureRow(metric, run)),
+            plainTable("Figures of this run", ["Figure", "Value"], [...metricsOf(run).map((metric) => figureRow(metric, run)),
               h("tr", {}, h("th", { scope: "row" }, "Idle in pools"), h("td", {}, units.size(run.idle))),
               h("tr", {}, h("th", { scope: "row" }, "Noisy samples"), h("td", {}, run.noisy === null ? MISSING : `${run.noisy} of ${run.valid}`))])))),
       !run && rows.length > 0 && card("Settings", settingsWords, settingsTable(rows, null, host.silent)),

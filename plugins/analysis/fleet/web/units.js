@@ -62,6 +62,7 @@ const units = {
   interval(figure, unit) {
     if (!figure) return MISSING;
     const middle = unit(figure.median);
+    if (figure.n === null) return middle;
     if (figure.low === null) return `${middle}, n = ${figure.n} (too few for an interval)`;
     const suffix = (text) => text.slice((text.indexOf(" ") + 1) || text.length);
     let [low, high] = [unit(figure.low), unit(figure.high)];

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from analysis.baseline.floor import GAP_RATIO
+from analysis.documents.schema import validate
+from analysis.documents.state import write_state
 from analysis.fleet.fleet import Fleet, fleet
 from analysis.fleet.metrics import metrics
+from analysis.fleet.page import Links, data
 from analysis.fleet.run import LEAST_GAP_RATIO
 from analysis.fleet.stored import read
 from tests.support import fleet_samples as samples
@@ -303,3 +306,56 @@ def test_the_metrics_hold_what_a_first_token_could_save_and_idle_pools(tmp_path:
     assert sum(line.startswith("slm_baseline_first_token_lower_bound_seconds{") for line in lines) == 1
     assert f'slm_baseline_idle_pool_bytes{{host="gpu-1"}} {962 * (2 << 20)}' in lines
     assert sum(line.startswith("slm_baseline_noisy_samples{") for line in lines) == 2
+    # And older than the steady token.
+    assert not any("steady_token" in line for line in lines)
+
+
+def test_the_steady_token_is_in_metrics_and_page_and_older_runs_are_read(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 3)
+    for path in sorted((tmp_path / "results/gpu-1").iterdir())[1:]:
+        samples.add_steady_token(path, 0.04)
+    found = gather(tmp_path)
+    lines = [line for line in metrics(found).splitlines() if line.startswith("slm_baseline_steady_token_seconds{")]
+    assert [re.sub('model="[^"]*"', "", line) for line in lines] == [
+        'slm_baseline_steady_token_seconds{host="gpu-1",,kind="cold"} 0.04',
+        'slm_baseline_steady_token_seconds{host="gpu-1",,kind="warm"} 0.038',
+    ]
+    page = data(found, Links())
+    validate(page, "fleet")
+    assert page["tokens"] == ["cold_steady_token_s", "warm_steady_token_s"]
+    oldest, middle, newest = (run[4][len(page["times"]) :] for run in page["hosts"][0]["runs"])
+    # An interval for each of 20,000 runs would take a tenth of the page.
+    assert (oldest, middle) == ([], [0.04, 0.038])
+    assert newest == [[0.04, 6, 0.036, 0.044], [0.038, 6, 0.036, 0.044]]
+    # How far runs spread is known of the others alone, so none is called odd by this one.
+    assert len(page["hosts"][0]["reach"]) == len(page["times"]) == 4
+
+
+def test_what_a_tuning_read_back_is_the_newest_word_until_somebody_looks(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 1)
+    (tmp_path / "audit.json").write_text(json.dumps(samples.audit({"gpu-1": "drift"})))
+    row = {"knob": "thp.enabled", "desired": "always", "runtime": "always", "persisted": "always"}
+    rows = [{**row, "boot": None, "source": None, "verdict": "clean", "detail": None}]
+    at = NOW + timedelta(hours=1)
+    write_state(tmp_path / "results/gpu-1", "gpu-1", "tuned", "20260320T130000Z", at, rows)
+    (host,) = gather(tmp_path).hosts
+    assert (host.status, host.settings_at, host.tuned_at, host.rolled_back_at) == ("clean", at, at, None)
+    assert [each.runtime for each in host.settings] == ["always"]
+    assert data(gather(tmp_path), Links())["hosts"][0]["tuned_at_s"] == int(at.timestamp())
+    write_state(tmp_path / "results/gpu-1", "gpu-1", "restored", "20260320T130500Z", at + timedelta(minutes=5))
+    (host,) = gather(tmp_path).hosts
+    assert (host.status, host.settings, host.tuned_at) == ("unknown", (), None)
+    assert host.rolled_back_at == at + timedelta(minutes=5)
+    (tmp_path / "audit.json").write_text(json.dumps(samples.audit({"gpu-1": "drift"}, NOW + timedelta(hours=2))))
+    (host,) = gather(tmp_path).hosts
+    assert (host.status, host.tuned_at, host.rolled_back_at) == ("drift", None, None)
+
+
+def test_possible_writers_are_on_the_page_and_older_audits_have_none(tmp_path: Path) -> None:
+    samples.build(tmp_path / "results", 1, 1)
+    audit = samples.audit({"gpu-1": "clean"})
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
+    assert data(gather(tmp_path), Links())["hosts"][0]["audit"]["possible"] == []
+    audit["hosts"]["gpu-1"]["possible_writers"] = [{"knob": "thp.enabled", "detail": "/etc/x:3 may set it"}]
+    (tmp_path / "audit.json").write_text(json.dumps(audit))
+    assert data(gather(tmp_path), Links())["hosts"][0]["audit"]["possible"] == ["/etc/x:3 may set it"]
