@@ -1,15 +1,15 @@
 #!/usr/bin/python3 -IS
-"""Check of a bytecode cache: only if it still fits the modules that it was made from may a start use it.
+"""Check of a target's caches, bytecode and compiled kernels: only if they still fit may a start use them.
 
-    slm_fit.py FIT              for a command: print the cache's folder, if it fits and belongs to the caller
-    slm_fit.py FIT ENVIRONMENT  for a unit: write the file that gives the next start the cache, if it fits
+    slm_fit.py FIT              for a command: print the variables that lead to the caches that fit, one a line
+    slm_fit.py FIT ENVIRONMENT  for a unit: write them to the file that the next start reads
 
-FIT is text (see `slm_baseline/first_token/bytecode.py`, which writes it). It names the folders and sources that the
+FIT is text (see `slm_baseline/first_token/fit.py`, which writes it). It names the folders and sources that the
 bytecode was made from; an upgrade changes one of them. With a cache that does not fit, a start would compile modules
-for which the upgrade brought bytecode. Every command line of a unit must run as the cache's owner: otherwise root
-would run what that user wrote.
+for which the upgrade brought bytecode. Compiled kernels do not depend on sources: what keeps them looks for itself.
+Every command line of a unit must run as the caches' owner: otherwise root would run what that user wrote.
 
-Exit status: 0 where the cache fits, else 1 with the reason. Nothing waits for it longer than its unit says.
+Exit status: 0 where all caches fit, else 1 with the reasons. Nothing waits for it longer than its unit says.
 """
 
 from __future__ import annotations
@@ -25,9 +25,16 @@ EXEC = ("Condition", "StartPre", "Start", "StartPost", "Reload", "Stop", "StopPo
 ABOVE = ("privileged", "no-setuid", "ambient")
 """Prefixes of a command line that runs with another user or other rights than its unit (systemd.service(5): + ! !!)."""
 
+SANDBOX = ("ProtectSystem", "ReadOnlyPaths", "InaccessiblePaths", "TemporaryFileSystem", "RootDirectory", "RootImage")
+"""Properties that can take the right to write to a folder from a unit. A cache that cannot be written may be fatal."""
+
 
 class Misfit(Exception):
     """The cache does not fit; the text says why."""
+
+
+MISFITS = (Misfit, KeyError, ValueError, TypeError, OSError)
+"""Whatever a damaged description or a changed folder leads to."""
 
 
 def unescaped(text: str) -> str:
@@ -77,11 +84,11 @@ def check_sources(fields: list[list[str]]) -> None:
                 raise Misfit(f"{unescaped(path)} changed since")
 
 
-def check_unit(name: str, user: str) -> None:
-    """Raise Misfit unless systemd says that every command line of the unit runs as that user."""
-    properties = ",".join([f"Exec{each}Ex" for each in EXEC] + ["User", "PermissionsStartOnly", "AmbientCapabilities"])
+def check_unit(name: str, user: str) -> dict[str, str]:
+    """Raise Misfit unless systemd says that every command line of the unit runs as that user. Return what it says."""
+    rights = [f"Exec{each}Ex" for each in EXEC] + ["User", "PermissionsStartOnly", "AmbientCapabilities"]
     answer = subprocess.run(
-        ["/usr/bin/systemctl", "--no-ask-password", "show", f"--property={properties}", "--", name],
+        ["/usr/bin/systemctl", "--no-ask-password", "show", f"--property={','.join([*rights, *SANDBOX])}", "--", name],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -92,6 +99,7 @@ def check_unit(name: str, user: str) -> None:
     reason = unit_above(answer.stdout, user)
     if reason:
         raise Misfit(f"{name}: {reason}")
+    return {name: value for name, _, value in (line.partition("=") for line in answer.stdout.splitlines())}
 
 
 def unit_above(shown: str, user: str) -> str:
@@ -112,21 +120,57 @@ def unit_above(shown: str, user: str) -> str:
     return ""
 
 
-def check(path: str) -> str:
-    """Return the folder of a cache that fits, for the interpreter; Misfit otherwise."""
-    fields = read(path)
-    words = {kind: rest for kind, *rest in fields if kind not in "FS"}
+def bytecode_of(fields: list[list[str]], uid: str) -> dict[str, str]:
+    """Return the variable that leads to the bytecode; Misfit where it does not fit."""
+    words = {kind: rest for kind, *rest in fields if kind in ("prefix", "cache")}
+    if not words:
+        return {}
+    (prefix,), (folder, inode) = words["prefix"], words["cache"]
+    check_cache(unescaped(folder), inode, uid)
+    check_sources([each for each in fields if each[0] in "FS"])
+    return {"PYTHONPYCACHEPREFIX": unescaped(prefix)}
+
+
+def kernels_of(fields: list[list[str]], uid: str, facts: dict[str, str]) -> dict[str, str]:
+    """Return the variables that lead to the caches of kernels; Misfit where the unit may no longer write there."""
+    given = {}
+    for kind, *rest in fields:
+        if kind == "kernels":
+            folder, inode = rest
+            check_cache(unescaped(folder), inode, uid)
+        elif kind == "sandbox":
+            name, value = rest
+            if facts.get(name, "") != unescaped(value):
+                raise Misfit(f"the unit has another {name}= than when it was recorded")
+        elif kind == "K":
+            name, value = rest
+            given[name] = unescaped(value)
+    return given
+
+
+def check(path: str) -> tuple[dict[str, str], list[str]]:
+    """Return the variables for the caches that fit, and why others do not."""
+    given: dict[str, str] = {}
+    reasons = []
     try:
-        (prefix,), (folder, inode), (uid,) = words["prefix"], words["cache"], words["uid"]
-        check_cache(unescaped(folder), inode, uid)
-        if "unit" in words:
-            check_unit(*words["unit"])
-        elif int(uid) != os.geteuid():
+        fields = read(path)
+        ((_, uid),) = [each for each in fields if each[0] == "uid"]
+        facts: dict[str, str] = {}
+        for unit in [each for each in fields if each[0] == "unit"]:
+            facts = check_unit(*unit[1:])
+        if not facts and int(uid) != os.geteuid():
             raise Misfit("it belongs to another user")
-        check_sources([each for each in fields if each[0] in "FS"])
-    except (KeyError, ValueError, TypeError, OSError, subprocess.SubprocessError) as error:
-        raise Misfit(str(error)) from None
-    return unescaped(prefix)
+    except (*MISFITS, subprocess.SubprocessError) as error:
+        return {}, [str(error)]
+    try:
+        given.update(bytecode_of(fields, uid))
+    except MISFITS as error:
+        reasons.append(f"bytecode: {error}")
+    try:
+        given.update(kernels_of(fields, uid, facts))
+    except MISFITS as error:
+        reasons.append(f"kernels: {error}")
+    return given, reasons
 
 
 def main(arguments: list[str]) -> int:
@@ -137,18 +181,18 @@ def main(arguments: list[str]) -> int:
     if environment:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(environment)
-    try:
-        prefix = check(arguments[0])
-    except Misfit as error:
-        sys.stderr.write(f"slm_fit: the next start is as without a cache: {error}\n")
-        return 1
-    if environment:
+    given, reasons = check(arguments[0])
+    # A command that is started with such a variable keeps it.
+    lines = [f"{name}={value}\n" for name, value in given.items() if environment or name not in os.environ]
+    if environment and lines:
         descriptor = os.open(environment, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(f"PYTHONPYCACHEPREFIX={prefix}\n")
-    else:
-        sys.stdout.write(f"{prefix}\n")
-    return 0
+            file.writelines(lines)
+    elif not environment:
+        sys.stdout.writelines(lines)
+    if reasons:
+        sys.stderr.write(f"slm_fit: the next start is as without a cache: {'; '.join(reasons)}\n")
+    return 1 if reasons else 0
 
 
 if __name__ == "__main__":

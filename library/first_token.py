@@ -70,6 +70,12 @@ options:
     description: Whether to keep bytecode for modules that have none.
     type: bool
     default: true
+  kernels:
+    description:
+      - Whether to keep compiled GPU kernels (of the driver, Triton, Inductor, torch, vLLM, FlashInfer, Numba)
+        in a folder of the target's own user, where its own place for them does not last.
+    type: bool
+    default: true
   force:
     description: With O(state=absent), remove files of ours that somebody else changed since, too.
     type: bool
@@ -110,6 +116,12 @@ bytecode:
       start.
   returned: when it was recorded
   type: dict
+kernels:
+  description: The C(caches) of compiled kernels that are kept, and the C(files) and C(bytes) that the start left there;
+    null where none are.
+  returned: when it was recorded
+  type: dict
+  sample: {caches: [cuda, triton], files: 6, bytes: 602000}
 starts:
   description: How often the target was started.
   returned: when it was recorded
@@ -219,6 +231,7 @@ def main() -> None:
             "ready": READY_ARGUMENT,
             "replay": {"type": "str", "choices": ["together", "ahead", "both", "none"], "default": "both"},
             "bytecode": {"type": "bool", "default": True},
+            "kernels": {"type": "bool", "default": True},
             "force": {"type": "bool", "default": False},
             "programs": {"type": "dict", "default": {}},
             "run": RUN_ARGUMENT,

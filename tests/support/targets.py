@@ -7,7 +7,8 @@ import json
 import os
 from pathlib import Path
 
-from ansible.module_utils.slm_baseline.first_token.bytecode import Cache, fit_of
+from ansible.module_utils.slm_baseline.first_token.bytecode import fit_of
+from ansible.module_utils.slm_baseline.first_token.cache import Cache
 from ansible.module_utils.slm_baseline.first_token.fit import fit_text
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
 from ansible.module_utils.slm_baseline.first_token.target import Ready, Target
@@ -31,7 +32,7 @@ def install_target(root: Path) -> Host:
     file = PlanFile("/srv/lib.so", False, found.st_ino, found.st_size, found.st_mtime_ns)
     host.path(TARGET.plan).write_text(to_text(Plan({"page_bytes": "4096"}, ["/srv"], [file])))
     host.path(TARGET.fit).write_text(fit_text(fit_of(host, TARGET, None, os.getuid(), CACHE, ["/srv/mine.py"])))
-    texts = wanted_files(TARGET, CACHE)
+    texts = wanted_files(TARGET, [CACHE])
     for path, text in texts.items():
         os.makedirs(host.path(path).parent, exist_ok=True)
         host.path(path).write_text(text)

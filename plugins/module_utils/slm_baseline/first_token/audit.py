@@ -10,9 +10,10 @@ from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.kernel_caches import MAX_FILES, held_in
 from ..host.paths import STOPPED_NOTE, TARGETS
 from ..host.systemd import systemd_runs
-from .fit import find_misfit, find_unit_misfit, parse_fit
+from .fit import find_kernels_misfit, find_misfit, find_unit_misfit, parse_fit, show_unit
 from .places import target_names
 from .plan import MAX_BYTES, changed_files, parse_plan
 from .target import SWEEP_PREFIX, Target, recorded_targets
@@ -65,7 +66,10 @@ def rows(host: Host, wanted: Sequence[str] | None = None) -> list[dict[str, Any]
 
 
 def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
-    """Return one target's audit rows, `first_token.NAME.plan` and `.bytecode`; none where the target is not there."""
+    """Return one target's audit rows, `first_token.NAME.plan`, and for its caches `.bytecode` and `.kernels`.
+
+    There are none where the target is not there.
+    """
     if name not in target_names(host):
         return []
     target = recorded_targets(host).get(name)
@@ -79,7 +83,7 @@ def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
         kept, detail = "missing", f"{target.boot_link} is gone, so no boot reads ahead"
     found = [_row(name, "plan", state, detail, kept)]
     if host.exists(target.fit):
-        found.append(_row(name, "bytecode", *_bytecode_state(host, target)))
+        found += [_row(name, what, state, detail) for what, state, detail in _cache_states(host, target)]
     return found
 
 
@@ -116,18 +120,33 @@ def _units_state(host: Host, target: Target) -> tuple[str, str]:
     return "clean", ""
 
 
-def _bytecode_state(host: Host, target: Target) -> tuple[str, str]:
-    """Return whether the next start gets the cache: state and detail."""
+def _cache_states(host: Host, target: Target) -> list[tuple[str, str, str]]:
+    """Return for each of the target's caches whether the next start gets it: what it holds, state and detail."""
     try:
         fit = parse_fit(host.read(target.fit))
     except OSError as error:
-        return "missing", f"{target.fit}: {error.strerror}"
+        return [("bytecode", "missing", f"{target.fit}: {error.strerror}")]
     except SettingError as error:
-        return "stale", str(error)
-    reason = find_misfit(host, fit)
-    if not reason and fit.unit and host.is_live and systemd_runs(host):
-        reason = find_unit_misfit(fit.unit)
-    return ("stale", f"{reason}, so no start gets it") if reason else ("clean", "")
+        return [("bytecode", "stale", str(error))]
+    facts = show_unit(fit.unit[0]) if fit.unit and host.is_live and systemd_runs(host) else None
+    misfit = find_unit_misfit(fit.unit, facts) if facts is not None else ""
+    reasons = []
+    if fit.prefix:
+        reasons.append(("bytecode", find_misfit(host, fit) or misfit))
+    if fit.kernels:
+        reasons.append(("kernels", misfit or find_kernels_misfit(host, fit, facts) or _overfull(host, fit.kernels[0])))
+    return [
+        (what, "stale", f"{reason}, so no start gets it") if reason else (what, "clean", "") for what, reason in reasons
+    ]
+
+
+def _overfull(host: Host, folder: str) -> str:
+    """Return that a folder of kernels holds too much to be kept; empty where it does not."""
+    held = held_in(str(host.path(folder)))
+    if not held.is_too_large:
+        return ""
+    much = f"{held.bytes / 1e9:.0f} GB" if held.is_whole else f"more than {MAX_FILES} files"
+    return f"{folder} holds {much}, and a recording makes it anew"
 
 
 def _orphan_row(name: str) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 
 from ..host.files import Host
 from ..host.foreign_files import open_foreign
-from .fit import Fit, find_rights_above
+from .cache import Cache, cache_at, find_cache_objection
+from .fit import Fit
 from .plan import Plan, PlanFile
 from .recorder.unit import Unit
 from .target import Target
@@ -31,18 +32,6 @@ _BYTECODE = re.compile(r"(?P<folder>.*?)/(?P<name>[^/.]+)\.(?P<tag>[a-z]+-\d+(\.
 
 
 @dataclass(frozen=True)
-class Cache:
-    """Where a target's bytecode is. `prefix` is the value for its interpreter, `folder` where that path is on the host.
-
-    `lines` are for the unit's drop-in: they let the unit write there.
-    """
-
-    prefix: str
-    folder: str
-    lines: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Filled:
     """The content of a filled cache: modules compiled at every start, those with bytecode elsewhere, and the bytes."""
 
@@ -52,25 +41,15 @@ class Filled:
 
 
 def cache_of(target: Target, unit: Unit | None) -> Cache:
-    """Return the target's cache. systemd creates and keeps that of a dynamic user, whose user id does not last."""
-    if unit and unit.has_dynamic_user:
-        name = f"slm-first-token-{target.name}"
-        lines = (f"CacheDirectory={name}", "UnsetEnvironment=CACHE_DIRECTORY")
-        return Cache(f"/var/cache/{name}", f"/var/cache/private/{name}", lines)
-    # Do not give a mount namespace to a unit that has none of its own.
-    closed = unit and (unit.fact("ProtectSystem") == "strict" or unit.fact("ReadOnlyPaths"))
-    return Cache(target.pycache, target.pycache, (f"ReadWritePaths=-{target.pycache}",) if closed else ())
+    """Return the target's bytecode cache."""
+    return cache_at(unit, target.pycache, f"slm-first-token-{target.name}")
 
 
 def find_objection(unit: Unit) -> str:
-    """Return why a unit must not have a cache, as a sentence; empty where it may."""
-    if unit.user in ("", "root", "0") and not unit.has_dynamic_user:
-        return "the unit runs as root, whose interpreters would go on writing there; give it a User=."
+    """Return why a unit must not have a bytecode cache, as a sentence; empty where it may."""
     if "PYTHONPYCACHEPREFIX=" in unit.fact("Environment"):
         return "the unit has a PYTHONPYCACHEPREFIX of its own."
-    if unit.has_dynamic_user and unit.fact("CacheDirectory"):
-        return "the unit has a CacheDirectory= of its own, and would be told of two."
-    return find_rights_above(dict(unit.facts))
+    return find_cache_objection(unit)
 
 
 def find_compiled(host: Host, opened: Iterable[str]) -> list[str]:
@@ -154,8 +133,10 @@ def with_cached(plan: Plan, files: Mapping[str, PlanFile]) -> Plan:
     return replace(plan, files=[files.get(file.path, file) for file in plan.files] + more)
 
 
-def fit_of(host: Host, target: Target, unit: Unit | None, uid: int | None, cache: Cache, sources: Iterable[str]) -> Fit:
-    """Return what this cache was made for; OSError where part of it no longer exists."""
+def fit_of(
+    host: Host, target: Target, unit: Unit | None, uid: int | None, cache: Cache | None, sources: Iterable[str]
+) -> Fit:
+    """Return what this cache was made for, or nothing but whose it is; OSError where part of it no longer exists."""
     folders, listed = [], []
     for folder in sorted({os.path.dirname(source) for source in sources}):
         found = os.lstat(host.path(folder))
@@ -164,9 +145,9 @@ def fit_of(host: Host, target: Target, unit: Unit | None, uid: int | None, cache
         found = os.lstat(host.path(source))
         listed.append((found.st_ino, found.st_size, found.st_mtime_ns, source))
     return Fit(
-        cache.prefix,
-        cache.folder,
-        os.lstat(host.path(cache.folder)).st_ino,
+        cache.path if cache else "",
+        cache.folder if cache else "",
+        os.lstat(host.path(cache.folder)).st_ino if cache else 0,
         "dynamic" if uid is None else str(uid),
         (unit.name, unit.user) if unit else (),
         tuple(folders),

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from ..host.trust import require_trusted
 from .audit import is_linked
 from .bytecode import (
     LEAST_MODULES,
-    Cache,
     Filled,
     cache_of,
     find_cached,
@@ -32,15 +31,16 @@ from .bytecode import (
     lacks_times,
     with_cached,
 )
+from .cache import Cache, find_cache_objection, in_making
 from .fit import Fit, fit_text
-from .kernels import find_unkept, kernel_note
+from .kernels import Kernels, find_unkept, kernel_cache, kernel_note, kernels_of, places_of
 from .places import MARK
 from .plan import Plan, PlanFile, to_text
 from .recorder.interruption import make_good, promised
 from .recorder.members import in_control_group, in_tree
 from .recorder.record import PLANNING_S, Look, Recording, plan_file, record
 from .recorder.start import Identity, identity_of, start_command
-from .recorder.touched import Touched
+from .recorder.touched import Touched, processes_of
 from .recorder.unit import STOP_S, Unit, find_unit, start_unit, stop_unit
 from .remove import read_hashes, remove, remove_files
 from .target import Target, recorded_targets
@@ -58,13 +58,14 @@ _OUT_OF_REACH = (
 
 @dataclass
 class Outcome:
-    """The result of setting up. `notes` are plain sentences; `plan` and `bytecode` are None where there is none."""
+    """The result of setting up. `notes` are plain sentences; `plan` and the caches are None where there is none."""
 
     changed: bool
     plan: Plan | None = None
     bytecode: Filled | None = None
     starts: int = 0
     notes: list[str] = field(default_factory=list)
+    kernels: Kernels | None = None
 
     def summary(self, target: Target) -> str:
         """Return one line for people: what was recorded, what is replayed, and how to start a command with it."""
@@ -78,6 +79,8 @@ class Outcome:
         ]
         if self.bytecode:
             words.append(f"{self.bytecode.compiled} modules were compiled at every start, and are kept now")
+        if self.kernels:
+            words.append(f"kernels that it compiles are kept now ({', '.join(self.kernels.names)})")
         if target.command:
             words.append(f"start it with {STARTER} {target.name} -- {target.command[0]} ...")
         return "; ".join([*words, *self.notes])
@@ -99,10 +102,16 @@ class Outcome:
             "compile_s": None,
             "bytes": filled.bytes,
         }
+        kernels = self.kernels and {
+            "caches": list(self.kernels.names),
+            "files": self.kernels.held.files,
+            "bytes": self.kernels.held.bytes,
+        }
         return {
             "changed": self.changed,
             "plan": plan,
             "bytecode": bytecode,
+            "kernels": kernels,
             "starts": self.starts,
             "notes": self.notes,
         }
@@ -118,6 +127,8 @@ class Subject:
     identity: Identity | None
     touched: Touched = field(default_factory=Touched, compare=False)
     """The pages that any recorded start touched: a plan has all of them."""
+    places: dict[str, str] = field(default_factory=dict, compare=False)
+    """Where the target's processes keep kernels without us, by variable."""
 
     @property
     def knob(self) -> str:
@@ -126,11 +137,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytecode that is kept: where it is, what it was made for, and how much."""
+    """The caches that are kept, bytecode or kernels or both: what they were made for, and the plan with them."""
 
-    cache: Cache
     fit: Fit
-    filled: Filled
+    plan: Plan
+    caches: tuple[Cache, ...]
+    filled: Filled | None
+    kernels: Kernels | None
 
 
 def set_up(host: Host, target: Target, programs: Mapping[str, bytes]) -> Outcome:
@@ -207,7 +220,7 @@ def put_programs(host: Host, target: Target, programs: Mapping[str, bytes]) -> b
 
 def refuse_foreign(host: Host, target: Target, unit: Unit | None) -> None:
     """Raise SettingError where a file at one of our paths belongs to somebody else."""
-    for path in wanted_files(target, cache_of(target, unit)):
+    for path in wanted_files(target, [cache_of(target, unit)]):
         text = host.read_or_none(path)
         if text is not None and not text.startswith(MARK):
             raise SettingError(
@@ -223,21 +236,21 @@ def _set_up(subject: Subject) -> Outcome:
     host, target, unit = subject.host, subject.target, subject.unit
     outcome = Outcome(changed=True)
     with promised(host, target, unit) if unit else contextlib.nullcontext():
+        # The start that is recorded first is one without us, whatever an earlier start was told.
+        host.path(target.fit_environment).unlink(missing_ok=True)
         recording = _record(subject)
         outcome.starts = 1
-        kept = None
-        if target.bytecode:
-            recording, kept = _with_bytecode(subject, recording, outcome)
+        recording, kept = _with_caches(subject, recording, outcome)
         if outcome.starts == 1 and recording.written > WRITTEN_TELLS:
             outcome.notes.append(
                 f"plan: the first start wrote {recording.written} files, so one that reads them is recorded, too."
             )
             outcome.starts = 2
             recording = _record(subject)
-    outcome.plan, outcome.bytecode = recording.plan, kept.filled if kept else None
+    outcome.plan = recording.plan
+    if kept:
+        outcome.bytecode, outcome.kernels = kept.filled, kept.kernels
     outcome.notes += notes_of(recording)
-    unkept = find_unkept(host, recording.seen.opened, target, unit, subject.identity)
-    outcome.notes += filter(None, [kernel_note(unkept, target, unit)])
     _put_in_place(subject, recording.plan, kept)
     return outcome
 
@@ -253,92 +266,131 @@ def _record(subject: Subject, environment: Mapping[str, str] | None = None) -> R
             stop_unit(target, unit, deadline)
         drop_host_caches(host)
 
-    def start(look: Look) -> None:
-        if unit:
-            start_unit(target, unit, deadline, look)
-        else:
-            start_command(target, environment or {}, look)
-
     belongs = in_control_group(unit.control_group) if unit else in_tree(os.getpid())
+
+    def start(look: Look) -> None:
+        def look_at_places_too() -> None:
+            look()
+            if environment is None:
+                subject.places.update(places_of(processes_of(belongs)))
+
+        if unit:
+            start_unit(target, unit, deadline, look_at_places_too)
+        else:
+            start_command(target, environment or {}, look_at_places_too)
+
     return record(host, belongs, prepare, start, deadline, subject.touched)
 
 
-def _with_bytecode(subject: Subject, first: Recording, outcome: Outcome) -> tuple[Recording, Kept | None]:
-    """Record a second start that fills a bytecode cache, if that is worthwhile.
+def _with_caches(subject: Subject, first: Recording, outcome: Outcome) -> tuple[Recording, Kept | None]:
+    """Record a second start that fills the target's caches, if there are any that are worthwhile.
 
-    Returns the recording that counts, and the bytecode that is kept.
+    Returns the recording that counts, and what is kept.
     """
-    host, target, unit = subject.host, subject.target, subject.unit
-    objection = find_objection(unit) if unit else ""
-    if objection:
-        outcome.notes.append(f"bytecode: no cache, since {objection}")
+    target, unit = subject.target, subject.unit
+    compiled = _find_compiled(subject, first, outcome.notes) if target.bytecode else []
+    kernels = _find_kernels(subject, first, outcome.notes)
+    if not compiled and not kernels:
         return first, None
-    compiled = find_compiled(host, first.seen.opened)
-    if len(compiled) < LEAST_MODULES:
-        outcome.notes.append("bytecode: nothing to gain; the modules that it imports are compiled already.")
-        return first, None
-    if lacks_times(host, compiled):
-        outcome.notes.append("bytecode: no cache, since the sources have no times of their own (OSTree, Nix).")
-        return first, None
-    cache = cache_of(target, unit)
+    bytecode = cache_of(target, unit)
+    environment: dict[str, str] = {}
+    folders: list[tuple[Cache, Sequence[str]]] = []
+    if compiled:
+        environment = {"PYTHONPYCACHEPREFIX": bytecode.path, "PYTHONDONTWRITEBYTECODE": ""}
+        folders.append((bytecode, ()))
+    if kernels:
+        environment.update(kernels.environment)
+        folders.append((kernels.cache, kernels.names))
     outcome.starts = 2
     try:
-        with _cache_in_making(subject, cache):
-            second = _record(subject, {"PYTHONPYCACHEPREFIX": cache.prefix, "PYTHONDONTWRITEBYTECODE": ""})
-            cached = find_cached(host, cache.folder, list(second.seen.opened))
-            if len(cached) < LEAST_MODULES:
-                outcome.notes.append(_OUT_OF_REACH)
-                raise _NotKept
-            files = _plan_files(cached)
-            uid = subject.identity.uid if subject.identity else None
-            fit = fit_of(host, target, unit, uid, cache, cached)
-    except _NotKept:
-        return first, None
-    except SettingError as error:
+        with _caches_in_making(subject, folders, environment):
+            second = _record(subject, environment)
+            kept = _keep(subject, second, compiled, kernels, outcome.notes)
+    except (SettingError, OSError) as error:
         # The plan of the first start is still valid.
-        outcome.notes.append(f"bytecode: no cache, since the start that fills it failed: {error.found}")
+        kinds = [kind for kind, wanted in (("bytecode", compiled), ("kernels", kernels)) if wanted]
+        reason = error.found if isinstance(error, SettingError) else f"{error.filename}: {error.strerror}"
+        failed = f"no cache, since the start that fills it failed: {reason}"
+        outcome.notes += [f"{kind}: {failed}" for kind in kinds]
         return first, None
-    stored = sum(file.size_bytes for file in files.values())
-    filled = Filled(len(set(compiled) & set(cached)), len(set(cached) - set(compiled)), stored)
-    plan = with_cached(second.plan, files)
-    return replace(second, plan=plan), Kept(cache, fit, filled)
+    if kept is None:
+        return first, None
+    return replace(second, plan=kept.plan), kept
 
 
-class _NotKept(Exception):
-    """Raised for a cache that is not worth keeping."""
+def _find_compiled(subject: Subject, first: Recording, notes: list[str]) -> list[str]:
+    """Return the modules that each start compiles, where a cache of them is worthwhile and allowed; else none."""
+    host, unit = subject.host, subject.unit
+    objection = find_objection(unit) if unit else ""
+    if objection:
+        notes.append(f"bytecode: no cache, since {objection}")
+        return []
+    compiled = find_compiled(host, first.seen.opened)
+    if len(compiled) < LEAST_MODULES:
+        notes.append("bytecode: nothing to gain; the modules that it imports are compiled already.")
+        return []
+    if lacks_times(host, compiled):
+        notes.append("bytecode: no cache, since the sources have no times of their own (OSTree, Nix).")
+        return []
+    return compiled
+
+
+def _find_kernels(subject: Subject, first: Recording, notes: list[str]) -> Kernels | None:
+    """Return the caches of kernels that a start fills in vain, where we may keep them; else None."""
+    host, target, unit = subject.host, subject.target, subject.unit
+    unkept = find_unkept(host, first.seen.opened, target, unit, subject.identity, subject.places)
+    objection = find_cache_objection(unit) if unit else ""
+    if not unkept or (target.kernels and not objection):
+        return kernels_of(target, unit, unkept) if unkept else None
+    notes.append(kernel_note(unkept, target, unit, objection))
+    return None
+
+
+def _keep(
+    subject: Subject, second: Recording, compiled: Sequence[str], kernels: Kernels | None, notes: list[str]
+) -> Kept | None:
+    """Return what of the filled caches is kept, and the plan of a start with them; None for nothing. OSError."""
+    host, target, unit = subject.host, subject.target, subject.unit
+    caches: list[Cache] = []
+    plan, cached, filled = second.plan, {}, None
+    if compiled:
+        bytecode = cache_of(target, unit)
+        cached = find_cached(host, bytecode.folder, list(second.seen.opened))
+        if len(cached) < LEAST_MODULES:
+            notes.append(_OUT_OF_REACH)
+            cached = {}
+        else:
+            files = _plan_files(cached)
+            stored = sum(file.size_bytes for file in files.values())
+            filled = Filled(len(set(compiled) & set(cached)), len(set(cached) - set(compiled)), stored)
+            plan = with_cached(plan, files)
+            caches.append(bytecode)
+    if kernels:
+        kernels = kernels.with_held(host)
+        notes += filter(None, [kernels.note])
+        plan = kernels.left_out_of(plan)
+        kernels = None if kernels.held.is_too_large else kernels
+    if kernels:
+        caches.append(kernels.cache)
+    if not caches:
+        return None
+    uid = subject.identity.uid if subject.identity else None
+    fit = fit_of(host, target, unit, uid, caches[0] if filled else None, cached)
+    return Kept(kernels.added_to(host, fit, unit) if kernels else fit, plan, tuple(caches), filled, kernels)
 
 
 @contextlib.contextmanager
-def _cache_in_making(subject: Subject, cache: Cache) -> Iterator[None]:
-    """Create a new cache and point the unit to it, within the block. If the block fails, restore the previous cache."""
-    host, target, unit, identity = subject.host, subject.target, subject.unit, subject.identity
-    former = host.path(f"{cache.folder}.former")
-    remove_tree(former)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(host.path(cache.folder), former)
-    try:
-        if identity:
-            make_cache(host, cache.folder, identity)
+def _caches_in_making(
+    subject: Subject, caches: Sequence[tuple[Cache, Sequence[str]]], environment: Mapping[str, str]
+) -> Iterator[None]:
+    """Create new caches and tell the unit of them, within the block. If the block fails, restore the former ones."""
+    host, target, unit = subject.host, subject.target, subject.unit
+    with in_making(host, [(cache.folder, below) for cache, below in caches], subject.identity):
         if unit:
-            write_files(host, {target.recording_drop_in: recording_drop_in(cache)})
+            text = recording_drop_in(environment, [cache for cache, _ in caches])
+            write_files(host, {target.recording_drop_in: text})
             reload_units(host)
         yield
-    except BaseException:
-        remove_tree(host.path(cache.folder))
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(former, host.path(cache.folder))
-        raise
-    remove_tree(former)
-
-
-def make_cache(host: Host, folder: str, identity: Identity) -> None:
-    """Create the folder of a cache, accessible to its user alone: that user's code lies in it, unreadable to others."""
-    os.mkdir(host.path(folder), mode=0o700)
-    descriptor = os.open(host.path(folder), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fchown(descriptor, identity.uid, identity.gid)
-    finally:
-        os.close(descriptor)
 
 
 def _plan_files(cached: Mapping[str, str]) -> dict[str, PlanFile]:
@@ -354,14 +406,12 @@ def _plan_files(cached: Mapping[str, str]) -> dict[str, PlanFile]:
 
 def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None) -> None:
     """Write the record first, so that all that follows is known to be ours; then the files in it, units last."""
-    host, target = subject.host, subject.target
+    host, target, unit = subject.host, subject.target, subject.unit
     former = read_hashes(host, target.name)
-    cache = kept.cache if kept else None
-    files = wanted_files(target, cache, mount_units(plan, read_mountinfo(host)))
+    caches = kept.caches if kept else ()
+    files = wanted_files(target, caches, mount_units(plan, read_mountinfo(host)))
     hashes = {path: digest_of(text) for path, text in files.items()}
     document = {"schema_version": 1, "target": target.to_json(), "files": hashes}
-    if cache and not subject.identity:
-        document["cache"] = cache.folder
     host.write_durably(target.record, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
     # Names of files that others may not list: for root, which replays a unit's plan, and a command's own group.
     gid = subject.identity.gid if target.command and subject.identity else 0
@@ -372,7 +422,9 @@ def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None) -> None:
         host.write_durably(target.fit, text, mode=0o640, gid=gid)
     else:
         host.remove_durably(target.fit)
-        remove_tree(host.path(target.pycache))
+    for cache in (cache_of(target, unit), kernel_cache(target, unit)):
+        if cache.folder not in [each.folder for each in caches]:
+            remove_tree(host.path(cache.folder))
     remove_files(host, {path: digest for path, digest in former.items() if path not in files})
     write_files(host, files)
     _set_link(host, target)

@@ -104,9 +104,13 @@ def _classify(host: Host, hashes: Mapping[str, str], force: bool) -> tuple[list[
 
 
 def _caches_of(host: Host, target: Target) -> list[str]:
-    """Return where systemd keeps the cache of a dynamic user: a link, and the folder that it leads to."""
-    name = f"slm-first-token-{target.name}"
-    paths = [f"/var/cache/private/{name}", f"/var/cache/private/{name}.former", f"/var/cache/{name}"]
+    """Return where systemd keeps the caches of a dynamic user: links, and the folders that they lead to."""
+    names = (f"slm-first-token-{target.name}", f"slm-kernels-{target.name}")
+    paths = [
+        path
+        for name in names
+        for path in (f"/var/cache/private/{name}", f"/var/cache/private/{name}.former", f"/var/cache/{name}")
+    ]
     return [path for path in paths if os.path.lexists(host.path(path))]
 
 

@@ -62,6 +62,7 @@ class Target:
     ready: Ready = Ready()
     replay: str = "both"
     bytecode: bool = True
+    kernels: bool = True
 
     @property
     def folder(self) -> str:
@@ -77,8 +78,13 @@ class Target:
         return f"{self.folder}/pycache"
 
     @property
+    def kernel_folder(self) -> str:
+        """Return the path of the folder for caches of compiled kernels, which belongs to the target's user."""
+        return f"{self.folder}/kernels"
+
+    @property
     def fit(self) -> str:
-        """Return the path of the fit description; there is no cache without it."""
+        """Return the path of the fit description; there is no cache of any kind without it."""
         return f"{self.folder}/bytecode"
 
     @property
@@ -128,6 +134,7 @@ class Target:
             "timeout_s": self.ready.timeout_s,
             "replay": self.replay,
             "bytecode": self.bytecode,
+            "kernels": self.kernels,
         }
 
     @classmethod
@@ -173,6 +180,7 @@ def parse_target(given: Mapping[str, Any]) -> Target:
         parse_ready(f"{knob}.ready", given.get("ready") or {}, bool(unit)),
         given.get("replay") or "both",
         bool(given.get("bytecode", True)),
+        bool(given.get("kernels", True)),
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..host.mountinfo import MountEntry
 from ..host.paths import PROGRAMS, RECORDING, TARGETS
 from ..host.systemd import mount_unit
-from .bytecode import Cache
+from .cache import Cache
 from .places import FIT_UNITS, MARK, REPLAY_UNITS
 from .plan import Plan
 from .recorder.interruption import PYTHON, RESTARTER
@@ -20,7 +20,7 @@ GIVEN_PROGRAMS = (REPLAYER, FITTER, RESTARTER)
 """The programs that come with the module."""
 
 STARTER_TEXT = f"""#!/bin/sh
-# slm-start NAME -- COMMAND...: start a command with the plan and the bytecode recorded under that name.
+# slm-start NAME -- COMMAND...: start a command with the plan and the caches recorded under that name.
 {MARK}
 usage() {{ echo "slm-start: wanted NAME -- COMMAND..." >&2; exit 2; }}
 name=$1
@@ -30,9 +30,10 @@ shift 2
 home={TARGETS}/$name
 if [ ! -d "$home" ]; then echo "slm-start: nothing is recorded as $name; see $(dirname "$home")" >&2; exit 2; fi
 if [ -r "$home/plan" ]; then {PYTHON} -IS {REPLAYER} "$home/plan" > /dev/null 2>&1 & fi
-# The cache is its owner's alone, and only while it fits.
-if [ -r "$home/bytecode" ] && prefix=$({PYTHON} -IS {FITTER} "$home/bytecode" 2> /dev/null)
-then export PYTHONPYCACHEPREFIX="$prefix"; fi
+# The caches are their owner's alone, and only while they fit. Paths of ours have no blanks.
+if [ -r "$home/bytecode" ]; then
+  for variable in $({PYTHON} -IS {FITTER} "$home/bytecode" 2> /dev/null); do export "$variable"; done
+fi
 exec "$@"
 """
 
@@ -70,10 +71,10 @@ WantedBy=basic.target
 
 
 def fit_unit(target: Target, mounts: Sequence[str] = ()) -> str:
-    """Return our unit that checks the cache before the target starts. The start waits at most five seconds for it."""
+    """Return our unit that checks the caches before the target starts. The start waits at most five seconds for it."""
     return f"""{MARK}
 [Unit]
-Description=Whether the bytecode kept for {target.unit} still fits (slm-baseline first_token {target.name})
+Description=Whether the caches kept for {target.unit} still fit (slm-baseline first_token {target.name})
 DefaultDependencies=no
 After={" ".join(["local-fs.target", *mounts])}
 Conflicts=shutdown.target
@@ -102,36 +103,34 @@ def mount_units(plan: Plan, mounts: Sequence[MountEntry]) -> list[str]:
     return [mount_unit(point) for point in sorted({point for point in found if point})]
 
 
-def drop_in(target: Target, cache: Cache | None) -> str:
-    """Return the drop-in for the target's own unit: our units beside and before it, and where its bytecode is."""
+def drop_in(target: Target, caches: Sequence[Cache]) -> str:
+    """Return the drop-in for the target's own unit: our units beside and before it, and what its caches need."""
     lines = [MARK, f"# Target: {target.name}"]
-    if target.replay in ("together", "both") or cache:
+    if target.replay in ("together", "both") or caches:
         lines.append("[Unit]")
     if target.replay in ("together", "both"):
         lines.append(f"Wants={REPLAY_UNITS}{target.name}.service")
-    if cache:
+    if caches:
         fit = f"{FIT_UNITS}{target.name}.service"
         lines += [f"Wants={fit}", f"After={fit}", "[Service]", f"EnvironmentFile=-{target.fit_environment}"]
-        lines += cache.lines
+        lines += dict.fromkeys(line for cache in caches for line in cache.lines)
     return "\n".join([*lines, ""])
 
 
-def recording_drop_in(cache: Cache) -> str:
-    """Return the drop-in for the start that fills the unit's cache.
-
-    Where the user allows no bytecode beside the sources, it may still be written to the cache.
-    """
-    lines = [MARK, "[Service]", f"Environment=PYTHONPYCACHEPREFIX={cache.prefix} PYTHONDONTWRITEBYTECODE="]
-    return "\n".join([*lines, *cache.lines, ""])
+def recording_drop_in(environment: Mapping[str, str], caches: Sequence[Cache]) -> str:
+    """Return the drop-in for the start that fills the unit's caches."""
+    told = " ".join(f"{name}={value}" for name, value in environment.items())
+    lines = dict.fromkeys(line for cache in caches for line in cache.lines)
+    return "\n".join([MARK, "[Service]", f"Environment={told}", *lines, ""])
 
 
-def wanted_files(target: Target, cache: Cache | None, mounts: Sequence[str] = ()) -> dict[str, str]:
+def wanted_files(target: Target, caches: Sequence[Cache], mounts: Sequence[str] = ()) -> dict[str, str]:
     """Return every file of ours for a unit, by path; nothing for a command, which `slm-start` starts."""
     if not target.unit:
         return {}
-    files = {target.drop_in: drop_in(target, cache)}
+    files = {target.drop_in: drop_in(target, caches)}
     if target.replay != "none":
         files[target.replay_unit] = replay_unit(target, mounts)
-    if cache:
+    if caches:
         files[target.fit_unit] = fit_unit(target, mounts)
     return files

@@ -49,6 +49,8 @@ class Recorder:
             ready=Ready(timeout_s=loader.timeout_s),
             replay="none",
             bytecode=False,
+            # An arm is told of bytecode alone.
+            kernels=False,
         )
         return Recorder(target, {f"{PROGRAMS}/{name}": text.encode() for name, text in programs.items()})
 

@@ -8,15 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.slm_baseline.first_token import audit
 from ansible.module_utils.slm_baseline.first_token.audit import difference, is_set_up, rows, rows_of
+from ansible.module_utils.slm_baseline.first_token.fit import Fit, fit_text, parse_fit
 from ansible.module_utils.slm_baseline.first_token.places import has_anything, target_names
 from ansible.module_utils.slm_baseline.first_token.target import Ready, Target
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import STOPPED_NOTE
 
+from tests.support.bytecode import command_lines
 from tests.support.targets import TARGET, install_target
 
-PLAN, BYTECODE = "first_token.vllm.plan", "first_token.vllm.bytecode"
+PLAN, BYTECODE, KERNELS = (f"first_token.vllm.{what}" for what in ("plan", "bytecode", "kernels"))
 
 
 @pytest.fixture
@@ -145,3 +148,59 @@ def test_what_a_recording_left_stopped_is_drift(host: Host, note: object, names:
     host.path(STOPPED_NOTE).write_text(json.dumps(note))
     row = rows(host)[0]
     assert (row["knob"], row["verdict"], row["runtime"]) == ("first_token.stopped", "drift", names)
+
+
+@pytest.fixture
+def kernels(host: Host) -> Fit:
+    """The target keeps kernels, too."""
+    host.path(TARGET.kernel_folder).mkdir(mode=0o700)
+    inode = host.path(TARGET.kernel_folder).stat().st_ino
+    fit = replace(parse_fit(host.read(TARGET.fit)), kernels=(TARGET.kernel_folder, inode))
+    host.path(TARGET.fit).write_text(fit_text(fit))
+    return fit
+
+
+def test_kept_kernels_have_a_row_of_their_own(host: Host, kernels: Fit) -> None:
+    assert states(host) == {PLAN: "clean", BYTECODE: "clean", KERNELS: "clean"}
+    host.path(TARGET.fit).write_text(fit_text(replace(kernels, prefix="", folder="", inode=0, folders=(), sources=())))
+    assert states(host) == {PLAN: "clean", KERNELS: "clean"}
+
+
+@pytest.mark.parametrize("what", ["gone", "open to all", "too large", "too many"])
+def test_kernels_that_are_not_given_or_too_large_are_drift(
+    host: Host, kernels: Fit, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    folder = host.path(TARGET.kernel_folder)
+    (folder / "kernel").write_bytes(b"12345")
+    if what == "gone":
+        shutil.rmtree(folder)
+    elif what == "open to all":
+        folder.chmod(0o777)
+    else:
+        limit = "MAX_BYTES" if what == "too large" else "MAX_FILES"
+        monkeypatch.setattr(f"ansible.module_utils.slm_baseline.host.kernel_caches.{limit}", 0)
+    assert states(host) == {PLAN: "clean", BYTECODE: "clean", KERNELS: "stale"}
+    words = {"gone": "No such file", "open to all": "others may write", "too large": "GB", "too many": "more than"}
+    assert words[what] in rows(host)[-1]["detail"]
+    assert not is_set_up(host, TARGET)
+
+
+@pytest.mark.parametrize(
+    ("facts", "stale"),
+    [
+        ({}, set()),
+        ({"User": "other"}, {BYTECODE, KERNELS}),
+        ({"ExecStartPreEx": command_lines("privileged")}, {BYTECODE, KERNELS}),
+        ({"ProtectSystem": "strict"}, {KERNELS}),
+    ],
+)
+def test_a_unit_that_changed_gets_no_cache_and_the_rows_say_so(
+    host: Host, kernels: Fit, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], stale: set[str]
+) -> None:
+    fit = replace(kernels, unit=("vllm.service", "app"), sandbox=(("ProtectSystem", "full"),))
+    host.path(TARGET.fit).write_text(fit_text(fit))
+    shown = {"ExecStartEx": command_lines(""), "User": "app", "ProtectSystem": "full", **facts}
+    monkeypatch.setattr(audit, "systemd_runs", lambda host: True)
+    monkeypatch.setattr(Host, "is_live", True)
+    monkeypatch.setattr(audit, "show_unit", lambda name: shown if name == "vllm.service" else {})
+    assert {knob for knob, state in states(host).items() if state != "clean"} == stale

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token.bytecode import (
-    Cache,
     cache_of,
     find_cached,
     find_compiled,
@@ -22,6 +21,7 @@ from ansible.module_utils.slm_baseline.first_token.bytecode import (
     stamp_of,
     with_cached,
 )
+from ansible.module_utils.slm_baseline.first_token.cache import Cache
 from ansible.module_utils.slm_baseline.first_token.fit import find_rights_above
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile
 from ansible.module_utils.slm_baseline.first_token.recorder.unit import Unit

@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.slm_baseline.first_token import install
 from ansible.module_utils.slm_baseline.first_token.audit import is_set_up, rows_of
 from ansible.module_utils.slm_baseline.first_token.bytecode import Filled
+from ansible.module_utils.slm_baseline.first_token.fit import parse_fit
 from ansible.module_utils.slm_baseline.first_token.install import (
     WRITTEN_TELLS,
     Outcome,
@@ -58,6 +59,7 @@ class Starts:
         self.environments: list[dict[str, str]] = []
         self.promised: list[str] = []
         self.cached: dict[str, str] = {}
+        self.compiles: dict[str, bytes] = {}
         for name in ("require_trusted", "reload_units", "make_good", "drop_host_caches"):
             monkeypatch.setattr(install, name, lambda *_: [])
         monkeypatch.setattr(install, "_record", self.record)
@@ -70,6 +72,9 @@ class Starts:
     def record(self, subject: Any, environment: dict[str, str] | None = None) -> Recording:
         self.environments.append(environment or {})
         found = self.recordings.pop(0)
+        if environment:
+            for name, content in self.compiles.items():
+                self.host.path(f"{environment[name]}/kernel").write_bytes(content)
         if isinstance(found, Exception):
             raise found
         return found
@@ -365,3 +370,144 @@ def test_what_an_earlier_recording_left_stopped_runs_before_the_unit_is_looked_a
     starts.recordings = [recording(1)]
     set_up(host, SERVICE, PROGRAMS)
     assert asked == ["made good", "unit"]
+
+
+GPU = ("/usr/lib/libcuda.so.1", "/venv/triton/knobs.py")
+CUDA_AND_TRITON = {
+    "CUDA_CACHE_PATH": f"{COMMAND.kernel_folder}/cuda",
+    "TRITON_CACHE_DIR": f"{COMMAND.kernel_folder}/triton",
+}
+
+
+def on_gpu(number: int, *sources: str) -> Recording:
+    found = recording(number, *GPU, *sources)
+    index = PlanFile(f"{COMMAND.kernel_folder}/cuda/index", False, 1, 2, 3)
+    return replace(found, plan=replace(found.plan, files=[*found.plan.files, index]))
+
+
+def test_kernels_that_do_not_last_are_kept_by_a_second_start(host: Host, starts: Starts) -> None:
+    starts.recordings = [on_gpu(1), on_gpu(2)]
+    starts.compiles = {"CUDA_CACHE_PATH": b"12345"}
+    outcome = set_up(host, COMMAND, PROGRAMS)
+    assert starts.environments == [{}, CUDA_AND_TRITON]
+    assert (outcome.starts, outcome.bytecode) == (2, None)
+    assert outcome.to_json()["kernels"] == {"caches": ["cuda", "triton"], "files": 1, "bytes": 5}
+    assert "kernels that it compiles are kept now (cuda, triton)" in outcome.summary(COMMAND)
+    assert not any("kernels:" in note for note in outcome.notes)
+    plan = parse_plan(host.read(COMMAND.plan))
+    assert (plan.folders, [file.path for file in plan.files]) == (["/start2"], list(GPU))
+    for path in (COMMAND.kernel_folder, f"{COMMAND.kernel_folder}/triton"):
+        assert host.path(path).stat().st_mode & 0o777 == 0o700
+    fit = parse_fit(host.read(COMMAND.fit))
+    assert (fit.prefix, dict(fit.variables)) == ("", CUDA_AND_TRITON)
+    assert [row["knob"] for row in rows_of(host, "app")] == ["first_token.app.plan", "first_token.app.kernels"]
+    assert rows_of(host, "app")[1]["verdict"] == "clean"
+
+
+def test_one_second_start_fills_both_caches(host: Host, starts: Starts, kept_files: None) -> None:
+    keep(host, starts)
+    sources = [f"/srv/{name}.py" for name in "abc"]
+    starts.recordings = [on_gpu(1, *sources), on_gpu(2, *sources)]
+    outcome = set_up(host, COMMAND, PROGRAMS)
+    bytecode = {"PYTHONPYCACHEPREFIX": COMMAND.pycache, "PYTHONDONTWRITEBYTECODE": ""}
+    assert starts.environments == [{}, bytecode | CUDA_AND_TRITON]
+    assert outcome.bytecode == Filled(2, 0, 200)
+    assert outcome.kernels
+    assert any("later starts fill the cache" in note for note in outcome.notes)
+    assert [row["knob"].split(".")[-1] for row in rows_of(host, "app")] == ["plan", "bytecode", "kernels"]
+
+
+def test_kernels_stay_where_bytecode_is_out_of_reach(host: Host, starts: Starts) -> None:
+    sources = [f"/srv/{name}.py" for name in "abc"]
+    starts.recordings = [on_gpu(1, *sources), on_gpu(2, *sources)]
+    outcome = set_up(host, COMMAND, PROGRAMS)
+    assert outcome.bytecode is None
+    assert outcome.kernels
+    assert any("does not keep it in a cache" in note for note in outcome.notes)
+    assert not host.exists(COMMAND.pycache)
+    assert parse_fit(host.read(COMMAND.fit)).prefix == ""
+
+
+def test_kernels_that_are_not_wanted_are_named(host: Host, starts: Starts) -> None:
+    starts.recordings = [on_gpu(1)]
+    outcome = set_up(host, replace(COMMAND, kernels=False), PROGRAMS)
+    assert (outcome.starts, outcome.kernels) == (1, None)
+    assert any("CUDA_CACHE_PATH, TRITON_CACHE_DIR, so each start" in note for note in outcome.notes)
+    assert not host.exists(COMMAND.kernel_folder)
+
+
+@as_root
+def test_kernels_of_a_unit_with_more_rights_are_named_and_not_kept(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = replace(UNIT, facts=(("ExecStartEx", command_lines("privileged")), ("ProtectHome", "yes")))
+    monkeypatch.setattr(install, "find_unit", lambda target: unit)
+    monkeypatch.setattr(install, "identity_of", lambda *_: Ourselves())
+    starts.recordings = [on_gpu(1)]
+    outcome = set_up(host, SERVICE, PROGRAMS)
+    assert (outcome.starts, outcome.kernels) == (1, None)
+    assert any("each start compiles" in note and "more rights than its user's" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize("why", ["the start fails", "the disk is full", "too much"])
+def test_kernels_that_are_not_to_be_had_are_one_note_and_the_first_plan(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    starts.recordings = [on_gpu(1), on_gpu(2)]
+    if why == "the start fails":
+        starts.recordings[1] = SettingError("first_token.app", "a start that gets ready", "exit status 3", "x", "y")
+    elif why == "the disk is full":
+        starts.recordings[1] = OSError(errno.ENOSPC, "No space left on device", "/x")
+    else:
+        starts.compiles = {"CUDA_CACHE_PATH": b"12345"}
+        monkeypatch.setattr("ansible.module_utils.slm_baseline.host.kernel_caches.MAX_BYTES", 4)
+    outcome = set_up(host, COMMAND, PROGRAMS)
+    assert outcome.kernels is None
+    assert outcome.plan
+    assert outcome.plan.folders == ["/start1"]
+    said = {"the start fails": "exit status 3", "the disk is full": "No space left", "too much": "more in its cache"}
+    assert [said[why] in note for note in outcome.notes if note.startswith("kernels:")] == [True]
+    assert not host.exists(COMMAND.kernel_folder)
+    assert not host.exists(COMMAND.fit)
+
+
+def test_a_recorded_start_is_told_of_no_former_cache(host: Host, starts: Starts) -> None:
+    """With the former cache it compiled nothing, so the next recording found nothing to gain."""
+    left = host.path(COMMAND.fit_environment)
+    left.parent.mkdir(parents=True)
+    left.write_text("PYTHONPYCACHEPREFIX=/former\n")
+    starts.recordings = [recording(1)]
+    set_up(host, COMMAND, PROGRAMS)
+    assert not left.exists()
+
+
+def test_where_processes_keep_kernels_themselves_nothing_is_kept(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts.recordings = [on_gpu(1)]
+    subject = install.Subject(host, COMMAND, None, None, places=dict.fromkeys(CUDA_AND_TRITON, "/theirs"))
+    monkeypatch.setattr(install, "find_subject", lambda host, target: subject)
+    outcome = set_up(host, COMMAND, PROGRAMS)
+    assert (outcome.starts, outcome.kernels) == (1, None)
+
+
+def test_the_environment_of_the_first_start_is_looked_at_and_of_the_second_not(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def start(target: Target, environment: dict[str, str], look: Any) -> None:
+        look()
+
+    def record(host: Host, belongs: Any, prepare: Any, start: Any, *more: Any) -> Recording:
+        start(lambda: looks.append("pages"))
+        return recording(1)
+
+    monkeypatch.setattr(install, "start_command", start)
+    monkeypatch.setattr(install, "record", record)
+    monkeypatch.setattr(install, "places_of", lambda processes: {"HOME": "/own"})
+    subject = install.Subject(host, COMMAND, None, None)
+    install._record(subject, {"CUDA_CACHE_PATH": "/ours"})
+    assert (looks, subject.places) == (["pages"], {})
+    install._record(subject)
+    assert (looks, subject.places) == (["pages"] * 2, {"HOME": "/own"})

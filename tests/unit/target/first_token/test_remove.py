@@ -100,6 +100,18 @@ def test_a_dynamic_users_cache_goes_too(host: Host) -> None:
     assert not host.path("/var/cache/slm-first-token-vllm").is_symlink()
 
 
+def test_kept_kernels_go_too(host: Host) -> None:
+    host.path(TARGET.kernel_folder).mkdir()
+    kept = host.path("/var/cache/private/slm-kernels-vllm")
+    kept.mkdir(parents=True)
+    (kept / "index").write_text("x")
+    host.path("/var/cache/slm-kernels-vllm").symlink_to("private/slm-kernels-vllm")
+    remove(host, "vllm")
+    assert not host.path(TARGET.kernel_folder).exists()
+    assert not kept.exists()
+    assert not host.path("/var/cache/slm-kernels-vllm").is_symlink()
+
+
 def test_a_folder_that_cannot_be_removed_is_one_problem_and_its_units_are_gone(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.bytecode import Cache
+from ansible.module_utils.slm_baseline.first_token.cache import Cache
 from ansible.module_utils.slm_baseline.first_token.places import MARK
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile
 from ansible.module_utils.slm_baseline.first_token.target import Ready, Target, digest, parse_ready, parse_target
@@ -78,7 +78,7 @@ CACHE = Cache("/told", "/kept", ("ReadWritePaths=-/kept",))
 
 def test_a_unit_gets_a_drop_in_and_units_beside_it_and_a_command_no_file() -> None:
     target = parse_target(UNIT)
-    files = wanted_files(target, CACHE)
+    files = wanted_files(target, [CACHE])
     assert list(files) == [
         "/etc/systemd/system/vllm.service.d/slm-first-token.conf",
         "/etc/systemd/system/slm-first-token-vllm.service",
@@ -95,22 +95,27 @@ def test_a_unit_gets_a_drop_in_and_units_beside_it_and_a_command_no_file() -> No
         "EnvironmentFile=-/run/slm-baseline/first-token/vllm.env",
         "ReadWritePaths=-/kept",
     ]
-    assert wanted_files(parse_target(COMMAND), CACHE) == {}
-    without = wanted_files(target, None)
+    assert wanted_files(parse_target(COMMAND), [CACHE]) == {}
+    without = wanted_files(target, [])
     assert target.fit_unit not in without
     assert without[target.drop_in].splitlines()[2:] == ["[Unit]", "Wants=slm-first-token-vllm.service"]
-    alone = wanted_files(parse_target(UNIT | {"replay": "none"}), None)
+    alone = wanted_files(parse_target(UNIT | {"replay": "none"}), [])
     assert list(alone) == [target.drop_in]
     assert alone[target.drop_in].splitlines()[1:] == ["# Target: vllm"]
-    assert "Wants=slm-first" not in drop_in(parse_target(UNIT | {"replay": "ahead"}), CACHE)
+    assert "Wants=slm-first" not in drop_in(parse_target(UNIT | {"replay": "ahead"}), [CACHE])
 
 
 def test_no_start_of_a_unit_is_given_a_cache_without_a_look() -> None:
     """The variable in the drop-in held for every command line of the unit, root's too, whatever became of the unit."""
     target = parse_target(UNIT)
-    for path, text in wanted_files(target, CACHE).items():
+    for path, text in wanted_files(target, [CACHE]).items():
         assert "PYTHONPYCACHEPREFIX" not in text, path
-    assert "PYTHONPYCACHEPREFIX=/told PYTHONDONTWRITEBYTECODE=" in recording_drop_in(CACHE)
+    recorded = recording_drop_in({"PYTHONPYCACHEPREFIX": "/told", "PYTHONDONTWRITEBYTECODE": ""}, [CACHE])
+    assert recorded.splitlines()[1:] == [
+        "[Service]",
+        "Environment=PYTHONPYCACHEPREFIX=/told PYTHONDONTWRITEBYTECODE=",
+        "ReadWritePaths=-/kept",
+    ]
     assert target.recording_drop_in.startswith("/run/")
     fit = fit_unit(target)
     assert f"slm_fit.py {target.fit} {target.fit_environment}" in fit
@@ -118,8 +123,23 @@ def test_no_start_of_a_unit_is_given_a_cache_without_a_look() -> None:
     assert "CapabilityBoundingSet=CAP_DAC_READ_SEARCH" in fit
 
 
+def test_lines_that_two_caches_need_are_told_once() -> None:
+    caches = [Cache("/a", "/b", (f"CacheDirectory={name}", "UnsetEnvironment=CACHE_DIRECTORY")) for name in "xy"]
+    lines = ["CacheDirectory=x", "UnsetEnvironment=CACHE_DIRECTORY", "CacheDirectory=y"]
+    assert drop_in(parse_target(UNIT), caches).splitlines()[-3:] == lines
+    assert recording_drop_in({"A": "1"}, caches).splitlines()[1:] == ["[Service]", "Environment=A=1", *lines]
+
+
+def test_a_record_of_before_kernels_were_kept_asks_for_them() -> None:
+    """It is not recorded anew for that alone."""
+    document = parse_target(UNIT).to_json()
+    assert document.pop("kernels") is True
+    assert Target.from_json(document) == parse_target(UNIT)
+    assert not parse_target(UNIT | {"kernels": False}).is_same_as(Target.from_json(document))
+
+
 def test_nothing_of_ours_takes_part_in_a_recorded_start() -> None:
-    files = wanted_files(parse_target(UNIT), CACHE)
+    files = wanted_files(parse_target(UNIT), [CACHE])
     for path in (Target("vllm").replay_unit, Target("vllm").fit_unit):
         assert "ConditionPathExists=!/run/slm-baseline/first-token/recording" in files[path]
 
@@ -172,13 +192,13 @@ def test_a_replay_at_boot_comes_after_the_mounts_that_hold_what_it_reads() -> No
     units = mount_units(Plan({}, (), files), mounts)
     assert units == [r"a-b\x2dc.mount"]
     target = parse_target(UNIT)
-    assert "After=local-fs.target a-b\\x2dc.mount\n" in wanted_files(target, None, units)[target.replay_unit]
+    assert "After=local-fs.target a-b\\x2dc.mount\n" in wanted_files(target, [], units)[target.replay_unit]
 
 
 def test_nothing_waits_for_a_replay() -> None:
     """A oneshot would be a job that a boot waits for; a unit that comes before others would hold them up."""
     target = parse_target(UNIT)
-    text = wanted_files(target, None)[target.replay_unit]
+    text = wanted_files(target, [])[target.replay_unit]
     assert "Type=simple" in text
     assert "DefaultDependencies=no" in text
     assert re.findall("^Before=.*", text, re.MULTILINE) == ["Before=shutdown.target"]

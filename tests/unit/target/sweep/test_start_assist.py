@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token.audit import rows
-from ansible.module_utils.slm_baseline.first_token.bytecode import Cache, fit_of
+from ansible.module_utils.slm_baseline.first_token.bytecode import fit_of
+from ansible.module_utils.slm_baseline.first_token.cache import Cache
 from ansible.module_utils.slm_baseline.first_token.fit import fit_text
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
 from ansible.module_utils.slm_baseline.first_token.remove import remove
