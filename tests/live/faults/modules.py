@@ -26,6 +26,15 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 LIBRARY = REPOSITORY / "library"
 PACKAGE = REPOSITORY / "plugins" / "module_utils" / "slm_baseline"
 
+IN_MEMORY = {"accept_loss": ["persistence./etc", "persistence./var/lib"]}
+"""For modules that tune or restore on a stage whose folders lie in memory."""
+_ON_STAGE = ("thp", "hugepages", "hugetlbfs", "memory_snapshot")
+
+
+def arguments_on_stage(module: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's arguments on a stage, whose /etc and /var/lib outlive no reboot."""
+    return {**(IN_MEMORY if module in _ON_STAGE else {}), **arguments}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -89,7 +98,10 @@ class Modules:
     ) -> Ended:
         """Run one module; `inject` is strace's, `trace` traces without injecting, `others` are runs that live too."""
         identity = self.identity()
-        arguments = {**step.arguments, "run": {**identity, "alive": [*identity["alive"], *others]}}
+        arguments = {
+            **arguments_on_stage(step.module, step.arguments),
+            "run": {**identity, "alive": [*identity["alive"], *others]},
+        }
         out_read, out_write = os.pipe()
         gate_read, gate_write = os.pipe()
         pid = os.fork()
