@@ -24,6 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ansible.module_utils.slm_baseline.host.lease import parse_stat
+
+from tests.live.faults.modules import IN_MEMORY
 from tests.live.hostile.world import (
     HOME,
     MALLORY,
@@ -45,6 +48,8 @@ POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 CANARY = f"#!/bin/sh\nid -u >> {RAN}\nexit 0\n"
 MODELS = f"{MINE}/models"
 MAP_HUGETLB = 0x40000
+TRIAL = """print('{"class": "ObedientForCausalLM", "model_type": "obedient"}')\n"""
+"""The trial of a model for a Python that has neither torch nor transformers, as loader.py is the loader for it."""
 
 
 @dataclass(frozen=True)
@@ -913,6 +918,8 @@ def other_run(world: World) -> None:
     lease = Path("/run/slm-baseline/lease.json")
     theirs = {**json.loads(lease.read_text()), "run_id": "theirs"}
     theirs["controller"] = {"name": "their-laptop", "id": "x", "pid": 1, "started": 1}
+    # Their ssh session: any process does that lives on while the second run asks.
+    theirs["session"] = [os.getpid(), parse_stat(Path("/proc/self/stat").read_text())[2]]
     lease.write_text(json.dumps(theirs))
     refused(world.tune(enabled="always"), "run lock", "their-laptop")
     lease.unlink()
@@ -962,19 +969,19 @@ def siege(world: World) -> None:
         os.waitpid(-1, 0)
 
     loader = Path(__file__).with_name("loader.py").read_text()
-    trial = (Path(__file__).parents[3] / "files" / "try_model.py").read_text()
     variables = {
         "slm_benchmark_python": PYTHON,
         "slm_benchmark_model": MODEL,
         "slm_benchmark_runs": 1,
         "slm_benchmark_cold_scope": "weights",
         "slm_benchmark_timeout_s": 20,
-        "__slm_benchmark_scripts": {"slm_load.py": loader, "try_model.py": trial},
+        "__slm_benchmark_scripts": {"slm_load.py": loader, "try_model.py": TRIAL},
         "thp_enabled": "never",
         "hugepages_pools": [{"size": "2M", "count": 4}],
         "hugepages_margin": "1M",
         "hugetlbfs_mounts": [{"path": "/mnt/huge", "page_size": "2M"}],
         "tuning_tolerate_competitors": True,
+        "slm_accept_loss": IN_MEMORY["accept_loss"],
         **{f"{name}_dir": f"{MINE}-{name}" for name in ("report_results", "report_reports", "audit_reports")},
         "ansible_python_interpreter": sys.executable,
     }

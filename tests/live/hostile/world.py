@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.live.faults.modules import Modules, become_module
+from tests.live.faults.modules import Modules, arguments_on_stage, become_module
 from tests.live.hostile.watcher import ExecWatch
 
 MALLORY, VICTIM, NOBODY = 4242, 4243, 65534
@@ -88,7 +88,7 @@ class World:
     ) -> Answer:
         """A module of the library, as root; Broken where it takes longer than its bound or says nothing."""
         began = time.monotonic()
-        given = {**arguments, "run": self.modules.identity()}
+        given = {**arguments_on_stage(name, arguments), "run": self.modules.identity()}
         out_read, out_write = os.pipe()
         gate_read, gate_write = os.pipe()
         pid = os.fork()
