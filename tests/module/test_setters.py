@@ -595,3 +595,41 @@ def test_preflight_names_the_competitor_unless_it_is_tolerated(kernel: FakeKerne
     assert [row["verdict"] for row in tolerated["rows"]] == ["clean"]
     assert len(tolerated["competitors"]) == 1
     assert [row["verdict"] for row in run("memory_info", pools=arguments["pools"])["rows"]] == ["drift"]
+
+
+ON_TMPFS = f"{MOUNTINFO}40 27 0:40 / /etc rw - tmpfs t rw\n41 27 0:41 / /var/lib rw - tmpfs t rw\n"
+BOTH = ["persistence./etc", "persistence./var/lib"]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("thp", {"enabled": "never"}),
+        ("hugepages", {"pools": [{"size": "2M", "count": 8}]}),
+        ("hugepages", {"pools": [], "overcommit": {"2M": 8}}),
+        ("memory_info", {"thp": {"enabled": "never"}, "preflight": True}),
+    ],
+)
+def test_a_folder_that_does_not_outlive_a_reboot_is_refused_before_the_first_change(
+    kernel: FakeKernel, run: Run, name: str, arguments: dict[str, Any]
+) -> None:
+    put(kernel.root, "/proc/self/mountinfo", ON_TMPFS)
+    before = tree(kernel)
+    for check in (True, False):
+        refused = run(name, check=check, run=RUN, **arguments)
+        assert refused["failed"]
+        assert refused["problem"]["knob"] == "persistence./etc"
+        assert "slm_accept_loss: [persistence./etc, persistence./var/lib]" in refused["msg"]
+        half = run(name, check=check, run=RUN, accept_loss=BOTH[:1], **arguments)
+        assert half["problem"]["knob"] == "persistence./var/lib"
+        assert "slm_accept_loss: [persistence./var/lib]" in half["msg"]
+    assert kernel.writes == []
+    assert {path for path in tree(kernel) if path not in before} <= {"run/slm-baseline/lock", LEASE[1:]}
+    assert not run(name, run=RUN, accept_loss=BOTH, **arguments).get("failed")
+
+
+def test_what_is_given_up_there_is_restored_all_the_same(kernel: FakeKernel, run: Run) -> None:
+    run("thp", enabled="never", run=RUN)
+    put(kernel.root, "/proc/self/mountinfo", ON_TMPFS)
+    assert run("thp", run=RUN)["changed"]
+    assert thp_knobs(kernel)["thp.enabled"].value == "madvise"

@@ -23,6 +23,7 @@ from .settings.rollback.restore import undo_sweep
 from .settings.rollback.snapshot import load, plan_kind, predict, refuse_unfinished_sweep
 from .settings.state.changes import Change, no_longer_wanted, outcome, tell_restored
 from .settings.state.ownership import NOTHING
+from .settings.state.persistence import refuse_temporary
 
 
 @contextlib.contextmanager
@@ -45,6 +46,8 @@ def apply_wanted(
         prior = load(host)
         changes = [change for kind in wanted for change in plan_kind(host, kind, prior)]
         refuse_edited(host, changes, prior.ours if prior else NOTHING, accept)
+        if values_of(wanted):
+            refuse_temporary(host, accept)
         return changes
 
     if module.check_mode:

@@ -32,8 +32,11 @@ _ON_STAGE = ("thp", "hugepages", "hugetlbfs", "memory_snapshot")
 
 
 def arguments_on_stage(module: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A module's arguments on a stage, whose /etc and /var/lib outlive no reboot."""
-    return {**(IN_MEMORY if module in _ON_STAGE else {}), **arguments}
+    """A module's arguments on a stage, whose /etc and /var/lib outlive no reboot; `accept_loss=None`: as given."""
+    more = arguments.get("accept_loss", ())
+    if more is None or not (module in _ON_STAGE or arguments.get("preflight")):
+        return dict(arguments)
+    return {**arguments, "accept_loss": [*IN_MEMORY["accept_loss"], *more]}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.live.faults.modules import Modules, arguments_on_stage, become_module
+from tests.live.faults.modules import IN_MEMORY, Modules, arguments_on_stage, become_module
 from tests.live.hostile.watcher import ExecWatch
 
 MALLORY, VICTIM, NOBODY = 4242, 4243, 65534
@@ -128,7 +128,8 @@ class World:
         """A whole play through ansible-playbook."""
         began = time.monotonic()
         program = str(Path(sys.executable).with_name("ansible-playbook"))
-        command = [program, playbook, "-l", "gpu-hosts", "-e", json.dumps(variables)]
+        given = json.dumps({"slm_accept_loss": IN_MEMORY["accept_loss"], **variables})
+        command = [program, playbook, "-l", "gpu-hosts", "-e", given]
         environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
         try:
             done = subprocess.run(

@@ -524,6 +524,15 @@ def etc_in_memory_beside_audit(world: World) -> None:
     assert world.audit(thp={}, accept_loss=["persistence./etc"])["persistence./etc"][0] == "clean"
 
 
+@case("whoever believes that /etc lasts, on a tmpfs", "tuning", REFUSED, "`slm_accept_loss: [persistence./etc]`")
+def etc_in_memory_beside_tuning(world: World) -> None:
+    for check in (True, False):
+        told = world.run("thp", enabled="never", accept_loss=None, _ansible_check_mode=check)
+        assert told.result["problem"]["knob"] == "persistence./etc", told.output
+        assert "slm_accept_loss: [persistence./etc, persistence./var/lib]" in told.result["msg"]
+        assert not world.has_snapshot()
+
+
 @case("an administrator's folder, bound into one that we remove", "the removal of a tree of ours", LEFT, _THEM)
 def bound_folder_beside_a_removal(world: World) -> None:
     world.write("/mnt/theirs/file", "theirs")

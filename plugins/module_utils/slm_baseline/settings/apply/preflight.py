@@ -17,6 +17,7 @@ from ..rollback.snapshot import load, plan_kind
 from ..state.changes import Change, no_longer_wanted
 from ..state.losses import Limits
 from ..state.ownership import NOTHING
+from ..state.persistence import refuse_temporary
 from .edited_files import refuse_edited
 
 
@@ -54,6 +55,7 @@ def preflight(host: Host, wanted: Wanted, conflicts: Sequence[Conflict], accept:
     ours = prior.ours if prior else NOTHING
     for kind in wanted:
         kind.check(host, prior.of(kind.key) if prior else {}, ours)
+    refuse_temporary(host, accept)
     certain = [conflict for conflict in conflicts if conflict.certain]
     if certain:
         first = certain[0]

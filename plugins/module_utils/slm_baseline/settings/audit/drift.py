@@ -9,11 +9,10 @@ from ...host.errors import SettingError
 from ...host.files import Host
 from ...host.paths import SWEEP_PRIOR
 from ...host.systemd import UNITS
-from ...host.volatile import volatile_reason
 from ..boot.tmpfiles import parse_tmpfiles
 from ..kernel.hugetlb import default_page_bytes
 from ..kinds.registry import KINDS, Wanted, boot_values, persisted_values, read_values, values_of
-from ..state.losses import OPTION
+from ..state.persistence import accepting, find_temporary
 from .conflicts.conflict import Conflict, affects
 
 NOTHING_LEFT: Mapping[str, str] = {}
@@ -83,7 +82,7 @@ def drift_rows(
         *rows,
         *_left_over(known, runtime, persisted, boot),
         *_unfinished_sweep(host),
-        *_volatile(host, accept),
+        *_temporary(host, accept),
     ]
 
 
@@ -102,16 +101,21 @@ def _unfinished_sweep(host: Host) -> list[Row]:
     return [Row("sweep", None, "unfinished", None, None, None, "drift", detail)]
 
 
-def _volatile(host: Host, accept: Container[str]) -> list[Row]:
-    """Return rows for folders of ours that do not survive a reboot: what is stored there is not persistent."""
-    rows = []
-    for folder, what in (("/etc", "what is persisted there"), ("/var/lib", "the snapshot there")):
-        why = volatile_reason(host, folder)
-        if why:
-            name = f"persistence.{folder}"
-            detail = f"{folder} is on {why}: {what} is gone after a reboot ({OPTION}: [{name}] accepts that)"
-            rows.append(Row(name, "lasts", why, None, None, None, "clean" if name in accept else "drift", detail))
-    return rows
+def _temporary(host: Host, accept: Container[str]) -> list[Row]:
+    """Return rows for folders of ours that do not outlive a reboot: what is stored there is not persistent."""
+    return [
+        Row(
+            found.name,
+            "lasts",
+            found.why,
+            None,
+            None,
+            None,
+            "clean" if found.name in accept else "drift",
+            f"{found} ({accepting([found.name])} accepts that)",
+        )
+        for found in find_temporary(host)
+    ]
 
 
 def _persistence_detail(knob: str, kept: str | None, value: str, source: str | None) -> str:
