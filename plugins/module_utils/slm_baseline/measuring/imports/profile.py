@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...host.accounts import Account
 from ...host.errors import SettingError
 from ...host.subprocesses import run_bounded
 from ..install.interpreter import PACKAGES
@@ -25,98 +24,12 @@ from .importtime import Imported, as_distributions, by_package, not_required, pa
 TOP_PACKAGES = 10
 STDERR_BYTES = 16 << 20
 """Far more than any start prints: 4,000 imports take 400 KiB."""
+SCRIPT = "find_bytecode.py"
+"""The program beside the loader that looks for bytecode (files/find_bytecode.py)."""
 COMPILE_LIMIT_S = 60.0
-_PROBE_TIMEOUT_S = 180.0
+_TIMEOUT_S = 180.0
 _MOST_READ_BYTES = 8 << 20
 """A run that read more than this from disk was not warm, and its import times include the disk's."""
-
-_PROBE = r"""
-import importlib.machinery, importlib.util, json, marshal, sys, time
-from importlib import metadata
-
-asked = json.load(sys.stdin)
-sys.path[0] = asked["folder"]
-specs = {}
-
-def find(name):
-    # As the import system does it, but without importing what lies above.
-    if name not in specs:
-        above, _, _ = name.rpartition(".")
-        try:
-            parent = find(above) if above else None
-            path = list(parent.submodule_search_locations or ()) if above else None
-            specs[name] = importlib.machinery.PathFinder.find_spec(name, path)
-        except Exception:
-            specs[name] = None
-    return specs[name]
-
-def state(origin):
-    try:
-        with open(importlib.util.cache_from_source(origin), "rb") as file:
-            head = file.read(16)
-        if len(head) < 16 or head[:4] != importlib.util.MAGIC_NUMBER:
-            return "stale"
-        flags = int.from_bytes(head[4:8], "little")
-        loader = importlib.machinery.SourceFileLoader("", origin)
-        if flags & 1:
-            source = loader.get_data(origin)
-            is_valid = not flags & 2 or head[8:] == importlib.util.source_hash(source)
-        else:
-            stats = loader.path_stats(origin)
-            wanted = [int(stats["mtime"]) & 0xFFFFFFFF, stats["size"] & 0xFFFFFFFF]
-            is_valid = [int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:], "little")] == wanted
-        return "valid" if is_valid else "stale"
-    except FileNotFoundError:
-        return "missing"
-    except OSError:
-        return "unreadable"
-
-states, lacking = {}, []
-for name in asked["names"]:
-    spec = find(name)
-    origin = getattr(spec, "origin", None)
-    if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-        if isinstance(getattr(spec, "loader", None), importlib.machinery.SourcelessFileLoader):
-            states["valid"] = states.get("valid", 0) + 1
-        continue
-    found = state(origin)
-    states[found] = states.get(found, 0) + 1
-    if found != "valid":
-        lacking.append(origin)
-
-compiled, compile_s, load_s = 0, 0.0, 0.0
-for origin in lacking:
-    if compile_s > asked["limit_s"]:
-        break
-    try:
-        begun = time.process_time()
-        with open(origin, "rb") as file:
-            code = compile(file.read(), origin, "exec", dont_inherit=True)
-        done = time.process_time()
-        data = marshal.dumps(code)
-        again = time.process_time()
-        marshal.loads(data)
-        compile_s += done - begun
-        load_s += time.process_time() - again
-        compiled += 1
-    except (OSError, SyntaxError, ValueError):
-        pass
-
-packages = {}
-for package, names in metadata.packages_distributions().items():
-    for name in names:
-        packages.setdefault(name, set()).add(package)
-distributions = {}
-for each in metadata.distributions():
-    name = each.metadata["Name"]
-    if name:
-        requires = [" ".join(text.split()) for text in each.requires or ()]
-        distributions[name] = {"requires": requires, "packages": sorted(packages.get(name, ()))}
-print(json.dumps({
-    "states": states, "lacking": len(lacking), "compiled": compiled, "compile_s": compile_s, "load_s": load_s,
-    "standard": sorted(sys.stdlib_module_names), "distributions": distributions,
-}))
-"""
 
 
 @dataclass(frozen=True)
@@ -206,14 +119,14 @@ def _timed_imports(
 
 def _ask(loader: Loader, names: Sequence[str]) -> Mapping[str, Any]:
     """Query these modules' bytecode and the installed distributions, in the loader's Python as the loader's user."""
-    account: Account | None = loader.account
-    asked = {"names": list(names), "folder": loader.script.rpartition("/")[0], "limit_s": COMPILE_LIMIT_S}
+    folder = loader.script.rpartition("/")[0]
+    asked = {"names": list(names), "folder": folder, "limit_s": COMPILE_LIMIT_S}
     try:
         answer = run_bounded(
-            [loader.python, "-c", _PROBE],
-            account,
+            [loader.python, f"{folder}/{SCRIPT}"],
+            loader.account,
             clean_environment(loader, "/nonexistent"),
-            _PROBE_TIMEOUT_S,
+            _TIMEOUT_S,
             json.dumps(asked).encode(),
         )
         if answer.returncode:

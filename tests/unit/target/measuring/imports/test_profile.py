@@ -31,12 +31,17 @@ ANSWER: dict[str, Any] = {
 IMPORTS = [Imported("json", 0.1, None), Imported("sklearn", 2.0, 2), Imported("transformers.x", 0.5, None)]
 
 
-def loader(tmp_path: Path, mode: str = "good", script: Path = FAKE) -> Loader:
+def loader(tmp_path: Path, mode: str = "good") -> Loader:
+    """A fake loader with the program that looks for bytecode beside it, as on a host."""
+    script = tmp_path / "slm_load.py"
+    for path, target in ((script, FAKE), (tmp_path / profile.SCRIPT, REPOSITORY / "files" / profile.SCRIPT)):
+        if not path.exists():
+            path.symlink_to(target)
     return Loader(sys.executable, str(script), (mode,), None, 20.0, scratch=str(tmp_path))
 
 
 def ask(tmp_path: Path, *names: str) -> dict[str, Any]:
-    return dict(profile._ask(loader(tmp_path, script=tmp_path / "script.py"), names))
+    return dict(profile._ask(loader(tmp_path), names))
 
 
 def test_a_good_run_tells_its_imports(tmp_path: Path) -> None:
@@ -148,9 +153,9 @@ def test_an_odd_answer_is_told(damage: dict[str, Any]) -> None:
         describe(IMPORTS, {**ANSWER, **damage})
 
 
-def test_a_process_that_answers_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for probe, word in (("", "failed"), ("print([])", "no answer"), ("raise SystemExit('why')", "why")):
-        monkeypatch.setattr(profile, "_PROBE", probe)
+def test_a_process_that_answers_nothing_is_told(tmp_path: Path) -> None:
+    for program, word in (("", "failed"), ("print([])", "no answer"), ("raise SystemExit('why')", "why")):
+        (tmp_path / profile.SCRIPT).write_text(program)
         with pytest.raises(NoAnswer, match=word):
             ask(tmp_path)
 
