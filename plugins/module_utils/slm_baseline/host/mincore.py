@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
 import re
 from collections.abc import Iterator
 
+from . import libc
 from .deadline import Deadline
 
 _WINDOW_BYTES = 1 << 30
+# The others are not defined (mincore(2)).
 _LOWEST_BIT = bytes(number & 1 for number in range(256))
 _RUN = re.compile(b"\x01+")
 
@@ -24,22 +25,8 @@ def page_vectors(descriptor: int, size: int) -> Iterator[bytes]:
 
 def _window(descriptor: int, offset: int, length: int) -> bytes:
     """Return one byte a page for a part of the file. Mapping it reads no page; OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
-    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
-    address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
-    if address == ctypes.c_void_p(-1).value:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    try:
-        vector = ctypes.create_string_buffer(-(-length // mmap.PAGESIZE))
-        if libc.mincore(address, length, vector):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        # Only the lowest bit of each byte is defined (mincore(2)).
-        return vector.raw.translate(_LOWEST_BIT)
-    finally:
-        libc.munmap(address, length)
+    with libc.mapped(descriptor, offset, length) as address:
+        return libc.mincore(address, length).translate(_LOWEST_BIT)
 
 
 def resident_ranges(

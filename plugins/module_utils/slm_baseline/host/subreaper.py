@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from . import libc
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 _PATIENCE_S = 20.0
@@ -62,16 +63,14 @@ def subreaper() -> Iterator[ProcessTree]:
 
     For a single thread that starts processes, as in our modules: every child started meanwhile counts as the block's.
     """
-    libc = ctypes.CDLL(None)
-    was = ctypes.c_int()
-    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(was), 0, 0, 0)
+    was = libc.read_prctl(_PR_GET_CHILD_SUBREAPER)
     family = ProcessTree()
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield family
     finally:
         family.end()
-        libc.prctl(_PR_SET_CHILD_SUBREAPER, was.value, 0, 0, 0)
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, was)
 
 
 def parse_parent(stat: str) -> int:

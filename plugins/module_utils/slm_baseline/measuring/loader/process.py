@@ -6,7 +6,6 @@ The observer sleeps in poll(2) while the loader works, and reads /proc while the
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from ...host import libc
 from ...host.accounts import Account, run_as
 from ...host.errors import SettingError
 from ...host.rmtree import remove_tree
@@ -350,10 +350,9 @@ def _tie_to(parent: int) -> Callable[[], None]:
 
     A change of user clears that request.
     """
-    libc = ctypes.CDLL(None)
 
     def tie() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if os.getppid() != parent:
             os._exit(1)
 

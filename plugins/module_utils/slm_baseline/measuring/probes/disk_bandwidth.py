@@ -6,7 +6,6 @@ beats O_DIRECT, because the kernel's read-ahead makes larger requests than a pag
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import statistics
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...host import libc
 from ...host.foreign_files import open_foreign
 from . import page_cache
 
@@ -231,18 +231,7 @@ def populate(descriptor: int, offset: int, length: int) -> int:
 
     `offset` is a multiple of the page size. OSError, with EINVAL before Linux 5.14.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
-    libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    address = libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, offset)
-    if address == ctypes.c_void_p(-1).value:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    try:
-        # Called by ctypes, which releases the interpreter's lock meanwhile; mmap.madvise does not.
-        if libc.madvise(address, length, _MADV_POPULATE_READ):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    finally:
-        libc.munmap(address, length)
+    with libc.mapped(descriptor, offset, length) as address:
+        # Not by mmap.madvise, which keeps the interpreter's lock meanwhile.
+        libc.madvise(address, length, _MADV_POPULATE_READ)
     return length

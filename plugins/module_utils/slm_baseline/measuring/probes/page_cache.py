@@ -6,7 +6,6 @@ EPERM (mm/mincore.c and mm/filemap.c, `can_do_mincore`, `can_do_cachestat`).
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
@@ -14,13 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Union
 
+from ...host import libc
 from ...host.caches import drop_host_caches as drop_host_caches
 from ...host.errors import SettingError
 from ...host.foreign_files import open_foreign
 from ...host.mincore import page_vectors
 
-_CACHESTAT = 451
-"""cachestat(2) has no wrapper in libc; since Linux 6.5 it has this number on every architecture but alpha and mips."""
 PathLike = Union[str, "os.PathLike[str]"]
 _READ_BYTES = 4 << 20
 
@@ -87,34 +85,15 @@ def measured_residency(
     raise AssertionError("mincore never raises CachestatUnavailable")
 
 
-class _CachestatRange(ctypes.Structure):
-    _fields_ = (("off", ctypes.c_uint64), ("len", ctypes.c_uint64))
-
-
-class _Cachestat(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_uint64)
-        for name in ("nr_cache", "nr_dirty", "nr_writeback", "nr_evicted", "nr_recently_evicted")
-    )
-
-
 def resident_by_cachestat(descriptor: int, size: int) -> int:
     """Return resident bytes by cachestat(2) (mm/filemap.c, Linux 6.5); CachestatUnavailable where it cannot be used."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    window, counts = _CachestatRange(0, size), _Cachestat()
-    if libc.syscall(
-        ctypes.c_long(_CACHESTAT),
-        ctypes.c_int(descriptor),
-        ctypes.byref(window),
-        ctypes.byref(counts),
-        ctypes.c_uint(0),
-    ):
-        number = ctypes.get_errno()
+    try:
+        return libc.cachestat(descriptor, size) * mmap.PAGESIZE
+    except OSError as error:
         # EPERM comes from seccomp filters that do not know the call, EOPNOTSUPP from hugetlbfs.
-        if number in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
-            raise CachestatUnavailable(os.strerror(number))
-        raise OSError(number, os.strerror(number))
-    return int(counts.nr_cache) * mmap.PAGESIZE
+        if error.errno in (errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP):
+            raise CachestatUnavailable(error.strerror) from error
+        raise
 
 
 def resident_by_mincore(descriptor: int, size: int) -> int:
