@@ -1,0 +1,313 @@
+"""Targets in containers, by a real docker daemon on the real kernel; the container is made anew before each replay."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.slm_baseline.first_token.audit import rows_of
+from ansible.module_utils.slm_baseline.first_token.plan import Plan, parse_plan
+from ansible.module_utils.slm_baseline.host.caches import drop_host_caches
+from ansible.module_utils.slm_baseline.host.deadline import Deadline
+from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.mincore import resident_ranges
+from ansible.module_utils.slm_baseline.host.paths import PROGRAMS, STATE, STOPPED_NOTE, TARGETS
+
+from tests.conftest import REPOSITORY
+from tests.live.containers.daemon import Daemon, running_daemon
+from tests.live.containers.image import ENGINE, PYTHON, make_root
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root may watch a file system"),
+    pytest.mark.skipif(shutil.which("dockerd") is None, reason="needs Debian's docker.io"),
+    pytest.mark.xdist_group("containers"),
+]
+NAME = "slm-containers-test"
+IMAGE = "slm-engine:1"
+WEIGHTS_BYTES = 48 << 20
+READY = {"type": "health", "timeout_s": 60}
+HEALTH = ("--health-cmd", f"{PYTHON} -S -c \"import os,sys; sys.exit(not os.path.exists('/run/healthy'))\"")
+PATIENCE_S = 120.0
+
+
+class World:
+    """A daemon, its image, a model outside of it, and the module."""
+
+    def __init__(self, daemon: Daemon, folder: Path) -> None:
+        self.daemon = daemon
+        self.folder = folder
+        self.models, self.out = folder / "models", folder / "out"
+        for path in (self.models, self.out):
+            path.mkdir()
+        (self.models / "weights").write_bytes(os.urandom(1 << 20) * (WEIGHTS_BYTES >> 20))
+        make_root(folder / "root")
+        daemon.import_image(folder / "root", IMAGE)
+        self.environment = {**os.environ, "DOCKER_HOST": daemon.address}
+
+    def make(self, *more: str, name: str = NAME, image: str = IMAGE, health: bool = True) -> None:
+        """Make the container anew, and leave it stopped."""
+        self.daemon.docker("rm", "--force", name, check=False)
+        told = [*HEALTH, "--health-interval", "500ms", "--health-retries", "200"] if health else []
+        self.daemon.docker(
+            *("create", "--name", name, "--network", "none", *told, *more),
+            *("--volume", f"{self.models}:/models:ro", "--volume", f"{self.out}:/out"),
+            *(image, PYTHON, ENGINE, "/models/weights", "/out/report"),
+        )
+
+    def start(self, name: str = NAME) -> dict[str, Any]:
+        """Start the container and return the engine's report once it is healthy."""
+        (self.out / "report").unlink(missing_ok=True)
+        self.daemon.docker("start", name)
+        self.wait_until(lambda: self.state(name, "{{.State.Health.Status}}") == "healthy")
+        report: dict[str, Any] = json.loads((self.out / "report").read_text())
+        return report
+
+    def state(self, name: str = NAME, form: str = "{{.State.Running}}") -> str:
+        return self.daemon.docker("inspect", "--format", form, name, check=False)
+
+    def wait_until(self, holds: Any) -> None:
+        until = time.monotonic() + PATIENCE_S
+        while not holds():
+            assert time.monotonic() < until, self.daemon.docker("ps", "--all")
+            time.sleep(0.1)
+
+    def begin(self, address: str = "", **given: Any) -> subprocess.Popen[str]:
+        """Start the module; `address` is another daemon's."""
+        programs = {
+            name: (REPOSITORY / "files" / name).read_text()
+            for name in ("slm_replay.py", "slm_fit.py", "slm_restart.py")
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.run_module", "first_token"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env={**self.environment, **({"DOCKER_HOST": address} if address else {})},
+        )
+        assert process.stdin
+        process.stdin.write(json.dumps({"name": NAME, "programs": programs, **given}))
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def module(self, **given: Any) -> dict[str, Any]:
+        told, errors = self.begin(**given).communicate(timeout=300)
+        assert told.strip(), errors
+        result: dict[str, Any] = json.loads(told.strip().splitlines()[-1])
+        return result
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the audit rows of the target."""
+        return rows_of(Host(), NAME)
+
+    @property
+    def plan(self) -> Plan:
+        return parse_plan(Host().read(f"{TARGETS}/{NAME}/plan"))
+
+
+def everything_of_ours() -> set[str]:
+    """Every path below our folders and systemd's, but for what another run of the project may have."""
+    tops = (STATE, "/etc/systemd/system", "/run/systemd/system", "/run/slm-baseline/first-token")
+    return {str(path) for top in tops for path in Path(top).rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    before = everything_of_ours()
+    with running_daemon() as daemon, tempfile.TemporaryDirectory(prefix="slm-engine-", dir="/var/tmp") as folder:
+        world = World(daemon, Path(folder))
+        try:
+            yield world
+        finally:
+            world.module(state="absent")
+    assert everything_of_ours() == before
+
+
+@pytest.fixture(scope="module")
+def recorded(world: World) -> dict[str, Any]:
+    """The result of recording a container that did not run."""
+    world.make()
+    result = world.module(container=NAME, ready=READY)
+    assert not result.get("failed"), result
+    assert world.state() == "false"
+    return result
+
+
+def layers_of(world: World) -> list[str]:
+    return world.daemon.docker("image", "inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", IMAGE).split(":")
+
+
+def test_nearly_all_that_the_engine_opened_from_its_image_is_in_the_plan_by_its_layer(
+    world: World, recorded: dict[str, Any]
+) -> None:
+    opened = json.loads((world.out / "report").read_text())["files"]
+    (layer,) = layers_of(world)
+    from_image = [path for path in opened if not path.startswith(("/models/", "/out/"))]
+    planned = {file.path for file in world.plan.files}
+    in_layers = [path for path in from_image if f"{layer}{path}" in planned]
+    assert len(from_image) > 150
+    assert len(in_layers) >= 0.95 * len(from_image), sorted(set(from_image) - set(in_layers))
+    # The model lies outside of the image, and counts as weights.
+    assert [file.path for file in world.plan.files if file.is_weights] == [f"{world.models}/weights"]
+    # Nothing of the container itself: it is gone when the next one starts.
+    container = world.state(form="{{.GraphDriver.Data.UpperDir}}").rpartition("/")[0]
+    assert not [path for path in planned if path.startswith(container) or world.state(form="{{.Id}}") in path]
+    assert all(row["verdict"] == "clean" for row in recorded["rows"])
+
+
+def resident_share(plan: Plan) -> float:
+    """Return how much of the plan's files is in memory."""
+    held = wanted = 0
+    for file in plan.files:
+        descriptor = os.open(file.path, os.O_RDONLY)
+        try:
+            ranges = resident_ranges(descriptor, file.size_bytes, 0, Deadline.after(60))
+        finally:
+            os.close(descriptor)
+        pages = {page for first, count in ranges for page in range(first, first + count)}
+        for first, count in file.ranges or [(0, -(-file.size_bytes // plan.page_bytes))]:
+            wanted += count
+            held += sum(page in pages for page in range(first, first + count))
+    return held / wanted
+
+
+def test_a_replay_serves_a_container_that_is_made_anew(world: World, recorded: dict[str, Any]) -> None:
+    world.make()
+    drop_host_caches(Host())
+    cold = world.start()["read_bytes"]
+    world.make()
+    drop_host_caches(Host())
+    assert resident_share(world.plan) < 0.2
+    said = subprocess.run(
+        [PYTHON, "-IS", REPOSITORY / "files/slm_replay.py", f"{TARGETS}/{NAME}/plan"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "stale=0 unread=0" in said
+    assert resident_share(world.plan) > 0.99
+    ahead = world.start()["read_bytes"]
+    # All that is left is what the container has of its own, and what the kernel reads around.
+    assert cold > WEIGHTS_BYTES
+    assert ahead < 0.05 * cold
+    assert [row["verdict"] for row in world.module(container=NAME, ready=READY)["rows"]] == ["clean"]
+
+
+def test_a_start_by_slm_start_replays_beside_it(world: World, recorded: dict[str, Any]) -> None:
+    world.make()
+    drop_host_caches(Host())
+    subprocess.run(
+        [f"{PROGRAMS}/slm-start", NAME, "--", "docker", "start", NAME], env=world.environment, check=True, stdout=-3
+    )
+    world.wait_until(lambda: world.state(form="{{.State.Health.Status}}") == "healthy")
+    assert resident_share(world.plan) > 0.95
+
+
+def test_the_unit_at_boot_reads_the_plan_and_what_each_container_makes_anew_is_named(recorded: dict[str, Any]) -> None:
+    unit = Path(f"/etc/systemd/system/slm-first-token-{NAME}.service")
+    assert f"ExecStart=/usr/bin/python3 -IS {PROGRAMS}/slm_replay.py {TARGETS}/{NAME}/plan" in unit.read_text()
+    assert os.readlink(f"/etc/systemd/system/basic.target.wants/{unit.name}") == str(unit)
+    assert [note for note in recorded["notes"] if f"--volume {NAME}-vllm:/root/.cache/vllm" in note]
+    assert "docker start" in recorded["summary"]
+
+
+def test_a_second_run_changes_nothing_and_a_running_container_keeps_running(
+    world: World, recorded: dict[str, Any]
+) -> None:
+    world.make()
+    world.start()
+    before = world.state(form="{{.State.StartedAt}}")
+    result = world.module(container=NAME, ready=READY)
+    assert (result["changed"], world.state(form="{{.State.StartedAt}}")) == (False, before)
+    # Asked otherwise, it is recorded again, and runs afterwards.
+    result = world.module(container=NAME, ready=READY, replay="ahead")
+    assert result["stops"] == [{"target": NAME, "unit": f"container {NAME}", "runs": True, "times": 2, "with": []}]
+    assert result["changed"]
+    assert world.state() == "true"
+    assert world.state(form="{{.State.StartedAt}}") != before
+
+
+def test_a_recording_that_is_killed_leaves_the_container_running(world: World, recorded: dict[str, Any]) -> None:
+    world.make()
+    world.start()
+    before = world.state(form="{{.State.StartedAt}}")
+    process = world.begin(container=NAME, ready=READY, replay="together")
+    # Within the stop: the container is down, and nobody has started it again yet.
+    world.wait_until(lambda: world.state() == "false")
+    process.kill()
+    process.communicate()
+    world.wait_until(lambda: world.state() == "true" and not os.path.exists(STOPPED_NOTE))
+    assert world.state(form="{{.State.StartedAt}}") != before
+
+
+def test_another_image_under_the_name_makes_the_plan_stale_by_name(world: World, recorded: dict[str, Any]) -> None:
+    former = world.daemon.docker("image", "inspect", "--format", "{{.Id}}", IMAGE)
+    newer = world.folder / "newer"
+    newer.mkdir()
+    (newer / "file").write_text("another image")
+    world.daemon.docker("rm", "--force", NAME)
+    now = world.daemon.import_image(newer, IMAGE)
+    try:
+        rows = world.rows()
+        assert [row["verdict"] for row in rows] == ["drift"]
+        assert f"the image {IMAGE} is {now[:19]} now, and was {former[:19]}" in rows[0]["detail"]
+    finally:
+        world.daemon.docker("tag", former, IMAGE)
+        world.daemon.docker("image", "rm", now)
+    assert [row["verdict"] for row in world.rows()] == ["clean"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"container": "no-such-container"}, "no such container"),
+        ({"container": "x"}, "a container's name"),
+        ({"container": "-rm"}, "a container's name"),
+        ({"container": "slm-removed"}, "(--rm)"),
+        ({"container": "slm-unhealthy"}, "slm-unhealthy without one"),
+        ({"container": "slm-unhealthy", "runtime": "podman"}, "no podman"),
+        ({"container": NAME, "ready": {"type": "notify"}}, "notify needs a unit"),
+        ({"container": NAME, "command": ["/bin/true"], "user": "nobody"}, "a command beside it"),
+        ({"runtime": "docker", "command": ["/bin/true"], "user": "nobody"}, "with `container` or `unit`"),
+    ],
+)
+def test_bad_input_is_one_line_and_changes_nothing(world: World, given: dict[str, Any], words: str) -> None:
+    world.make()
+    world.start()
+    world.make("--rm", name="slm-removed")
+    world.make(name="slm-unhealthy", health=False)
+    before = (everything_of_ours(), world.state(form="{{.State.StartedAt}}"), world.daemon.docker("ps", "-a", "-q"))
+    result = world.module(**{"name": "slm-bad", **given})
+    assert result.get("failed"), result
+    assert words in result["msg"]
+    assert "\n" not in result["msg"]
+    after = (everything_of_ours(), world.state(form="{{.State.StartedAt}}"), world.daemon.docker("ps", "-a", "-q"))
+    assert after == before
+
+
+def test_a_daemon_that_does_not_answer_is_one_line_and_no_drift(world: World, recorded: dict[str, Any]) -> None:
+    before = everything_of_ours()
+    result = world.module(container=NAME, ready=READY, name="slm-bad", address=f"unix://{world.folder}/no.sock")
+    assert result.get("failed")
+    assert "docker, which answers" in result["msg"]
+    assert everything_of_ours() == before
+
+
+def test_a_rollback_leaves_nothing_and_the_container_runs_on(world: World, recorded: dict[str, Any]) -> None:
+    world.make()
+    world.start()
+    result = world.module(state="absent")
+    assert f"{TARGETS}/{NAME}" in result["removed"]
+    assert not [path for path in everything_of_ours() if NAME in path]
+    assert world.state() == "true"
