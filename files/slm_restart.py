@@ -91,14 +91,56 @@ def runs(name: str, or_ended: bool) -> bool:
     )
 
 
+def call(container: dict[str, Any], what: str) -> str:
+    """Run one of the recorded commands of a container's runtime and return its output; empty where it fails."""
+    try:
+        done = subprocess.run(
+            container[what],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=LONGEST_S,
+            env=container["environment"],
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        sys.stderr.write(f"slm_restart: {' '.join(container[what])}: {error}\n")
+        return ""
+    return done.stdout.strip()
+
+
+def start_containers(containers: list[dict[str, Any]], is_same_boot: bool) -> list[str]:
+    """Start the containers that ran, and stop those that did not; return those that do not run.
+
+    At boot the runtime may not answer yet, so it is asked again.
+    """
+    for container in containers:
+        if not container["ran"] and is_same_boot:
+            call(container, "stop")
+    down = [container for container in containers if container["ran"]]
+    until = time.monotonic() + LONGEST_S
+    while down:
+        down = [container for container in down if call(container, "ask") != "true"]
+        for container in down:
+            call(container, "start")
+        down = [container for container in down if call(container, "ask") != "true"]
+        if not down or time.monotonic() > until:
+            break
+        time.sleep(STEP_S)
+    return [f"container {container['name']}" for container in down]
+
+
 def make_good(note: dict[str, Any], is_same_boot: bool) -> list[str]:
-    """Remove what the recording left and restart what it stopped; return the units that still do not run."""
+    """Remove what the recording left and restart what it stopped; return what still does not run."""
     for path in note["remove"]:
         if path.startswith(OURS_TO_REMOVE) and ".." not in path:
             # Nothing in /run survives a boot.
             with contextlib.suppress(OSError):
                 os.unlink(path)
-    systemctl("daemon-reload")
+    if note["start"] or note["stop"]:
+        systemctl("daemon-reload")
     if is_same_boot:
         for name in note["stop"]:
             systemctl("stop", "--", name)
@@ -111,7 +153,7 @@ def make_good(note: dict[str, Any], is_same_boot: bool) -> list[str]:
         down = [name for name in down if not runs(name, or_ended=True)]
         if down:
             time.sleep(STEP_S)
-    return down
+    return down + start_containers(note.get("containers", []), is_same_boot)
 
 
 def main(arguments: list[str]) -> int:
@@ -132,7 +174,8 @@ def main(arguments: list[str]) -> int:
     if down:
         sys.stderr.write(f"slm_restart: a recording stopped {', '.join(down)}, which did not start again\n")
         return 1
-    sys.stdout.write(f"slm_restart: started again after a recording that was cut short: {', '.join(note['start'])}\n")
+    names = [*note["start"], *(container["name"] for container in note.get("containers", []) if container["ran"])]
+    sys.stdout.write(f"slm_restart: started again after a recording that was cut short: {', '.join(names)}\n")
     os.unlink(arguments[0])
     return 0
 

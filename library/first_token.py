@@ -5,14 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: first_token
-short_description: Shorten the cold start of a systemd unit or a command
+short_description: Shorten the cold start of a systemd unit, a container or a command
 description:
   - Starts the target once with an empty page cache and records with fanotify what it opens and which pages of it are
     read, until it is ready. The plan lies in C(/var/lib/slm-baseline/first-token), which only root can write.
   - Where modules that it imports have no bytecode, the target is started once more with a cache folder of its own user,
     in which its own interpreter keeps what it compiles. Later starts get the cache only while it fits.
-  - A systemd unit gets a drop-in and a unit beside it that replays the plan. A command is started with
-    C(/var/lib/slm-baseline/first-token/bin/slm-start NAME -- command).
+  - A systemd unit gets a drop-in and a unit beside it that replays the plan. A container is made anew between recording
+    and replay, so its plan has files of its image's layers, bind mounts and named volumes, which each boot reads ahead.
+    A command is started with C(/var/lib/slm-baseline/first-token/bin/slm-start NAME -- command).
   - A target that is set up already, with no file of its plan changed, is not started and not changed.
 author: slm-baseline maintainers
 extends_documentation_fragment: [slm_baseline, slm_baseline.run]
@@ -31,6 +32,17 @@ options:
       - The systemd service to start sooner. It is stopped and started once or twice, and so are the units that ran and
         are stopped with it. What ran runs again at the end, and that is looked at.
     type: str
+  container:
+    description:
+      - In place of a unit, the container to start by its name, which docker or podman of root has. It is stopped and
+        started once or twice, and runs or not at the end as before.
+      - Beside a unit, the container that it runs, where the unit's command (C(docker run --name), C(podman start), a
+        Quadlet's) does not name it.
+    type: str
+  runtime:
+    description: The runtime that has the container. Where it is not given, the one that knows the container.
+    type: str
+    choices: [docker, podman]
   command:
     description: In place of a unit, the program with its arguments; the program's path is absolute.
     type: list
@@ -47,10 +59,11 @@ options:
     type: dict
     suboptions:
       type:
-        description: C(notify) asks systemd (the default for a unit), C(port) and C(url) ask the service, C(exit) waits
-          for the command's end (the default for a command).
+        description: C(notify) asks systemd (the default for a unit), C(port) and C(url) ask the service, C(health) asks
+          the container's own health check (the default for a container), C(exit) waits for the end (the default for a
+          command).
         type: str
-        choices: [notify, port, url, exit]
+        choices: [notify, port, url, exit, health]
       port:
         description: A TCP port on the host itself.
         type: int
@@ -101,6 +114,13 @@ EXAMPLES = r"""
     unit: vllm.service
     ready: {type: url, url: "http://127.0.0.1:8000/health"}
     programs: "{{ __first_token_programs }}"
+
+- name: Shorten the start of an engine in a container
+  first_token:
+    name: vllm
+    container: vllm
+    ready: {type: url, url: "http://127.0.0.1:8000/health"}
+    programs: "{{ __first_token_programs }}"
 """
 
 RETURN = r"""
@@ -148,7 +168,7 @@ left:
 stops:
   description:
     - What recording stops and starts again. C(unit), whether it C(runs) now, how often at most (C(times)), and the
-      units that are stopped C(with) it.
+      units that are stopped C(with) it. C(unit) is C(container NAME) for a container without a unit.
   returned: success, with state present
   type: list
   elements: dict
@@ -194,7 +214,7 @@ from ansible.module_utils.slm_baseline.module import (
 READY_ARGUMENT: dict[str, Any] = {
     "type": "dict",
     "options": {
-        "type": {"type": "str", "choices": ["notify", "port", "url", "exit"]},
+        "type": {"type": "str", "choices": ["notify", "port", "url", "exit", "health"]},
         "port": {"type": "int"},
         "url": {"type": "str"},
         "timeout_s": {"type": "float", "default": 600},
@@ -225,6 +245,8 @@ def main() -> None:
             "name": {"type": "str"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "unit": {"type": "str"},
+            "container": {"type": "str"},
+            "runtime": {"type": "str", "choices": ["docker", "podman"]},
             "command": {"type": "list", "elements": "str"},
             "user": {"type": "str"},
             "environment": {"type": "dict", "no_log": True},

@@ -102,6 +102,13 @@ def _plan_state(host: Host, target: Target) -> tuple[str, str]:
         return "missing", f"{target.plan}: {error.strerror}"
     except SettingError as error:
         return "missing", str(error)
+    if "image_id" in plan.facts:
+        # Most hosts have no such target, and would compile what they import.
+        from .containers.image import find_image_change
+
+        reason = find_image_change(host, plan.facts)
+        if reason:
+            return "stale", reason
     changed = changed_files(host, plan.files)
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
@@ -166,7 +173,10 @@ def _orphan_row(name: str) -> dict[str, Any]:
 
 def _stopped_row(host: Host) -> dict[str, Any]:
     try:
-        names = ", ".join(map(str, json.loads(host.read(STOPPED_NOTE))["start"]))
+        note = json.loads(host.read(STOPPED_NOTE))
+        names = ", ".join(
+            [*map(str, note["start"]), *(f"container {each['name']}" for each in note.get("containers", []))]
+        )
     except (OSError, ValueError, KeyError, TypeError):
         names = "a service"
     return {

@@ -36,8 +36,10 @@ from .fit import Fit, fit_text
 from .kernels import Kernels, find_unkept, kernel_cache, kernel_note, kernels_of, places_of
 from .places import MARK
 from .plan import Plan, PlanFile, to_text
-from .recorder.interruption import make_good, promised
-from .recorder.members import in_control_group, in_tree
+from .recorder.container import start_container, stop_container
+from .recorder.guest import Guest, find_guest
+from .recorder.interruption import Stopped, make_good, promised
+from .recorder.members import Belongs, in_control_group, in_tree
 from .recorder.record import PLANNING_S, Look, Recording, plan_file, record
 from .recorder.start import Identity, identity_of, start_command
 from .recorder.touched import Touched, processes_of
@@ -81,6 +83,9 @@ class Outcome:
             words.append(f"{self.bytecode.compiled} modules were compiled at every start, and are kept now")
         if self.kernels:
             words.append(f"kernels that it compiles are kept now ({', '.join(self.kernels.names)})")
+        if target.container and not target.unit and target.replay in ("together", "both"):
+            runtime = plan.facts.get("runtime", "docker")
+            words.append(f"start it with {STARTER} {target.name} -- {runtime} start {target.container}")
         if target.command:
             words.append(f"start it with {STARTER} {target.name} -- {target.command[0]} ...")
         return "; ".join([*words, *self.notes])
@@ -119,7 +124,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is recorded: the target, its unit if it has one, and its user; None for a dynamic one."""
+    """What is recorded: the target, its unit and its container if it has one, and its user; None for a dynamic one."""
 
     host: Host
     target: Target
@@ -129,6 +134,12 @@ class Subject:
     """The pages that any recorded start touched: a plan has all of them."""
     places: dict[str, str] = field(default_factory=dict, compare=False)
     """Where the target's processes keep kernels without us, by variable."""
+    guest: Guest | None = None
+
+    @property
+    def stopped(self) -> Stopped | None:
+        """Return what is stopped for a recording."""
+        return self.unit or (self.guest.started if self.guest else None)
 
     @property
     def knob(self) -> str:
@@ -183,19 +194,29 @@ def find_subject(host: Host, target: Target) -> Subject:
     """Return the target with what the host knows of it; SettingError where it cannot be recorded. Changes nothing."""
     if target.command:
         return Subject(host, target, None, identity_of(target, target.user))
-    unit = find_unit(target)
+    unit = find_unit(target) if target.unit else None
     for name, other in recorded_targets(host).items():
-        if name != target.name and other and other.unit in (target.unit, unit.name):
+        if name != target.name and other and _is_same_start(target, unit, other):
             raise SettingError(
-                f"first_token.{target.name}.unit",
-                "one target a unit",
-                f"{name}, which has {other.unit} too",
+                f"first_token.{target.name}.{'unit' if unit else 'container'}",
+                "one target a unit or container",
+                f"{name}, which has {other.unit or other.container} too",
                 "Each recording of the one would undo the other's.",
-                f"give this target another unit, or take the other away: {{name: {name}, state: absent}}.",
+                f"give this target another one, or take the other away: {{name: {name}, state: absent}}.",
             )
-    return Subject(
-        host, target, unit, None if unit.has_dynamic_user else identity_of(target, unit.user or "root", unit.group)
-    )
+    guest = find_guest(host, target, unit)
+    if unit is None:
+        return Subject(host, target, None, None, guest=guest)
+    if guest:
+        unit = replace(unit, guests=guest.users)
+    identity = None if unit.has_dynamic_user else identity_of(target, unit.user or "root", unit.group)
+    return Subject(host, target, unit, identity, guest=guest)
+
+
+def _is_same_start(target: Target, unit: Unit | None, other: Target) -> bool:
+    if unit:
+        return other.unit in (target.unit, unit.name)
+    return not other.unit and other.container == target.container
 
 
 def put_programs(host: Host, target: Target, programs: Mapping[str, bytes]) -> bool:
@@ -235,12 +256,14 @@ def refuse_foreign(host: Host, target: Target, unit: Unit | None) -> None:
 def _set_up(subject: Subject) -> Outcome:
     host, target, unit = subject.host, subject.target, subject.unit
     outcome = Outcome(changed=True)
-    with promised(host, target, unit) if unit else contextlib.nullcontext():
+    with promised(host, target, subject.stopped) if subject.stopped else contextlib.nullcontext():
         # The start that is recorded first is one without us, whatever an earlier start was told.
         host.path(target.fit_environment).unlink(missing_ok=True)
         recording = _record(subject)
         outcome.starts = 1
-        recording, kept = _with_caches(subject, recording, outcome)
+        kept = None
+        if not subject.guest:
+            recording, kept = _with_caches(subject, recording, outcome)
         if outcome.starts == 1 and recording.written > WRITTEN_TELLS:
             outcome.notes.append(
                 f"plan: the first start wrote {recording.written} files, so one that reads them is recorded, too."
@@ -251,35 +274,47 @@ def _set_up(subject: Subject) -> Outcome:
     if kept:
         outcome.bytecode, outcome.kernels = kept.filled, kept.kernels
     outcome.notes += notes_of(recording)
+    if subject.guest:
+        compiled = len(find_compiled(host, recording.seen.opened))
+        outcome.notes += subject.guest.notes(target, recording, compiled)
     _put_in_place(subject, recording.plan, kept)
     return outcome
 
 
 def _record(subject: Subject, environment: Mapping[str, str] | None = None) -> Recording:
     """Record one cold start. A command gets the environment; a unit gets it by a drop-in."""
-    host, target, unit = subject.host, subject.target, subject.unit
+    host, target, unit, guest = subject.host, subject.target, subject.unit, subject.guest
     deadline = Deadline.after(STOP_S + target.ready.timeout_s + PLANNING_S)
 
     def prepare() -> None:
         if unit:
             # Pages that a running process has mapped stay in memory, and would count as read by the start.
             stop_unit(target, unit, deadline)
+            if guest:
+                guest.require_stopped()
+        elif guest and guest.started:
+            stop_container(target, guest.started, deadline)
         drop_host_caches(host)
 
-    belongs = in_control_group(unit.control_group) if unit else in_tree(os.getpid())
+    own = in_control_group(unit.control_group) if unit else in_tree(os.getpid())
+    belongs: Belongs = guest.members(own if unit else None) if guest else own
 
     def start(look: Look) -> None:
         def look_at_places_too() -> None:
             look()
-            if environment is None:
+            if environment is None and not guest:
                 subject.places.update(places_of(processes_of(belongs)))
 
         if unit:
             start_unit(target, unit, deadline, look_at_places_too)
+        elif guest and guest.started:
+            start_container(target, guest.started, deadline, look)
         else:
             start_command(target, environment or {}, look_at_places_too)
 
-    return record(host, belongs, prepare, start, deadline, subject.touched)
+    if guest is None:
+        return record(host, belongs, prepare, start, deadline, subject.touched)
+    return guest.complete(record(host, belongs, prepare, start, deadline, subject.touched, guest.find))
 
 
 def _with_caches(subject: Subject, first: Recording, outcome: Outcome) -> tuple[Recording, Kept | None]:
@@ -487,15 +522,15 @@ def notes_of(recording: Recording) -> list[str]:
 
 def stops_of(subject: Subject) -> list[dict[str, Any]]:
     """Return what recording this target stops and restarts, how often at most, and what is stopped with it."""
-    unit, target = subject.unit, subject.target
-    if unit is None:
+    stopped = subject.stopped
+    if stopped is None:
         return []
     return [
         {
-            "target": target.name,
-            "unit": unit.name,
-            "runs": unit.ran,
+            "target": subject.target.name,
+            "unit": subject.target.starts if subject.unit is None else stopped.name,
+            "runs": stopped.ran,
             "times": 2,
-            "with": list(unit.others),
+            "with": list(subject.unit.others) if subject.unit else [],
         }
     ]

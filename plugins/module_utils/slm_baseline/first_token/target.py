@@ -1,4 +1,4 @@
-"""A target: a systemd unit or a command to start sooner, how to tell that it is ready, and where its files are."""
+"""A target: a unit, a container or a command to start sooner, how to tell that it is ready, where its files are."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ..host.paths import FIT, TARGETS
 from ..host.sizes import is_number
 from ..host.systemd import UNITS
 from ..host.validate import Option
+from .containers.command_line import RUNTIMES
 from .places import DROP_IN, FIT_UNITS, REPLAY_UNITS, RUN_UNITS
 
-READY = ("notify", "port", "url", "exit")
+READY = ("notify", "port", "url", "exit", "health")
 REPLAY = ("together", "ahead", "both", "none")
 SWEEP_PREFIX = "slm_sweep"
 """The prefix of targets that a sweep records for itself, until it ends."""
@@ -27,6 +28,8 @@ _LAST_PORT = 65535
 _LONGEST_S = 86400.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,119}\.service")
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,127}")
+"""What docker and podman take as a container's name."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{16}")
 
 
@@ -49,8 +52,9 @@ class Ready:
 
 @dataclass(frozen=True)
 class Target:
-    """One target. Either `unit`, or `command` with the `user` it runs as.
+    """One target. Either `unit`, or `container`, or `command` with the `user` it runs as.
 
+    A unit may have a `container` as well: the one that it runs. `runtime` is one of RUNTIMES, or empty to find it.
     `environment` is the command's; one that comes from a record has digests in place of values.
     """
 
@@ -63,6 +67,13 @@ class Target:
     replay: str = "both"
     bytecode: bool = True
     kernels: bool = True
+    container: str = ""
+    runtime: str = ""
+
+    @property
+    def starts(self) -> str:
+        """Return the name of what starts, for people."""
+        return self.unit or (f"container {self.container}" if self.container else " ".join(self.command[:1]))
 
     @property
     def folder(self) -> str:
@@ -110,7 +121,7 @@ class Target:
 
     @property
     def has_boot_link(self) -> bool:
-        return bool(self.unit) and self.replay in ("ahead", "both")
+        return bool(self.unit or self.container) and self.replay in ("ahead", "both")
 
     @property
     def drop_in(self) -> str:
@@ -135,6 +146,8 @@ class Target:
             "replay": self.replay,
             "bytecode": self.bytecode,
             "kernels": self.kernels,
+            "container": self.container,
+            "runtime": self.runtime,
         }
 
     @classmethod
@@ -170,31 +183,38 @@ def parse_target(given: Mapping[str, Any]) -> Target:
         )
     knob = f"first_token.{name}"
     unit, command = given.get("unit") or "", tuple(str(word) for word in given.get("command") or ())
-    _require_one(knob, unit, command, given.get("user") or "")
+    container, runtime = given.get("container") or "", given.get("runtime") or ""
+    _require_one(knob, unit or container, command, given.get("user") or "")
+    if unit:
+        _require_unit(knob, unit)
+    _require_container(knob, container, runtime, bool(unit))
     return Target(
         name,
         unit,
         command,
         given.get("user") or "",
         tuple(sorted((str(key), str(value)) for key, value in (given.get("environment") or {}).items())),
-        parse_ready(f"{knob}.ready", given.get("ready") or {}, bool(unit)),
+        parse_ready(f"{knob}.ready", given.get("ready") or {}, bool(unit), bool(container) and not unit),
         given.get("replay") or "both",
         bool(given.get("bytecode", True)),
         bool(given.get("kernels", True)),
+        container,
+        runtime,
     )
 
 
-def parse_ready(knob: str, given: Mapping[str, Any], is_unit: bool) -> Ready:
-    """Parse how to tell that a unit or a command is ready; SettingError for a rule that cannot tell it."""
-    how = given.get("type") or ("notify" if is_unit else "exit")
+def parse_ready(knob: str, given: Mapping[str, Any], is_unit: bool, is_container: bool = False) -> Ready:
+    """Parse how to tell that a target is ready; SettingError for a rule that cannot tell it."""
+    how = given.get("type") or ("notify" if is_unit else "health" if is_container else "exit")
     needs = how if how in ("port", "url") else ""
-    if (needs and not given.get(needs)) or (how == "notify" and not is_unit):
+    cannot_tell = (how == "notify" and not is_unit) or (how == "health" and not is_container)
+    if (needs and not given.get(needs)) or cannot_tell:
         raise Option(knob, given).error(
             f"a rule that fits {how}",
             json.dumps(dict(given)),
             why="Without it nobody can tell when the start is over, and where the recording ends.",
             next_step="give {type: notify}, {type: port, port: 8000}, {type: url, url: 'http://127.0.0.1:8000/health'}"
-            " or {type: exit}; notify needs a unit.",
+            " or {type: exit}; notify needs a unit, and health a container without one.",
         )
     at = str(given[needs]) if needs else ""
     if needs:
@@ -226,18 +246,14 @@ def recorded_targets(host: Host) -> dict[str, Target | None]:
 
 
 def _require_one(knob: str, unit: str, command: tuple[str, ...], user: str) -> None:
-    """Raise SettingError unless there is either a unit, or a whole command with an unprivileged user."""
+    """Raise SettingError unless there is either a unit or container, or a whole command with an unprivileged user."""
     if bool(unit) == bool(command):
         raise SettingError(
             knob,
-            "a unit or a command",
-            "both" if unit else "neither",
+            "a unit, a container or a command",
+            "a command beside it" if unit else "none of them",
             "One of them is what starts.",
-            "give `unit: NAME.service`, or `command: [program, argument]` with `user`.",
-        )
-    if unit and not _UNIT.fullmatch(unit):
-        raise Option(f"{knob}.unit", unit).error(
-            "the name of a service unit", why="Only services start.", next_step="write NAME.service."
+            "give `unit: NAME.service`, `container: NAME`, or `command: [program, argument]` with `user`.",
         )
     if command and not (user and command[0].startswith("/")):
         raise SettingError(
@@ -246,6 +262,30 @@ def _require_one(knob: str, unit: str, command: tuple[str, ...], user: str) -> N
             f"{command[0]!r} as {user or 'no user'}",
             "Nothing of a target's runs as root, and no PATH decides which program is meant.",
             "give the program's whole path, and `user`.",
+        )
+
+
+def _require_unit(knob: str, unit: str) -> None:
+    if not _UNIT.fullmatch(unit):
+        raise Option(f"{knob}.unit", unit).error(
+            "the name of a service unit", why="Only services start.", next_step="write NAME.service."
+        )
+
+
+def _require_container(knob: str, container: str, runtime: str, has_unit: bool) -> None:
+    """Raise SettingError for no name of a container, and for a runtime that is none or has nothing to run."""
+    if container and not _CONTAINER.fullmatch(container):
+        raise Option(f"{knob}.container", container).error(
+            "a container's name (letters, digits, dot, underscore and hyphen, two at least)",
+            repr(container)[:80],
+            why="docker and podman take no other.",
+            next_step="correct the name, as `docker ps` or `podman ps` has it.",
+        )
+    if runtime and (runtime not in RUNTIMES or not (container or has_unit)):
+        raise Option(f"{knob}.runtime", runtime).error(
+            f"{' or '.join(RUNTIMES)}, with `container` or `unit`",
+            why="It runs containers.",
+            next_step="correct it, or leave it out.",
         )
 
 

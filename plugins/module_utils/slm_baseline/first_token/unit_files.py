@@ -46,7 +46,7 @@ def replay_unit(target: Target, mounts: Sequence[str] = ()) -> str:
     """
     return f"""{MARK}
 [Unit]
-Description=Read what {target.unit} reads at its start (slm-baseline first_token {target.name})
+Description=Read what {target.starts} reads at its start (slm-baseline first_token {target.name})
 DefaultDependencies=no
 After={" ".join(["local-fs.target", *mounts])}
 Conflicts=shutdown.target
@@ -125,7 +125,9 @@ def recording_drop_in(environment: Mapping[str, str], caches: Sequence[Cache]) -
 
 
 def wanted_files(target: Target, caches: Sequence[Cache], mounts: Sequence[str] = ()) -> dict[str, str]:
-    """Return every file of ours for a unit, by path; nothing for a command, which `slm-start` starts."""
+    """Return every file of ours for a unit or container, by path; nothing for a command, which `slm-start` starts."""
+    if target.container and not target.unit:
+        return {target.replay_unit: replay_unit(target, mounts)} if target.has_boot_link else {}
     if not target.unit:
         return {}
     files = {target.drop_in: drop_in(target, caches)}

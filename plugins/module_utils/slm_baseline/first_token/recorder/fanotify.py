@@ -1,6 +1,7 @@
 """Which files some processes open, in order: fanotify(7) on whole file systems, filtered by process.
 
-Only root may watch a file system (CAP_SYS_ADMIN). fanotify does not report names that do not exist, reads of
+Only root may watch a file system (CAP_SYS_ADMIN). A container's overlay is a file system of its own, mounted as the
+container starts, so new mounts are watched as they appear. fanotify does not report names that do not exist, reads of
 metadata, or which bytes of a file were read; page residency shows the last.
 """
 
@@ -20,7 +21,8 @@ from ...host.deadline import Deadline
 from ...host.errors import SettingError
 from ...host.files import Host
 from ...host.foreign_files import is_of_a_user
-from ...host.mountinfo import MountEntry, read_mountinfo
+from ...host.mountinfo import MOUNTINFO, MountEntry, read_mountinfo
+from ..containers.mounted import MountTables, Place
 from .members import Belongs
 
 # include/uapi/linux/fanotify.h
@@ -69,19 +71,27 @@ _IN_MEMORY = frozenset(
 
 @dataclass(frozen=True)
 class Opened:
-    """One file or folder that a watched process opened."""
+    """One file or folder that a process opened. `place` is set, and `path` is the process's own, until it is placed.
+
+    `inside` is the path in the process's own mount namespace, where the host has the file at another one.
+    """
 
     path: str
     is_folder: bool
+    inside: str = ""
+    place: Place | None = None
+    pid: int = 0
+    mount_id: int = 0
 
 
 @dataclass
 class Seen:
     """What a watch has seen so far.
 
-    `unattributed` counts events of processes that had ended before they were identified. `elsewhere` counts files of
-    the watched processes that the host does not have at that path: a mount namespace may have another file there, or
-    the file no longer exists. `unwatched` are mounts that the kernel does not let root watch, with the reason.
+    `opened` has files of the host by path, and others by `MOUNT:path` until they are placed. `unattributed` counts
+    events of processes that had ended before they were identified. `elsewhere` counts files of the watched processes
+    that cannot be found on the host. `unwatched` are mounts that the kernel does not let root watch, with the reason.
+    `mounts` are all that were there at some time.
     """
 
     opened: dict[str, Opened] = field(default_factory=dict)
@@ -89,6 +99,7 @@ class Seen:
     elsewhere: int = 0
     overflowed: bool = False
     unwatched: list[str] = field(default_factory=list)
+    mounts: list[MountEntry] = field(default_factory=list)
 
     @property
     def folders(self) -> list[str]:
@@ -99,9 +110,8 @@ class Seen:
 class Watch:
     """An active watch. Events before `begin` are not collected."""
 
-    def __init__(self, descriptor: int, belongs: Belongs, unwatched: list[str]) -> None:
-        self._descriptor = descriptor
-        self._unwatched = unwatched
+    def __init__(self, descriptor: int, belongs: Belongs, marks: Marks) -> None:
+        self._marks = marks
         self._collector = Collector(descriptor, belongs)
         self._collector.start()
 
@@ -112,10 +122,62 @@ class Watch:
     def end(self, deadline: Deadline) -> Seen:
         """Stop watching and return what was seen. No new event is queued, so the queue drains; the deadline holds."""
         # However busy others are: without marks there are no new events.
-        _libc().fanotify_mark(self._descriptor, _MARK_FLUSH | _MARK_FILESYSTEM, 0, _AT_FDCWD, None)
+        self._marks.flush()
         seen = self._collector.stop(deadline.left_s(DRAIN_S))
-        seen.unwatched = self._unwatched
+        seen.unwatched, seen.mounts = self._marks.unwatched, list(self._marks.mounts)
         return seen
+
+
+class Marks(threading.Thread):
+    """A thread that marks each file system as it is mounted; the kernel tells when the mounts have changed.
+
+    A runtime mounts two overlays one after the other, and both may get the same device and the same mount id. So a
+    mount is known by all that mountinfo has of it.
+    """
+
+    def __init__(self, host: Host, descriptor: int) -> None:
+        super().__init__(name="mounts", daemon=True)
+        self._host = host
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._is_over = False
+        # Before the mounts are read: no change may fall between.
+        self._changes = os.open(host.path(MOUNTINFO), os.O_RDONLY | os.O_CLOEXEC)
+        self.mounts: dict[MountEntry, None] = {}
+        try:
+            found = read_mountinfo(host)
+            self.mounts.update(dict.fromkeys(found))
+            self.unwatched = _mark_all(descriptor, watched_mounts(found))
+        except BaseException:
+            os.close(self._changes)
+            raise
+
+    def run(self) -> None:
+        poll = select.poll()
+        poll.register(self._changes, select.POLLPRI | select.POLLERR)
+        try:
+            while not self._is_over:
+                if poll.poll(_WAIT_MS):
+                    self.mark_new()
+        finally:
+            os.close(self._changes)
+
+    def mark_new(self) -> None:
+        """Mark what is mounted since the last look. A mount that is gone again is no loss."""
+        with contextlib.suppress(OSError, SettingError):
+            new = [mount for mount in read_mountinfo(self._host) if mount not in self.mounts]
+            with self._lock:
+                if not self._is_over:
+                    self.mounts.update(dict.fromkeys(new))
+                    for mount in watched_mounts(new):
+                        if not is_of_a_user(mount):
+                            _mark(self._descriptor, mount)
+
+    def flush(self) -> None:
+        """Remove all marks, and add none any more."""
+        with self._lock:
+            self._is_over = True
+            _libc().fanotify_mark(self._descriptor, _MARK_FLUSH | _MARK_FILESYSTEM, 0, _AT_FDCWD, None)
 
 
 @contextlib.contextmanager
@@ -123,11 +185,15 @@ def watching(host: Host, belongs: Belongs) -> Iterator[Watch]:
     """Watch every file system that has a disk below it; SettingError where the kernel supports no watch at all."""
     descriptor = _open_group()
     try:
-        watch = Watch(descriptor, belongs, _mark_all(descriptor, watched_mounts(read_mountinfo(host))))
+        marks = Marks(host, descriptor)
+        watch = Watch(descriptor, belongs, marks)
+        marks.start()
         try:
             yield watch
         finally:
             watch.end(Deadline.after(0))
+            # It uses the group's descriptor, whose number must not be another file's before it has ended.
+            marks.join(_BEGIN_S)
     finally:
         os.close(descriptor)
 
@@ -199,6 +265,8 @@ class Collector(threading.Thread):
         self.descriptor = descriptor
         self.belongs = belongs
         self.seen = Seen()
+        self._known: set[tuple[int, str]] = set()
+        self._tables = MountTables(Host())
         self._lock = threading.Lock()
         self._has_begun = False
         self._ending = threading.Event()
@@ -272,16 +340,29 @@ class Collector(threading.Thread):
             # Deeper than a path may be long (ENAMETOOLONG): it cannot be opened by its path again.
             self.seen.elsewhere += bool(self.belongs(pid))
             return
-        if path in self.seen.opened:
+        # A container may have another file at a path of the host.
+        key = (_mount_id(file), path)
+        if key in self._known:
             return
         belongs = self.belongs(pid)
         if belongs is None:
             self.seen.unattributed += 1
-        elif belongs and not _is_at(path, file):
+        if not belongs:
+            return
+        found = os.fstat(file)
+        # A group without file identifiers does not report in the event whether it was a folder (fanotify(7)).
+        is_folder = stat.S_ISDIR(found.st_mode)
+        if _is_at(path, found):
+            self._known.add(key)
+            self.seen.opened.setdefault(path, Opened(path, is_folder, pid=pid, mount_id=key[0]))
+            return
+        mount = self._tables.find(pid, key[0], path) if found.st_nlink else None
+        if mount is None:
             self.seen.elsewhere += 1
-        elif belongs:
-            # A group without file identifiers does not report in the event whether it was a folder (fanotify(7)).
-            self.seen.opened[path] = Opened(path, stat.S_ISDIR(os.fstat(file).st_mode))
+            return
+        self._known.add(key)
+        place = Place(mount, path, found.st_ino, found.st_size, found.st_mtime_ns)
+        self.seen.opened[f"{key[0]}:{path}"] = Opened(path, is_folder, path, place, pid, key[0])
 
 
 def descriptors_of(data: bytes) -> list[int]:
@@ -295,9 +376,18 @@ def descriptors_of(data: bytes) -> list[int]:
     return found
 
 
-def _is_at(path: str, file: int) -> bool:
+def _mount_id(file: int) -> int:
+    """Return the id of the mount through which a file was opened; 0 where the kernel does not tell it."""
+    try:
+        with open(f"/proc/self/fdinfo/{file}", "rb") as stream:
+            return int(stream.read().partition(b"mnt_id:")[2].split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _is_at(path: str, found: os.stat_result) -> bool:
     """Return whether the host itself has the opened file at that path."""
     try:
-        return os.path.samestat(os.lstat(path), os.fstat(file))
+        return os.path.samestat(os.lstat(path), found)
     except OSError:
         return False

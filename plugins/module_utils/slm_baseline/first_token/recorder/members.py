@@ -6,7 +6,9 @@ A process is identified by its id and its start time together, since ids are reu
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+
+from ..containers.control_groups import container_of
 
 Belongs = Callable[[int], "bool | None"]
 """Returns whether a process belongs to the target; None where it has ended and this is unknown."""
@@ -68,6 +70,65 @@ def in_control_group(path: str) -> Belongs:
         return is_member
 
     return belongs
+
+
+class ContainerMembers:
+    """A test for processes of containers that did not run before, and of a unit beside them.
+
+    A container that is made at each start has an id that nobody knows beforehand. So all new ones are taken in, and
+    `is_of` tells afterwards which of the processes were the target's.
+    """
+
+    def __init__(self, before: Collection[str], unit: Belongs | None = None) -> None:
+        self._before = before
+        self._unit = unit
+        self._containers: dict[tuple[int, int], str] = {}
+        self._by_pid: dict[int, str] = {}
+
+    def __call__(self, pid: int) -> bool | None:
+        found = identity(pid)
+        if found is None:
+            return None
+        key = (pid, found[1])
+        if key not in self._containers:
+            container = read_container(pid)
+            if container is None or identity(pid) != found:
+                return None
+            # A process of the runtime moves to the container's group a moment after its start.
+            if not container or container in self._before:
+                return self._unit(pid) if self._unit else False
+            self._containers[key] = self._by_pid[pid] = container
+        return True
+
+    def is_of(self, pid: int, container: str) -> bool:
+        """Return whether a process that belonged was in that container, or in no container at all."""
+        return self._by_pid.get(pid, container) == container
+
+
+def read_container(pid: int) -> str | None:
+    """Return the id of the container that a process is in, empty for none; None where it has ended."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            return container_of(file.read())
+    except OSError:
+        return None
+
+
+def running_containers() -> set[str]:
+    """Return the ids of the containers in which a process of this host is."""
+    return {read_container(int(pid)) or "" for pid in os.listdir("/proc") if pid.isdigit()} - {""}
+
+
+def users_of_container(container: str) -> list[int]:
+    """Return the users of the processes in a container."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if read_container(int(pid)) == container:
+            try:
+                found.add(os.stat(f"/proc/{pid}").st_uid)
+            except OSError:
+                continue
+    return sorted(found)
 
 
 def systemd_groups(lines: Iterable[str]) -> list[str]:

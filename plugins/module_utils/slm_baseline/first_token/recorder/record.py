@@ -7,16 +7,18 @@ import mmap
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...host.deadline import Deadline
 from ...host.files import Host
 from ...host.foreign_files import open_foreign
 from ...host.mincore import resident_ranges
+from ..containers.runtime import Container
 from ..plan import Plan, PlanFile
 from .cached_folders import find_cached_folders
 from .fanotify import Seen, watching
-from .members import Belongs
+from .members import Belongs, ContainerMembers
+from .placing import Placed, place
 from .seek_probe import disk_seeks
 from .touched import Touched, processes_of, within
 
@@ -44,6 +46,8 @@ class Recording:
     written: int
     unasked: int = 0
     refused: int = 0
+    container: Container | None = None
+    placed: Placed = field(default_factory=Placed)
 
 
 Look = Callable[[], None]
@@ -57,22 +61,38 @@ def record(
     start: Callable[[Look], None],
     deadline: Deadline,
     touched: Touched | None = None,
+    find_container: Callable[[], Container | None] = lambda: None,
 ) -> Recording:
     """Run `prepare`, then watch while `start` runs until the target is ready; return the plan of what the start read.
 
     `touched` is what earlier recordings of the same target saw: the plan has the pages of all of them, since a start
     touches slightly different pages each time. The watch begins before anything is prepared: where the kernel supports
     none, nothing is stopped (SettingError). Errors of `prepare` and `start` pass through.
+
+    `find_container` asks the runtime for the target's container, which may have been made by this start; where a
+    container is made anew for each start, it is asked while that lives.
     """
     touched = touched or Touched()
+    container: Container | None = None
+
+    def look() -> None:
+        nonlocal container
+        touched.look(processes_of(belongs))
+        container = find_container() or container
+
+    def keeps(pid: int) -> bool:
+        return not isinstance(belongs, ContainerMembers) or belongs.is_of(pid, container.id if container else "")
+
     with watching(host, belongs) as watch:
         prepare()
         started_ns = time.time_ns()
         watch.begin()
-        start(lambda: touched.look(processes_of(belongs)))
+        start(look)
         seen = watch.end(deadline)
     # At once, while nothing else has been read.
-    return plan_of(seen, find_cached_folders(host, seen.folders, deadline), started_ns, deadline, touched)
+    placed = place(host, seen, container, keeps)
+    recording = plan_of(seen, find_cached_folders(host, seen.folders, deadline), started_ns, deadline, touched)
+    return replace(recording, container=container, placed=placed)
 
 
 def plan_of(
@@ -106,7 +126,7 @@ def plan_of(
             continue
         if file and file.mtime_ns < started_ns:
             resident_bytes += 0 if file.is_weights else file.read_bytes(mmap.PAGESIZE)
-            files.append(with_touched(file, touched))
+            files.append(with_touched(file, touched, opened.inside))
         elif file:
             written += 1
     facts = {
@@ -117,12 +137,13 @@ def plan_of(
     return Recording(Plan(facts, folders, files), seen, written, unasked, touched.refused)
 
 
-def with_touched(file: PlanFile, touched: Touched) -> PlanFile:
+def with_touched(file: PlanFile, touched: Touched, inside: str = "") -> PlanFile:
     """Return the file with the pages that were touched, where these are known; weights stay unchanged.
 
-    Only programs and libraries were examined: they are read through mappings alone, except for their first page.
+    Processes have it at the path `inside` their mount namespace, if not at its own. Only programs and libraries were
+    examined: they are read through mappings alone, except for their first page.
     """
-    pages = None if file.is_weights else touched.of(file.path, file.device, file.inode)
+    pages = None if file.is_weights else touched.of(inside or file.path, file.device, file.inode)
     if not pages:
         return file
     ranges = within([(0, 1), *pages], file.size_bytes, GAP_BYTES // mmap.PAGESIZE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...host.deadline import Deadline
 from ...host.errors import SettingError
@@ -43,7 +43,8 @@ class Unit:
     root, `group` for the user's own.
 
     `others` are the running units that stop with it: by its stop, or because they conflict with its start.
-    `facts` are its properties from systemd.
+    `facts` are its properties from systemd. `guests` are users beside those of its control group that may listen for
+    it: those of the container that it runs.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Unit:
     control_group: str = ""
     others: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    guests: Callable[[], list[int]] = field(default=lambda: [], compare=False, repr=False)
 
     @property
     def ran(self) -> bool:
@@ -141,7 +143,7 @@ def start_unit(target: Target, unit: Unit, deadline: Deadline, look: Callable[[]
         raise not_ready(target, _first_line(answer.stderr))
     if target.ready.is_asked:
         lives = _now_and_then(lambda: is_running(_state(unit.name)))
-        wait_for_answer(target, ready_by, lives, lambda: users_of(unit.control_group))
+        wait_for_answer(target, ready_by, lives, lambda: [*users_of(unit.control_group), *unit.guests()])
     elif target.ready.how == "exit":
         _wait_for_end(target, unit, ready_by, look)
     look()
@@ -194,7 +196,12 @@ def _answers(target: Target, unit: Unit) -> bool:
     """Return whether a started unit becomes ready."""
     lives = _now_and_then(lambda: is_running(_state(unit.name)))
     try:
-        wait_for_answer(target, Deadline.after(target.ready.timeout_s), lives, lambda: users_of(unit.control_group))
+        wait_for_answer(
+            target,
+            Deadline.after(target.ready.timeout_s),
+            lives,
+            lambda: [*users_of(unit.control_group), *unit.guests()],
+        )
     except SettingError:
         return False
     return True

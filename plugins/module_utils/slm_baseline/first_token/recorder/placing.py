@@ -1,0 +1,104 @@
+"""Finding what a start opened in a mount namespace of its own: layers of an image, bind mounts, volumes.
+
+A container is made anew between recording and replay. So a plan has files of layers and of the host alone; what lies
+in the container's own layer, or in a folder that the runtime makes for this container, is gone with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ...host.files import Host
+from ..containers.mounted import HostFile, HostPaths
+from ..containers.runtime import Container
+from .fanotify import Opened, Seen
+
+_OVERLAY = "overlay"
+_FUSE = "fuse."
+
+
+@dataclass
+class Placed:
+    """How many of the opened files were found where.
+
+    `from_image` counts files that were opened on the container's overlay and are not its own, `in_layers` those of
+    them whose layer was found. `own` are paths in the container of files that are gone with it. `drivers` are file
+    systems of another kind on which an image lies.
+    """
+
+    from_image: int = 0
+    in_layers: int = 0
+    own: list[str] = field(default_factory=list)
+    drivers: list[str] = field(default_factory=list)
+
+
+Keeps = Callable[[int], bool]
+"""Returns whether a process that was seen is the target's."""
+
+
+def place(host: Host, seen: Seen, container: Container | None = None, keeps: Keeps = lambda pid: True) -> Placed:
+    """Give every opened file and folder its path on the host, in `seen`; what cannot be found counts as elsewhere."""
+    paths = HostPaths(host, seen.mounts, container.lower if container else ())
+    host_mounts = {mount.mount_id for mount in seen.mounts}
+    placed = Placed()
+    opened: dict[str, Opened] = {}
+    for each in seen.opened.values():
+        if not keeps(each.pid):
+            continue
+        if each.place is None:
+            if container is None or not _is_the_runtimes(each, container, host_mounts):
+                opened.setdefault(each.path, each)
+            continue
+        fstype = each.place.mount.fstype
+        if fstype.startswith(_FUSE) and each.place.mount.path == "/" and fstype not in placed.drivers:
+            placed.drivers.append(fstype)
+        found = _find(paths, each)
+        lasting = [file for file in found if not _is_own(paths, each, file, container)]
+        for file in lasting:
+            opened.setdefault(file.path, replace(each, path=file.path, place=None))
+        if each.is_folder:
+            continue
+        if found and not lasting:
+            placed.own.append(each.inside)
+        elif fstype == _OVERLAY:
+            placed.from_image += 1
+            placed.in_layers += bool(lasting)
+        seen.elsewhere += not found
+    seen.opened = opened
+    return placed
+
+
+def _is_the_runtimes(each: Opened, container: Container, host_mounts: set[int]) -> bool:
+    """Return whether this was opened to make the container, not by what runs in it.
+
+    runc opens folders of the host, `/` among them, and lists none. Its own program is what the next start reads, too.
+    """
+    if f"/{container.id}/" in f"{each.path}/":
+        return True
+    is_own = bool(container.folder) and f"{each.path}/".startswith(f"{container.folder}/")
+    return is_own or (each.is_folder and each.mount_id in host_mounts)
+
+
+def _find(paths: HostPaths, each: Opened) -> Sequence[HostFile]:
+    assert each.place
+    if each.is_folder:
+        return paths.find_folders(each.place)
+    file = paths.find_file(each.place)
+    return [file] if file else []
+
+
+def _is_own(paths: HostPaths, each: Opened, file: HostFile, container: Container | None) -> bool:
+    """Return whether a file is gone when the container is made anew."""
+    assert each.place
+    if each.place.mount.fstype == _OVERLAY:
+        stack = paths.stack_of(each.place.mount)
+        upper = stack.overlay.upper if stack else ""
+        # docker has a layer of its own below the upper one, `ID-init/diff`.
+        first = f"{upper.rpartition('/')[0]}-init/"
+        return bool(upper) and (file.layer == 0 or file.path.startswith(first))
+    # systemd makes these folders for one start (PrivateTmp=).
+    if container is None:
+        return "/systemd-private-" in file.path
+    anonymous = (mount.source for mount in container.mounts if mount.is_anonymous and mount.source)
+    return f"/{container.id}/" in file.path or any(f"{file.path}/".startswith(f"{source}/") for source in anonymous)
