@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 PLAYS := baseline audit rollback sweep report first-token
-LIVE := vm vm-all faults others hostile bad-input sweep control-nodes models
+LIVE := vm vm-all faults others hostile bad-input sweep control-nodes models containers
 BENCHES := fidelity agreement template first-token engine one-host fleet-page
 LINTED := benchmarks files library packaging plugins tests
 TYPED := benchmarks files library packaging/collection packaging/variables_page.py plugins/action plugins/analysis plugins/callback \
@@ -105,7 +105,8 @@ test-bad-input: .venv/dev ## bad input against this machine's real kernel
 test-sweep: .venv/dev ## a real sweep, killed in the middle of a block and taken up again (two minutes)
 test-control-nodes: .venv/dev ## the whole job from each supported ansible-core, in environments of their own
 test-models: .venv/dev ## every kind of model that people publish, cold and warm (a Python with torch: docs/models.md)
-test-faults test-others test-hostile test-bad-input test-sweep test-control-nodes test-models: test-%:
+test-containers: .venv/dev ## first-token targets in containers of a docker daemon of the tests' own (Debian: docker.io)
+test-faults test-others test-hostile test-bad-input test-sweep test-control-nodes test-models test-containers: test-%:
 	$(ALONE) $(BIN)/pytest tests/live/$(subst -,_,$*) $(ARGS)
 # Faults are found by counting system calls, and the setters look at every process: others would move the counts.
 test-faults: ALONE := unshare --fork --pid --mount-proc --kill-child

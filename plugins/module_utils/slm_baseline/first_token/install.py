@@ -254,7 +254,7 @@ def refuse_foreign(host: Host, target: Target, unit: Unit | None) -> None:
 
 
 def _set_up(subject: Subject) -> Outcome:
-    host, target, unit = subject.host, subject.target, subject.unit
+    host, target = subject.host, subject.target
     outcome = Outcome(changed=True)
     with promised(host, target, subject.stopped) if subject.stopped else contextlib.nullcontext():
         # The start that is recorded first is one without us, whatever an earlier start was told.
