@@ -27,6 +27,7 @@ _INSTALL = re.compile(r"pip3? install (?:-U |--upgrade )*['\"]?([A-Za-z0-9][A-Za
 _MISSING = re.compile(r"No module named '([A-Za-z0-9_.]+)'")
 _LIBRARIES = ("protobuf", "mistral-common", "timm", "sacremoses", "jieba", "rjieba")
 """Packages that some models need, as error messages name them without saying how to install them."""
+_JSON_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
 _READERS = ((".model", "sentencepiece"), (".tiktoken", "tiktoken"), (".spm", "sentencepiece"))
 """The package that reads a vocabulary of each ending. Without sentencepiece transformers names only tiktoken."""
 
@@ -193,8 +194,11 @@ def try_tokenizer(transformers: Any, folder: str, said: Said) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         count = len(tokenizer(PROMPT)["input_ids"])
     except Exception as error:
-        vocabulary, reader = reader_of(sorted(os.listdir(folder)))
-        if reader is not None:
+        names = sorted(os.listdir(folder))
+        vocabulary, reader = reader_of(names)
+        if damage := damage_of(folder, names):
+            reader, found = None, damage
+        elif reader is not None:
             found = f"{vocabulary}, and no {reader} to read it"
         else:
             reader, found = package_of([*said.lines, *causes(error)]), one_line(error)
@@ -202,6 +206,18 @@ def try_tokenizer(transformers: Any, folder: str, said: Said) -> None:
         raise Problem("a tokenizer that reads a prompt", found, why, reader) from error
     if not count:
         raise Problem("a tokenizer that reads a prompt", "no tokens for a sentence", "The loader makes tokens of text.")
+
+
+def damage_of(folder: str, names: list[str]) -> str:
+    """Return which of the tokenizer's files is no JSON, and why; empty where all of them are. No library names it."""
+    for name in names:
+        if name in _JSON_FILES:
+            try:
+                with open(os.path.join(folder, name), encoding="utf-8") as stream:
+                    json.load(stream)
+            except (OSError, ValueError, RecursionError) as error:
+                return f"{name} is no JSON: {one_line(error)}"
+    return ""
 
 
 def reader_of(names: list[str]) -> tuple[str, str | None]:

@@ -114,6 +114,7 @@ ROWS = (
     Row("GGUF alone", "llama", NONE, "gguf", refused="GGUF"),
     Row("pickled weights alone", "llama", NONE, "pickle", refused="Pickled weights"),
     Row("no tokenizer", "llama", NONE, "no tokenizer", refused="cannot read a prompt"),
+    Row("tokenizer cut short", "llama", NONE, "cut tokenizer", refused="tokenizer.json is no JSON"),
     Row("mistral3, no causal class", "llama", NONE, "mistral3", refused="a causal class"),
     Row("qwen2_5_vl, no causal class", "llama", NONE, "qwen2_5_vl", refused="a causal class"),
     Row("code of its own", "llama", NONE, "own code", refused="code of its own"),
@@ -322,6 +323,11 @@ def without(*names: str) -> Callable[[Path], None]:
     return dress
 
 
+def cut_tokenizer(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 def sentencepiece_alone(folder: Path) -> None:
     (folder / "tokenizer.json").rename(folder / "tokenizer.model")
 
@@ -351,6 +357,7 @@ DRESSES: dict[str, Callable[[Path], None]] = {
     "gguf": instead("model-q4.gguf"),
     "pickle": instead("pytorch_model.bin"),
     "no tokenizer": without("tokenizer.json", "tokenizer_config.json"),
+    "cut tokenizer": cut_tokenizer,
     "mistral3": change_config(model_type="mistral3", architectures=["Mistral3ForConditionalGeneration"]),
     "qwen2_5_vl": change_config(model_type="qwen2_5_vl", architectures=["Qwen2_5_VLForConditionalGeneration"]),
     "own code": change_config(model_type="own", auto_map=OWN_CODE),
