@@ -98,6 +98,15 @@ def test_what_a_replay_read_counts_where_the_loader_found_it_in_memory() -> None
     assert loader.with_replay(None) == loader
 
 
+@pytest.mark.parametrize(
+    ("planned", "counted"), [(GB * 95 // 100, GB // 5), (GB * 95 // 100 - 1, GB // 2), (1, GB // 2)]
+)
+def test_a_plan_that_has_the_model_apart_counts_what_it_read_of_it(planned: int, counted: int) -> None:
+    replay = ReplayRecord("ahead", GB // 2, GB // 5, planned, 0.1)
+    loader = replace(SEEN["cold"], weight_bytes=GB, weights_read_bytes=0)
+    assert loader.with_replay(replay).weights_read_bytes == counted
+
+
 def test_a_replay_that_reads_makes_a_warm_start_lukewarm() -> None:
     quiet = ReplayRecord("together", 1 << 20, 0, GB, 0.1)
     assert verdict_of("warm", WARM.with_replay(quiet)).kind == "warm"
