@@ -57,6 +57,9 @@ def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) ->
         return [*gone, *folders], left
     end_replay(host, target)
     _remove_paths(host, gone)
+    # A task that was cut short may have removed the only file in them.
+    for path in (target.boot_link, target.drop_in) if target.unit else ():
+        remove_folder_if_empty(host.path(path).parent)
     host.path(target.fit_environment).unlink(missing_ok=True)
     if gone:
         reload_units(host)
