@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
-
 from analysis.baseline.floor import FirstToken
 from analysis.baseline.imports import Bytecode
 from analysis.baseline.result import Result
 from analysis.render import phases, units
-from analysis.render.markdown import Markdown, code, md, plain, table
+from analysis.render.markdown import Markdown, md, table
 
 
 def headline(result: Result) -> str:
@@ -18,25 +16,22 @@ def headline(result: Result) -> str:
     """
     found = result.first_token
     if found.problem:
-        return f"How much sooner a first token could come cannot be said: {md(found.problem)}."
+        return f"How much sooner a first token could come is not known: {md(found.problem)}."
     floor = f"{units.seconds(found.floor_s)} ({_limit(found)})"
     at_most = "" if found.bytecode_s is not None else "at most "
     if not found.is_borne_out:
         return (
-            f"First token now, cold: {units.seconds(found.now_s)}, with a floor of {at_most}{floor}, from "
-            f"{_blocks(found.blocks)} alone: too few to say how much sooner it could come. What would count: "
-            f"{_remedies(found)}. Measure again while nothing else runs, with `slm_benchmark_runs: 6`."
+            f"Estimate from {_blocks(found.blocks)}: a first token now takes {units.seconds(found.now_s)} cold, and "
+            f"{at_most}{floor} is the lower bound. What would count: {_remedies(found)}."
         )
     if not found.has_gap:
         return (
-            f"**First token comes about as soon as this host allows:** {units.seconds(found.now_s)} cold, with a floor "
-            f"of {floor}. Bytecode, kept kernels and replay have little left to save."
+            f"**First token comes about as soon as this host allows:** {units.seconds(found.now_s)} cold, with a lower "
+            f"bound of {floor}. Bytecode, kept kernels and replay have little left to save."
         )
-    # Quoted for the shell: an inventory name may contain shell metacharacters.
-    command = f"ansible-playbook first_token.yml -l {shlex.quote(plain(result.host.name))}"
     return (
-        f"**First token could come {units.ratio(found.ratio)} sooner on this host: {_remedies(found)}; the floor is "
-        f"{at_most}{floor}.** Next: {code(command)}."
+        f"**First token could come {units.ratio(found.ratio)} sooner on this host: {_remedies(found)}; the lower bound "
+        f"is {at_most}{floor}.**"
     )
 
 
@@ -59,13 +54,18 @@ def _limit(found: FirstToken) -> str:
 
 
 def section(result: Result) -> Markdown:
-    """Return the details behind the headline, and the imports."""
-    return Markdown("\n\n".join(filter(None, [_figures(result.first_token), _imports(result)])))
+    """Return the figures behind the headline."""
+    return Markdown(_figures(result.first_token))
+
+
+def imports(result: Result) -> Markdown:
+    """Return what the imports cost, with the picture; "" if they were not measured."""
+    return Markdown(_imports(result))
 
 
 def _figures(found: FirstToken) -> str:
     if found.problem:
-        return f"The floor cannot be had: {md(found.problem)}."
+        return f"The lower bound is not known: {md(found.problem)}."
     interval = (
         f" [{units.ratio(found.ratio_low)}, {units.ratio(found.ratio_high)}]" if found.ratio_low is not None else ""
     )
@@ -79,8 +79,8 @@ def _figures(found: FirstToken) -> str:
     over = f"{units.ratio(found.ratio)}{interval}, {_blocks(found.blocks)}"
     rows = [
         ["First token now, cold", Markdown(units.seconds(found.now_s))],
-        ["The floor", Markdown(f"{units.seconds(found.floor_s)} ({_limit(found)})")],
-        ["Now over the floor", Markdown(over if found.is_borne_out else f"not told by {_blocks(found.blocks)}")],
+        ["The lower bound", Markdown(f"{units.seconds(found.floor_s)} ({_limit(found)})")],
+        ["Now over the lower bound", Markdown(over if found.is_borne_out else f"not told by {_blocks(found.blocks)}")],
         *(
             [words, Markdown("unknown" if saved is None else f"{units.seconds(saved)}{_share(saved, gap)}")]
             for saved, words in shares

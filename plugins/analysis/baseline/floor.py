@@ -151,6 +151,11 @@ def explain(samples: Iterable[Sample], imports: Imports | None, kernels: Kernels
     )
 
 
+def quiet_blocks(samples: Iterable[Sample]) -> int:
+    """Return how many blocks have a valid cold and a valid warm sample and no noisy one."""
+    return sum(not cold.is_noisy and not warm.is_noisy for cold, warm in _pairs(samples))
+
+
 def _pairs(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
     """Return the valid cold and warm sample of each block that has both."""
     blocks: dict[int, dict[str, Sample]] = {}

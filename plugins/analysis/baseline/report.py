@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from analysis import statistics
 from analysis.baseline import first_token, tables
-from analysis.baseline.notes.collect import notes
+from analysis.baseline.notes import collect
 from analysis.baseline.result import Result, read_result
 from analysis.documents.state import State
 from analysis.render import units
@@ -24,66 +25,90 @@ def host_report(document: object, state: State | None = None) -> str:
     Raises DocumentError if the document breaks its schema: a stored result may be of another version, or edited.
     """
     result = read_result(document)
-    gpus, failures = tables.gpus(result), tables.failures(result)
     sections = [
         f"# Huge-page baseline of {md(result.host.name)}",
         *_since(result, state),
-        bullets(_headline(result)),
+        bullets([*_verdict(result), *collect.notes(result, collect.OTHER_DEVICES)]),
         f"Model: {tables.model_line(result)} Measured {md(result.finished_at)}, run {code(result.run_id)}.",
-        "## What to make of it",
-        bullets(notes(result)),
-        _ONE_STATE,
-        "## What the first token waits for",
-        first_token.section(result),
-        "## Settings",
-        tables.settings(result),
-        "Settings act on memory mapped from now on; processes that already run keep what they have.",
-        "## Time",
-        tables.times(result),
-        *filter(None, [tables.loaded(result)]),
-        _MEDIANS,
+        "## Next",
+        _next(result),
         "## Phases",
         "![Seconds of each phase up to the first token, cold above warm](phases.svg)",
         tables.phases_table(result),
-        "Medians of each phase; they need not add up to the median of the whole.",
+        "## What would help",
+        first_token.section(result),
+        *_listed(result, collect.HELPS),
+        _ONE_STATE,
+        "## Settings",
+        *([] if _drifted(result) else [f"{_tuned(result)} The table is below, folded."]),
+        *_listed(result, collect.SETTINGS),
+        *([tables.settings(result)] if _drifted(result) else []),
         "## Memory",
-        tables.memory(result),
-        _WHILE_HELD,
-        "## Disk",
-        tables.disk(result),
-        "## Reserved pools",
-        tables.pools(result),
-        *(["## GPUs", gpus] if gpus else []),
-        "## Noise",
-        tables.noise(result),
-        "## Samples",
-        tables.samples(result),
-        *([failures] if failures else []),
-        "## Measured on",
-        tables.setup(result),
+        tables.held(result),
+        *_listed(result, collect.MEMORY),
+        *_section("## How far to trust the figures", *_listed(result, collect.TRUST)),
+        _FOLDED.format("Settings, samples, disk, pools, devices, host"),
+        *([] if _drifted(result) else _section("## All settings", tables.settings(result))),
+        *_section("## Times and model", tables.times(result), tables.loaded(result)),
+        *_section("## Imports", first_token.imports(result)),
+        *_section("## More of the memory", tables.memory(result)),
+        *_section("## Disk", tables.disk(result)),
+        *_section("## Reserved pools", tables.pools(result)),
+        *_section("## GPUs", tables.gpus(result)),
+        *_section("## Samples", tables.noise(result), tables.samples(result), tables.failures(result)),
+        *_section("## Measured on", tables.setup(result)),
+        "</details>",
+        _FOLDED.format("Undo"),
         "## Undo",
         "From the repository's root, on the control node, with the `-i` of the run, if it had one:",
         _undo(result),
         f"The figures, every sample and the settings are in {code(f'{result.run_id}.json')} of this host's results "
         "folder, in the form of\n`plugins/schemas/result.schema.json`.",
+        "</details>",
     ]
     # Convert to `str`, because Ansible does not accept its subclasses.
     return str.__str__("\n\n".join(sections) + "\n")
 
+
+_FOLDED = "<details>\n<summary>{}</summary>"
+"""The beginning of a folded part; every Markdown renderer that does not know it shows the part."""
 
 _ONE_STATE = (
     "This page describes one state of one host. What a setting contributes only a comparison can tell: `sweep.yml` "
     "makes it."
 )
 
-_MEDIANS = (
-    "Medians, with a nominal 95 % interval of the median and the number of valid samples. Cold and warm were verified; "
-    "a sample that\nturned out to be neither is in no figure."
-)
 
-_WHILE_HELD = (
-    "Medians while the model is held after the first token; faults and bytes read count from the start of the process."
-)
+def _section(title: str, *parts: str) -> list[str]:
+    """Return a section, or nothing if all of its parts are empty."""
+    told = [part for part in parts if part]
+    return [title, *told] if told else []
+
+
+def _listed(result: Result, rules: Iterable[collect.NoteRule]) -> list[Markdown]:
+    found = collect.notes(result, rules)
+    return [bullets(found)] if found else []
+
+
+def _bold(text: str, result: Result) -> str:
+    """Return text in bold, but for a result with too few quiet blocks: there nothing is."""
+    return text if result.is_estimate else f"**{text}**"
+
+
+def _next(result: Result) -> Markdown:
+    """Return at most three commands, what matters most first."""
+    # Quoted for the shell: an inventory name may contain shell metacharacters.
+    limit = shlex.quote(plain(result.host.name))
+    steps = []
+    if _drifted(result):
+        steps.append((f"baseline.yml -l {limit} --tags tune", "sets what is not as wanted"))
+    if result.is_estimate:
+        runs = "baseline.yml -l " + limit + " --tags measure,report -e slm_benchmark_runs=6"
+        steps.append((runs, "while nothing else runs, makes an estimate a finding"))
+    if not result.first_token.problem and result.first_token.has_gap:
+        steps.append((f"first_token.yml -l {limit}", "records a start, and prefetches its files for the next"))
+    steps.append((f"sweep.yml -l {limit}", "finds which settings matter here"))
+    return fenced("\n".join(f"ansible-playbook {command}    # {why}" for command, why in steps[:3]))
 
 
 def _since(result: Result, state: State | None) -> list[Markdown]:
@@ -97,21 +122,21 @@ def _since(result: Result, state: State | None) -> list[Markdown]:
     return [Markdown(f"**Tuned since:** at {at}, run {run}, without a measurement. The figures are those of before.")]
 
 
-def _headline(result: Result) -> list[Markdown]:
+def _verdict(result: Result) -> list[Markdown]:
+    """Return the verdict, what is known first."""
     lines = [_speed(result, kind) for kind in statistics.MEASURED_KINDS]
-    return [
-        Markdown(line)
-        for line in (first_token.headline(result), *lines, _ratio(result), _tuned(result), _held(result))
-        if line
-    ]
+    known = [*lines, _ratio(result), _tuned(result)]
+    token = first_token.headline(result)
+    told = [token, *known] if result.first_token.is_borne_out else [*known, token]
+    return [Markdown(line) for line in told if line]
 
 
 def _speed(result: Result, kind: str) -> str:
     load, token = (result.summary.figure(f"{kind}_{metric}") for metric in ("load_real_s", "time_to_first_token_s"))
     if load.n == 0:
-        return f"**{kind.capitalize()} load: no valid sample.**"
+        return _bold(f"{kind.capitalize()} load: no valid sample.", result)
     return (
-        f"**{kind.capitalize()} load: {units.interval(load, units.seconds)}**; "
+        f"{_bold(f'{kind.capitalize()} load: {units.interval(load, units.seconds)}', result)}; "
         f"first token after {units.interval(token, units.seconds)}."
     )
 
@@ -121,10 +146,12 @@ def _ratio(result: Result) -> str:
     if not figure.n:
         return ""
     times = f"A cold load takes {units.ratio(figure.median)} as long as a warm one"
+    sure = f"; estimate from {units.counted(result.quiet_blocks, 'quiet block')}" if result.is_estimate else ""
     if result.same_load:
-        return f"**Cold and warm loads do not differ beyond noise.** {times}, {_pairs(figure)}."
+        same = _bold("Cold and warm loads do not differ beyond noise.", result)
+        return f"{same} {times}, {_pairs(figure)}{sure}."
     # Bold is only for what the samples support.
-    return f"{times if figure.ci_low is None else f'**{times}**'}, {_pairs(figure)}."
+    return f"{times if figure.ci_low is None else _bold(times, result)}, {_pairs(figure)}{sure}."
 
 
 def _pairs(figure: Figure) -> str:
@@ -134,28 +161,20 @@ def _pairs(figure: Figure) -> str:
     return f"between {units.ratio(figure.ci_low)} and {units.ratio(figure.ci_high)}, paired in {blocks}"
 
 
+def _drifted(result: Result) -> bool:
+    return any(row.verdict == "drift" for row in result.tuning.rows)
+
+
 def _tuned(result: Result) -> str:
     asked = [row for row in result.tuning.rows if row.desired is not None]
     off = [row for row in result.tuning.rows if row.verdict == "drift"]
     if off:
         share = f"{len(off)} of {len(result.tuning.rows)} settings"
-        return f"**Not tuned as asked for:** {share} not in force or not kept over a reboot, see below."
+        return f"{_bold('Not tuned as asked for:', result)} {share} not in force or not kept over a reboot, see below."
     if not asked:
-        return "**Not tuned:** nothing was asked for."
-    if result.host.systemd is False:
-        return f"**Tuned and verified:** all {len(asked)} settings are in force; keeping them waits for systemd."
-    return f"**Tuned and verified:** all {len(asked)} settings are in force and kept over a reboot."
-
-
-def _held(result: Result) -> str:
-    if not result.valid:
-        return ""
-    kind = "warm" if result.summary.median("warm_rss_bytes") is not None else "cold"
-    rss, huge, pool = (result.summary.median(f"{kind}_{name}_bytes") for name in ("rss", "anon_huge", "hugetlb"))
-    return (
-        f"Holding the model ({kind}): {units.size(rss)} resident, of which {units.size(huge)} THP-backed; "
-        f"{units.size(pool)} from reserved pools."
-    )
+        return f"{_bold('Not tuned:', result)} nothing was asked for."
+    force = f"{_bold('Tuned and verified:', result)} all {len(asked)} settings are in force"
+    return f"{force}." if result.host.systemd is False else f"{force} and kept over a reboot."
 
 
 def _undo(result: Result) -> Markdown:

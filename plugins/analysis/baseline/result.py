@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.baseline.document import check_result
-from analysis.baseline.floor import FirstToken, explain
+from analysis.baseline.floor import FirstToken, explain, quiet_blocks
 from analysis.baseline.imports import Imports
 from analysis.baseline.kernels import Kernels
 from analysis.documents.decode import typed
 from analysis.documents.samples import Sample
 from analysis.documents.subject import Ceiling, CopyRate, MeasuredHost, Model, Software
-from analysis.statistics import MEASURED_KINDS, Summary, figure
+from analysis.statistics import FEWEST_FOR_INTERVAL, MEASURED_KINDS, Summary, figure
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,16 @@ class Result:
     def first_token(self) -> FirstToken:
         """Return the gap between this host and its lower bound, computed from the samples, not from stored values."""
         return explain(self.samples, self.imports, self.kernels)
+
+    @functools.cached_property
+    def quiet_blocks(self) -> int:
+        """Return how many blocks have a valid cold and a valid warm sample, undisturbed by other work."""
+        return quiet_blocks(self.samples)
+
+    @property
+    def is_estimate(self) -> bool:
+        """Return whether too few blocks were quiet for anything to be called sure."""
+        return self.quiet_blocks < FEWEST_FOR_INTERVAL
 
     @property
     def same_load(self) -> bool:

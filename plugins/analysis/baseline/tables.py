@@ -86,7 +86,7 @@ def settings(result: Result) -> Markdown:
             _value(before.get(row.knob) if before else "no snapshot"),
             _value(row.runtime),
             _value(row.desired),
-            Markdown("yes") if row.runtime == row.desired else Markdown("**no**"),
+            Markdown("yes" if row.runtime == row.desired else "no"),
             _kept(row, result.host.systemd),
         ]
         for row in tuning.rows
@@ -105,9 +105,10 @@ def _value(value: str | None) -> Markdown:
 
 def _kept(row: SettingRow, systemd: bool | None) -> Markdown:
     if row.persisted != row.desired:
-        return Markdown("**no**") if row.persisted is None else Markdown(f"**no**: {md(row.persisted)}")
-    source = f", {code(row.source)}" if row.source else ""
-    return Markdown(f"waits for systemd{source}" if systemd is False else f"yes{source}")
+        return Markdown("no" if row.persisted is None else f"no: {md(row.persisted)}")
+    if systemd is False:
+        return code(row.source) if row.source else Markdown("waits for systemd")
+    return Markdown(f"yes, {code(row.source)}" if row.source else "yes")
 
 
 def times(result: Result) -> Markdown:
@@ -134,13 +135,21 @@ def phases_table(result: Result) -> Markdown:
         [
             phases.label(name),
             *(Markdown(units.seconds(result.summary.median(f"{kind}_phase_{name}_s"))) for kind in _KINDS),
+            Markdown(_cold_minus_warm(result, name)),
             Markdown(units.size(_cold_median(result, name, lambda phase: phase.read_bytes))),
-            Markdown(units.count(_cold_median(result, name, lambda phase: phase.minor_faults))),
         ]
         for name in result.summary.phases
     ]
-    header = ["Phase", "Cold", "Warm", "Read, cold", "Minor faults, cold"]
+    header = ["Phase", "Cold", "Warm", "Cold minus warm", "Read, cold"]
     return table(header, rows, numbers=range(1, 5)) if rows else Markdown("No valid sample got through a phase.")
+
+
+def _cold_minus_warm(result: Result, name: str) -> str:
+    """Return what a phase costs more when it is cold; never less than nothing in words, since medians scatter."""
+    cold, warm = (result.summary.median(f"{kind}_phase_{name}_s") for kind in _KINDS)
+    if cold is None or warm is None:
+        return units.seconds(None)
+    return f"{'-' if cold < warm else ''}{units.seconds(abs(cold - warm))}"
 
 
 def _cold_median(result: Result, name: str, counter: Callable[[Phase], int | None]) -> float | None:
@@ -148,21 +157,32 @@ def _cold_median(result: Result, name: str, counter: Callable[[Phase], int | Non
     return statistics.figure(counter(phase) for phase in found if phase).median
 
 
+def held(result: Result) -> Markdown:
+    """Return the memory of the process in five rows."""
+    sizes = {
+        "Resident (RSS)": "rss_bytes",
+        "Anonymous memory, on which THP works": "anon_bytes",
+        "of it THP-backed": "anon_huge_bytes",
+        "From reserved pools, in neither RSS nor PSS": "hugetlb_bytes",
+        "Read from storage": "read_bytes",
+    }
+    rows = [
+        [name, *(Markdown(units.size(result.summary.median(f"{kind}_{metric}"))) for kind in _KINDS)]
+        for name, metric in sizes.items()
+    ]
+    return table(["", "Cold", "Warm"], rows, numbers=(1, 2))
+
+
 def memory(result: Result) -> Markdown:
-    """Return the memory of the process, and what backs it."""
+    """Return the other figures of the process's memory."""
     sizes: Mapping[str, tuple[str, Callable[[float | None], str]]] = {
-        "RSS, resident": ("rss_bytes", units.size),
         "VSZ, virtual": ("vsz_bytes", units.size),
         "PSS, shared pages divided among their users": ("pss_bytes", units.size),
         "USS, this process alone": ("uss_bytes", units.size),
-        "Backed by: anonymous memory": ("anon_bytes", units.size),
-        "of it THP-backed (AnonHugePages)": ("anon_huge_bytes", units.size),
         "Backed by: files, PMD-mapped": ("file_pmd_bytes", units.size),
         "Backed by: shared memory, PMD-mapped": ("shmem_pmd_bytes", units.size),
-        "Backed by: reserved pools (hugetlb)": ("hugetlb_bytes", units.size),
         "Minor page faults": ("minor_faults", units.count),
         "Major page faults": ("major_faults", units.count),
-        "Read from storage": ("read_bytes", units.size),
     }
     rows = [
         [name, *(Markdown(unit(result.summary.median(f"{kind}_{metric}"))) for kind in _KINDS)]
@@ -178,7 +198,7 @@ def disk(result: Result) -> Markdown:
         return Markdown("The disk's ceiling was not measured.")
     figure = statistics.figure(ceiling.bytes_per_s)
     share = statistics.figure(_capped(value) for value in result.summary.figure("cold_ceiling_share").values)
-    flag = " **A layer below this host caches (guest-cold): this is not the disk alone.**" if ceiling.guest_cold else ""
+    flag = " A layer below this host caches (guest-cold): this is not the disk alone." if ceiling.guest_cold else ""
     return Markdown(
         f"{_way_read(ceiling)}: {units.interval(figure, units.rate)}.{flag} "
         "Share of it that a cold run reached between tokenizer and first token: "
@@ -362,7 +382,7 @@ def samples(result: Result) -> Markdown:
         [
             sample.block,
             sample.wanted,
-            sample.kind if sample.kind == sample.wanted else Markdown(f"**{sample.kind}**"),
+            sample.kind,
             Markdown(units.seconds(sample.load_real_s)),
             Markdown(units.seconds(sample.time_to_first_token_s)),
             Markdown(units.percent(sample.resident_before)),

@@ -18,41 +18,58 @@ from analysis.render.markdown import Markdown
 
 NoteRule = Callable[[Result], str | None]
 
-RULES: tuple[NoteRule, ...] = (
+OTHER_DEVICES: tuple[NoteRule, ...] = (
     rules_device.gpu_unseen,
     rules_device.gpu_left_out,
     rules_device.gpu_shared,
     rules_device.weights_off_gpu,
-    rules_tuning.not_as_asked,
-    rules_tuning.waits_for_systemd,
-    rules_tuning.host_notes,
-    rules_tuning.side_effects,
-    rules_samples.excluded_samples,
-    rules_samples.noisy_host,
-    rules_samples.few_samples,
-    rules_samples.wide_interval,
-    rules_time.cold_is_warm,
-    rules_time.weights_read_late,
-    rules_time.imports_dominate,
+)
+"""Why the figures are not those of the host's GPUs alone; nothing else means much then."""
+
+HELPS: tuple[NoteRule, ...] = (
     rules_time.no_bytecode,
     rules_time.kernels_compiled,
     rules_time.not_required,
+    rules_time.imports_dominate,
     rules_time.imports_unknown,
-    rules_memory.weights_file_backed,
-    rules_memory.weights_cast,
-    rules_memory.madvise_alone,
-    rules_memory.thp_backed,
-    rules_memory.file_pmd,
-    rules_tuning.idle_pool,
-    rules_memory.pool_unused_by_load,
-    rules_samples.guest_cold,
+    rules_time.cold_is_warm,
+    rules_time.weights_read_late,
     rules_time.disk_share,
     rules_time.gpu_limits,
     rules_time.gpu_state,
     rules_time.one_time_work,
+)
+"""What the first token waits for, and what would shorten it."""
+
+SETTINGS: tuple[NoteRule, ...] = (
+    rules_tuning.not_as_asked,
+    rules_tuning.waits_for_systemd,
+    rules_tuning.host_notes,
+    rules_tuning.side_effects,
+)
+"""What is to be known of the host's settings."""
+
+MEMORY: tuple[NoteRule, ...] = (
+    rules_memory.weights_file_backed,
+    rules_memory.weights_cast,
+    rules_memory.thp_backed,
+    rules_memory.file_pmd,
+    rules_memory.no_huge_page_used,
+)
+"""What backs the memory."""
+
+TRUST: tuple[NoteRule, ...] = (
+    rules_samples.excluded_samples,
+    rules_samples.noisy_host,
+    rules_samples.few_samples,
+    rules_samples.wide_interval,
+    rules_samples.guest_cold,
     rules_samples.free_page_reporting,
     rules_samples.no_psi,
 )
+"""How far the figures can be trusted."""
+
+RULES: tuple[NoteRule, ...] = (*OTHER_DEVICES, *HELPS, *SETTINGS, *MEMORY, *TRUST)
 
 
 def notes(result: Result, rules: Iterable[NoteRule] = RULES) -> list[Markdown]:

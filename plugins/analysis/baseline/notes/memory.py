@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from analysis import statistics
+from analysis.baseline.notes.tuning import idle_pool
 from analysis.baseline.result import Result
 from analysis.render import units
 from analysis.render.markdown import md
@@ -53,9 +54,15 @@ def madvise_alone(result: Result) -> str | None:
     if any(sample.anon_huge_bytes != 0 for sample in samples):
         return None
     return (
-        "THP is set to `madvise` and nothing asked for it: 0 B of the process were THP-backed. PyTorch asks only when "
-        "told to, with `THP_MEM_ALLOC_ENABLE=1` (or `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` for all of glibc's malloc)."
+        "THP is set to `madvise` and nothing asked for it: PyTorch asks only when told to, with "
+        "`THP_MEM_ALLOC_ENABLE=1` (or `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` for all of glibc's malloc)."
     )
+
+
+def no_huge_page_used(result: Result) -> str | None:
+    """Note that nothing used THP although it is `madvise`, that no sample used a pool, and what idle pages cost."""
+    parts = [note for rule in (madvise_alone, pool_unused_by_load, idle_pool) if (note := rule(result))]
+    return " ".join(parts) or None
 
 
 def thp_backed(result: Result) -> str | None:
@@ -85,6 +92,6 @@ def pool_unused_by_load(result: Result) -> str | None:
     if not result.whole_pools or not samples or any(sample.hugetlb_bytes != 0 for sample in samples):
         return None
     return (
-        "Loading the model took nothing from the pool: `from_pretrained` touches neither pools nor hugetlbfs. A "
-        "process uses them when its allocator does, for example with `GLIBC_TUNABLES=glibc.malloc.hugetlb=2`."
+        "Loading the model took nothing from the pool: a process does when its allocator does, for example with "
+        "`GLIBC_TUNABLES=glibc.malloc.hugetlb=2`."
     )

@@ -55,8 +55,10 @@ def imports_dominate(result: Result) -> str | None:
     spent = sum(seconds for seconds in imports if seconds is not None)
     if not load or spent / load < IMPORTS_SHARE:
         return None
+    sure = f" (estimate from {units.counted(result.quiet_blocks, 'quiet block')})" if result.is_estimate else ""
     return (
-        f"Imports are {units.percent(spent / load)} of the cold load: {units.seconds(spent)} of {units.seconds(load)}. "
+        f"Imports{sure} are {units.percent(spent / load)} of the cold load: {units.seconds(spent)} of "
+        f"{units.seconds(load)}. "
         f"That part is Python reading and linking libraries, not the model.{_costliest(result)}"
     )
 

@@ -23,8 +23,8 @@ def waits_for_systemd(result: Result) -> str | None:
     if result.host.systemd is not False or not result.tuning.persisted:
         return None
     return (
-        "systemd does not run here. The files that keep the settings over a reboot are in place and wait for it; until "
-        "then, run the baseline again after every boot."
+        "systemd does not run here: the files that keep the settings over a reboot wait for it. Until then, run the "
+        "baseline again after every boot."
     )
 
 

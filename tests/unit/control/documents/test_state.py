@@ -58,7 +58,7 @@ def test_the_report_of_an_earlier_measurement_begins_with_what_happened_since() 
     later, before = ended + timedelta(hours=1), ended - timedelta(seconds=1)
     plain = host_report(document)
     restored = host_report(document, State("restored", "20260320T130000Z-ab12cd", later))
-    assert "**Rolled back since:**" in restored.partition("## What to make of it")[0]
+    assert "**Rolled back since:**" in restored.partition("## Next")[0]
     assert "[what](rollback.md)" in restored
     assert "**Tuned since:**" in host_report(document, State("tuned", "20260320T130000Z-ab12cd", later))
     assert host_report(document, State("restored", "x", before)) == plain
