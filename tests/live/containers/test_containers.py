@@ -195,7 +195,7 @@ def test_a_replay_serves_a_container_that_is_made_anew(world: World, recorded: d
         text=True,
         check=True,
     ).stdout
-    assert "stale=0 unread=0" in said
+    assert "stale=0 unread=0" in said, [path for path in world.plan.folders if not os.path.isdir(path)]
     assert resident_share(world.plan) > 0.99
     ahead = world.start()["read_bytes"]
     # All that is left is what the container has of its own, and what the kernel reads around.
@@ -268,6 +268,16 @@ def test_another_image_under_the_name_makes_the_plan_stale_by_name(world: World,
     assert [row["verdict"] for row in world.rows()] == ["clean"]
 
 
+@pytest.fixture(scope="module")
+def bystanders(world: World) -> Iterator[None]:
+    """A container that runs, one that goes when it is stopped, and one without a health check."""
+    world.make("--rm", name="slm-removed")
+    world.make(name="slm-unhealthy", health=False)
+    world.daemon.docker("start", "slm-unhealthy")
+    yield
+    world.daemon.docker("rm", "--force", "slm-removed", "slm-unhealthy")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -282,18 +292,21 @@ def test_another_image_under_the_name_makes_the_plan_stale_by_name(world: World,
         ({"runtime": "docker", "command": ["/bin/true"], "user": "nobody"}, "with `container` or `unit`"),
     ],
 )
+@pytest.mark.usefixtures("bystanders")
 def test_bad_input_is_one_line_and_changes_nothing(world: World, given: dict[str, Any], words: str) -> None:
-    world.make()
-    world.start()
-    world.make("--rm", name="slm-removed")
-    world.make(name="slm-unhealthy", health=False)
-    before = (everything_of_ours(), world.state(form="{{.State.StartedAt}}"), world.daemon.docker("ps", "-a", "-q"))
+    def state() -> tuple[object, ...]:
+        return (
+            everything_of_ours(),
+            world.state("slm-unhealthy", "{{.State.StartedAt}}"),
+            world.daemon.docker("ps", "-aq"),
+        )
+
+    before = state()
     result = world.module(**{"name": "slm-bad", **given})
     assert result.get("failed"), result
     assert words in result["msg"]
     assert "\n" not in result["msg"]
-    after = (everything_of_ours(), world.state(form="{{.State.StartedAt}}"), world.daemon.docker("ps", "-a", "-q"))
-    assert after == before
+    assert state() == before
 
 
 def test_a_daemon_that_does_not_answer_is_one_line_and_no_drift(world: World, recorded: dict[str, Any]) -> None:

@@ -81,7 +81,6 @@ class Opened:
     inside: str = ""
     place: Place | None = None
     pid: int = 0
-    mount_id: int = 0
 
 
 @dataclass
@@ -354,7 +353,7 @@ class Collector(threading.Thread):
         is_folder = stat.S_ISDIR(found.st_mode)
         if _is_at(path, found):
             self._known.add(key)
-            self.seen.opened.setdefault(path, Opened(path, is_folder, pid=pid, mount_id=key[0]))
+            self.seen.opened.setdefault(path, Opened(path, is_folder, pid=pid))
             return
         mount = self._tables.find(pid, key[0], path) if found.st_nlink else None
         if mount is None:
@@ -362,7 +361,7 @@ class Collector(threading.Thread):
             return
         self._known.add(key)
         place = Place(mount, path, found.st_ino, found.st_size, found.st_mtime_ns)
-        self.seen.opened[f"{key[0]}:{path}"] = Opened(path, is_folder, path, place, pid, key[0])
+        self.seen.opened[f"{key[0]}:{path}"] = Opened(path, is_folder, path, place, pid)
 
 
 def descriptors_of(data: bytes) -> list[int]:

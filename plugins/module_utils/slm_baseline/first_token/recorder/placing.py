@@ -40,14 +40,13 @@ Keeps = Callable[[int], bool]
 def place(host: Host, seen: Seen, container: Container | None = None, keeps: Keeps = lambda pid: True) -> Placed:
     """Give every opened file and folder its path on the host, in `seen`; what cannot be found counts as elsewhere."""
     paths = HostPaths(host, seen.mounts, container.lower if container else ())
-    host_mounts = {mount.mount_id for mount in seen.mounts}
     placed = Placed()
     opened: dict[str, Opened] = {}
     for each in seen.opened.values():
         if not keeps(each.pid):
             continue
         if each.place is None:
-            if container is None or not _is_the_runtimes(each, container, host_mounts):
+            if container is None or not _is_the_runtimes(each, container):
                 opened.setdefault(each.path, each)
             continue
         fstype = each.place.mount.fstype
@@ -69,15 +68,19 @@ def place(host: Host, seen: Seen, container: Container | None = None, keeps: Kee
     return placed
 
 
-def _is_the_runtimes(each: Opened, container: Container, host_mounts: set[int]) -> bool:
+def _is_the_runtimes(each: Opened, container: Container) -> bool:
     """Return whether this was opened to make the container, not by what runs in it.
 
-    runc opens folders of the host, `/` among them, and lists none. Its own program is what the next start reads, too.
+    Before it enters the container, runc opens folders of the host, `/` among them, and lists none; its own program is
+    what the next start reads, too. What runs in the container has a folder of the host by a bind mount alone.
     """
-    if f"/{container.id}/" in f"{each.path}/":
-        return True
-    is_own = bool(container.folder) and f"{each.path}/".startswith(f"{container.folder}/")
-    return is_own or (each.is_folder and each.mount_id in host_mounts)
+    if each.is_folder:
+        return not any(_is_below(each.path, mount.source) for mount in container.mounts)
+    return f"/{container.id}/" in each.path or _is_below(each.path, container.folder)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return bool(folder) and f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _find(paths: HostPaths, each: Opened) -> Sequence[HostFile]:
@@ -100,5 +103,5 @@ def _is_own(paths: HostPaths, each: Opened, file: HostFile, container: Container
     # systemd makes these folders for one start (PrivateTmp=).
     if container is None:
         return "/systemd-private-" in file.path
-    anonymous = (mount.source for mount in container.mounts if mount.is_anonymous and mount.source)
-    return f"/{container.id}/" in file.path or any(f"{file.path}/".startswith(f"{source}/") for source in anonymous)
+    anonymous = (mount.source for mount in container.mounts if mount.is_anonymous)
+    return f"/{container.id}/" in f"{file.path}/" or any(_is_below(file.path, source) for source in anonymous)
