@@ -309,9 +309,9 @@ def test_bad_input_is_one_line_and_changes_nothing(world: World, given: dict[str
     assert state() == before
 
 
-def test_a_daemon_that_does_not_answer_is_one_line_and_no_drift(world: World, recorded: dict[str, Any]) -> None:
+def test_a_daemon_that_does_not_answer_is_one_line(world: World) -> None:
     before = everything_of_ours()
-    result = world.module(container=NAME, ready=READY, name="slm-bad", address=f"unix://{world.folder}/no.sock")
+    result = world.module(container="other", ready=READY, name="slm-bad", address=f"unix://{world.folder}/no.sock")
     assert result.get("failed")
     assert "docker, which answers" in result["msg"]
     assert everything_of_ours() == before

@@ -174,9 +174,12 @@ class Marks(threading.Thread):
 
     def flush(self) -> None:
         """Remove all marks, and add none any more."""
-        with self._lock:
-            self._is_over = True
-            _libc().fanotify_mark(self._descriptor, _MARK_FLUSH | _MARK_FILESYSTEM, 0, _AT_FDCWD, None)
+        # A file system that does not answer may hold the thread for ever.
+        is_locked = self._lock.acquire(timeout=_BEGIN_S)
+        self._is_over = True
+        _libc().fanotify_mark(self._descriptor, _MARK_FLUSH | _MARK_FILESYSTEM, 0, _AT_FDCWD, None)
+        if is_locked:
+            self._lock.release()
 
 
 @contextlib.contextmanager
