@@ -17,7 +17,7 @@ author: slm-baseline maintainers
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +46,18 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         """Check tags against the whole playbook: one that is in no play of it selects nothing."""
-        from analysis.console.names import unknown_tags
         from analysis.console.plays import is_own, tags_of
+        from analysis.console.tags import Refused, refuse_unknown
 
         plays = playbook.get_plays()
+        given = context.CLIARGS
         # With several playbooks a tag may belong to another one, which is not loaded here.
-        if len(context.CLIARGS["args"]) > 1 or not any(is_own(play, _HOME) for play in plays):
+        if len(given["args"]) > 1 or not any(is_own(play, _HOME) for play in plays):
             return
-        known = set().union(*map(tags_of, plays))
-        asked = [tag for option in ("tags", "skip_tags") for tag in context.CLIARGS[option]]
-        unknown = unknown_tags(asked, known)
-        if unknown:
-            self._refuse("tag", unknown, f"The tags here: {', '.join(sorted(known)) or 'none'}.")
+        try:
+            refuse_unknown(given["tags"], given["skip_tags"], sorted(set().union(*map(tags_of, plays))))
+        except Refused as refused:
+            self._end(str(refused))
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         from analysis.console.names import OTHERS, read_known, unknown_variables
@@ -75,11 +75,12 @@ class CallbackModule(CallbackBase):
         given = ((str(name), _place(name, value, where)) for where, scope in scopes for name, value in scope.items())
         unknown = unknown_variables(given, read_known(_HOME), others)
         if unknown:
-            self._refuse("variable", unknown, f"Where one is another project's, list it in {OTHERS}.")
+            names = " / ".join(f"unknown variable {name}" for name in unknown)
+            note = f"Where one is another project's, list it in {OTHERS}."
+            self._end(f"{names} Nothing was read or changed. Next: correct the name. {note}")
 
-    def _refuse(self, what: str, unknown: Iterable[object], note: str) -> None:
-        names = " / ".join(f"unknown {what} {name}" for name in unknown)
-        self._display.error(f"{names} Nothing was read or changed. Next: correct the name. {note}", wrap_text=False)
+    def _end(self, error: str) -> None:
+        self._display.error(error, wrap_text=False)
         # Not an Ansible exception: raised in a callback, that would become a warning.
         raise SystemExit(_EXIT_CODE)
 

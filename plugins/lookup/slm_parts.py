@@ -9,7 +9,7 @@ description:
   - Each task of this project's plays has the tag of one part of the play, or none where the play has no parts.
   - Refuses C(--tags) and C(--skip-tags) that name no part or leave none, and C(--start-at-task), since a part cannot
     begin in its middle. Looked up in C(hosts) of a play, it is asked before anything can be skipped.
-  - Where playbooks of others import the play, their tags and tasks are theirs, and are not refused.
+  - Where playbooks of others import the play, tags and tasks that are in these are theirs, and are not refused.
 author: slm-baseline maintainers
 options:
   _terms:
@@ -31,110 +31,31 @@ _raw:
   elements: str
 """
 
-import difflib
-import fnmatch
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible import context
 from ansible.errors import AnsibleError
+from ansible.playbook import Playbook
 from ansible.plugins.lookup import LookupBase
+from ansible.utils.display import Display
+from ansible.vars.manager import VariableManager
 
-_ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "playbooks").is_dir())
+# Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
+
+from analysis.console.names import ALWAYS_TAGS
+from analysis.console.plays import tags_of
+from analysis.console.tags import Refused, is_ours, refuse_start, select, task_names
+
+_HOME = next(folder for folder in Path(__file__).resolve().parents if (folder / "playbooks").is_dir())
 """The root of the checkout, or of the collection."""
-_FULL = "slm.baseline"
-_SPECIAL = {"all", "tagged", "untagged", "always", "never"}
-"""Tags with a meaning in Ansible (https://docs.ansible.com, Tags: special tags)."""
-
-
-class Refused(Exception):
-    """A selection that the play cannot follow; the text is the whole error."""
-
-
-def selects(tag: str, run: Iterable[str], skip: Iterable[str]) -> bool:
-    """Return whether a task with only this tag, or without any ("untagged"), is run: ansible/playbook/taggable.py."""
-    run, skip = set(run) or {"all"}, set(skip)
-    is_tagged = tag != "untagged"
-    wanted = bool(run & {"all", tag}) or ("tagged" in run and is_tagged)
-    return wanted and not skip & {"all", tag} and not ("tagged" in skip and is_tagged)
-
-
-def select(parts: Sequence[str], run: Iterable[str], skip: Iterable[str], is_imported: bool) -> list[str]:
-    """Return the selected parts; Refused for tags that name nothing here or leave nothing.
-
-    `is_imported`: other people's playbooks import the play. A tag that is no part may be theirs then: on the whole
-    play, so that it selects all parts, or only on their own tasks.
-    """
-    run, skip = list(run), list(skip)
-    known = {*parts, *_SPECIAL}
-    foreign = [tag for tag in run if tag not in known]
-    if is_imported:
-        return [part for part in parts if selects(part, ["all"] if foreign else run, skip)]
-    for option, tags in (("--tags", run), ("--skip-tags", skip)):
-        for tag in tags:
-            if tag not in known:
-                raise Refused(_unknown(option, tag, parts))
-    chosen = [part for part in parts or ("untagged",) if selects(part, run, skip)]
-    if not chosen:
-        asked = " ".join(
-            [
-                *([f"--tags {','.join(run)}"] if set(run) - {"all"} else []),
-                *([f"--skip-tags {','.join(skip)}"] if skip else []),
-            ]
-        )
-        raise Refused(_refusal("tags", _wanted(parts), asked, "They leave nothing to do."))
-    return [part for part in chosen if part in parts]
-
-
-def refuse_start(name: str, own: Iterable[str], is_imported: bool) -> None:
-    """Raise Refused where a run is to start at a task of ours: results of earlier tasks would be missing.
-
-    Other people's playbooks may start at a task of their own.
-    """
-    if is_imported and not any(name == task or fnmatch.fnmatch(task, name) for task in own):
-        return
-    raise Refused(
-        _refusal(
-            "--start-at-task",
-            "the start of the play",
-            repr(name),
-            "A task needs what those before it found on the host.",
-            "leave it out; what is as wanted is not done again, and --tags selects a part of the play.",
-        )
-    )
-
-
-def _wanted(parts: Sequence[str]) -> str:
-    return f"some of {', '.join(parts)}" if parts else "none: this play has no tags"
-
-
-def _unknown(option: str, tag: str, parts: Sequence[str]) -> str:
-    near = difflib.get_close_matches(tag, parts, 1)
-    hint = f"did you mean {near[0]}?" if near else ""
-    return _refusal(option, _wanted(parts), tag, "No task has this tag.", hint)
-
-
-def _refusal(what: str, wanted: str, found: str, why: str, hint: str = "") -> str:
-    following = hint or "correct --tags and --skip-tags, or leave them out."
-    return f"{what}: wanted {wanted}; found {found}. {why} Nothing was read or changed. Next: {following}"
-
-
-def task_names(root: Path) -> Iterable[str]:
-    """Yield the names of tasks in the project's plays and roles, as `--start-at-task` takes them."""
-    for path in [*root.glob("playbooks/**/*.yml"), *root.glob("roles/*/tasks/*.yml")]:
-        role = f"{path.parts[-3]} : " if path.parts[-2] == "tasks" and path.parts[-4] == "roles" else ""
-        for name in re.findall(r"^\s*- name: (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
-            yield from {name, f"{role}{name}", f"{_FULL}.{role}{name}"} if role else {name}
-
-
-def is_ours(playbook: str, root: Path) -> bool:
-    """Return whether a playbook, as given on the command line, is one of the project's own."""
-    if playbook.startswith(f"{_FULL}."):
-        return True
-    path = Path(playbook).resolve()
-    return path.parent in (root, root / "playbooks") and (root / "playbooks" / path.name).exists()
+_EXIT_CODE = 2
+"""Exit code of ansible-playbook when a host fails."""
 
 
 class LookupModule(LookupBase):
@@ -142,10 +63,29 @@ class LookupModule(LookupBase):
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         given: Mapping[str, Any] = context.CLIARGS
-        is_imported = not all(is_ours(str(playbook), _ROOT) for playbook in given.get("args") or ("",))
+        parts = [str(term) for term in terms]
+        asked = [*given.get("tags", ()), *given.get("skip_tags", ())]
+        playbooks = [str(playbook) for playbook in given.get("args") or ("",)]
+        is_imported = not all(is_ours(playbook, _HOME) for playbook in playbooks)
         try:
             if given.get("start_at_task"):
-                refuse_start(str(given["start_at_task"]), task_names(_ROOT), is_imported)
-            return select([str(term) for term in terms], given.get("tags", ()), given.get("skip_tags", ()), is_imported)
+                refuse_start(str(given["start_at_task"]), task_names(_HOME), is_imported)
+            importers = self._tags_of(playbooks, asked, parts) if is_imported else None
+            return select(parts, given.get("tags", ()), given.get("skip_tags", ()), importers)
         except Refused as refused:
-            raise AnsibleError(str(refused)) from None
+            Display().error(str(refused), wrap_text=False)
+            # Not an Ansible exception: of `hosts`, that would become exit code 4 and a page of text.
+            raise SystemExit(_EXIT_CODE) from None
+
+    def _tags_of(self, playbooks: Sequence[str], asked: Sequence[str], parts: Sequence[str]) -> set[str]:
+        """Return the tags in the playbooks that import ours, read again only where a tag may be theirs."""
+        foreign = set(asked) - {*parts, *ALWAYS_TAGS}
+        if not foreign:
+            return set()
+        try:
+            manager = VariableManager(loader=self._loader)
+            plays = [play for path in playbooks for play in Playbook.load(path, manager, self._loader).get_plays()]
+            return {tag for play in plays for tag in tags_of(play)}
+        except AnsibleError:
+            # A playbook by its full name, or one that needs its variables to be read: whatever they name is theirs.
+            return foreign

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.module.test_tags import SITE, Project
 
 PLAYBOOK = Path(sys.executable).with_name("ansible-playbook")
 INVENTORY = """
@@ -68,7 +69,23 @@ def test_of_the_command_line_in_every_play(tmp_path: Path) -> None:
 def test_tags(option: str, tmp_path: Path) -> None:
     line = refused(play(tmp_path, REPOSITORY / "baseline.yml", option, "tun"))
     assert "unknown tag tun; did you mean tune?" in line
-    assert "The tags here:" in line
+    assert "wanted some of measure, report, tune;" in line
+
+
+@pytest.mark.parametrize(("playbook", "theirs"), [("baseline.yml", False), ("site.yml", True)])
+def test_tags_where_no_callback_is_loaded(tmp_path: Path, playbook: str, theirs: bool) -> None:
+    project = Project(tmp_path)
+    (tmp_path / "playbooks/callback_plugins").unlink()
+    configuration = (tmp_path / "ansible.cfg").read_text()
+    (tmp_path / "ansible.cfg").write_text(configuration.replace("callback_plugins = plugins/callback\n", ""))
+    (tmp_path / "site.yml").write_text(SITE)
+    for option in ("--tags", "--skip-tags"):
+        code, done, shown = project.run(option, "tuen", playbook=playbook)
+        assert (code, done, project.log.read_text()) == (2, [], ""), shown
+        told = " ".join(shown.split())
+        assert f"{option}: wanted some of tune, measure, report" in told
+        assert "found unknown tag tuen; did you mean tune? Nothing was read or changed. Next: correct the name" in told
+        assert ("nginx" in told) == theirs
 
 
 @pytest.mark.parametrize(

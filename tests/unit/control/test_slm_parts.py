@@ -7,7 +7,7 @@ from ansible.playbook.taggable import Taggable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup.slm_parts import Refused, is_ours, refuse_start, select, selects, task_names
+from analysis.console.tags import Refused, is_ours, refuse_start, select, selects, task_names
 from tests.conftest import REPOSITORY
 from tests.module.test_tags import REFUSED, TABLED
 
@@ -41,28 +41,34 @@ def options(line: str) -> tuple[list[str], list[str]]:
 
 @pytest.mark.parametrize("line", [line for line, _ in TABLED])
 def test_every_choice_of_the_table_is_taken(line: str) -> None:
-    assert select(PARTS, *options(line), is_imported=False)
+    assert select(PARTS, *options(line))
 
 
 @pytest.mark.parametrize("line", [line for line in REFUSED if "--start" not in line])
 def test_every_refusal_of_the_table_says_what_it_wanted(line: str) -> None:
     with pytest.raises(Refused, match=r"wanted some of tune, measure, report; found .* Nothing was read or changed"):
-        select(PARTS, *options(line), is_imported=False)
+        select(PARTS, *options(line))
 
 
 @pytest.mark.parametrize(("run", "skip"), [(["tune"], []), (["all"], ["untagged"]), (["tagged"], []), (["all"], ["x"])])
 def test_a_play_without_parts_takes_no_choice_of_them(run: list[str], skip: list[str]) -> None:
     with pytest.raises(Refused, match="this play has no tags"):
-        select((), run, skip, is_imported=False)
+        select((), run, skip)
 
 
 @given(TAGS, TAGS)
-def test_an_imported_play_refuses_no_tag(run: list[str], skip: list[str]) -> None:
-    chosen = select(PARTS, run, skip, is_imported=True)
+def test_an_imported_play_refuses_no_tag_of_its_importers(run: list[str], skip: list[str]) -> None:
+    chosen = select(PARTS, run, skip, ["mesure", "nginx"])
     assert set(chosen) <= set(PARTS)
     if "mesure" in run and not skip:
         # It may be a tag that the import gives the whole play.
         assert chosen == list(PARTS)
+
+
+@pytest.mark.parametrize(("run", "skip"), [(["tuen"], []), (["tune", "nginx", "tuen"], []), (["all"], ["tuen"])])
+def test_a_tag_that_is_in_no_play_is_refused_wherever_ours_is_imported(run: list[str], skip: list[str]) -> None:
+    with pytest.raises(Refused, match=r"found unknown tag tuen; did you mean tune\? Nothing was read or changed"):
+        select(PARTS, run, skip, ["nginx"])
 
 
 OWN = list(task_names(REPOSITORY))
