@@ -42,6 +42,10 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         folder, host = Path(arguments["folder"]), str((task_vars or {})["inventory_hostname"])
         results, run_id, now = Path(arguments["results"]), str(arguments["run_id"]), datetime.now(UTC)
+        if arguments["restored"].get("unreachable"):
+            # Only where the play ignores that.
+            said = f"{host}: it could not be reached, and nothing was restored"
+            return {"changed": False, "msg": said, "_ansible_verbose_always": True}
         incomplete = arguments["restored"].get("status") == "incomplete"
         if not incomplete and not has_restored(arguments["restored"], arguments["first_token"]):
             said = str(arguments["restored"].get("note") or "nothing to restore")
