@@ -81,15 +81,21 @@ class Audit:
             for place in host.unreadable
         )
         lines += [f"{hosts_of(names)}: {plain(place)}" for place, names in unseen.items()]
-        # The reason names the host's address, so no two hosts would ever have the same reason.
         silent = group(
-            ("unreachable" if host.status == "unreachable" else f"error: {host.problem}", name)
+            (_unreachable(host.problem) if host.status == "unreachable" else f"error: {host.problem}", name)
             for name, host in self.hosts.items()
             if host.problem
         )
         lines += [f"{hosts_of(names)}: {plain(problem)}" for problem, names in silent.items()]
         notes = group((str(writer), name) for name, host in self.hosts.items() for writer in host.possible)
         return lines + [f"{hosts_of(names)}: note: {plain(note)}" for note, names in notes.items()]
+
+
+def _unreachable(problem: str) -> str:
+    """Return why hosts cannot be reached, in the words that all such hosts share: without a host's name or address."""
+    reason = problem.strip().rstrip(".").rpartition(": ")[2]
+    reason = re.sub(r" (by|to|from) \S+( port \d+)?$", "", reason)
+    return f"unreachable: {reason}" if reason else "unreachable"
 
 
 def audit(

@@ -58,6 +58,12 @@ def _worst_of_each(reasons: Iterable[str]) -> list[tuple[str, int]]:
     return worst
 
 
+def _valid_samples(count: int) -> str:
+    if count == 0:
+        return "is no valid sample"
+    return "is only 1 valid sample" if count == 1 else f"are only {count} valid samples"
+
+
 def few_samples(result: Result) -> str | None:
     """Note fewer than six valid cold or warm samples: no interval of fewer can cover the median 95 times in 100."""
     fewest = min(result.summary.counts[kind] for kind in statistics.MEASURED_KINDS)
@@ -65,7 +71,7 @@ def few_samples(result: Result) -> str | None:
         return None
     if fewest < statistics.FEWEST_FOR_INTERVAL:
         return (
-            f"There are only {fewest} valid samples of a kind, so no interval is given. Set `slm_benchmark_runs` to "
+            f"There {_valid_samples(fewest)} of a kind, so no interval is given. Set `slm_benchmark_runs` to "
             f"{FEWEST_FOR_CONFIDENCE} or more before you decide anything from the figures."
         )
     return (

@@ -44,6 +44,14 @@ def format_size(size_bytes: int) -> str:
     return str(size_bytes)
 
 
+def tell_size(size_bytes: int) -> str:
+    """Return a size for people, rounded: 3435973837 -> `3.2 GiB`, 52428800 -> `50 MiB`, 4096 -> `4 KiB`."""
+    for unit, digits in (("G", 1), ("M", 0), ("K", 0)):
+        if abs(size_bytes) >= _UNITS[unit]:
+            return f"{size_bytes / _UNITS[unit]:.{digits}f} {unit}iB"
+    return f"{size_bytes} B"
+
+
 def is_number(text: str) -> bool:
     """Return whether the text is a number of at most 64 bits, in ASCII digits: isdigit() also accepts superscripts."""
     return text.isascii() and text.isdigit() and len(text) <= 20

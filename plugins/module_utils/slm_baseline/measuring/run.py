@@ -15,6 +15,7 @@ from typing import Any
 from ..host.accounts import Account, find_account
 from ..host.errors import SettingError
 from ..host.files import Host
+from ..host.sizes import tell_size
 from ..host.trust import acting_as
 from .imports.profile import profile_imports
 from .install.environment import (
@@ -414,8 +415,8 @@ def _require_room(host: Host, request: Request, needed: int) -> None:
     if free < needed + _SPARE_BYTES:
         raise SettingError(
             "slm_benchmark_home",
-            f"{(needed + _SPARE_BYTES) / 2**30:.1f} GiB free for {request.environment.home}",
-            f"{free / 2**30:.1f} GiB",
+            f"{tell_size(needed + _SPARE_BYTES)} free for {request.environment.home}",
+            tell_size(free),
             "The environment and the model need this room.",
             "make room, or set slm_benchmark_home to a folder on another disk.",
         )

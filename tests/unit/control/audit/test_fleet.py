@@ -178,6 +178,23 @@ def test_junit_counts(fleet: Audit) -> None:
         assert suite.get("errors") == str(len(suite.findall("testcase/error")))
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("Task failed: Failed to connect to the host via ssh: ssh: connect to host {}: Connection refused", "refused"),
+        ("Failed to connect to the host via ssh: Connection timed out\r\n", "timed out"),
+        ("Failed to connect to the host via ssh: root@{}: Permission denied (publickey).", "denied (publickey)"),
+        ("Failed to connect to the host via ssh: Connection closed by {} port 22", "Connection closed"),
+    ],
+)
+def test_hosts_that_cannot_be_reached_share_a_line_with_the_reason(message: str, told: str) -> None:
+    down = {name: {"unreachable": True, "msg": message.format(f"192.0.2.{name[1]}")} for name in ("a1", "a2")}
+    lines = audit_of(down).summary()
+    assert len(lines) == 2, lines
+    assert "unreachable: " in lines[1]
+    assert lines[1].endswith(told)
+
+
 _hostile = st.text(st.characters(), min_size=1, max_size=40)
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,6 +159,16 @@ def test_few_samples_end_at_six(cpu: dict[str, Any], gpu: dict[str, Any]) -> Non
     assert "at most 75 % of the time" in said
     assert rules_samples.few_samples(as_result(gpu)) is None
     assert "no interval is given" in (rules_samples.few_samples(as_result(load("no-systemd"))) or "")
+
+
+@pytest.mark.parametrize(
+    ("valid", "told"), [(0, "There is no valid sample of a kind"), (1, "There is only 1 valid sample of a kind")]
+)
+def test_one_sample_is_no_plural(valid: int, told: str) -> None:
+    result: Any = SimpleNamespace(summary=SimpleNamespace(counts={"cold": valid, "warm": 6}))
+    said = rules_samples.few_samples(result)
+    assert said is not None
+    assert said.startswith(told)
 
 
 @pytest.mark.parametrize(("high", "wide"), [(10.9, False), (11.2, True)])

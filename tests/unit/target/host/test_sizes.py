@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
-from ansible.module_utils.slm_baseline.host.sizes import format_size, parse_size
+from ansible.module_utils.slm_baseline.host.sizes import format_size, parse_size, tell_size
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,3 +49,20 @@ def test_what_is_formatted_reads_back_exactly(size_bytes: int) -> None:
 def test_any_value_gives_a_size_or_one_typed_error(value: object) -> None:
     with contextlib.suppress(SettingError):
         assert parse_size(value) >= 0
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "told"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (4096, "4 KiB"),
+        (50 << 20, "50 MiB"),
+        ((1 << 30) - (1 << 20), "1023 MiB"),
+        (1 << 30, "1.0 GiB"),
+        (3435973837, "3.2 GiB"),
+        (2 << 40, "2048.0 GiB"),
+    ],
+)
+def test_people_read_no_zero_where_there_is_something(size_bytes: int, told: str) -> None:
+    assert tell_size(size_bytes) == told
