@@ -150,7 +150,7 @@ def _of_this_version(document: dict[str, Any], version: int) -> dict[str, Any]:
         document = {**document, "kinds": {key: document[name] for key, name in _KEYS_OF_VERSION_1.items()}}
     if version < SCHEMA_VERSION:
         everything = [*(kind.key for kind in KINDS), FILES]
-        document = {**document, "ours": {"values": {}, "pending": everything, "boots": {}}}
+        document = {**document, "ours": {"values": {}, "unsettled": everything, "boots": {}}}
     return document
 
 

@@ -47,12 +47,14 @@ class Ours:
         return replace(self, pending=self.pending | names, boots=boots)
 
     def to_json(self) -> dict[str, Any]:
-        return {"values": dict(self.values), "pending": sorted(self.pending), "boots": dict(self.boots)}
+        return {"values": dict(self.values), "unsettled": sorted(self.pending), "boots": dict(self.boots)}
 
     @staticmethod
     def from_json(value: Any) -> Ours:
         """Parse a stored value; TypeError, ValueError, KeyError or AttributeError where it is damaged."""
-        return Ours(_texts(value["values"]), frozenset(map(text, value["pending"])), _texts(value["boots"]))
+        # Written as `unsettled` since the first release; for a day, development versions wrote `pending`.
+        pending = value["unsettled"] if "unsettled" in value else value["pending"]
+        return Ours(_texts(value["values"]), frozenset(map(text, pending)), _texts(value["boots"]))
 
 
 NOTHING = Ours()

@@ -199,7 +199,7 @@ HOSTILE = [
     set_in("run_id", to=None),
     set_in("ours", to=[]),
     set_in("ours", "values", to={"thp.enabled": 1}),
-    set_in("ours", "pending", to=[7]),
+    set_in("ours", "unsettled", to=[7]),
     lambda document: document.pop("ours"),
     lambda document: document.pop("files"),
     lambda document: document.pop("missing_folders"),

@@ -22,6 +22,7 @@ from ansible.module_utils.slm_baseline.settings.rollback.rollback import Rollbac
 from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, plan_kind, save, sealed
 from ansible.module_utils.slm_baseline.settings.state.changes import Change, apply_all
 from ansible.module_utils.slm_baseline.settings.state.losses import Limits
+from ansible.module_utils.slm_baseline.settings.state.ownership import Ours
 
 from tests.support.fake_kernel import MIN_FREE, FakeKernel, add_node
 from tests.support.fakes import put
@@ -289,3 +290,10 @@ def test_a_page_size_that_is_gone_is_no_obstacle(kernel: FakeKernel) -> None:
     put(kernel.root, SNAPSHOT, sealed(stored).decode())
     done = roll_back(kernel)
     assert (done.status, left(done)) == ("restored", {"hugepages.32M": ("absent", "4")})
+
+
+@pytest.mark.parametrize("key", ["unsettled", "pending"])
+def test_what_was_under_way_is_read_under_both_names_that_it_had(key: str) -> None:
+    read = Ours.from_json({"values": {}, key: ["thp"], "boots": {}})
+    assert read.pending == frozenset({"thp"})
+    assert read.to_json() == {"values": {}, "unsettled": ["thp"], "boots": {}}
