@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.live.hostile.wing_world import (
     APP,
@@ -40,6 +41,7 @@ CACHE = HOME / "targets/app/pycache"
 PLAN = HOME / "targets/app/plan"
 START = HOME / "bin/slm-start"
 PREFIX = "PYTHONPYCACHEPREFIX="
+KERNELS = "CUDA_CACHE_PATH="
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,172 @@ def dynamic(world: World) -> None:
     more = {line.partition("=")[0] for line in set(environment_of("app").splitlines()) - before}
     must(more <= {"PYTHONPYCACHEPREFIX", "INVOCATION_ID", "SYSTEMD_EXEC_PID", "JOURNAL_STREAM"}, more)
     must("PYTHONPYCACHEPREFIX" in more, more)
+
+
+# --- kept kernels
+
+
+def on_gpu() -> None:
+    """The service opens the driver's library, and compiles a kernel unless its cache has it; its home does not last."""
+    Path("/srv/libcuda.so.1").write_bytes(b"x" * 70000)
+    compiles = """
+open("/srv/libcuda.so.1", "rb").read()
+place = os.environ.get("CUDA_CACHE_PATH", os.path.expanduser("~/.nv/ComputeCache"))
+try:
+    if not os.path.exists(f"{place}/index"):
+        os.makedirs(place, exist_ok=True)
+        with open(f"{place}/index", "a") as file: file.write(f"{os.getpid()}\\n")
+except OSError: pass
+"""
+    text = Path("/srv/serve.py").read_text()
+    Path("/srv/serve.py").write_text(text.replace("if os.path.exists", f"{compiles}\nif os.path.exists", 1))
+
+
+def keep_kernels(world: World, **more: Any) -> str:
+    """Record the service with a GPU; return the path that it is told."""
+    on_gpu()
+    answer = world.fine(**more)
+    must((answer.result["kernels"] or {}).get("caches") == ["cuda"], answer.notes)
+    restart()
+    path = variable(KERNELS)
+    must(path, "the start is told of no cache")
+    must(Path(path, "index").read_text().count("\n") == 1, "it was compiled again")
+    return path
+
+
+def variable(name: str) -> str:
+    lines = environment_of("app").splitlines()
+    return next((line.partition("=")[2] for line in lines if line.startswith(name)), "")
+
+
+def rows_of(world: World) -> dict[str, str]:
+    found = world.module("memory_info", first_token=True, facts=False).result["rows"]
+    return {row["knob"].rpartition(".")[2]: row["runtime"] for row in found if "first_token" in row["knob"]}
+
+
+@attack(
+    "kernels for a line with more rights",
+    ADMIN,
+    "gives the unit an ExecStartPre=+ after kernels were kept.",
+    "No line of the next start is told of what the user wrote; without that line it is again.",
+)
+def kernels_later_line(world: World) -> None:
+    keep_kernels(world)
+    extra = UNITS / "app.service.d/theirs.conf"
+    extra.write_text("[Service]\nExecStartPre=+/usr/bin/env python3 -c pass\n")
+    sh("systemctl daemon-reload")
+    restart()
+    must(not variable(KERNELS), "given")
+    must(rows_of(world)["kernels"] == "stale", rows_of(world))
+    extra.unlink()
+    sh("systemctl daemon-reload")
+    restart()
+    must(variable(KERNELS), "not given")
+
+
+@attack(
+    "kernels and a tighter sandbox",
+    ADMIN,
+    "gives the unit ProtectSystem=strict after kernels were kept, so that it may not write there.",
+    "The next start is not told of them; recorded anew, it is, and may write.",
+)
+def kernels_sandbox(world: World) -> None:
+    keep_kernels(world)
+    serving("ProtectSystem=strict")
+    restart()
+    must(not variable(KERNELS), "given")
+    must(rows_of(world)["kernels"] == "stale", rows_of(world))
+    answer = world.fine()
+    must(answer.result["kernels"]["files"] == 1, answer.notes)
+    restart()
+    must(variable(KERNELS), "not given")
+
+
+@attack(
+    "kernels of a dynamic user",
+    ADMIN,
+    "has DynamicUser=, whose id is nobody's for long, and a GPU.",
+    "systemd keeps its kernels; each start finds them.",
+)
+def kernels_dynamic(world: World) -> None:
+    serving("DynamicUser=yes", user="")
+    restart()
+    path = keep_kernels(world)
+    must(path == "/var/cache/slm-kernels-app/cuda", path)
+    must("CACHE_DIRECTORY" not in environment_of("app"), "one variable more")
+
+
+@attack(
+    "kernels in a place of its own",
+    SERVICE,
+    "sets CUDA_CACHE_PATH in an environment file.",
+    "It stays; no cache of ours.",
+)
+def own_kernels(world: World) -> None:
+    on_gpu()
+    Path("/srv/env").write_text("CUDA_CACHE_PATH=/tmp/own\n")
+    serving("EnvironmentFile=/srv/env")
+    answer = world.fine()
+    must(answer.result["kernels"] is None, answer.output)
+    restart()
+    must(variable(KERNELS) == "/tmp/own", environment_of("app"))
+
+
+@attack(
+    "links among the kernels",
+    SERVICE,
+    "fills its kernels with links to /etc/shadow, a pipe, and 300 folders deep.",
+    "An audit, a recording and a rollback open none of them and end.",
+)
+def links_among_kernels(world: World) -> None:
+    path = keep_kernels(world)
+    pid = os.fork()
+    if pid == 0:
+        os.setresgid(APP, APP, APP)
+        os.setresuid(APP, APP, APP)
+        os.chdir(path)
+        os.symlink("/etc/shadow", "link")
+        os.mkfifo("pipe")
+        for _ in range(300):
+            os.mkdir("d")
+            os.chdir("d")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    must(rows_of(world)["kernels"] == "clean", rows_of(world))
+    world.fine(replay="together")
+    must("/etc/shadow" not in PLAN.read_text() and "/kernels/" not in PLAN.read_text(), "in the plan")
+
+
+@attack(
+    "no folder for kernels",
+    ACCIDENT,
+    "takes the folder of kernels away, and puts another one there.",
+    "No start is told of either; the audit says so; recorded anew, it is made again.",
+)
+def kernels_gone(world: World) -> None:
+    folder = Path(keep_kernels(world)).parent
+    for becomes in ("nothing", "another"):
+        sh(f"rm -rf {folder}")
+        if becomes == "another":
+            folder.mkdir(mode=0o777)
+        restart()
+        must(not variable(KERNELS), "given")
+        must(rows_of(world)["kernels"] == "stale", rows_of(world))
+    world.fine()
+    restart()
+    must(variable(KERNELS), "not given")
+
+
+@attack(
+    "recorded once more with other options",
+    ADMIN,
+    "asks for another replay, while the former caches are given to each start.",
+    "The recorded start has no former cache, so bytecode and kernels are found wanting, and kept again.",
+)
+def recorded_once_more(world: World) -> None:
+    keep_kernels(world)
+    answer = world.fine(replay="together")
+    must(answer.result["bytecode"] and answer.result["kernels"], answer.output)
 
 
 # --- who belongs

@@ -62,7 +62,7 @@ def after(each: Attack, world: World) -> list[str]:
         broken.append(f"the rollback fails: {answer.output[-800:]}")
     left = [str(path) for path in UNITS.rglob("*") if "slm-" in path.name and "theirs" not in str(path)]
     left += [str(path) for path in Path("/var/lib/slm-baseline").glob("first-token*")]
-    left += [str(path) for path in Path("/var/cache").glob("**/slm-first-token*")]
+    left += [str(path) for path in Path("/var/cache").glob("**/slm-*")]
     ours = each.name == "somebody's drop-in in our place"
     if left and not each.spares and not ours:
         broken.append(f"left after a rollback: {left}")

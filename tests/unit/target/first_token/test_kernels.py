@@ -96,10 +96,17 @@ def test_of_an_environment_only_places_of_caches_are_read(tmp_path: Path) -> Non
     assert places_of([12, 7, 99], str(tmp_path)) == {"HOME": "/a=b", "TMPDIR": "/t", "NUMBA_CACHE_DIR": ""}
 
 
+def test_a_process_cannot_make_us_read_without_end(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7/environ").write_bytes(b"HOME=/own\0" + b"x" * (1 << 20) + b"\0TMPDIR=/late\0")
+    assert places_of([7], str(tmp_path)) == {"HOME": "/own"}
+
+
 def test_each_cache_has_a_folder_of_its_own_in_ours(host: Host) -> None:
     caches = find_unkept(host, OPENED, COMMAND, None, ME)
     found = kernels_of(COMMAND, None, caches)
     assert (found.cache.path, found.names) == (COMMAND.kernel_folder, ("cuda", "triton", "inductor"))
+    assert found.held == Held(0, 0)
     assert dict(found.environment) == {
         "CUDA_CACHE_PATH": f"{COMMAND.kernel_folder}/cuda",
         "TRITON_CACHE_DIR": f"{COMMAND.kernel_folder}/triton",
@@ -146,3 +153,15 @@ def test_a_plan_has_no_file_that_each_start_may_write_anew() -> None:
 def test_one_note_at_most_tells_what_was_left_in_it(held: Held, words: str) -> None:
     kernels: Kernels = replace(kernels_of(COMMAND, None, []), held=held)
     assert (words in kernels.note) if words else (kernels.note == "")
+
+
+@as_root
+@pytest.mark.parametrize("uid", [0, 1])
+def test_no_folder_belongs_to_a_dynamic_user(host: Host, uid: int) -> None:
+    """Its user id is another user's at the next boot."""
+    host.path("/own").mkdir()
+    os.chown(host.path("/own"), uid, uid)
+    seen = {"HOME": "/own"}
+    dynamic = replace(UNIT, has_dynamic_user=True)
+    assert [cache.name for cache in find_unkept(host, OPENED[:1], COMMAND, dynamic, None, seen)] == ["cuda"]
+    assert (find_unkept(host, OPENED[:1], COMMAND, UNIT, ME, seen) == []) is (uid == 0)
