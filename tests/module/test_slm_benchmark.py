@@ -104,6 +104,45 @@ def test_a_model_that_the_check_could_not_try_is_tried_once_the_environment_is_t
     assert ("Trial whether a model can be loaded" in given[1]) is is_tried_again
 
 
+FAKE_SWEEP = """
+from ansible.module_utils.basic import AnsibleModule
+
+keys = "state arms dtypes programs seed new weights_pairs share_bytecode margin max_share home python model revision "
+keys += "hf_home offline scope timeout_s user run trial allow_busy_gpu"
+module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
+params = module.params
+module.fail_json(msg="%s, tried: %s, busy: %s" % (params["state"], bool(params["trial"]), params["allow_busy_gpu"]))
+"""
+SWEEP = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars:
+    slm_run: {id: test}
+    slm_benchmark_model: /srv/m
+    slm_benchmark_pip_options: [--pre]
+    ansible_python_interpreter: "{{ ansible_playbook_python }}"
+  tasks:
+    - import_role: {name: slm_benchmark, tasks_from: check}
+    - include_role: {name: sweep}
+"""
+
+
+@pytest.mark.parametrize(("tried", "is_tried_again"), [("", True), ("/srv/other", True), ("/srv/m", False)])
+def test_a_sweep_tries_a_model_that_its_play_has_not_tried(tmp_path: Path, tried: str, is_tried_again: bool) -> None:
+    (tmp_path / "library").mkdir()
+    for name in ("roles", "files"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "library/slm_benchmark.py").write_text(FAKE_BENCHMARK.replace("TRIED", repr(tried)))
+    (tmp_path / "library/slm_sweep.py").write_text(FAKE_SWEEP)
+    for name in ("action", "filter"):
+        (tmp_path / f"{name}_plugins").symlink_to(ROOT / "plugins" / name)
+    (tmp_path / "play.yml").write_text(SWEEP)
+    folders = [f"sweep_{name}_dir={tmp_path}/{name}" for name in ("results", "reports")]
+    shown = ansible(tmp_path, "ansible-playbook", "play.yml", "-e", " ".join(folders))
+    assert f"planned, tried: {is_tried_again}, busy: False" in shown.stdout + shown.stderr
+
+
 def checked(tmp_path: Path, module: str, *options: str, **params: Any) -> dict[str, Any]:
     """The module's own answer on a tree that stands for the host."""
     (tmp_path / "library").symlink_to(ROOT / "library")
