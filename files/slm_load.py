@@ -401,10 +401,19 @@ def loaded_facts(held: Held) -> dict[str, Any]:
     tied: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         tied.setdefault(id(parameter), []).append(name)
-    twice = [name for names in tied.values() for name in names[1:] if name in stored and names[0] in stored]
+    # A file of the model without its head has names without this prefix, as gpt2's has.
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+
+    def is_stored(name: str) -> bool:
+        return name in stored or name.removeprefix(prefix) in stored
+
+    twice = [name for names in tied.values() for name in names[1:] if is_stored(name) and is_stored(names[0])]
     patterns = (*(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()), ALWAYS_IGNORED)
     ignored = [re.compile(pattern) for pattern in patterns]
-    unplaced = {name for name in stored if any(pattern.search(name) for pattern in ignored)} | set(held.unexpected)
+    # `attn.bias`, an old buffer, is part of `c_attn.bias`, a parameter: only what has no place is ignored.
+    placed = {each for names in tied.values() for name in names for each in (name, name.removeprefix(prefix))}
+    unplaced = {name for name in stored if name not in placed and any(pattern.search(name) for pattern in ignored)}
+    unplaced |= set(held.unexpected)
     return {
         "class": type(model).__name__,
         "files": sorted({os.path.realpath(path) for path in held.opened}),

@@ -49,7 +49,7 @@ PACKAGES = {
             def numel(self): return self.size
             def element_size(self): return 2
         TIED = Weight(10)
-        WEIGHTS = {"embedding": TIED, "layer": Weight(5), "lm_head": TIED}
+        WEIGHTS = {"base.embedding": TIED, "base.layer": Weight(5), "lm_head": TIED}
         class Module:
             _buffers = {"bias": Weight(3), "table": Weight(100), "none": None}
             _non_persistent_buffers_set = {"table"}
@@ -65,7 +65,9 @@ PACKAGES = {
                 setattr(self, CACHE, f"cache{token}")
         class Model:
             config = type("Config", (), {})()
-            _keys_to_ignore_on_load_unexpected = ["old_.*"]
+            base_model_prefix = "base"
+            # As gpt2's, which name a parameter as well as an old buffer.
+            _keys_to_ignore_on_load_unexpected = ["old_.*", "layer"]
             if torch.GPUS: hf_device_map = {"a": 0, "b": torch.GPUS - 1}
             def parameters(self): return list({id(each): each for each in WEIGHTS.values()}.values())
             def named_parameters(self, remove_duplicate): return list(WEIGHTS.items())

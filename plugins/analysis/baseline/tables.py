@@ -12,6 +12,8 @@ from analysis.render import phases, units
 from analysis.render.markdown import Markdown, code, fenced, md, table
 
 _KINDS = statistics.MEASURED_KINDS
+_ALL = 0.995
+"""A share from which on nothing worth explaining was left unread."""
 _ON = {True: "on", False: "off", None: "unknown"}
 
 
@@ -20,14 +22,16 @@ def model_line(result: Result) -> Markdown:
     loaded = result.model
     files = loaded.files
     count = len(files) if isinstance(files, list) else files
-    parameters = None if loaded.parameters is None else f"{loaded.parameters / 1e9:.2f} billion parameters"
+    # A file may hold a tied head twice, or buffers that nobody loads: those are no parameters.
+    count_held = loaded.loaded.parameters if loaded.loaded else loaded.parameters
+    parameters = None if count_held is None else f"{count_held / 1e9:.2f} billion parameters"
     facts = [
         f"{code(loaded.id)} ({loaded.source})",
         None if loaded.revision is None else f"revision {code(loaded.revision)}",
         parameters,
         f"{units.size(loaded.bytes)} of weights" + (f" in {count} file{'s' if count != 1 else ''}" if count else ""),
         None if loaded.dtype is None else f"stored as {md(loaded.dtype)}",
-        None if loaded.path is None else f"in {code(loaded.path)}",
+        None if loaded.path in (None, loaded.id) else f"in {code(str(loaded.path))}",
         _loaded(result),
     ]
     return Markdown(", ".join(fact for fact in facts if fact) + ".")
@@ -63,10 +67,15 @@ def loaded(result: Result) -> Markdown:
             sentences.append("The class keeps no cache between tokens, so each token computes all of them again.")
     needed = result.summary.figure("cold_needed_share")
     if needed.n:
+        why = "."
+        if needed.median is not None and needed.median < _ALL:
+            why = (
+                ": they are a lazy mapping of the file, of which a token touches neither the embeddings of other words "
+                "nor the experts that were not chosen."
+            )
         sentences.append(
             f"The first token of a cold run needed {units.interval(needed, units.percent)} of the weights' bytes, "
-            "read-ahead included: less than all where they are a lazy mapping of the file, of which a token touches "
-            "neither the embeddings of other words nor the experts that were not chosen."
+            f"read-ahead included{why}"
         )
     return Markdown(" ".join(sentences))
 

@@ -210,8 +210,10 @@ def vision_tower(tensors: dict[str, Any]) -> dict[str, Any]:
 def gpt2_buffers(tensors: dict[str, Any]) -> dict[str, Any]:
     torch = library("torch")
 
-    masks = {f"transformer.h.{n}.attn.bias": torch.ones(1, 1, 128, 128) for n in range(2)}
-    return {**tensors, **masks, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
+    # As published: the file of a model without its head.
+    named = {name.removeprefix("transformer."): each for name, each in tensors.items()}
+    masks = {f"h.{n}.attn.bias": torch.ones(1, 1, 128, 128) for n in range(2)}
+    return {**named, **masks, "h.0.attn.masked_bias": torch.tensor(-1e4)}
 
 
 def pythia_buffers(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -227,12 +227,16 @@ def _ready(result: Result) -> str:
 
 
 def one_time_work(result: Result) -> str | None:
-    """Note that the warm first token takes at least three times as long as the second."""
-    first, second = result.summary.median("warm_phase_first_token_s"), result.summary.median("warm_second_token_s")
-    if not first or not second or first < ONE_TIME_FACTOR * second:
+    """Note a warm first token that takes three times as long as a steady one; in older results, as the second."""
+    summary = result.summary
+    first, steady = summary.median("warm_phase_first_token_s"), summary.median("warm_steady_token_s")
+    other = steady or summary.median("warm_second_token_s")
+    if not first or not other or first < ONE_TIME_FACTOR * other:
         return None
+    which = "a steady one" if steady else "the second"
+    more = "" if steady else " The second has some of that, too; what a token costs is the third and later."
     return (
-        f"Even warm, the first token takes {units.ratio(first / second)} the second ({units.seconds(first)} against "
-        f"{units.seconds(second)}): one-time work, such as loading kernels and touching the weights for the first "
-        "time. The second has some of that, too; what a token costs is the third and later."
+        f"Even warm, the first token takes {units.ratio(first / other)} {which} ({units.seconds(first)} against "
+        f"{units.seconds(other)}): one-time work, such as loading kernels and touching the weights for the first "
+        f"time.{more}"
     )

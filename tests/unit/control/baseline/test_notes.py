@@ -398,6 +398,11 @@ def test_a_gpus_state_is_told(gpu: dict[str, Any]) -> None:
 def test_one_time_work_is_three_times_the_second_token(cpu: dict[str, Any], first: float, told: bool) -> None:
     changed = with_figures(cpu, warm_phase_first_token_s=[first] * 3, warm_second_token_s=[0.1] * 3)
     assert (rules_time.one_time_work(as_result(changed)) is not None) is told
+    # The second token has one-time work of its own; a steady one has none.
+    steady = with_figures(changed, warm_second_token_s=[first] * 3, warm_steady_token_s=[0.1] * 3)
+    said = rules_time.one_time_work(as_result(steady))
+    assert (said is not None) is told
+    assert said is None or "a steady one (310 ms against 100 ms)" in said
 
 
 def test_missing_psi_is_told_as_missing() -> None:

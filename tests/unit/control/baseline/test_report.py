@@ -300,12 +300,21 @@ def test_what_was_held_and_what_a_token_costs_are_told_where_they_were_measured(
     assert "and 7 more (32,768 elements)" in told
     assert "keeps no cache between tokens" in told
     assert "needed 38 %" in told
+    assert "a token touches neither" in told
+    # Neither the copy of the head nor old buffers are parameters.
+    assert ", 0.60 billion parameters, " in part(document, "model")
     document["model"]["loaded"] |= {"stored_twice": none, "unplaced": none, "is_cached": True, "quantization": "mxfp4"}
     told = part(document, "Times and model")
     assert "quantised (mxfp4)" in told
     assert "tied to" not in told
     assert "no place" not in told
     assert "held" not in part(load("cpu"), "Times and model")
+    for sample in document["samples"]:
+        sample["needed_share"] = 1.0 if sample["wanted"] == "cold" else None
+    document["summary"] = summarise(typed(Sample, sample) for sample in document["samples"]).to_json()
+    told = part(document, "Times and model")
+    assert "needed 100 %" in told
+    assert "a token touches" not in told
 
 
 @pytest.mark.parametrize("name", NAMES)
