@@ -1,9 +1,9 @@
 """A server without dependencies, as an image's program: it imports, reads its weights, and is healthy then.
 
-    engine.py WEIGHTS REPORT
+    engine.py WEIGHTS REPORT [PORT]
 
 REPORT, on a bind mount, gets what the process itself says that it read: files of modules, mapped files, and the bytes
-that the kernel read from disk for it.
+that the kernel read from disk for it. With a port it listens there, on the host's own address.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import sys
 import time
 
@@ -21,7 +22,7 @@ MODULES = (
 )
 
 
-def main(weights: str, report: str) -> None:
+def main(weights: str, report: str, port: str = "") -> None:
     for name in MODULES:
         importlib.import_module(name)
     with open(weights, "rb", buffering=0) as stream:
@@ -48,9 +49,13 @@ def main(weights: str, report: str) -> None:
         stream.read()
     with open("/run/healthy", "w", encoding="ascii"):
         pass
+    listening = socket.create_server(("127.0.0.1", int(port))) if port else None
     while True:
-        time.sleep(60)
+        if listening:
+            listening.accept()[0].close()
+        else:
+            time.sleep(60)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

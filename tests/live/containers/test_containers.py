@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +34,8 @@ pytestmark = [
     pytest.mark.xdist_group("containers"),
 ]
 NAME = "slm-containers-test"
+SYSTEMCTL = Path(__file__).with_name("systemctl.py")
+UNIT_NAME = "slm-containers-unit"
 IMAGE = "slm-engine:1"
 WEIGHTS_BYTES = 48 << 20
 READY = {"type": "health", "timeout_s": 60}
@@ -315,6 +319,48 @@ def test_a_daemon_that_does_not_answer_is_one_line(world: World) -> None:
     assert result.get("failed")
     assert "docker, which answers" in result["msg"]
     assert everything_of_ours() == before
+
+
+def test_a_unit_that_makes_its_container_anew_at_each_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker run --rm` in a unit: nobody knows the container's id before it starts, and none is there afterwards."""
+    unit, name, port = "slm-containers-test.service", "slm-unit", free_port()
+    command = [
+        *(str(shutil.which("docker")), "run", "--rm", "--name", name, "--network", "host"),
+        *("--volume", f"{world.models}:/models:ro", "--volume", f"{world.out}:/out"),
+        *(IMAGE, PYTHON, ENGINE, "/models/weights", "/out/report", str(port)),
+    ]
+    programs = Path(tempfile.mkdtemp(prefix="slm-systemctl-", dir="/var/lib"))
+    try:
+        client = programs / "systemctl"
+        told = {"SLM_UNIT": unit, "SLM_UNIT_CONTAINER": name, "SLM_UNIT_COMMAND": " ".join(command)}
+        told["DOCKER_HOST"] = world.daemon.address
+        words = ["env", *(f"{key}={value}" for key, value in told.items()), sys.executable, str(SYSTEMCTL)]
+        client.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        for path in (programs, client):
+            path.chmod(0o755)
+        monkeypatch.setattr(world, "environment", {**world.environment, "PATH": f"{programs}:{os.environ['PATH']}"})
+        result = world.module(name=UNIT_NAME, unit=unit, ready={"type": "port", "port": port, "timeout_s": 60})
+        assert not result.get("failed"), result
+        assert world.state(name) == ""
+        plan = parse_plan(Host().read(f"{TARGETS}/{UNIT_NAME}/plan"))
+        assert (plan.facts["image"], "container" in plan.facts) == (IMAGE, False)
+        (layer,) = layers_of(world)
+        opened = json.loads((world.out / "report").read_text())["files"]
+        from_image = [path for path in opened if not path.startswith(("/models/", "/out/"))]
+        planned = {file.path for file in plan.files}
+        assert len([path for path in from_image if f"{layer}{path}" in planned]) >= 0.95 * len(from_image)
+        drop_in = Path(f"/etc/systemd/system/{unit}.d/slm-first-token.conf")
+        assert f"Wants=slm-first-token-{UNIT_NAME}.service" in drop_in.read_text()
+        assert world.module(name=UNIT_NAME, state="absent")["removed"]
+        assert not drop_in.parent.exists()
+    finally:
+        world.daemon.docker("rm", "--force", name, check=False)
+        shutil.rmtree(programs)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
 def test_a_rollback_leaves_nothing_and_the_container_runs_on(world: World, recorded: dict[str, Any]) -> None:

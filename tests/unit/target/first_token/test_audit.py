@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,3 +205,27 @@ def test_a_unit_that_changed_gets_no_cache_and_the_rows_say_so(
     monkeypatch.setattr(Host, "is_live", True)
     monkeypatch.setattr(audit, "show_unit", lambda name: shown if name == "vllm.service" else {})
     assert {knob for knob, state in states(host).items() if state != "clean"} == stale
+
+
+def test_another_image_is_told_before_any_file_of_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ansible.module_utils.slm_baseline.first_token.containers import image
+
+    asked: list[str] = []
+
+    def change(host: Host, facts: Mapping[str, str]) -> str:
+        asked.append(facts["image_id"])
+        return "changed"
+
+    monkeypatch.setattr(image, "find_image_change", change)
+    assert states(host)[PLAN] == "clean"
+    assert asked == []
+    plan = host.path(TARGET.plan)
+    plan.write_text(plan.read_text().replace("page_bytes", "image_id\tsha256:1\npage_bytes"))
+    assert states(host)[PLAN] == "stale"
+    assert asked == ["sha256:1"]
+    assert "stale: changed; record it again" in rows(host)[0]["detail"]
+
+
+def test_a_container_that_was_left_stopped_is_named(host: Host) -> None:
+    host.path(STOPPED_NOTE).write_text(json.dumps({"start": [], "containers": [{"name": "llm", "ran": True}]}))
+    assert rows(host)[0]["runtime"] == "container llm"

@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.slm_baseline.first_token import install
 from ansible.module_utils.slm_baseline.first_token.audit import is_set_up, rows_of
 from ansible.module_utils.slm_baseline.first_token.bytecode import Filled
+from ansible.module_utils.slm_baseline.first_token.containers.runtime import Container, Runtime
 from ansible.module_utils.slm_baseline.first_token.fit import parse_fit
 from ansible.module_utils.slm_baseline.first_token.install import (
     WRITTEN_TELLS,
@@ -26,6 +27,7 @@ from ansible.module_utils.slm_baseline.first_token.install import (
     stops_of,
 )
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, parse_plan
+from ansible.module_utils.slm_baseline.first_token.recorder.container import Started
 from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Opened, Seen
 from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording
 from ansible.module_utils.slm_baseline.first_token.recorder.unit import Unit
@@ -511,3 +513,31 @@ def test_the_environment_of_the_first_start_is_looked_at_and_of_the_second_not(
     assert (looks, subject.places) == (["pages"], {})
     install._record(subject)
     assert (looks, subject.places) == (["pages"] * 2, {"HOME": "/own"})
+
+
+class InContainer:
+    """A container's start: what it is asked, and a second container of the same name."""
+
+    def __init__(self) -> None:
+        self.started = Started(Runtime("docker", "/usr/bin/docker"), Container("1", "llm", "i", "d", "running"))
+
+    def notes(self, target: Target, recording: Recording, compiled: int) -> list[str]:
+        return [f"container: {compiled} modules"]
+
+
+def test_a_containers_start_is_recorded_once_and_gets_no_cache_of_ours(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "find_guest", lambda *_: InContainer())
+    starts.recordings = [compiled(1)]
+    target = Target("llm", container="llm", ready=Ready("health"))
+    outcome = set_up(host, target, PROGRAMS)
+    assert (outcome.starts, outcome.bytecode) == (1, None)
+    assert starts.promised == ["made", "kept"]
+    assert "container: 3 modules" in outcome.notes
+    assert "slm-start llm -- docker start llm" in outcome.summary(target)
+    assert host.exists(target.replay_unit)
+    subject = find_subject(host, target)
+    assert stops_of(subject) == [{"target": "llm", "unit": "container llm", "runs": True, "times": 2, "with": []}]
+    with pytest.raises(SettingError, match="llm, which has llm too"):
+        find_subject(host, replace(target, name="other"))

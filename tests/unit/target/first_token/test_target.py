@@ -202,3 +202,49 @@ def test_nothing_waits_for_a_replay() -> None:
     assert "Type=simple" in text
     assert "DefaultDependencies=no" in text
     assert re.findall("^Before=.*", text, re.MULTILINE) == ["Before=shutdown.target"]
+
+
+CONTAINER: dict[str, Any] = {"name": "vllm", "container": "vllm_1.a-b"}
+
+
+def test_a_container_is_ready_by_its_own_health_check_unless_told_otherwise() -> None:
+    target = parse_target(CONTAINER | {"runtime": "podman"})
+    assert (target.container, target.runtime, target.ready.how) == ("vllm_1.a-b", "podman", "health")
+    assert Target.from_json(target.to_json()).is_same_as(target)
+    assert parse_target(CONTAINER | {"ready": {"type": "port", "port": 1}}).ready == Ready("port", "1", 600)
+    # A unit tells it as a unit does, whichever container it runs.
+    assert parse_target(CONTAINER | {"unit": "vllm.service"}).ready.how == "notify"
+
+
+def test_a_record_of_an_earlier_release_is_the_same_target() -> None:
+    target = parse_target(UNIT)
+    former = {key: value for key, value in target.to_json().items() if key not in ("container", "runtime", "kernels")}
+    assert target.is_same_as(Target.from_json(former))
+
+
+@pytest.mark.parametrize(
+    ("given", "knob"),
+    [
+        *((CONTAINER | {"container": name}, "first_token.vllm.container") for name in ("x", "-rm", "a/b", "a b", "ä1")),
+        (CONTAINER | {"container": "x" * 129}, "first_token.vllm.container"),
+        (CONTAINER | {"runtime": "lxc"}, "first_token.vllm.runtime"),
+        (COMMAND | {"runtime": "docker"}, "first_token.app.runtime"),
+        (COMMAND | {"container": "app"}, "first_token.app"),
+        (CONTAINER | {"ready": {"type": "notify"}}, "first_token.vllm.ready"),
+        (UNIT | {"ready": {"type": "health"}}, "first_token.vllm.ready"),
+        (COMMAND | {"ready": {"type": "health"}}, "first_token.app.ready"),
+    ],
+)
+def test_a_container_that_cannot_be_is_refused_by_its_knob(given: dict[str, Any], knob: str) -> None:
+    test_what_cannot_be_is_refused_by_its_knob(given, knob)
+
+
+def test_a_container_gets_a_unit_for_the_boot_and_nothing_else() -> None:
+    target = parse_target(CONTAINER)
+    assert list(wanted_files(target, [])) == [target.replay_unit]
+    assert "Description=Read what container vllm_1.a-b reads" in wanted_files(target, [])[target.replay_unit]
+    assert target.has_boot_link
+    for replay in ("together", "none"):
+        assert wanted_files(parse_target(CONTAINER | {"replay": replay}), []) == {}
+    # With a unit, that has the files of a unit.
+    assert len(wanted_files(parse_target(CONTAINER | {"unit": "vllm.service"}), [])) == 2
