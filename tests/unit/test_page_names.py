@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -128,3 +129,17 @@ EXAMPLES = sorted((REPOSITORY / "docs/examples").glob("*/*.json"))
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_examples_keep_the_present_schema(path: Path) -> None:
     validate(json.loads(path.read_text(encoding="utf-8")), path.stem)
+
+
+def test_pages_are_spelt_right() -> None:
+    # Its list of known slips, and the words that pyproject.toml allows.
+    command = [sys.executable, "-m", "codespell_lib", "--config", str(REPOSITORY / "pyproject.toml")]
+    names = [str(page) for page in [*PAGES, REPOSITORY / "CHANGELOG.md", REPOSITORY / "LICENSE"]]
+    checked = subprocess.run([*command, *names], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert checked.stdout + checked.stderr == ""
+
+
+def test_a_slip_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("the sweep measures teh first token")
+    command = [sys.executable, "-m", "codespell_lib", str(tmp_path / "page.md")]
+    assert "teh ==> the" in subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -78,13 +79,14 @@ def sweep_report(sweep: AnalysedSweep) -> str:
 _HOW_TO_READ = """Ratios are arm over stock within the same block, so that drift between blocks cancels; times
 are given as speed-ups, against the mean of both stock arms. The intervals of one metric hold jointly with 95 %. An
 effect on a time is claimed where an interval of a stricter level excludes no effect, one on memory or faults where its
-interval lies outside of the noise band, which is what stock shows against itself; "±4 %" is the largest effect, either
-way, that the data leaves possible. Load and time to first token count from the start of the process. *Weights to first
-token* leaves out interpreter, imports and tokenizer: it is where the weights are handled, and what grows with the
-model. It is asked first, and the whole times after it."""
+interval lies outside of the noise band, which is what stock shows against itself. Every claim is listed; "±4 % at most"
+is the largest effect, either way, that the data leaves possible for the least certain of the others. Load and time to
+first token count from the start of the process. *Weights to first token* leaves out interpreter, imports and tokenizer:
+it is where the weights are handled, and what grows with the model. It is the primary
+endpoint, and the whole times follow it."""
 
-_FIRST_TOKEN_FIRST = """Bytecode and a replay act on the imports too, so arms with these are asked for the whole
-*time to first token* first, and for the other times after it. A replay `ahead` has ended before the start, as at boot:
+_FIRST_TOKEN_FIRST = """Bytecode and a replay act on the imports too, so the primary endpoint of arms with these is
+the whole *time to first token*. A replay `ahead` has ended before the start, as at boot:
 its own time is not on the clock. One that runs `together` is started at the same instant as the loader."""
 
 _NOT_IN_RSS = """Pages of a reserved pool count in neither RSS nor PSS (the kernel's way): where an arm uses a pool, its
@@ -188,22 +190,39 @@ def _pictures(names: Iterable[str]) -> Markdown:
 
 
 def _verdicts(sweep: AnalysedSweep, name: str) -> Markdown:
-    """Return one metric: a row an arm, a column a dtype and kind, unchanged arm on top; one line if none differs."""
+    """Return one metric: the unchanged host, then every claim, then one bound for all that show no effect."""
     metric = next(each for each in METRICS if each.name == name)
     title = metric.title[0].upper() + metric.title[1:]
     groups = [sweep.analysis.group(name, dtype, kind) for dtype in sweep.protocol.dtypes for kind in KINDS]
-    stock = [Markdown(metric.unit(group.stock_median)) for group in groups]
-    columns = [f"{dtype_words(group.dtype)}, {group.kind}" for group in groups]
-    if not metric.is_time and all(
-        result.verdict == "none" for group in groups for result in (group.control, *group.arms)
-    ):
-        medians = ", ".join(f"{value} {column}" for value, column in zip(stock, columns, strict=True))
-        return Markdown(f"**{title}**: no arm has an effect beyond noise. Stock: {medians}.")
-    rows: list[list[object]] = [[code(REFERENCE), *stock]]
-    rows.append([code(CONTROL), *(_verdict(group.control) for group in groups)])
-    for index, result in enumerate(groups[0].arms):
-        rows.append([code(result.arm), *(_verdict(group.arms[index]) for group in groups)])
-    return Markdown(f"**{title}**\n\n{table(['arm', *columns], rows)}")
+    medians = "; ".join(f"{metric.unit(group.stock_median)} {_column(group)}" for group in groups)
+    items, without = [], []
+    for group in groups:
+        unsaid: dict[str, list[str]] = {}
+        for result in (group.control, *group.arms):
+            if result.verdict == "none" and not result.dropped:
+                without += [result] if result is not group.control else []
+            elif result.verdict in ("less", "more", "moved"):
+                items.append(Markdown(f"{code(result.arm)}, {_column(group)}: {_verdict(result)}"))
+            else:
+                unsaid.setdefault(_verdict(result), []).append(code(result.arm))
+        items += [Markdown(f"{', '.join(arms)}, {_column(group)}: {words}") for words, arms in unsaid.items()]
+    bounds = (re.search(r"\((±[^)]+)\)", result.words) for result in sorted(without, key=_extent, reverse=True))
+    largest = next((bound[1] for bound in bounds if bound), "")
+    if without:
+        rest = "All others: no effect" if items else "No arm has an effect"
+        items.append(Markdown(f"{rest} beyond noise{f' ({largest} at most)' if largest else ''}"))
+    return Markdown(f"**{title}** (unchanged: {medians})\n\n{bullets(items)}")
+
+
+def _column(group: Group) -> str:
+    return f"{dtype_words(group.dtype)}, {group.kind}"
+
+
+def _extent(result: Comparison) -> float:
+    """Return how large an effect a comparison without one leaves possible, comparable within one metric."""
+    share = re.search(r"±(\d+) %", result.words)
+    ends = [end for end in (result.low, result.high) if end is not None]
+    return float(share[1]) if share else max((abs(end) for end in ends), default=0.0)
 
 
 def _verdict(result: Comparison) -> Markdown:

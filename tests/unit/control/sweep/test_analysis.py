@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -318,11 +319,36 @@ def test_the_document_lies_beside_its_report(sweep: dict[str, Any]) -> None:
     assert "(sweep.json)" in written["sweep.md"]
 
 
+def test_the_report_lists_every_claim_and_one_bound_a_metric(sweep: dict[str, Any]) -> None:
+    page = sweep_report(as_sweep(sweep))
+    for metric in METRICS:
+        groups = [group for group in sweep["analysis"]["groups"] if group["metric"] == metric.name]
+        told = page.partition(f"\n**{metric.title[0].upper()}{metric.title[1:]}** (unchanged: ")[2].partition("\n\n**")[
+            0
+        ]
+        claims = [result for group in groups for result in group["arms"] if result["verdict"] in ("less", "more")]
+        assert told.count("**" if claims else "nothing") >= 2 * len(claims)
+        assert all(f"**{result['words']}**" in told for result in claims)
+        assert told.count("beyond noise") == 1
+        bounds = [
+            int(bound)
+            for group in groups
+            for result in group["arms"]
+            if result["verdict"] == "none"
+            for bound in re.findall(r"±(\d+) %", result["words"])
+        ]
+        if bounds:
+            assert f"(±{max(bounds)} % at most)" in told
+
+
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*sweep")), ids=lambda path: path.name)
 def test_the_examples_are_what_their_samples_give_today(example: Path) -> None:
     stored = analysed(json.loads((example / "sweep.json").read_text()))
     for name, text in sweep_files(stored).items():
-        assert (example / name.replace("sweep.md", "README.md")).read_text() == text, name
+        path = example / name.replace("sweep.md", "README.md")
+        if os.environ.get("SLM_UPDATE_GOLDEN"):
+            path.write_text(text)
+        assert path.read_text() == text, name
 
 
 def test_a_hypervisor_that_takes_memory_back_is_told(sweep: dict[str, Any]) -> None:
