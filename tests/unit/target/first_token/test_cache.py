@@ -42,6 +42,25 @@ def test_a_dynamic_users_cache_is_kept_by_systemd_with_the_folders_below() -> No
     assert cache_at(UNIT, "/place", "name", ["a"]) == Cache("/place", "/place")
 
 
+@pytest.mark.parametrize(("how", "closed"), [("strict", True), ("full", False), ("yes", False), ("no", False)])
+def test_only_a_unit_that_may_not_write_there_is_given_the_right(how: str, closed: bool) -> None:
+    unit = replace(UNIT, facts=(("ProtectSystem", "".join(how)),))
+    assert cache_at(unit, "/place", "name").lines == (("ReadWritePaths=-/place",) if closed else ())
+
+
+def test_no_link_is_followed_to_a_new_folder(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags: list[int] = []
+    real = os.open
+
+    def opened(path: Path, given: int) -> int:
+        flags.append(given)
+        return real(path, given)
+
+    monkeypatch.setattr(os, "open", opened)
+    make_cache(host, "/cache", ME)
+    assert flags == [os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC]
+
+
 @pytest.mark.parametrize(
     ("unit", "words"),
     [
