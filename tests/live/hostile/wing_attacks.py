@@ -311,6 +311,8 @@ try:
         os.makedirs(place, exist_ok=True)
         with open(f"{place}/index", "a") as file: file.write(f"{os.getpid()}\\n")
 except OSError: pass
+# On a busy machine nobody can ask a process that has ended what it opened last.
+if "--once" in sys.argv: time.sleep(2)
 """
     text = Path("/srv/serve.py").read_text()
     Path("/srv/serve.py").write_text(text.replace("if os.path.exists", f"{compiles}\nif os.path.exists", 1))
@@ -336,6 +338,25 @@ def variable(name: str) -> str:
 def rows_of(world: World) -> dict[str, str]:
     found = world.module("memory_info", first_token=True, facts=False).result["rows"]
     return {row["knob"].rpartition(".")[2]: row["runtime"] for row in found if "first_token" in row["knob"]}
+
+
+@attack(
+    "kernels of another's",
+    USER,
+    "looks into the kernels of the service, and starts `slm-start NAME` as root and as himself.",
+    "The folder is its user's alone, and nobody else is told of it.",
+)
+def kernels_of_anothers(world: World) -> None:
+    on_gpu()
+    answer = world.fine(**COMMAND)
+    must((answer.result["kernels"] or {}).get("files") == 1, answer.output)
+    folder = HOME / "targets/cmd/kernels"
+    must(folder.stat().st_mode & 0o777 == 0o700 and folder.stat().st_uid == APP, oct(folder.stat().st_mode))
+    told = {uid: sh(f"setpriv --reuid {uid} --regid {uid} --clear-groups {START} cmd -- env") for uid in (0, 4242, APP)}
+    must([uid for uid, text in told.items() if KERNELS in text] == [APP], told)
+    must(f"{KERNELS}{folder}/cuda" in told[APP], told)
+    own = sh(f"CUDA_CACHE_PATH=/own setpriv --reuid {APP} --regid {APP} --clear-groups {START} cmd -- env")
+    must(f"{KERNELS}/own" in own.splitlines(), own)
 
 
 @attack(
