@@ -5,8 +5,10 @@ They are plain files, written the same way with and without systemd; without it 
 
 from __future__ import annotations
 
+import base64
 import glob
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +21,8 @@ DROPIN_MARK = "# Written by slm-baseline; its rollback removes this file."
 _TMPFILES_FOLDERS = (TMPFILES, "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d")
 """In order of precedence: a name found earlier masks the same name later (tmpfiles.d(5))."""
 _KERNEL_FILES = ("/sys/", "/proc/sys/")
+_SIGNS = {**dict(zip("abfnrtvs", "\a\b\f\n\r\t\v ")), **{sign: sign for sign in "\\\"'"}}
+_ESCAPE = re.compile(r"\\([abfnrtvs\\\"']|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[0-3][0-7]{2})")
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,27 @@ def parse_tmpfiles(path: str, text: str) -> list[Line]:
         fields = text_line.split(None, 6)
         target = fields[1].strip("\"'") if len(fields) == 7 else ""
         if target.startswith(_KERNEL_FILES) and fields[0].rstrip("+!-=~^$") == "w":
-            lines.append(Line(target, fields[6].strip(), path, number, at_boot="!" in fields[0]))
+            value = _written(fields[6], is_base64="~" in fields[0])
+            if value is not None:
+                lines.append(Line(target, value, path, number, at_boot="!" in fields[0]))
     return lines
+
+
+def _written(argument: str, is_base64: bool) -> str | None:
+    """Return what a `w` line writes, stripped as kernel files do; None for base64 that systemd-tmpfiles rejects."""
+    if is_base64:
+        try:
+            return base64.b64decode(argument.strip(), validate=True).decode(errors="replace").strip()
+        except ValueError:
+            return None
+    return _ESCAPE.sub(lambda match: _unescape(match[1]), argument).strip()
+
+
+def _unescape(text: str) -> str:
+    """Return what stands for the text after a backslash in C, as systemd's cunescape() reads it."""
+    if text in _SIGNS:
+        return _SIGNS[text]
+    return chr(int(text[1:], 16) if text[0] in "xuU" else int(text, 8))
 
 
 def tmpfiles_lines(host: Host) -> list[Line]:

@@ -152,6 +152,7 @@ PARENT = "/usr/lib/tuned/parent/tuned.conf"
 VM_NEVER = "[vm]\ntransparent_hugepages=never\n"
 CHILD = "[main]\ninclude=parent\n"
 SAID_NEVER = "refused"
+SYSFSUTILS: Files = {"/usr/lib/systemd/system/sysfsutils.service": "[Service]\nExecStart=/usr/bin/sysfs\n"}
 
 CASES: tuple[Case, ...] = (
     # TuneD's conditions
@@ -1569,6 +1570,64 @@ CASES: tuple[Case, ...] = (
         ("thp.enabled never /etc/tmpfiles.d/a.conf:1",),
     ),
     Case(
+        "tmpfiles.d",
+        "a newline by its escape behind our value",
+        "refused",
+        {"/etc/tmpfiles.d/x.conf": f"w {THP}/enabled - - - - madvise\\n\n"},
+    ),
+    Case(
+        "tmpfiles.d",
+        "another value in base64 (`w~`)",
+        "refused, as the value `bmV2ZXI=`",
+        {"/etc/tmpfiles.d/x.conf": f"w~ {THP}/enabled - - - - bmV2ZXI=\n"},
+        ("thp.enabled never /etc/tmpfiles.d/x.conf:1",),
+    ),
+    Case(
+        "tmpfiles.d",
+        "text that is no base64, which systemd-tmpfiles rejects",
+        "refused",
+        {"/etc/tmpfiles.d/x.conf": f"w~ {THP}/enabled - - - - never!\n"},
+    ),
+    Case(
+        "scripts",
+        "another value for a while, then ours",
+        "refused",
+        rc(f"{NEVER}\nmeasure\necho madvise > {THP}/enabled"),
+    ),
+    Case(
+        "scripts",
+        "another value for a while, then what was found",
+        "refused",
+        rc(f"found=$(cat {THP}/enabled)\n{NEVER}\nmeasure\necho $found > {THP}/enabled"),
+        (),
+        (f"thp.enabled never {RC}:3", f"thp.enabled ? {RC}:5"),
+    ),
+    Case(
+        "scripts",
+        "ours, then another value",
+        "refused",
+        rc(f"echo madvise > {THP}/enabled\n{NEVER}"),
+        (f"thp.enabled never {RC}:3",),
+    ),
+    Case(
+        "units",
+        "another value before the start, ours by the start",
+        "refused",
+        service(f"ExecStart=/bin/sh -c 'echo madvise > {THP}/enabled'\nExecStartPre=/bin/sh -c '{NEVER}'\n"),
+    ),
+    Case(
+        "units",
+        "a path that may appear starts it",
+        "refused",
+        {
+            U: f"[Service]\nExecStart=/bin/sh -c '{NEVER}'\n",
+            "/usr/lib/systemd/system/x.path": "[Path]\nPathExists=/run/ready\n",
+            f"{ENABLED}/x.path": Link("/usr/lib/systemd/system/x.path"),
+        },
+        (),
+        (f"thp.enabled never {U}:2",),
+    ),
+    Case(
         "units",
         "`ExecCondition=`",
         "refused",
@@ -1580,13 +1639,19 @@ CASES: tuple[Case, ...] = (
         "sysfs.conf",
         "a comment behind the value",
         "refused",
-        {"/etc/sysfs.d/x.conf": "kernel/mm/transparent_hugepage/enabled = madvise # x\n"},
+        {"/etc/sysfs.d/x.conf": "kernel/mm/transparent_hugepage/enabled = madvise # x\n", **SYSFSUTILS},
+    ),
+    Case(
+        "sysfs.conf",
+        "another value, without the package that reads the file",
+        "refused",
+        {"/etc/sysfs.conf": "kernel/mm/transparent_hugepage/enabled = never\n"},
     ),
     Case(
         "sysfs.conf",
         "another value",
         "refused",
-        {"/etc/sysfs.conf": "kernel/mm/transparent_hugepage/enabled = never\n"},
+        {"/etc/sysfs.conf": "kernel/mm/transparent_hugepage/enabled = never\n", **SYSFSUTILS},
         ("thp.enabled never /etc/sysfs.conf:1",),
     ),
     Case(

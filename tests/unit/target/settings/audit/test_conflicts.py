@@ -156,7 +156,6 @@ def test_our_own_files_do_not_compete(fake_host: Host) -> None:
         ("/etc/sysctl.d/9.conf", "# vm.nr_hugepages=1\n\nvm.nr_hugepages = 512\n", [("hugepages.2M", "512", 3)]),
         ("/etc/sysctl.d/9.conf", "-vm/nr_hugepages=512\n", [("hugepages.2M", "512", 1)]),
         ("/etc/sysctl.d/9.conf", "vm.nr_hugepages=1024\nvm.swappiness=1\n", []),
-        ("/etc/sysfs.conf", "kernel/mm/transparent_hugepage/enabled = never\n", [("thp.enabled", "never", 1)]),
         ("/proc/cmdline", "transparent_hugepage=never hugepages=1024\n", [("thp.enabled", "never", 1)]),
         (
             "/etc/fstab",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from .conflict import Conflict, Scanner, sysctl_path, sysctl_value
+from .conflict import Conflict, Scanner, last_words, sysctl_path, sysctl_value
 from .declared import cmdline_values, mount_path, mount_value, read_sysctl, sysctl_files
 from .shell import MARK, Command, Word, parse_shell
 
@@ -234,6 +234,9 @@ class Reader:
         yield from self._configured(path, value, line)
         texts = self.resolved(value) if value is not None else []
         told = texts[0].strip() if len(texts) == 1 and "*" not in texts[0] else None
+        if told and _KERNEL_FILE.fullmatch(told):
+            # A command that named the file printed its content.
+            told = None
         knows = literal and value is not None and value.literal and told is not None
         if path.startswith("/proc/sys/") and told is not None:
             told = sysctl_value(told)
@@ -423,7 +426,7 @@ def read_script(scanner: Scanner, path: str, kind: str, certain: bool = True, de
     if first.startswith("#!") and not any(re.search(rf"\b{shell}\b", first) for shell in _SHELLS):
         yield from mentions(scanner, place, text)
         return
-    yield from Reader(scanner, place).shell(text)
+    yield from last_words(Reader(scanner, place).shell(text))
     yield from read_called(scanner, place, depth)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 
 from ....host.files import Host, open_plain
 from ....host.sizes import is_number, parse_size
@@ -61,6 +61,22 @@ class Conflict:
             return f"{self.kind} sets {self.knob} to {self.value} at {self.path}:{self.line}"
         does = f"may change {self.knob}" if self.value is None else f"may set {self.knob} to {self.value}"
         return f"{self.kind} {does} at {self.path}:{self.line}"
+
+
+def last_words(found: Iterable[Conflict]) -> list[Conflict]:
+    """Return what is left of writes that one text makes one after the other: of a knob's values, the last one stays.
+
+    A later write that may happen, with another value, makes an earlier one a possible writer: a script often sets a
+    value for a while, and puts back what it found.
+    """
+    writes = list(found)
+    left = []
+    for index, write in enumerate(writes):
+        later = [each for each in writes[index + 1 :] if (each.path, each.knob) == (write.path, write.knob)]
+        if not any(each.certain for each in later):
+            overruled = any(each.value != write.value for each in later)
+            left.append(replace(write, certain=False) if overruled else write)
+    return left
 
 
 class Scanner:

@@ -25,6 +25,13 @@ _GLOB = re.compile(r"[*?\[]")
 _ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
 
 
+_SYSFSUTILS = (
+    "/etc/init.d/sysfsutils",
+    *(f"{folder}/systemd/system/sysfsutils.service" for folder in ("/etc", "/usr/lib", "/lib")),
+)
+"""What reads /etc/sysfs.conf at boot: Debian's package sysfsutils, as an init script or a unit."""
+
+
 def tmpfiles(scanner: Scanner) -> Iterator[Conflict]:
     """Yield the `w` lines of others: tmpfiles.d(5)."""
     ours = [path for kind in KINDS for path in kind().places(())[0]]
@@ -114,7 +121,12 @@ def _glob_matches(path: str, pattern: str) -> bool:
 
 
 def sysfs(scanner: Scanner) -> Iterator[Conflict]:
-    """Yield what sysfsutils sets: `path = value` below /sys, in /etc/sysfs.conf and /etc/sysfs.d/*.conf."""
+    """Yield what sysfsutils sets: `path = value` below /sys, in /etc/sysfs.conf and /etc/sysfs.d/*.conf.
+
+    Without the package, nothing reads these files.
+    """
+    if not any(scanner.host.exists(path) for path in _SYSFSUTILS):
+        return
     more = [f"/etc/sysfs.d/{name}" for name in scanner.host.names("/etc/sysfs.d") if name.endswith(".conf")]
     for path in ("/etc/sysfs.conf", *more):
         for number, text in scanner.lines(path):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from .conflict import Conflict, Scanner
+from .conflict import Conflict, Scanner, last_words
 from .unit_files import UnitFiles
 
 _EXECUTED = ("ExecStartPre", "ExecStart", "ExecStartPost")
@@ -40,7 +40,7 @@ def services(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
         if holds is False:
             continue
         waiting += [(pulled, at_boot) for pulled in service.pulls if not units.is_masked(pulled)]
-        found = _executed(scanner, name, service)
+        found = last_words(_executed(scanner, name, service))
         sure = at_boot and holds is True
         yield from (conflict if sure else replace(conflict, certain=False) for conflict in found)
 

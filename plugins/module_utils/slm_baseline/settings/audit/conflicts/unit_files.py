@@ -104,7 +104,8 @@ class UnitFiles:
     def started(self) -> dict[str, bool]:
         """Return the services that are enabled, by any name, and those that enabled timers, paths and sockets start.
 
-        The value is whether a boot starts it: one that only a suspend or a rescue shell wants is not started at boot.
+        The value is whether a boot starts it for certain: one that only a suspend or a rescue shell wants is not,
+        nor is one that waits for a path or a connection.
         """
         if self._started is None:
             self._started = self._find_started()
@@ -128,7 +129,7 @@ class UnitFiles:
         for name, at_boot in list(enabled.items()):
             if name.endswith((".timer", ".path", ".socket")) and not self.is_masked(name):
                 for started in self._started_by(name):
-                    enabled[started] = enabled.get(started, False) or at_boot
+                    enabled[started] = enabled.get(started, False) or (at_boot and name.endswith(".timer"))
         return {
             name: at_boot
             for name, at_boot in enabled.items()
