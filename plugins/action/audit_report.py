@@ -54,8 +54,10 @@ class ActionModule(ActionBase):
         tolerance = {name: _tolerance(hosts[name]) for name in answers}
         finished_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         fleet = audit(answers, str(arguments["started_at"]), finished_at, tolerance, len(waiting))
+        # Where hosts do not wait for one another, each writes, and an early one may end last: the last asked has all.
+        is_last = not waiting or not _is_free(self._task)
         try:
-            write_files(folder, audit_files(fleet))
+            write_files(folder, audit_files(fleet) if is_last else {})
         except OSError as error:
             raise AnsibleActionFail(
                 f"the audit cannot be written to {folder}: {error.strerror} ({error.filename}). "

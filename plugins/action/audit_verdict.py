@@ -5,15 +5,27 @@ So Ansible's exit code is the audit's: 0 clean, 2 drift or error, 4 where a host
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
+
+# Ansible loads this file by its path, so `analysis` beside its folder is not importable until the root is named.
+_ROOT = str(Path(__file__).resolve().parents[1])
+if _ROOT not in sys.path:
+    sys.path.insert(0, _ROOT)
 
 _OUTCOMES = {"clean": {}, "drift": {"failed": True}, "error": {"failed": True}, "unreachable": {"unreachable": True}}
 
 
 class ActionModule(ActionBase):
-    """`audit_verdict: {status: STATUS, message: TEXT}`, both as audit_report returned them for the host."""
+    """`audit_verdict: {answer: VARIABLE, status: STATUS, message: TEXT}`, the latter two as audit_report returned them.
+
+    Both are left out where the report is of a moment before this host's answer, as hosts that do not wait for one
+    another register it; then the answer is judged here.
+    """
 
     TRANSFERS_FILES = False
     _requires_connection = False
@@ -21,5 +33,21 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        status = str(self._task.args["status"])
-        return {"changed": False, "status": status, "msg": str(self._task.args["message"]), **_OUTCOMES[status]}
+        arguments = self._task.args
+        if "status" in arguments:
+            status, message = str(arguments["status"]), str(arguments["message"])
+        else:
+            status, message = _judge(task_vars or {}, str(arguments["answer"]))
+        return {"changed": False, "status": status, "msg": message, **_OUTCOMES[status]}
+
+
+def _judge(variables: dict[str, Any], answer: str) -> tuple[str, str]:
+    from analysis.audit.answer import Unresolved, judge_host
+
+    hosts, name = variables["hostvars"], variables["inventory_hostname"]
+    try:
+        tolerance = hosts[name].get("tuning_tolerate_competitors", False)
+    except AnsibleError as error:
+        tolerance = Unresolved(str(error))
+    judged = judge_host(hosts.raw_get(name).get(answer), tolerance)
+    return judged.status, str(judged)
