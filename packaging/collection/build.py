@@ -76,6 +76,7 @@ def rewritten_python(text: str) -> str:
         lambda found: f"{found[1]}[{', '.join(f'{FULL}.{name}' for name in found[2].split(', '))}]",
         text,
     )
+    text = re.sub(r"(?m)^  - (slm_baseline(?:\.\w+)?)$", rf"  - {FULL}.\1", text)
     before, examples, after = text.partition("EXAMPLES = ")
     tasks = re.sub(rf"(?m)^  ({own}):$", rf"  {FULL}.\1:", after.partition('\n"""')[0])
     return before + examples + rewritten_templates(tasks) + "".join(after.partition('\n"""')[1:])
