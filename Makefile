@@ -98,7 +98,7 @@ test-vm-all: .venv/dev ## the same on every supported system and under every con
 vm-images: .venv/dev ## the disk images of test-vm, ahead of it; it makes them otherwise
 	$(BIN)/python -m tests.live.vm.image
 
-test-faults: .venv/dev ## kill and fail every changing system call of the setters
+test-faults: .venv/dev ## kill and fail every changing system call of the setters (ARGS="--every 3": every third)
 test-others: .venv/dev ## what others on the host keep while it is tuned, swept and rolled back
 test-hostile: .venv/dev ## what a hostile user of the host can do while the modules and plays run
 test-bad-input: .venv/dev ## bad input against this machine's real kernel
