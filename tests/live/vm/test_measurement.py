@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.live.vm import support
 from tests.live.vm.fleet import Fleet, differences
 
 
+# Nine minutes of emulation; on the machine itself, `.ci/run` measures by the same command.
+@pytest.mark.slow_vm
 def test_the_tiny_model_is_measured_cold_and_warm(one_host: Fleet, seen: Callable[[support.Cell, str], None]) -> None:
     measure_tiny_model(one_host, "one")
     seen((support.MEASURED, "Debian 12"), "yes")
