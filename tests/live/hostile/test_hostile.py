@@ -28,7 +28,8 @@ def results(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     """How each attack ended, by its name."""
     if os.geteuid() != 0:
         pytest.exit("tests/live/hostile makes namespaces and changes kernel settings for a while: run it as root", 2)
-    chosen = [item.callspec.params["name"] for item in request.session.items if hasattr(item, "callspec")]
+    parameters = [getattr(getattr(item, "callspec", None), "params", {}) for item in request.session.items]
+    chosen = [given["name"] for given in parameters if "name" in given]
     read, write = os.pipe()
     command = [*ALONE, sys.executable, "-m", "tests.live.hostile.siege", str(write), *chosen]
     with subprocess.Popen(command, cwd=ROOT, pass_fds=[write], stderr=subprocess.PIPE, text=True) as process:
