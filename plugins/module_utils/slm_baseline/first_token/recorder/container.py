@@ -8,12 +8,10 @@ from dataclasses import dataclass
 
 from ...host.deadline import Deadline
 from ...host.errors import SettingError
-from ...host.files import Host
 from ..containers.runtime import Container, Runtime, said
 from ..target import Target
 from .members import users_of_container
-from .ready import ask_ready
-from .start import not_ready, wait_for_answer
+from .start import not_ready, require_stopped, wait_for_answer
 from .unit import PUT_BACK_S, STOP_S
 
 _STEP_S = 0.25
@@ -45,22 +43,7 @@ class Started:
 def stop_container(target: Target, started: Started, deadline: Deadline) -> None:
     """Stop the container, so that it holds none of its pages in memory; SettingError where it or its address stays."""
     done = started.runtime.call(*started.command("stop")[1:], timeout_s=deadline.left_s(STOP_S))
-    if done.returncode:
-        raise SettingError(
-            f"first_token.{target.name}.container",
-            f"{started.name}, stopped",
-            said(done),
-            "A start can be recorded from the beginning only.",
-            "stop it by hand, and see why it does not.",
-        )
-    if target.ready.is_asked and ask_ready(Host(), target.ready, deadline).is_ready:
-        raise SettingError(
-            f"first_token.{target.name}.ready",
-            f"no answer at {target.ready.at} while {started.name} is stopped",
-            "an answer",
-            "Another service has that address, and would be taken for this one.",
-            "correct the port or the URL, or see who has it.",
-        )
+    require_stopped(target, "container", started.name, said(done) if done.returncode else "", deadline)
 
 
 def start_container(

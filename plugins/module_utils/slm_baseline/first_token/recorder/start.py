@@ -216,6 +216,29 @@ def _named(uid: int | None) -> str:
     return "" if uid is None else f" (a process of user id {uid} listens there, which is not the target's)"
 
 
+def require_stopped(target: Target, kind: str, name: str, problem: str, deadline: Deadline) -> None:
+    """Raise SettingError where stopping failed (`problem` is the stop's own message), or where its address answers yet.
+
+    `kind` is the key of the target that names it: `unit` or `container`.
+    """
+    if problem:
+        raise SettingError(
+            f"first_token.{target.name}.{kind}",
+            f"{name}, stopped",
+            problem,
+            "A start can be recorded from the beginning only.",
+            "stop it by hand, and see why it does not.",
+        )
+    if target.ready.is_asked and ask_ready(Host(), target.ready, deadline).is_ready:
+        raise SettingError(
+            f"first_token.{target.name}.ready",
+            f"no answer at {target.ready.at} while {name} is stopped",
+            "an answer",
+            "Another service has that address, and would be taken for this one.",
+            "correct the port or the URL, or see who has it.",
+        )
+
+
 def not_ready(target: Target, found: str) -> SettingError:
     """Return the error for a start that did not become ready."""
     return SettingError(

@@ -14,8 +14,7 @@ from ...host.systemd import show, systemctl, systemd_runs
 from ..fit import RIGHTS
 from ..target import Target
 from .members import is_below, systemd_groups
-from .ready import ask_ready
-from .start import not_ready, wait_for_answer
+from .start import not_ready, require_stopped, wait_for_answer
 
 ASK_S = 60.0
 STOP_S = 300.0
@@ -112,22 +111,8 @@ def find_others(name: str, runs: bool) -> tuple[str, ...]:
 def stop_unit(target: Target, unit: Unit, deadline: Deadline) -> None:
     """Stop the unit, so that it holds none of its pages in memory; SettingError where it or its address stays up."""
     answer = systemctl(deadline.left_s(STOP_S), "stop", "--", unit.name)
-    if answer.returncode:
-        raise SettingError(
-            f"first_token.{target.name}.unit",
-            f"{unit.name}, stopped",
-            _first_line(answer.stderr),
-            "A start can be recorded from the beginning only.",
-            "stop it by hand, and see why it does not.",
-        )
-    if target.ready.is_asked and ask_ready(Host(), target.ready, deadline).is_ready:
-        raise SettingError(
-            f"first_token.{target.name}.ready",
-            f"no answer at {target.ready.at} while {unit.name} is stopped",
-            "an answer",
-            "Another service has that address, and would be taken for this one.",
-            "correct the port or the URL, or see who has it.",
-        )
+    problem = _first_line(answer.stderr) if answer.returncode else ""
+    require_stopped(target, "unit", unit.name, problem, deadline)
 
 
 def start_unit(target: Target, unit: Unit, deadline: Deadline, look: Callable[[], None] = lambda: None) -> None:
