@@ -60,22 +60,29 @@ def read_note(path: str) -> dict[str, Any] | None:
         return None
 
 
-def systemctl(*words: str) -> str:
-    """Run systemctl and return its output; empty where it fails."""
+def run(words: list[str], environment: dict[str, str] | None = None, errors: int | None = None) -> str:
+    """Run a program and return its output; empty where it cannot be run or takes too long, which stderr says."""
     try:
         done = subprocess.run(
-            ["/usr/bin/systemctl", "--no-ask-password", *words],
+            words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=errors,
             text=True,
             errors="replace",
             check=False,
             timeout=LONGEST_S,
+            env=environment,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        sys.stderr.write(f"slm_restart: systemctl {' '.join(words)}: {error}\n")
+        sys.stderr.write(f"slm_restart: {' '.join(words)}: {error}\n")
         return ""
     return done.stdout
+
+
+def systemctl(*words: str) -> str:
+    """Run systemctl and return its output."""
+    return run(["/usr/bin/systemctl", "--no-ask-password", *words])
 
 
 def runs(name: str, or_ended: bool) -> bool:
@@ -92,23 +99,8 @@ def runs(name: str, or_ended: bool) -> bool:
 
 
 def call(container: dict[str, Any], what: str) -> str:
-    """Run one of the recorded commands of a container's runtime and return its output; empty where it fails."""
-    try:
-        done = subprocess.run(
-            container[what],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=LONGEST_S,
-            env=container["environment"],
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        sys.stderr.write(f"slm_restart: {' '.join(container[what])}: {error}\n")
-        return ""
-    return done.stdout.strip()
+    """Run one of the recorded commands of a container's runtime and return its output."""
+    return run(container[what], container["environment"], subprocess.DEVNULL).strip()
 
 
 def start_containers(containers: list[dict[str, Any]], is_same_boot: bool) -> list[str]:
