@@ -29,6 +29,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        from analysis.audit.answer import read_tolerance
         from analysis.audit.files import audit_files
         from analysis.audit.fleet import audit
         from analysis.documents.errors import DocumentError
@@ -51,7 +52,7 @@ class ActionModule(ActionBase):
         }
         waiting = self._waiting(variables, [name for name, answer in answers.items() if answer is None])
         answers = {name: answer for name, answer in answers.items() if name not in waiting}
-        tolerance = {name: _tolerance(hosts[name]) for name in answers}
+        tolerance = {name: read_tolerance(hosts[name], AnsibleError) for name in answers}
         finished_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         fleet = audit(answers, str(arguments["started_at"]), finished_at, tolerance, len(waiting))
         # Where hosts do not wait for one another, each writes, and an early one may end last: the last asked has all.
@@ -79,13 +80,3 @@ def _is_free(task: Any) -> bool:
     """Return whether the play's hosts do not wait for one another."""
     play = task.get_play() if hasattr(task, "get_play") else task.play
     return str(play.strategy).rpartition(".")[2] in ("free", "host_pinned")
-
-
-def _tolerance(variables: Any) -> object:
-    """Return the host's `tuning_tolerate_competitors` unchecked; `Unresolved` where it has no value."""
-    from analysis.audit.answer import Unresolved
-
-    try:
-        return variables.get("tuning_tolerate_competitors", False)
-    except AnsibleError as error:
-        return Unresolved(str(error))

@@ -42,12 +42,8 @@ class ActionModule(ActionBase):
 
 
 def _judge(variables: dict[str, Any], answer: str) -> tuple[str, str]:
-    from analysis.audit.answer import Unresolved, judge_host
+    from analysis.audit.answer import judge_host, read_tolerance
 
     hosts, name = variables["hostvars"], variables["inventory_hostname"]
-    try:
-        tolerance = hosts[name].get("tuning_tolerate_competitors", False)
-    except AnsibleError as error:
-        tolerance = Unresolved(str(error))
-    judged = judge_host(hosts.raw_get(name).get(answer), tolerance)
+    judged = judge_host(hosts.raw_get(name).get(answer), read_tolerance(hosts[name], AnsibleError))
     return judged.status, str(judged)

@@ -33,6 +33,14 @@ class Unresolved:
     why: str
 
 
+def read_tolerance(variables: Mapping[str, object], error: type[Exception]) -> object:
+    """Return a host's `tuning_tolerate_competitors` unchecked; `Unresolved` where reading it raises `error`."""
+    try:
+        return variables.get("tuning_tolerate_competitors", False)
+    except error as problem:
+        return Unresolved(str(problem))
+
+
 @dataclass(frozen=True)
 class Row:
     """One knob as its host compared it; the fields are those of docs/architecture.md."""
