@@ -35,27 +35,14 @@ def systemctl(timeout_s: float, verb: str, *words: str) -> subprocess.CompletedP
 
     A timeout or a missing systemctl gives a status other than 0, with the reason on stderr.
     """
-    from .trust import find_program
+    from .trust import find_program, run_trusted
 
     program = find_program(Host(), "systemctl")
     if program is None:
         return subprocess.CompletedProcess([verb, *words], 1, "", "no systemctl that only root can write")
-    try:
-        return subprocess.run(
-            [program, "--no-ask-password", "--no-pager", verb, *words],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"systemctl {verb} timed out after {timeout_s:.0f} seconds"
-        return subprocess.CompletedProcess([program, verb, *words], 1, "", reason)
-    except OSError as error:
-        return subprocess.CompletedProcess([program, verb, *words], 1, "", str(error))
+    command = [program, "--no-ask-password", "--no-pager", verb, *words]
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+    return run_trusted(command, environment, timeout_s, f"systemctl {verb} timed out after {timeout_s:.0f} seconds")
 
 
 def show(names: Sequence[str], properties: Sequence[str], timeout_s: float = 60) -> dict[str, dict[str, str]]:

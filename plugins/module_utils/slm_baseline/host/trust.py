@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import SettingError
@@ -158,3 +159,29 @@ def _step(host: Host, path: str) -> Step:
 
 def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def run_trusted(
+    command: Sequence[str], env: Mapping[str, str], timeout_s: float, late: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that `find_program` found once, without input, and return its result.
+
+    A timeout, told as `late`, or a program that cannot run gives a status other than 0, with the reason on stderr.
+    """
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            env=env,
+        )
+    except subprocess.TimeoutExpired:
+        reason = late
+    except OSError as error:
+        reason = str(error)
+    return subprocess.CompletedProcess(list(command), 1, "", reason)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...host.errors import ParseError, SettingError
 from ...host.files import Host
-from ...host.trust import find_program
+from ...host.trust import find_program, run_trusted
 from .command_line import RUNTIMES
 
 ASK_S = 30.0
@@ -137,23 +137,8 @@ class Runtime:
 
     def call(self, *words: str, timeout_s: float = ASK_S) -> subprocess.CompletedProcess[str]:
         """Run the client once; a timeout or a client that cannot run gives a status other than 0, with the reason."""
-        try:
-            return subprocess.run(
-                [self.program, *words],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout_s,
-                check=False,
-                stdin=subprocess.DEVNULL,
-                cwd="/",
-                env=self.environment,
-            )
-        except subprocess.TimeoutExpired:
-            reason = f"{self.name} did not answer within {timeout_s:.0f} seconds"
-        except OSError as error:
-            reason = str(error)
-        return subprocess.CompletedProcess([self.program, *words], 1, "", reason)
+        late = f"{self.name} did not answer within {timeout_s:.0f} seconds"
+        return run_trusted([self.program, *words], self.environment, timeout_s, late)
 
     def answers(self) -> str:
         """Return why the runtime does not answer; empty where it does."""
