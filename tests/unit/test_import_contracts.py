@@ -16,8 +16,9 @@ CONTRACTS = {
     TARGET: {
         "host": set(),
         "settings": {"host"},
-        "first_token": {"host"},
-        "measuring": {"host"},
+        "containers": {"host"},
+        "first_token": {"host", "containers"},
+        "measuring": {"host", "containers"},
         "sweep": {"host", "settings", "first_token", "measuring"},
         "zipimport_once": set(),
         "module": {"host"},

@@ -104,7 +104,7 @@ def _plan_state(host: Host, target: Target) -> tuple[str, str]:
         return "missing", str(error)
     if "image_id" in plan.facts:
         # Most hosts have no such target, and would compile what they import.
-        from .containers.image import find_image_change
+        from ..containers.image import find_image_change
 
         reason = find_image_change(host, plan.facts)
         if reason:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..containers.command_line import RUNTIMES
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.paths import FIT, TARGETS
 from ..host.sizes import is_number
 from ..host.systemd import UNITS
 from ..host.validate import Option
-from .containers.command_line import RUNTIMES
 from .places import DROP_IN, FIT_UNITS, REPLAY_UNITS, RUN_UNITS
 
 READY = ("notify", "port", "url", "exit", "health")

@@ -208,7 +208,7 @@ def test_a_unit_that_changed_gets_no_cache_and_the_rows_say_so(
 
 
 def test_another_image_is_told_before_any_file_of_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible.module_utils.slm_baseline.first_token.containers import image
+    from ansible.module_utils.slm_baseline.containers import image
 
     asked: list[str] = []
 

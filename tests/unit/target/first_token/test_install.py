@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.slm_baseline.containers.runtime import Container, Runtime
 from ansible.module_utils.slm_baseline.first_token import install
 from ansible.module_utils.slm_baseline.first_token.audit import is_set_up, rows_of
 from ansible.module_utils.slm_baseline.first_token.bytecode import Filled
-from ansible.module_utils.slm_baseline.first_token.containers.runtime import Container, Runtime
 from ansible.module_utils.slm_baseline.first_token.fit import parse_fit
 from ansible.module_utils.slm_baseline.first_token.install import (
     WRITTEN_TELLS,

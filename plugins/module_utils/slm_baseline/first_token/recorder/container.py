@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ...containers.runtime import Container, Runtime, said
 from ...host.deadline import Deadline
 from ...host.errors import SettingError
-from ..containers.runtime import Container, Runtime, said
 from ..target import Target
 from .members import users_of_container
 from .start import not_ready, require_stopped, wait_for_answer

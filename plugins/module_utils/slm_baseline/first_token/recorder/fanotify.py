@@ -17,12 +17,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from ...containers.mounted import MountTables, Place
 from ...host.deadline import Deadline
 from ...host.errors import SettingError
 from ...host.files import Host
 from ...host.foreign_files import is_of_a_user
 from ...host.mountinfo import MOUNTINFO, MountEntry, read_mountinfo
-from ..containers.mounted import MountTables, Place
 from .members import Belongs
 
 # include/uapi/linux/fanotify.h

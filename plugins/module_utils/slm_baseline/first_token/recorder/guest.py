@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...host.errors import SettingError
-from ...host.files import Host
-from ...host.trust import find_program
-from ..containers.command_line import RUNTIMES, ContainerCommand, find_command
-from ..containers.image import image_facts
-from ..containers.remade import remade_notes
-from ..containers.runtime import (
+from ...containers.command_line import RUNTIMES, ContainerCommand, find_command
+from ...containers.image import image_facts
+from ...containers.remade import remade_notes
+from ...containers.runtime import (
     Container,
     Runtime,
     find_by_container,
@@ -18,6 +15,9 @@ from ..containers.runtime import (
     require_layers,
     require_startable,
 )
+from ...host.errors import SettingError
+from ...host.files import Host
+from ...host.trust import find_program
 from ..target import Target
 from .container import Started
 from .members import Belongs, ContainerMembers, running_containers, users_of_container

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable
 
-from ..containers.control_groups import container_of
+from ...containers.control_groups import container_of
 
 Belongs = Callable[[int], "bool | None"]
 """Returns whether a process belongs to the target; None where it has ended and this is unknown."""

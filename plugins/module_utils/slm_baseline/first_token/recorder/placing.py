@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ...containers.mounted import HostFile, HostPaths
+from ...containers.runtime import Container
 from ...host.files import Host
-from ..containers.mounted import HostFile, HostPaths
-from ..containers.runtime import Container
 from .fanotify import Opened, Seen
 
 _OVERLAY = "overlay"

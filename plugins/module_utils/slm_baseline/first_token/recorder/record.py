@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from ...containers.runtime import Container
 from ...host.deadline import Deadline
 from ...host.files import Host
 from ...host.foreign_files import open_foreign
 from ...host.mincore import resident_ranges
-from ..containers.runtime import Container
 from ..plan import Plan, PlanFile
 from .cached_folders import find_cached_folders
 from .fanotify import Seen, watching

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.containers.runtime import Container, Runtime
+from ansible.module_utils.slm_baseline.containers.runtime import Container, Runtime
 from ansible.module_utils.slm_baseline.first_token.plan import Plan
 from ansible.module_utils.slm_baseline.first_token.recorder import guest, interruption, members
 from ansible.module_utils.slm_baseline.first_token.recorder.container import (

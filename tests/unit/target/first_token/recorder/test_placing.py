@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.containers.mounted import Place
-from ansible.module_utils.slm_baseline.first_token.containers.runtime import Container, Mounted
+from ansible.module_utils.slm_baseline.containers.mounted import Place
+from ansible.module_utils.slm_baseline.containers.runtime import Container, Mounted
 from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Opened, Seen
 from ansible.module_utils.slm_baseline.first_token.recorder.placing import place
 from ansible.module_utils.slm_baseline.host.files import Host

@@ -11,9 +11,9 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...host.errors import ParseError
-from ...host.files import Host
-from ...host.mountinfo import MountEntry, parse_mountinfo
+from ..host.errors import ParseError
+from ..host.files import Host
+from ..host.mountinfo import MountEntry, parse_mountinfo
 from .overlay import LayerEntry, LayerStack, parse_overlay, with_real_layers
 
 _INODE_BITS = 0xFFFFFFFF

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ...host.errors import ParseError, SettingError
-from ...host.files import Host
-from ...host.trust import find_program
+from ..host.errors import ParseError, SettingError
+from ..host.files import Host
+from ..host.trust import find_program
 from .runtime import Container, Runtime, is_address
 
 RUNTIME, ADDRESS, CONTAINER, IMAGE, IMAGE_ID = "runtime", "runtime_address", "container", "image", "image_id"

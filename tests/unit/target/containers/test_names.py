@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.containers.command_line import (
+from ansible.module_utils.slm_baseline.containers.command_line import (
     ContainerCommand,
     find_command,
     parse_command,
 )
-from ansible.module_utils.slm_baseline.first_token.containers.control_groups import container_of
-from ansible.module_utils.slm_baseline.first_token.containers.remade import find_remade, remade_notes
+from ansible.module_utils.slm_baseline.containers.control_groups import container_of
+from ansible.module_utils.slm_baseline.containers.remade import find_remade, remade_notes
 from hypothesis import given
 from hypothesis import strategies as st
 

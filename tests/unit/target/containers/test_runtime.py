@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.containers import image, runtime
-from ansible.module_utils.slm_baseline.first_token.containers.image import find_image_change, image_facts
-from ansible.module_utils.slm_baseline.first_token.containers.runtime import (
+from ansible.module_utils.slm_baseline.containers import image, runtime
+from ansible.module_utils.slm_baseline.containers.image import find_image_change, image_facts
+from ansible.module_utils.slm_baseline.containers.runtime import (
     Container,
     Runtime,
     find_by_container,

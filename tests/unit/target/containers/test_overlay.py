@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.containers.overlay import (
+from ansible.module_utils.slm_baseline.containers.overlay import (
     LayerStack,
     Overlay,
     parse_overlay,

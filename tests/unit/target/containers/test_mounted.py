@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.slm_baseline.first_token.containers.mounted import HostFile, HostPaths, MountTables, Place
+from ansible.module_utils.slm_baseline.containers.mounted import HostFile, HostPaths, MountTables, Place
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.mountinfo import MountEntry, parse_mountinfo
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Optional
 
-from ...host.errors import ParseError
-from ...host.files import Host
+from ..host.errors import ParseError
+from ..host.files import Host
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _COLON = re.compile(r"(?<!\\)((?:\\\\)*):")

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...host.errors import ParseError, SettingError
-from ...host.files import Host
-from ...host.trust import find_program, run_trusted
+from ..host.errors import ParseError, SettingError
+from ..host.files import Host
+from ..host.trust import find_program, run_trusted
 from .command_line import RUNTIMES
 
 ASK_S = 30.0
