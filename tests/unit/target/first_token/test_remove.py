@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.first_token import remove as module
 from ansible.module_utils.slm_baseline.first_token.places import MARK
-from ansible.module_utils.slm_baseline.first_token.remove import remove, remove_all
+from ansible.module_utils.slm_baseline.first_token.remove import read_hashes, remove, remove_all, remove_files
 from ansible.module_utils.slm_baseline.first_token.removed import Removal
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.paths import FIRST_TOKEN
+from ansible.module_utils.slm_baseline.host.paths import FIRST_TOKEN, TARGETS
+from ansible.module_utils.slm_baseline.host.systemd import UNITS
 
 from tests.support.targets import TARGET, install_target
 
@@ -135,3 +136,37 @@ def test_what_was_started_again_is_told() -> None:
     assert words == "started again after a recording that was cut short: a.service."
     assert Removal().warning is None
     assert Removal(["/x"]).diff == "/x: there\n"
+
+
+def test_files_that_a_new_record_lacks_go_with_their_folder_unless_others_changed_them(host: Host) -> None:
+    hashes = read_hashes(host, "vllm")
+    with host.path(TARGET.replay_unit).open("a") as file:
+        file.write("Nice=1\n")
+    remove_files(host, {path: hashes[path] for path in (TARGET.drop_in, TARGET.replay_unit)})
+    assert host.path(TARGET.replay_unit).exists()
+    assert not host.path(TARGET.drop_in).parent.exists()
+    assert host.path(TARGET.fit_unit).exists()
+
+
+def test_the_folder_of_all_units_stays_where_ours_was_the_only_one(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.path(TARGET.replay_unit).parent.mkdir(parents=True)
+    host.path(TARGET.replay_unit).write_text(f"{MARK}\n")
+    assert remove(host, "vllm") == ([TARGET.replay_unit], [])
+    assert list(host.path(UNITS).iterdir()) == []
+
+
+def test_systemd_reads_its_units_again_only_where_one_went(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    reloads: list[Host] = []
+    monkeypatch.setattr(module, "reload_units", reloads.append)
+    host.path(f"{TARGETS}/empty").mkdir()
+    remove(host, "empty")
+    assert reloads == []
+    remove(host, "vllm")
+    assert reloads == [host]
+
+
+def test_what_others_changed_is_left_unless_a_removal_is_forced(host: Host) -> None:
+    with host.path(TARGET.drop_in).open("a") as file:
+        file.write("Environment=OTHERS=1\n")
+    assert remove_all(host, ["vllm"]).left == [TARGET.drop_in]
