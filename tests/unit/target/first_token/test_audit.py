@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token import audit
-from ansible.module_utils.slm_baseline.first_token.audit import difference, is_set_up, rows, rows_of
+from ansible.module_utils.slm_baseline.first_token.audit import difference, is_linked, is_set_up, rows, rows_of
 from ansible.module_utils.slm_baseline.first_token.fit import Fit, fit_text, parse_fit
 from ansible.module_utils.slm_baseline.first_token.places import has_anything, target_names
-from ansible.module_utils.slm_baseline.first_token.target import Ready, Target
+from ansible.module_utils.slm_baseline.first_token.target import SWEEP_PREFIX, Ready, Target
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.paths import STOPPED_NOTE
+from ansible.module_utils.slm_baseline.host.paths import STOPPED_NOTE, TARGETS
 
 from tests.support.bytecode import command_lines
 from tests.support.targets import TARGET, install_target
@@ -83,6 +83,20 @@ def test_what_no_boot_would_read_ahead_is_not_persisted(host: Host) -> None:
     assert (row["runtime"], row["persisted"], row["verdict"]) == ("clean", "missing", "drift")
     assert "no boot reads ahead" in row["detail"]
     assert not is_set_up(host, TARGET)
+
+
+@pytest.mark.parametrize("other", ["/etc/systemd/system/a.service", "/etc/systemd/system/z.service"])
+def test_a_link_to_another_unit_is_none_of_ours(host: Host, other: str) -> None:
+    host.path(TARGET.boot_link).unlink()
+    host.path(TARGET.boot_link).symlink_to(other)
+    assert not is_linked(host, TARGET)
+    assert rows(host)[0]["persisted"] == "missing"
+
+
+def test_recordings_of_a_sweep_have_no_row_and_hide_no_other(host: Host) -> None:
+    for name in (f"{SWEEP_PREFIX}1", "a", "zz"):
+        host.path(f"{TARGETS}/{name}").mkdir()
+    assert {row["knob"].split(".")[1] for row in rows(host)} == {"a", "vllm", "zz"}
 
 
 def test_a_diff_says_what_is_missing_stale_or_asked_otherwise(host: Host) -> None:
