@@ -16,19 +16,29 @@ from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring import protocol
 from ansible.module_utils.slm_baseline.measuring.install.interpreter import Interpreter
-from ansible.module_utils.slm_baseline.measuring.loader.events import LoaderMemory
-from ansible.module_utils.slm_baseline.measuring.loader.process import Loader
+from ansible.module_utils.slm_baseline.measuring.loader.events import (
+    FORKED_ORDER,
+    Events,
+    LoaderMemory,
+    LoaderReport,
+    Mark,
+)
+from ansible.module_utils.slm_baseline.measuring.loader.process import Loader, Observation, Usage
 from ansible.module_utils.slm_baseline.measuring.loader.replay import Replay, replay_record, replaying
 from ansible.module_utils.slm_baseline.measuring.model.files import Model, ModelFile
 from ansible.module_utils.slm_baseline.measuring.probes import page_cache
 from ansible.module_utils.slm_baseline.measuring.probes.disk_bandwidth import Ceiling, ReadMethod, WayTried
+from ansible.module_utils.slm_baseline.measuring.probes.gpu import Gpu, GpuFacts, GpuProcess
 from ansible.module_utils.slm_baseline.measuring.probes.page_cache import Residency
 from ansible.module_utils.slm_baseline.measuring.probes.process_memory import MemoryReading
 from ansible.module_utils.slm_baseline.measuring.protocol import (
+    HeldReading,
     Progress,
     Subject,
+    WholeRun,
     against_ceiling,
     ceiling_record,
+    figures_of,
     measure_sample,
     memory_disagreement,
     steady_token,
@@ -122,6 +132,85 @@ def test_a_warm_sample_of_a_good_loader(tmp_path: Path, cache: FakeCache) -> Non
     # What the loader says of itself here is made up, and the observer looked.
     assert sample.noise is not None
     assert any("memory figures disagree" in reason for reason in sample.noise.reasons)
+
+
+def whole_run(order: tuple[str, ...] = Events(0).order) -> WholeRun:
+    """A run that was started at 2 s; each event has counters of its own, so that none can stand in for another."""
+    instants = (2_100, 4_000, 5_000, 5_500, 6_000, 8_000, 8_500, 8_600, 10_000, 11_000, 12_000)
+    marks = {
+        name: Mark(instant * 10**6, number**2 * 100, number**2 * 10, number**2, number * 0.5, number * 0.25)
+        for number, (name, instant) in enumerate(zip(Events(0).order, instants, strict=True), 1)
+        if name in order
+    }
+    memory = LoaderMemory(rss_bytes=1, vsz_bytes=2, uss_bytes=3, pss_bytes=4)
+    report = LoaderReport(memory, "cpu", "bfloat16", 7, {}, ())
+    events = Events(2 * 10**9, marks, report, order, tokens_s=(1.0, 0.5, 0.25, 0.75))
+    run = Observation(events, None, 0, None, "", Usage(1.0, 2.0))
+    held = HeldReading(1, MemoryReading(10, 20, 30, 40, 50, 60, 70, 80, 90), GpuFacts(None), Residency(1000, 1000, ""))
+    return WholeRun(run, report, held)
+
+
+def test_each_figure_is_taken_between_its_own_two_events(tmp_path: Path) -> None:
+    figures = figures_of(subject(tmp_path, "good", weight_bytes=4800), whole_run(), 480.0)
+    assert {name: figures[name] for name in ("load_real_s", "time_to_first_token_s", "second_token_s")} == {
+        "load_real_s": pytest.approx(6.0),
+        "time_to_first_token_s": pytest.approx(6.5),
+        "second_token_s": pytest.approx(1.0),
+    }
+    assert (figures["tokens_s"], figures["steady_token_s"]) == ((1.0, 0.5, 0.25, 0.75), 0.5)
+    # 2,400 bytes of 4,800 in the 2.5 s from the tokenizer to the first token.
+    assert (figures["read_bytes"], figures["read_share"]) == (4900, 0.5)
+    assert (figures["ceiling_bytes_per_s"], figures["ceiling_share"]) == (960.0, 1.0)
+    assert (figures["minor_faults"], figures["major_faults"]) == (490, 49)
+    assert (figures["cpu_user_s"], figures["cpu_system_s"]) == (3.5, 1.75)
+    # The loader's own view of its memory counts, and the kernel's of what the loader does not tell.
+    memory = [figures[f"{name}_bytes"] for name in ("rss", "vsz", "uss", "pss", "anon", "swap")]
+    assert memory == [1, 2, 3, 4, 40, 90]
+
+
+def test_a_forked_childs_figures_begin_with_its_weights(tmp_path: Path) -> None:
+    figures = figures_of(subject(tmp_path, "good", weight_bytes=4800), whole_run(FORKED_ORDER), None)
+    assert (figures["load_real_s"], figures["time_to_first_token_s"]) == (None, None)
+    assert (figures["second_token_s"], figures["read_bytes"], figures["read_share"]) == (1.0, 2400, 0.5)
+    assert (figures["minor_faults"], figures["major_faults"]) == (240, 24)
+    assert (figures["cpu_user_s"], figures["cpu_system_s"]) == (1.0, 0.5)
+    assert (figures["ceiling_bytes_per_s"], figures["ceiling_share"]) == (None, None)
+
+
+def test_reads_that_the_kernel_does_not_tell_are_no_figure(tmp_path: Path) -> None:
+    whole = whole_run()
+    whole.run.events.marks["first_token"] = replace(whole.run.events.marks["first_token"], read_bytes=None)
+    figures = figures_of(subject(tmp_path, "good"), whole, 1e9)
+    assert (figures["read_bytes"], figures["read_share"], figures["ceiling_share"]) == (None, None, None)
+
+
+def test_a_loader_has_the_trials_arguments_and_environment_after_its_own(tmp_path: Path) -> None:
+    base = replace(subject(tmp_path, "good"), new_tokens=12)
+    loader = base.loader_of(Trial(1, "cold", dtype="float32", env={"A": "1"}))
+    assert loader.arguments == ("good", "--model", str(tmp_path), "--dtype", "float32", "--new-tokens", "12")
+    assert loader.env == (*base.loader.env, ("A", "1"))
+    assert replace(loader, arguments=("good",), env=base.loader.env) == base.loader
+
+
+def test_processes_of_others_on_the_gpus_are_counted_once_and_the_loader_is_none_of_them(
+    tmp_path: Path, cache: FakeCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = [7, 8]
+
+    def read(host: Host) -> GpuFacts:
+        processes = tuple(GpuProcess(pid, None, None) for pid in pids)
+        gpu = Gpu(0, "x", None, None, None, None, None, None, None, None, None, None, processes)
+        return GpuFacts("1", gpus=(gpu,))
+
+    def seen(host: Host, pid: int) -> MemoryReading:
+        pids[:] = [8, 9, pid]
+        return MemoryReading(1, 2, 3, 4, 5, 6, 7, 8)
+
+    monkeypatch.setattr(protocol, "read_gpus", read)
+    monkeypatch.setattr(protocol, "read_memory", seen)
+    sample, _ = measure_sample(Host(), subject(tmp_path, "good"), Trial(1, "warm"))
+    assert sample.noise is not None
+    assert sample.noise.foreign_gpu_processes == 3
 
 
 def test_a_token_is_steady_where_nothing_is_done_for_the_first_time() -> None:
