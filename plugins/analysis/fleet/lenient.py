@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from analysis.documents.names import well_formed
 
 LARGEST_BYTES = 64 << 20
@@ -25,7 +27,7 @@ def load(path: Path) -> Mapping[str, Any]:
     if path.stat().st_size > LARGEST_BYTES:
         raise FormError(f"larger than {LARGEST_BYTES >> 20} MiB")
     try:
-        document = json.loads(path.read_bytes(), parse_constant=_no_number)
+        document = _parse(path.read_bytes())
     except RecursionError:
         raise FormError("nested too deeply") from None
     except ValueError as error:
@@ -33,6 +35,17 @@ def load(path: Path) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise FormError("not a JSON object")
     return document
+
+
+def _parse(content: bytes) -> Any:
+    """Return what a JSON text holds: a thousand hosts are 1.4 GB of it, which orjson reads three times as fast.
+
+    It refuses some texts of ours, as names that are no Unicode. The standard library decides on those, and says why.
+    """
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return json.loads(content, parse_constant=_no_number)
 
 
 def _no_number(word: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -101,11 +100,8 @@ def interval(figure: Figure, unit: Callable[[float | None], str]) -> str:
 
 
 def _three(value: float) -> str:
-    """Return three significant digits, never in exponent form."""
-    if value >= 99.95:
+    """Return three significant digits, at most six decimals, never in exponent form."""
+    if not 0 < value < 99.95:
         return f"{value:.0f}"
-    decimals = max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
-    # 9.996 has to print as 10.0, not 10.00.
-    if decimals and round(value, decimals) >= 10 ** (3 - decimals):
-        decimals -= 1
-    return f"{value:.{min(decimals, 6)}f}"
+    # Python writes smaller numbers with an exponent.
+    return f"{value:#.3g}" if value >= 1e-4 else f"{value:.6f}"

@@ -254,6 +254,18 @@ def test_a_broken_file_is_named_and_left_out(tmp_path: Path, name: str) -> None:
     assert why in left_out.why
 
 
+def test_a_name_that_is_no_unicode_leaves_no_document_out(tmp_path: Path) -> None:
+    # The quick parser refuses such a text; JSON does not.
+    document = samples.golden("cpu")
+    document["model"] = {**document["model"], "id": "caf\udce9"}
+    path = tmp_path / "results/x/20260101T000000Z.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
+    found = gather(tmp_path)
+    assert found.left_out == ()
+    assert len(found.hosts[0].runs) == 1
+
+
 @pytest.mark.parametrize("place", ["host", "summary", "samples", "tuning", "started_at", "run_id", "model"])
 @pytest.mark.parametrize("value", [7, "x", [1], {"a": 1}, True])
 def test_a_part_of_another_form_is_never_a_crash(tmp_path: Path, place: str, value: object) -> None:
