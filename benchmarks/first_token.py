@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 sys.path.append(str(ROOT / "plugins"))
 
 from ansible.module_utils.slm_baseline.first_token.bytecode import LEAST_MODULES, find_compiled  # noqa: E402  found through the path above
+from ansible.module_utils.slm_baseline.first_token.fit import Fit, fit_text  # noqa: E402
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, to_text  # noqa: E402
 from ansible.module_utils.slm_baseline.first_token.recorder.members import in_tree  # noqa: E402
 from ansible.module_utils.slm_baseline.first_token.recorder.record import Look, Recording, plan_file, record  # noqa: E402
@@ -51,6 +52,7 @@ from benchmarks.peers import PEERS  # noqa: E402
 from benchmarks.tables import first_token_table  # noqa: E402
 
 REPLAY = ["/usr/bin/python3", "-IS", str(ROOT / "files" / "slm_replay.py")]
+FIT = ["/usr/bin/python3", "-IS", str(ROOT / "files" / "slm_fit.py")]
 PEER_LOADER = str(ROOT / "benchmarks" / "peers.py")
 PEER_PACKAGES = str(ROOT / "benchmarks" / "requirements-peers.txt")
 CHANGES = "(changes the application)"
@@ -185,11 +187,15 @@ def runnable_peers(subject: Subject, folder: Path) -> dict[str, Subject]:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The recorded plans by name, and each filled cache's environment, empty if it saves nothing."""
+    """The recorded plans by name, and each filled cache's environment, empty if it saves nothing.
+
+    `stale_fit` describes bytecode that an upgrade has outdated: nothing but the check of it is left of a cache.
+    """
 
     plans: Mapping[str, str]
     bytecode: Mapping[str, str]
     kernels: Mapping[str, str]
+    stale_fit: str
 
     @property
     def kept(self) -> dict[str, str]:
@@ -223,6 +229,8 @@ class Bench:
             arms["warm, caches kept"] = lambda: self.warm(kept)
         arms["warm, replay beside"] = lambda: self.warm_beside(kept)
         arms["replay together, residency"] = lambda: self.replay_beside(kept, "residency")
+        arms["cold, a stale plan beside"] = lambda: self.replay_beside({}, "stale")
+        arms["cold, a stale cache checked"] = self.stale_cache
         if bytecode and prepared.kernels:
             arms["replay together, bytecode alone"] = lambda: self.replay_beside(bytecode)
             arms["warm, bytecode alone"] = lambda: self.warm(bytecode)
@@ -281,6 +289,15 @@ class Bench:
         self.drop()
         return self._beside(command, env)
 
+    def stale_cache(self) -> Start:
+        self.drop()
+        began_ns = time.monotonic_ns()
+        # It ends with 1, as a cache that does not fit should.
+        subprocess.run(
+            [*FIT, self.prepared.stale_fit], env={}, capture_output=True, check=False, **self.subject.identity
+        )
+        return self.started({}, began_ns)
+
     def replay_command(self, plan: str = "plan") -> list[str]:
         return [*REPLAY, self.prepared.plans[plan]]
 
@@ -332,14 +349,17 @@ def make_ready(subject: Subject, folder: Path) -> tuple[Prepared, dict[str, Any]
     if not held.files:
         kept = {name: value for name, value in kept.items() if name not in kernels}
     last = recorded(kept)
-    plans = {"plan": last.plan, "residency": with_residency(last.plan)}
+    plans = {"plan": last.plan, "residency": with_residency(last.plan), "stale": outdated(last.plan)}
     for name, plan in plans.items():
         (folder / name).write_text(to_text(plan), encoding="utf-8", errors="surrogateescape")
         (folder / name).chmod(0o644)
+    stale_fit = folder / "stale-fit"
+    stale_fit.write_text(outdated_fit(bytecode["PYTHONPYCACHEPREFIX"], first.seen.opened), encoding="utf-8")
     prepared = Prepared(
         {name: str(folder / name) for name in plans},
         {name: value for name, value in kept.items() if name in bytecode},
         {name: value for name, value in kept.items() if name in kernels},
+        str(stale_fit),
     )
     return prepared, what_was_made(last, len(compiled), held)
 
@@ -348,6 +368,33 @@ def with_residency(plan: Plan) -> Plan:
     """Return the plan with all pages of its files that are in memory; call it right after the recording."""
     deadline = Deadline.after(RECORDING_S)
     return replace(plan, files=[plan_file(file.path, deadline) or file for file in plan.files])
+
+
+def outdated(plan: Plan) -> Plan:
+    """Return the plan as it is after an upgrade that has replaced every file of it."""
+    return replace(plan, files=[replace(file, mtime_ns=file.mtime_ns + 1) for file in plan.files])
+
+
+def outdated_fit(folder: str, opened: Iterable[str]) -> str:
+    """Return the longest check of a cache: every folder has changed, and of the sources the very last one alone."""
+    sources = [path for path in dict.fromkeys(opened) if path.endswith(".py") and os.path.exists(path)]
+    folders = list(dict.fromkeys(map(os.path.dirname, sources)))
+    last = next(path for path in reversed(sources) if os.path.dirname(path) == folders[-1])
+    found = {path: os.stat(path) for path in (folder, *folders, *sources)}
+    return fit_text(
+        Fit(
+            folder,
+            folder,
+            found[folder].st_ino,
+            str(found[folder].st_uid),
+            (),
+            tuple((found[path].st_ino, found[path].st_mtime_ns + 1, path) for path in folders),
+            tuple(
+                (found[path].st_ino, found[path].st_size, found[path].st_mtime_ns + (path == last), path)
+                for path in sources
+            ),
+        )
+    )
 
 
 def what_was_made(recording: Recording, compiled: int, kernels: Held) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+from ansible.module_utils.slm_baseline.first_token.plan import Plan, to_text
 from ansible.module_utils.slm_baseline.first_token.recorder import start as start_module
 from ansible.module_utils.slm_baseline.first_token.recorder.ready import ask_ready
+from ansible.module_utils.slm_baseline.first_token.recorder.record import plan_file
 from ansible.module_utils.slm_baseline.first_token.target import Ready, Target
 from ansible.module_utils.slm_baseline.host import lease
 from ansible.module_utils.slm_baseline.host.deadline import Deadline
@@ -21,7 +24,7 @@ from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import LEASE
 
-from benchmarks import agreement, engine, fidelity, one_host, subject
+from benchmarks import agreement, engine, fidelity, first_token, one_host, subject
 from benchmarks.subject import Benchmark, Effect
 from tests.support.ourselves import Ourselves
 
@@ -177,3 +180,30 @@ def test_an_engine_that_is_no_target_or_an_arm_that_is_none_is_one_line(
         monkeypatch.setattr(sys, "argv", ["engine", name, "--url", "http://x", "--body", "{}", "--arms", arms])
         with pytest.raises(SystemExit, match=said):
             engine.main()
+
+
+def test_a_stale_cache_costs_the_check_of_all_its_sources(tmp_path: Path) -> None:
+    sources = [tmp_path / name for name in ("a/one.py", "b/two.py", "a/three.py", "b/four.py", "b/data.json")]
+    for path in sources:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    fit = tmp_path / "fit"
+    fit.write_text(first_token.outdated_fit(str(cache), [*map(str, sources), str(tmp_path / "gone.py")]))
+    fit.chmod(0o644)
+    answer = subprocess.run([*first_token.FIT, str(fit)], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert f"{tmp_path}/b/four.py changed since" in answer.stderr
+
+
+def test_a_stale_plan_has_no_file_that_is_still_the_recorded_one(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"w" * 5000)
+    recorded = plan_file(str(tmp_path / "weights"), Deadline.after(5))
+    assert recorded is not None
+    plan = Plan({"page_bytes": "4096"}, (), (recorded,))
+    (tmp_path / "plan").write_text(to_text(first_token.outdated(plan)))
+    (tmp_path / "plan").chmod(0o644)
+    answer = subprocess.run([*first_token.REPLAY, str(tmp_path / "plan")], capture_output=True, text=True, check=True)
+    assert "read_bytes=0" in answer.stdout
+    assert "stale=1" in answer.stdout
