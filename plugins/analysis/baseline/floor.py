@@ -107,6 +107,36 @@ def with_kernels(steps: Sequence[Step], saving_s: float) -> list[Step]:
     ]
 
 
+@dataclass(frozen=True)
+class BlockBound:
+    """What one quiet block tells: the cold TTFT measured, each phase's bytes and warm work, and the disk's rate."""
+
+    now_s: float
+    steps: Sequence[Step]
+    disk_bytes_per_s: float
+
+    @property
+    def work_s(self) -> float:
+        """Return the seconds of a warm run."""
+        return sum(step.warm_s for step in self.steps)
+
+    @property
+    def read_bytes(self) -> int:
+        return sum(step.read_bytes for step in self.steps)
+
+    @property
+    def simple_floor_s(self) -> float:
+        return simple_floor_s(self.steps, self.disk_bytes_per_s)
+
+    @property
+    def floor_s(self) -> float:
+        return floor_s(self.steps, self.disk_bytes_per_s)
+
+    @property
+    def ratio(self) -> float:
+        return self.now_s / self.floor_s
+
+
 def explain(samples: Iterable[Sample], imports: Imports | None, kernels: Kernels | None = None) -> FirstToken:
     """Return medians over a run's quiet blocks, each with one valid cold and one valid warm sample."""
     pairs = _pairs(samples)
@@ -117,29 +147,26 @@ def explain(samples: Iterable[Sample], imports: Imports | None, kernels: Kernels
         return FirstToken("the host was busy with other work in every block")
     compiling_s = imports.bytecode.saving_s if imports and imports.bytecode else None
     kernels_s = kernels.saving_s(warm for _, warm in pairs) if kernels else None
-    known = [(cold, _steps(cold, warm, compiling_s or 0.0, kernels_s or 0.0), _disk(cold)) for cold, warm in quiet]
-    whole = [(cold, steps, rate) for cold, steps, rate in known if steps and rate and cold.time_to_first_token_s]
-    if not whole:
-        lacking = "the disk's ceiling is unknown" if all(steps for _, steps, _ in known) else None
+    steps = [_steps(cold, warm, compiling_s or 0.0, kernels_s or 0.0) for cold, warm in quiet]
+    bounds = [bound for (cold, _), each in zip(quiet, steps, strict=True) if (bound := _bound(cold, each))]
+    if not bounds:
+        lacking = "the disk's ceiling is unknown" if all(steps) else None
         return FirstToken(lacking or "the kernel does not tell what each phase read")
-    floors = [floor_s(steps, rate) for _, steps, rate in whole]
-    ratios = statistics.figure(
-        (cold.time_to_first_token_s or 0.0) / floor for (cold, _, _), floor in zip(whole, floors, strict=True)
-    )
-    now, floor = _median(cold.time_to_first_token_s for cold, _, _ in whole), _median(floors)
+    now, floor = _median(bound.now_s for bound in bounds), _median(bound.floor_s for bound in bounds)
+    work = _median(bound.work_s for bound in bounds)
+    ratios = statistics.figure(bound.ratio for bound in bounds)
     gap = max(0.0, now - floor)
     # Savings are counted in the order in which the work is done; together they are no more than the gap.
     bytecode_s = None if compiling_s is None else min(compiling_s, gap)
     kept_s = None if kernels_s is None else min(kernels_s, gap - (bytecode_s or 0.0))
-    works = [sum(step.warm_s for step in steps) for _, steps, _ in whole]
     return FirstToken(
         problem=None,
-        blocks=len(whole),
+        blocks=len(bounds),
         now_s=now,
-        warm_s=_median(works),
-        read_bytes=_median(sum(step.read_bytes for step in steps) for _, steps, _ in whole),
-        disk_bytes_per_s=_median(rate for _, _, rate in whole),
-        simple_floor_s=_median(simple_floor_s(steps, rate) for _, steps, rate in whole),
+        warm_s=work,
+        read_bytes=_median(bound.read_bytes for bound in bounds),
+        disk_bytes_per_s=_median(bound.disk_bytes_per_s for bound in bounds),
+        simple_floor_s=_median(bound.simple_floor_s for bound in bounds),
         floor_s=floor,
         ratio=ratios.median,
         ratio_low=ratios.ci_low,
@@ -147,8 +174,14 @@ def explain(samples: Iterable[Sample], imports: Imports | None, kernels: Kernels
         bytecode_s=bytecode_s,
         kernels_s=kept_s,
         replay_s=max(0.0, gap - (bytecode_s or 0.0) - (kept_s or 0.0)),
-        limit="disk" if floor > DISK_OVER_WORK * _median(works) else _longest([steps for _, steps, _ in whole]),
+        limit="disk" if floor > DISK_OVER_WORK * work else _longest([bound.steps for bound in bounds]),
     )
+
+
+def _bound(cold: Sample, steps: Sequence[Step]) -> BlockBound | None:
+    """Return a block's bound; None if its TTFT, its phases or its disk are unknown."""
+    rate, now_s = _disk(cold), cold.time_to_first_token_s
+    return BlockBound(now_s, steps, rate) if steps and rate and now_s else None
 
 
 def quiet_blocks(samples: Iterable[Sample]) -> int:
