@@ -98,6 +98,14 @@ def test_any_other_text_is_one_error(text: str) -> None:
         parse_fit(f"{module.FIRST_LINE}\n{text}")
 
 
+def test_a_description_that_was_cut_short_or_is_of_another_version_is_damaged(fit: Fit) -> None:
+    text = fit_text(fit)
+    versions = [text.replace("fit 1", f"fit {other}", 1) for other in (0, 2)]
+    for damaged in (*versions, *(text[:length] for length in range(len(text)))):
+        with pytest.raises(ParseError):
+            parse_fit(damaged)
+
+
 def test_a_cache_that_fits_is_given(fit: Fit, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert find_misfit(LIVE, fit) is None
     assert said(fit, site, capsys) == f"PYTHONPYCACHEPREFIX={site / 'cache'}"
@@ -152,7 +160,7 @@ def test_a_cache_is_given_to_its_owner_alone(fit: Fit, site: Path, capsys: pytes
         path.write_text(fit_text(fit))
         assert slm_fit.main([str(path)]) == 1
     assert find_misfit(LIVE, other)
-    assert find_misfit(LIVE, replace(fit, uid="dynamic")) is None
+    assert find_misfit(LIVE, parse_fit(fit_text(replace(fit, uid="dynamic")))) is None
 
 
 @pytest.mark.parametrize("text", ["", "x", f"{module.FIRST_LINE}\nend\n", f"{module.FIRST_LINE}\nuid\t1\n"])
