@@ -143,6 +143,15 @@ def test_a_cache_that_does_not_fit_is_not_given(
     assert "as without a cache" in said(fit, site, capsys)
 
 
+@pytest.mark.parametrize(("mode", "fits"), [(0o720, False), (0o702, False), (0o755, True)])
+def test_a_folder_that_others_may_write_is_not_given_and_one_that_they_may_read_is(
+    fit: Fit, site: Path, capsys: pytest.CaptureFixture[str], mode: int, fits: bool
+) -> None:
+    (site / "cache").chmod(mode)
+    assert (find_misfit(LIVE, fit) is None) is fits
+    assert said(fit, site, capsys).startswith("PYTHONPYCACHEPREFIX=") is fits
+
+
 def test_a_new_file_beside_the_sources_is_no_misfit(fit: Fit, site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A log beside the application would keep every start from its cache."""
     (site / "site/app.log").write_text("x")
