@@ -115,3 +115,10 @@ def test_who_may_listen_for_a_command_is_its_user(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(start, "ask_ready", ask)
     start_command(running("sleep 600", ready=Ready("port", "1", 20)), {})
     assert asked == [[os.getuid()]]
+
+
+def test_a_command_that_is_not_ready_yet_is_asked_again_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Answer(True), Answer(False), Answer(False)]
+    monkeypatch.setattr(start, "ask_ready", lambda *asked: answers.pop())
+    start_command(running("sleep 600", ready=Ready("port", "1", 20)), {})
+    assert answers == []
