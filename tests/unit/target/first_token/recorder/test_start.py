@@ -37,8 +37,9 @@ def test_a_command_that_ends_well_is_ready() -> None:
     start_command(SHELL, {})
 
 
-def test_a_failure_is_told_with_its_last_line_however_much_it_wrote() -> None:
-    script = "head -c 300000 /dev/zero >&2; echo >&2; echo the reason >&2; exit 3"
+@pytest.mark.parametrize("before", ["", "head -c 300000 /dev/zero >&2; echo >&2; "])
+def test_a_failure_is_told_with_its_last_line_however_much_it_wrote(before: str) -> None:
+    script = f"{before}echo the reason >&2; exit 3"
     with pytest.raises(SettingError, match="exit status 3: the reason"):
         start_command(running(script), {})
 
