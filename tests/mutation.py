@@ -2,30 +2,41 @@
 
 cosmic-ray lists every mutation of the room's code; a sample drawn with a fixed seed is tried, one at a time, in a copy
 of the working tree. A mutation that no test notices is printed with its diff. What changes no behaviour is left out:
-annotations are never evaluated, and docstrings are no code.
+annotations are never evaluated, and docstrings are no code. The tests of each run in a fork of this process, which has
+pytest loaded: importing it takes longer than the tests of most rooms.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import difflib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
+import ansible.module_utils.basic  # noqa: F401  imported once, for all forks
+import hypothesis.strategies  # noqa: F401
+import pytest
 from cosmic_ray.commands import init
-from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.mutating import use_mutation
+from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import MutationSpec, TestOutcome
+from cosmic_ray.work_item import MutationSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 PREFIXES = {"plugins/module_utils/slm_baseline": "tests/unit/target", "plugins/analysis": "tests/unit/control"}
 PATIENCE_S = 300.0
+_STEP_S = 0.02
 
 
 def tests_of(room: str) -> list[str]:
@@ -83,6 +94,38 @@ def copy_tree(folder: Path) -> None:
             shutil.copy2(source, folder / name, follow_symlinks=False)
 
 
+def passes(tests: Sequence[str]) -> bool:
+    """Run these tests in a fork of this process; return whether all pass in time."""
+    pid = os.fork()
+    if pid == 0:
+        _run_tests(tests)
+    until = time.monotonic() + PATIENCE_S
+    done = status = 0
+    while not done and time.monotonic() < until:
+        time.sleep(_STEP_S)
+        done, status = os.waitpid(pid, os.WNOHANG)
+    # What a test started, and left, ends with it.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+    if not done:
+        os.waitpid(pid, 0)
+    return bool(done) and status == 0
+
+
+def _run_tests(tests: Sequence[str]) -> NoReturn:
+    status = 1
+    try:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for descriptor in range(3):
+            os.dup2(nothing, descriptor)
+        status = int(
+            pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0", *tests])
+        )
+    finally:
+        os._exit(status)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("room", help="a folder or file of the product")
@@ -95,20 +138,26 @@ def main() -> None:
     tests = given.tests or tests_of(room)
     every = mutations_of(room)
     drawn = random.Random(given.seed).sample(every, min(given.sample, len(every)))
-    command = f"{sys.executable} -m pytest -x -q -p no:cacheprovider {' '.join(tests)}"
+    # Bytecode of a mutation may have the time and size of the next one's source.
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    survived = 0
     with tempfile.TemporaryDirectory(prefix="slm-mutation-") as folder:
         copy_tree(Path(folder))
         os.chdir(folder)
-        if subprocess.run(command.split(), stdout=subprocess.DEVNULL, check=False).returncode:
-            raise SystemExit(f"mutation: the tests fail without any mutation: {command}")
-        survived = []
+        if not passes(tests):
+            raise SystemExit(f"mutation: the tests fail without any mutation: {' '.join(tests)}")
         for mutation in drawn:
-            result = mutate_and_test([mutation], command, PATIENCE_S)
-            if result.test_outcome == TestOutcome.SURVIVED:
-                survived.append(mutation)
-                print(f"survived: {mutation.module_path}:{mutation.start_pos[0]} {mutation.operator_name}")
-                print(result.diff, flush=True)
-    killed = len(drawn) - len(survived)
+            with use_mutation(
+                mutation.module_path, get_operator(mutation.operator_name)(), mutation.occurrence
+            ) as codes:
+                if not passes(tests):
+                    continue
+            survived += 1
+            print(f"survived: {mutation.module_path}:{mutation.start_pos[0]} {mutation.operator_name}")
+            before, after = ((code or "").splitlines() for code in codes)
+            print("\n".join(list(difflib.unified_diff(before, after, lineterm="", n=3))[2:]), flush=True)
+    killed = len(drawn) - survived
     print(
         f"{room}: {killed} of {len(drawn)} mutations noticed ({killed / max(len(drawn), 1):.0%}), {len(every)} in all"
     )

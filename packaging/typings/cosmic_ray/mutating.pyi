@@ -1,5 +1,6 @@
-from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
-from cosmic_ray.work_item import MutationSpec, WorkResult
-
-def mutate_and_test(mutations: Iterable[MutationSpec], test_command: str, timeout: float) -> WorkResult: ...
+def use_mutation(
+    module_path: Path, operator: object, occurrence: int
+) -> AbstractContextManager[tuple[str, str | None]]: ...

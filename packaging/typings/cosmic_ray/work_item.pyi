@@ -1,14 +1,4 @@
-import enum
 from pathlib import Path
-
-class TestOutcome(enum.Enum):
-    SURVIVED = "survived"
-    KILLED = "killed"
-    INCOMPETENT = "incompetent"
-
-class WorkResult:
-    test_outcome: TestOutcome | None
-    diff: str | None
 
 class MutationSpec:
     module_path: Path

@@ -1,0 +1,3 @@
+from collections.abc import Callable
+
+def get_operator(name: str) -> Callable[[], object]: ...
