@@ -14,6 +14,7 @@ from ansible.module_utils.slm_baseline.first_token.recorder.interruption import 
     GUARD,
     GUARD_LINK,
     GUARD_UNIT,
+    RESTARTER,
     make_good,
     promised,
     read_note,
@@ -192,3 +193,55 @@ def test_who_waits_is_read_anew_before_it_is_started(host: Host, world: World, m
     monkeypatch.setattr(interruption, "reload_units", lambda host: world.asked.append("reload"))
     with promised(host, TARGET, UNIT):
         assert world.asked == ["reload", f"start {GUARD}"]
+
+
+def test_a_guard_that_waits_is_stopped_and_has_not_failed(
+    host: Host, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Host, "is_live", property(lambda self: True))
+    monkeypatch.setattr(interruption, "reload_units", lambda host: world.asked.append("reload"))
+    for left in (GUARD_UNIT, GUARD_LINK):
+        world.asked.clear()
+        host.path(left).parent.mkdir(parents=True, exist_ok=True)
+        host.path(left).write_text("x")
+        assert make_good(host) == []
+        assert world.asked == [f"stop {GUARD}", f"reset-failed {GUARD}", "reload"]
+        assert files(host) == set()
+    assert not host.path(GUARD_LINK).parent.exists()
+    assert make_good(host) == []
+    assert len(world.asked) == 3
+
+
+def test_a_program_that_starts_all_again_is_given_the_note(
+    host: Host, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    leave_note(host, start=["app.service", "front.service"])
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(Host, "is_live", property(lambda self: True))
+    monkeypatch.setattr(interruption, "PYTHON", str(script))
+    monkeypatch.setattr(interruption, "reload_units", lambda host: None)
+    assert make_good(host) == ["app.service", "front.service"]
+    assert (tmp_path / "asked").read_text() == f"-IS {host.path(RESTARTER)} {STOPPED_NOTE}\n"
+    assert GUARD_UNIT not in files(host)
+
+
+def test_what_a_program_that_fails_said_last_is_the_reason(
+    host: Host, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    leave_note(host)
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho first >&2\necho the reason >&2\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(Host, "is_live", property(lambda self: True))
+    monkeypatch.setattr(interruption, "PYTHON", str(script))
+    with pytest.raises(SettingError, match="running again") as caught:
+        make_good(host)
+    assert caught.value.found == "the reason"
+
+
+def test_our_own_note_is_no_recording_beside_us(host: Host, world: World) -> None:
+    pid, started = own_identity()
+    leave_note(host, pid=pid, started=started)
+    assert make_good(host) == ["app.service"]

@@ -70,7 +70,6 @@ def systemd(monkeypatch: pytest.MonkeyPatch) -> FakeSystemd:
     fake = FakeSystemd(app={**app, "ControlGroup": "/system.slice/app.service"})
     monkeypatch.setattr(unit, "systemctl", fake.systemctl)
     monkeypatch.setattr(unit, "show", fake.show)
-    monkeypatch.setattr(unit, "_STEP_S", 0.01)
     return fake
 
 
@@ -136,6 +135,17 @@ def test_who_is_stopped_with_it_is_found_through_others_and_only_if_it_runs(syst
     assert find_others("app.service", runs=False) == ()
 
 
+def test_who_is_stopped_with_it_is_found_whatever_its_name(systemd: FakeSystemd) -> None:
+    systemd.units["app.service"] |= {"RequiredBy": "a.service z.service"}
+    systemd.units |= {
+        "a.service": {"ActiveState": "active", "Conflicts": "app.service"},
+        "z.service": {"ActiveState": "active", "RequiredBy": "app.service"},
+    }
+    assert find_others("app.service", runs=True) == ("a.service", "z.service")
+    systemd.units["app.service"] |= {"Conflicts": "a.service app.service z.service"}
+    assert set(find_others("app.service", runs=False)) == {"a.service", "z.service"}
+
+
 @pytest.mark.parametrize("how", ["Conflicts", "ConflictedBy"])
 def test_who_conflicts_with_its_start_or_with_what_that_starts_is_found(systemd: FakeSystemd, how: str) -> None:
     """blue stayed down, exit 0, after green was recorded."""
@@ -171,6 +181,7 @@ def test_what_is_on_its_way_is_waited_for_and_is_not_taken_for_running(
     monkeypatch.setattr("time.sleep", nap)
     assert put_back(TARGET, UNIT) == []
     assert len(naps) == 3
+    assert min(naps) > 0
 
 
 def test_what_does_not_come_back_is_tried_once_more_and_told(systemd: FakeSystemd) -> None:
@@ -190,6 +201,9 @@ def test_what_never_arrives_is_told_when_its_time_is_over(
     assert put_back(replace(TARGET, ready=Ready(timeout_s=0.05)), UNIT) == ["app.service is activating"]
     # It was found so, and is left so.
     assert put_back(TARGET, replace(UNIT, state="activating")) == []
+    # What systemd knows nothing of is not on its way.
+    systemd.units["app.service"] = {}
+    assert put_back(TARGET, replace(UNIT, state="activating")) == ["app.service is unknown"]
 
 
 def test_a_oneshot_that_was_stopped_has_done_its_work_again(systemd: FakeSystemd) -> None:
@@ -297,3 +311,17 @@ def test_a_simple_service_that_was_started_again_has_to_answer(
     systemd.units["app.service"]["ActiveState"] = "inactive"
     systemd.after["start", "app.service"] = [{"ActiveState": "active"}]
     assert put_back(target, UNIT) == ["app.service is active, and does not answer at 1"]
+
+
+def test_systemd_is_asked_about_a_starting_unit_once_a_second_at_most(
+    systemd: FakeSystemd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question runs a program beside the start that is recorded."""
+    clock = [1000.0]
+    answers = [True, False]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    lives = unit._now_and_then(lambda: answers.pop(0))
+    assert [lives(), lives()] == [True, True]
+    for seconds, answer, left in ((1000.9, True, 2), (1001.1, True, 1), (1002.0, True, 1), (1002.2, False, 0)):
+        clock[0] = seconds
+        assert (lives(), len(answers)) == (answer, left)
