@@ -37,7 +37,7 @@ def unit_text(mount: MountSpec) -> str:
     """Return a systemd.mount(5) unit for a hugetlbfs mount."""
     return (
         f"{DROPIN_MARK}\n[Unit]\nDescription=Huge pages at {mount.path}\nConditionPathExists={HUGEPAGES}\n\n"
-        f"[Mount]\nWhat=hugetlbfs\nWhere={mount.path}\nType=hugetlbfs\nOptions={mount.options},nosuid,nodev\n\n"
+        f"[Mount]\nWhat=hugetlbfs\nWhere={mount.path}\nType=hugetlbfs\nOptions={mount.data},nosuid,nodev\n\n"
         f"[Install]\nWantedBy=local-fs.target\n"
     )
 

@@ -45,10 +45,18 @@ class MountSpec:
 
     @property
     def options(self) -> str:
-        """Return the mount options in one fixed spelling, as data for mount(2), for a unit, and for people."""
-        size = "" if self.size_bytes is None else f",size={self.size_bytes}"
+        """Return the mount options in one fixed spelling for people: sizes as people write them."""
+        return self._spelled("" if self.size_bytes is None else format_size(self.size_bytes))
+
+    @property
+    def data(self) -> str:
+        """Return the mount options for mount(2) and for a unit: the size in bytes, as in units of earlier releases."""
+        return self._spelled("" if self.size_bytes is None else str(self.size_bytes))
+
+    def _spelled(self, size: str) -> str:
         page = format_size(self.page_size_bytes)
-        return f"pagesize={page},mode={self.mode:04o},uid={self.uid},gid={self.gid}{size}"
+        limit = f",size={size}" if size else ""
+        return f"pagesize={page},mode={self.mode:04o},uid={self.uid},gid={self.gid}{limit}"
 
 
 def parse_options(path: str, options: str, default_page_bytes: int) -> MountSpec:
@@ -126,7 +134,7 @@ def mount(host: Host, spec: MountSpec) -> None:
                 _by_descriptor(folder).encode(),
                 b"hugetlbfs",
                 _MS_NOSUID | _MS_NODEV,
-                spec.options.encode(),
+                spec.data.encode(),
             )
         if not mounted_at(read_mountinfo(host), spec.path):
             _unmount_in(parent, name, spec.path)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ...host.sizes import format_size
 from .files import FileState
 from .json_fields import text
+
+_SIZE = re.compile(r",size=([0-9]{1,19})$", re.ASCII)
 
 FILES = "files"
 """A key besides those of the kinds, for the files that the tuning writes."""
@@ -54,7 +58,7 @@ class Ours:
         """Parse a stored value; TypeError, ValueError, KeyError or AttributeError where it is damaged."""
         # Written as `unsettled` since the first release; for a day, development versions wrote `pending`.
         pending = value["unsettled"] if "unsettled" in value else value["pending"]
-        return Ours(_texts(value["values"]), frozenset(map(text, pending)), _texts(value["boots"]))
+        return Ours(_respelled(_texts(value["values"])), frozenset(map(text, pending)), _texts(value["boots"]))
 
 
 NOTHING = Ours()
@@ -63,6 +67,16 @@ NOTHING = Ours()
 
 def _texts(value: Any) -> dict[str, str]:
     return {text(name): text(found) for name, found in value.items()}
+
+
+def _respelled(values: Mapping[str, str]) -> dict[str, str]:
+    """Return values with sizes of mounts as they are spelled now: earlier releases wrote bytes."""
+    return {
+        name: _SIZE.sub(lambda match: f",size={format_size(int(match[1]))}", found)
+        if name.startswith("hugetlbfs.")
+        else found
+        for name, found in values.items()
+    }
 
 
 def digest(state: FileState | None) -> str:

@@ -14,6 +14,7 @@ from ansible.module_utils.slm_baseline.host.paths import SNAPSHOT
 from ansible.module_utils.slm_baseline.settings.apply import transaction as carry_out_module
 from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.kind import Kind
 from ansible.module_utils.slm_baseline.settings.kinds.overcommit import Overcommit
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
@@ -297,3 +298,14 @@ def test_what_was_under_way_is_read_under_both_names_that_it_had(key: str) -> No
     read = Ours.from_json({"values": {}, key: ["thp"], "boots": {}})
     assert read.pending == frozenset({"thp"})
     assert read.to_json() == {"values": {}, "unsettled": ["thp"], "boots": {}}
+
+
+def test_a_mount_that_an_earlier_release_recorded_in_bytes_is_still_ours() -> None:
+    """The size of a mount is told as 256M; earlier releases wrote its bytes."""
+    recorded = "pagesize=2M,mode=0755,uid=0,gid=0,size=268435456"
+    read = Ours.from_json({"values": {"hugetlbfs./m": recorded, "/etc/x": recorded}, "unsettled": [], "boots": {}})
+    mount = MountSpec("/m", MIB2, 256 << 20)
+    assert read.has("mounts", mount.name, mount.options)
+    assert read.values["/etc/x"] == recorded
+    assert mount.options.endswith(",size=256M")
+    assert mount.data == recorded
