@@ -260,7 +260,7 @@ def _id(host: Host, given: Option, what: str) -> int:
     """Return a uid (`owner`) or gid (`group`) from a name on the host, or a number."""
     with contextlib.suppress(SettingError):
         return given.integer(MAX_ID)
-    known = _id_of(host, what, given.value) if isinstance(given.value, str) else None
+    known = id_of(host, what, given.value) if isinstance(given.value, str) else None
     if known is None:
         raise given.error(
             f"{what} {given.value!r}",
@@ -271,7 +271,7 @@ def _id(host: Host, given: Option, what: str) -> int:
     return known
 
 
-def _id_of(host: Host, what: str, name: str) -> int | None:
+def id_of(host: Host, what: str, name: str) -> int | None:
     """Return a name's uid (`owner`) or gid (`group`) on the host, or None."""
     if host.is_live:
         # Directory services count too, and many of them resolve a name without listing all they know.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from ...host.errors import SettingError
 from ...host.files import Host
-from ...host.sizes import format_size, parse_size
+from ...host.sizes import format_size, is_number, parse_size, size_or
 from ...host.validate import Option
 from ..boot.tmpfiles import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
 from ..kernel.hugetlb import HUGEPAGES, default_page_bytes, pool_folder, pool_sizes
@@ -79,7 +79,13 @@ class Overcommit:
 
     @classmethod
     def boot_values(cls, words: Sequence[tuple[str, str]], default_page_bytes: int) -> dict[str, str]:
-        return {}
+        """Return what `sysctl.vm.nr_overcommit_hugepages=` sets, for pages of the default size."""
+        default = next((size_or(value, 0) for key, value in words if key == "default_hugepagesz"), 0)
+        return {
+            _name(default or default_page_bytes): value
+            for key, value in words
+            if key.replace("/", ".") == "sysctl.vm.nr_overcommit_hugepages" and is_number(value)
+        }
 
     @classmethod
     def persisted(cls, host: Host, lines: Sequence[Line]) -> dict[str, tuple[str, str]]:

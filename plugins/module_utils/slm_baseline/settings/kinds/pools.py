@@ -48,6 +48,7 @@ ATTEMPTS = 3
 
 _MAX_COUNT = 2**31 - 1
 _SYSCTLS = ("/proc/sys/vm/nr_hugepages", "/proc/sys/vm/nr_hugepages_mempolicy")
+_BOOT_SYSCTLS = ("sysctl.vm.nr_hugepages", "sysctl.vm.nr_hugepages_mempolicy")
 _FILE = re.compile(
     rf"(?:{HUGEPAGES}|{NODES}/node(?P<node>[0-9]+)/hugepages)/hugepages-(?P<size>[0-9]+)kB/nr_hugepages", re.ASCII
 )
@@ -189,7 +190,7 @@ class Pools:
         default = next((size_or(value, 0) for key, value in words if key == "default_hugepagesz"), 0)
         values = parse_reservations(words, default_page_bytes)
         for key, value in words:
-            if key.replace("/", ".").startswith("sysctl.vm.nr_hugepages") and is_number(value):
+            if key.replace("/", ".") in _BOOT_SYSCTLS and is_number(value):
                 whole_pool = pool_name(default or default_page_bytes)
                 values = {name: count for name, count in values.items() if not _is_part_of(name, whole_pool)}
                 values[whole_pool] = value
@@ -347,13 +348,13 @@ def _counts(text: str) -> dict[int | None, str]:
     """Return a count, or counts by node: the digits at the beginning of a text; none where it begins otherwise."""
     if ":" not in text:
         match = re.match(r"[0-9]{1,19}", text, re.ASCII)
-        return {None: match[0]} if match else {}
+        return {None: str(int(match[0]))} if match else {}
     counts: dict[int | None, str] = {}
     for item in text.split(","):
         match = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,19})", item, re.ASCII)
         if not match:
             break
-        counts[int(match[1])] = match[2]
+        counts[int(match[1])] = str(int(match[2]))
     return counts
 
 

@@ -1669,6 +1669,353 @@ CASES: tuple[Case, ...] = (
         {"/etc/sysctl.d/9.conf": "vm.nr_hugepages = 1024\n"},
         wanted={"hugepages.node0.2M": "512", "hugepages.node1.2M": "512"},
     ),
+    # Further spellings
+    Case(
+        "sysctl files",
+        "a slash in front, or two in a row: both are the same key",
+        "missed",
+        {"/etc/sysctl.d/9.conf": "/vm//nr_hugepages = 64\n"},
+        ("hugepages.2M 64 /etc/sysctl.d/9.conf:1",),
+    ),
+    Case(
+        "sysctl files", "`= -1`, which the kernel refuses", "refused", {"/etc/sysctl.d/9.conf": "vm.nr_hugepages=-1\n"}
+    ),
+    Case(
+        "sysctl files",
+        "`= +64`, which the kernel refuses",
+        "refused",
+        {"/etc/sysctl.d/9.conf": "vm.nr_hugepages=+64\n"},
+    ),
+    Case(
+        "sysctl files",
+        "`= 0b1000000` and `= 6_4`: numbers in Python, not in the kernel",
+        "refused",
+        {"/etc/sysctl.d/8.conf": "vm.nr_hugepages=0b1000000\n", "/etc/sysctl.d/9.conf": "vm.nr_hugepages=6_4\n"},
+    ),
+    Case(
+        "sysctl files",
+        "a number of more than 64 bits",
+        "refused",
+        {"/etc/sysctl.d/9.conf": "vm.nr_hugepages = 99999999999999999999\n"},
+    ),
+    Case("sysctl files", "an empty value", "nothing", {"/etc/sysctl.d/9.conf": "-vm.nr_hugepages = \n"}),
+    Case(
+        "command line",
+        "`sysctl.vm.nr_overcommit_hugepages=`",
+        "missed",
+        {"/proc/cmdline": "sysctl.vm.nr_overcommit_hugepages=8\n"},
+        ("hugepages_overcommit.2M 8 /proc/cmdline:1",),
+        wanted={"hugepages_overcommit.2M": "512"},
+    ),
+    Case(
+        "command line",
+        "`hugepages=` with a zero in front: the kernel reads it as decimal",
+        "refused",
+        {"/proc/cmdline": "hugepages=01024\n"},
+    ),
+    Case(
+        "command line",
+        "a sysctl whose name begins like that of the pool",
+        "refused",
+        {"/proc/cmdline": "sysctl.vm.nr_hugepages_of_mine=8\n"},
+    ),
+    Case(
+        "next boot",
+        "a later assignment replaces an earlier one",
+        "missed",
+        {
+            "/etc/default/grub": 'GRUB_CMDLINE_LINUX="hugepages=64"\n',
+            "/etc/default/grub.d/9.cfg": 'GRUB_CMDLINE_LINUX="quiet"\n',
+        },
+    ),
+    Case(
+        "next boot",
+        "a later assignment adds to an earlier one",
+        "missed",
+        {
+            "/etc/default/grub": 'GRUB_CMDLINE_LINUX="hugepagesz=1G"\n',
+            "/etc/default/grub.d/9.cfg": 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX hugepages=64"\n',
+        },
+        (),
+        ("hugepages.1G 64 /etc/default/grub.d/9.cfg:1",),
+        wanted={"hugepages.1G": "2", "hugepages.2M": "1024"},
+    ),
+    Case(
+        "next boot",
+        "both variables of GRUB name a count: the first one counts",
+        "missed",
+        {
+            "/etc/default/grub": 'GRUB_CMDLINE_LINUX="hugepages=1024"\nGRUB_CMDLINE_LINUX_DEFAULT="hugepages=64"\n',
+        },
+    ),
+    Case(
+        "next boot",
+        "`tuned_params` of grubenv (BLS entries)",
+        "missed",
+        {"/boot/grub2/grubenv": "# GRUB\ntuned_params=hugepages=64\n"},
+        (),
+        ("hugepages.2M 64 /boot/grub2/grubenv:2",),
+    ),
+    Case(
+        "next boot",
+        "grub.cfg on the EFI partition",
+        "missed",
+        {"/boot/efi/EFI/redhat/grub.cfg": "  linuxefi /vmlinuz hugepages=64\n"},
+        (),
+        ("hugepages.2M 64 /boot/efi/EFI/redhat/grub.cfg:1",),
+    ),
+    Case(
+        "next boot",
+        "kargs.d (bootc), one word a line",
+        "a wrong size",
+        {"/usr/lib/bootc/kargs.d/1.toml": 'kargs = [\n  "hugepagesz=1G",\n  "hugepages=4",\n]\n'},
+        (),
+        ("hugepages.1G 4 /usr/lib/bootc/kargs.d/1.toml:3",),
+        wanted={"hugepages.1G": "2", "hugepages.2M": "1024"},
+    ),
+    Case(
+        "next boot",
+        "kargs.d (bootc) for another architecture",
+        "missed",
+        {"/usr/lib/bootc/kargs.d/1.toml": 'kargs = ["hugepages=64"]\nmatch-architectures = ["s390x"]\n'},
+    ),
+    Case(
+        "next boot",
+        "/usr/lib/kernel/cmdline, which /etc/kernel/cmdline hides",
+        "missed",
+        {"/etc/kernel/cmdline": "root=/dev/vda1\n", "/usr/lib/kernel/cmdline": "hugepages=64\n"},
+    ),
+    Case(
+        "next boot",
+        "/etc/kernel/cmdline over several lines",
+        "a wrong size",
+        {"/etc/kernel/cmdline": "hugepagesz=1G\nhugepages=4\n"},
+        (),
+        ("hugepages.1G 4 /etc/kernel/cmdline:2",),
+        wanted={"hugepages.1G": "2", "hugepages.2M": "1024"},
+    ),
+    Case(
+        "next boot",
+        "`kernel_cmdline` of dracut, for a unified kernel image",
+        "missed",
+        {"/etc/dracut.conf.d/huge.conf": 'kernel_cmdline+=" hugepages=64 "\n'},
+        (),
+        ("hugepages.2M 64 /etc/dracut.conf.d/huge.conf:1",),
+    ),
+    Case(
+        "next boot",
+        "`Cmdline=` of uki.conf",
+        "missed",
+        {"/etc/kernel/uki.conf": "[UKI]\nCmdline=root=/dev/vda1 hugepages=64\n"},
+        (),
+        ("hugepages.2M 64 /etc/kernel/uki.conf:2",),
+    ),
+    Case(
+        "next boot",
+        "`U_BOOT_PARAMETERS`",
+        "missed",
+        {"/etc/default/u-boot": 'U_BOOT_PARAMETERS="ro hugepages=64"\n'},
+        (),
+        ("hugepages.2M 64 /etc/default/u-boot:1",),
+    ),
+    Case(
+        "TuneD: includes and places",
+        "`[bootloader]` over two options, one word untold",
+        "missed",
+        tuned("[bootloader]\ncmdline_a=+isolcpus=${cores} hugepagesz=1G\ncmdline_b=+hugepages=4\n"),
+        (),
+        (f"hugepages.1G 4 {T}:3",),
+        wanted={"hugepages.1G": "2", "hugepages.2M": "1024"},
+    ),
+    Case(
+        "mounts",
+        "fstab with the owner's and the group's names",
+        "refused",
+        {
+            "/etc/passwd": "root:x:0:0::/root:/bin/sh\n",
+            "/etc/group": "root:x:0:\nkvm:x:108:\n",
+            "/etc/fstab": "none /mnt/huge hugetlbfs mode=0770,uid=root,gid=kvm 0 0\n",
+        },
+        wanted={"hugetlbfs./mnt/huge": "pagesize=2M,mode=0770,uid=0,gid=108"},
+    ),
+    Case(
+        "mounts",
+        "fstab with an escaped blank in the path",
+        "missed",
+        {"/etc/fstab": "none /mnt/huge\\040pages hugetlbfs mode=0700 0 0\n"},
+        ("hugetlbfs./mnt/huge pages pagesize=2M,mode=0700,uid=0,gid=0 /etc/fstab:1",),
+        wanted={"hugetlbfs./mnt/huge pages": "pagesize=2M,mode=0770,uid=0,gid=0"},
+    ),
+    Case(
+        "mounts",
+        "fstab with a share of the pool as its size",
+        "refused",
+        {"/etc/fstab": "none /mnt/huge hugetlbfs mode=0770,size=50% 0 0\n"},
+        ("hugetlbfs./mnt/huge mode=0770,size=50% /etc/fstab:1",),
+    ),
+    Case(
+        "mounts",
+        "fstab with the wanted size in other words",
+        "refused",
+        {"/etc/fstab": "none /mnt/huge hugetlbfs mode=0770,size=262144K 0 0\n"},
+        wanted={"hugetlbfs./mnt/huge": "pagesize=2M,mode=0770,uid=0,gid=0,size=256M"},
+    ),
+    Case("mounts", "fstab, commented behind a tab", "nothing", {"/etc/fstab": "\t#none\t/mnt/huge\thugetlbfs\n"}),
+    Case("mounts", "fstab's line for swap", "refused", {"/etc/fstab": "/swapfile /mnt/huge swap sw 0 0\n"}),
+    Case(
+        "mounts",
+        "fstab with `noauto,x-systemd.automount`: mounted at the first access",
+        "refused",
+        {"/etc/fstab": "none /mnt/huge hugetlbfs noauto,x-systemd.automount,mode=0700 0 0\n"},
+        ("hugetlbfs./mnt/huge pagesize=2M,mode=0700,uid=0,gid=0 /etc/fstab:1",),
+    ),
+    Case(
+        "mounts",
+        "the unit that systemd makes of a line of fstab",
+        "said twice",
+        {
+            "/etc/fstab": "none /mnt/huge hugetlbfs mode=0700 0 0\n",
+            "/run/systemd/generator/mnt-huge.mount": "[Unit]\nSourcePath=/etc/fstab\n[Mount]\nWhere=/mnt/huge\n"
+            + "Type=hugetlbfs\nOptions=mode=0700\n",
+        },
+        ("hugetlbfs./mnt/huge pagesize=2M,mode=0700,uid=0,gid=0 /etc/fstab:1",),
+    ),
+    Case(
+        "mounts",
+        "a mount unit whose condition does not hold",
+        "refused",
+        {
+            f"{SYSTEM}/mnt-huge.mount": "[Unit]\nConditionPathExists=/nowhere\n[Mount]\nWhere=/mnt/huge\n"
+            + "Type=hugetlbfs\n"
+        },
+    ),
+    Case(
+        "mounts",
+        "a mount unit that an empty file of its name masks",
+        "refused",
+        {
+            "/usr/lib/systemd/system/mnt-huge.mount": "[Mount]\nWhere=/mnt/huge\nType=hugetlbfs\n",
+            f"{SYSTEM}/mnt-huge.mount": "",
+        },
+    ),
+    Case(
+        "mounts",
+        "a mount unit whose drop-in says what is wanted",
+        "refused",
+        {
+            f"{SYSTEM}/mnt-huge.mount": "[Mount]\nWhere=/mnt/huge\nType=hugetlbfs\nOptions=mode=0700\n",
+            f"{SYSTEM}/mnt-huge.mount.d/o.conf": "[Mount]\nOptions=mode=0770\n",
+        },
+    ),
+    Case(
+        "mounts",
+        "a mount unit whose drop-in says something else",
+        "missed",
+        {
+            f"{SYSTEM}/mnt-huge.mount": "[Mount]\nWhere=/mnt/huge\nType=hugetlbfs\nOptions=mode=0770\n",
+            f"{SYSTEM}/mnt-huge.mount.d/o.conf": "[Mount]\nOptions=mode=0700\n",
+        },
+        (f"hugetlbfs./mnt/huge pagesize=2M,mode=0700,uid=0,gid=0 {SYSTEM}/mnt-huge.mount:2",),
+    ),
+    Case(
+        "SysV and others",
+        "a crontab's line of another user, who cannot write the file",
+        "refused",
+        {"/etc/cron.d/x": f"@reboot nobody {NEVER}\n"},
+    ),
+    Case(
+        "SysV and others",
+        "the same by sudo",
+        "refused",
+        {"/etc/cron.d/x": f"@reboot admin sudo sh -c '{NEVER}'\n"},
+        (),
+        ("thp.enabled never /etc/cron.d/x:1",),
+    ),
+    Case(
+        "SysV and others",
+        "a crontab's line with tabs",
+        "its value untold",
+        {"/etc/cron.d/x": f"@reboot\troot\t{NEVER}\n"},
+        ("thp.enabled never /etc/cron.d/x:1",),
+    ),
+    Case(
+        "SysV and others",
+        "cloud-init, a list in a list",
+        "missed",
+        {"/etc/cloud/cloud.cfg.d/99.cfg": "bootcmd: [[sysctl, -w, vm.nr_hugepages=64]]\n"},
+        (),
+        ("hugepages.2M 64 /etc/cloud/cloud.cfg.d/99.cfg:1",),
+    ),
+    Case(
+        "SysV and others",
+        "cloud-init, `cloud-init-per`",
+        "missed",
+        {"/etc/cloud/cloud.cfg.d/99.cfg": f"bootcmd:\n  - cloud-init-per boot thp sh -c '{NEVER}'\n"},
+        (),
+        ("thp.enabled never /etc/cloud/cloud.cfg.d/99.cfg:2",),
+    ),
+    Case(
+        "SysV and others",
+        "a file that cloud-init does not read",
+        "nothing",
+        {"/etc/cloud/cloud.cfg.d/README": f"bootcmd:\n  - {NEVER}\n"},
+    ),
+    Case(
+        "SysV and others",
+        "a udev rule that calls a script of udev's own folder",
+        "missed",
+        {
+            "/etc/udev/rules.d/99.rules": 'SUBSYSTEM=="cpu", RUN+="huge.sh"\n',
+            "/usr/lib/udev/huge.sh": f"#!/bin/sh\n{NEVER}\n",
+        },
+        (),
+        ("thp.enabled never /usr/lib/udev/huge.sh:2",),
+    ),
+    Case(
+        "SysV and others",
+        "a udev rule that calls a script by its path",
+        "missed",
+        {
+            "/etc/udev/rules.d/99.rules": 'SUBSYSTEM=="cpu", RUN+="/opt/tune.sh"\n',
+            "/opt/tune.sh": f"#!/bin/sh\n{NEVER}\n",
+        },
+        (),
+        ("thp.enabled never /opt/tune.sh:2",),
+    ),
+    Case(
+        "SysV and others",
+        "`install` of modprobe.d",
+        "missed",
+        {"/etc/modprobe.d/kvm.conf": f"install kvm /sbin/modprobe --ignore-install kvm; echo 64 > {POOL}\n"},
+        (),
+        ("hugepages.2M 64 /etc/modprobe.d/kvm.conf:1",),
+    ),
+    Case(
+        "SysV and others",
+        "options of kubelet, which writes no pool",
+        "nothing",
+        {
+            "/var/lib/kubelet/config.yaml": "reservedSystemCPUs: 0-3\nreservedMemory:\n- numaNode: 0\n"
+            + "  limits: {hugepages-2Mi: 1Gi}\n"
+        },
+    ),
+    Case(
+        "scripts",
+        "`find -exec`",
+        "missed",
+        rc(f"find {THP} -name enabled -exec sh -c 'echo never > {{}}' \\;"),
+        (),
+        (f"thp.enabled ? {RC}:2",),
+    ),
+    Case("scripts", "`find` that only looks", "nothing", rc(f"find {THP} -name enabled -print")),
+    Case(
+        "tools",
+        "`grubby --args …`",
+        "missed",
+        rc("grubby --update-kernel ALL --args transparent_hugepage=never"),
+        (),
+        (f"thp.enabled never {RC}:2",),
+    ),
 )
 
 
@@ -1698,7 +2045,8 @@ def short(conflict: Conflict) -> str:
 def page() -> str:
     """docs/conflicts.md."""
     rows = []
-    for case in CASES:
+    kinds = list(dict.fromkeys(case.kind for case in CASES))
+    for case in sorted(CASES, key=lambda case: kinds.index(case.kind)):
         with tempfile.TemporaryDirectory() as folder:
             conflicts = found(case, Path(folder))
         now = [f"{'refused' if one.certain else 'note'}: {one}" for one in conflicts]

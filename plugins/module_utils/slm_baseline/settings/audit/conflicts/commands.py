@@ -260,11 +260,12 @@ class Reader:
 
     def read_boot_arguments(self, command: Command) -> Iterator[Conflict]:
         """Yield what `grubby --args=…` or `rpm-ostree kargs --append=…` sets for the next boot."""
-        for word in command.words[1:]:
+        for word, following in itertools.zip_longest(command.words[1:], command.words[2:]):
             for text in self.resolved(word):
-                option, _, value = text.partition("=")
+                option, equals, value = text.partition("=")
                 if option in ("--args", "--append", "--append-if-missing"):
-                    for knob, one in cmdline_values(self._scanner, value).items():
+                    told = value if equals or following is None else self.resolved(following)[0]
+                    for knob, one in cmdline_values(self._scanner, told).items():
                         yield self._conflict(knob, one, False, command.line)
 
     def read_copy(self, command: Command) -> Iterator[Conflict]:
@@ -348,6 +349,20 @@ class Reader:
                 yield replace(conflict, line=command.line)
             self._place.called += [one for one in place.called if one not in self._place.called]
 
+    def read_find(self, command: Command) -> Iterator[Conflict]:
+        """Yield the kernel files that `find FOLDER -name NAME -exec ...` may write."""
+        texts = [self.resolved(word)[0] for word in command.words[1:]]
+        if not {"-exec", "-execdir", "-ok"} & set(texts):
+            return
+        names = [name for option, name in zip(texts, texts[1:]) if option == "-name"] or [""]
+        for folder in itertools.takewhile(lambda text: not text.startswith("-"), texts):
+            for name in names:
+                yield from self._file(f"{folder}/*{name}", False, None, False, command.line)
+
+    def read_once(self, command: Command) -> Iterator[Conflict]:
+        """Yield what `cloud-init-per FREQUENCY NAME COMMAND ...` runs."""
+        yield from self.command(replace(command, words=command.words[3:], outputs=()))
+
     def read_eval(self, command: Command) -> Iterator[Conflict]:
         text = Word(" ".join(word.text for word in command.words[1:]), False)
         yield from self._text(text, replace(command, plain=False))
@@ -390,6 +405,8 @@ class Reader:
 _Handler = Callable[[Reader, Command], Iterator[Conflict]]
 _HANDLERS: dict[str, _Handler] = {
     "tee": Reader.read_tee,
+    "find": Reader.read_find,
+    "cloud-init-per": Reader.read_once,
     "grubby": Reader.read_boot_arguments,
     "rpm-ostree": Reader.read_boot_arguments,
     "dd": Reader.read_copy,

@@ -19,6 +19,7 @@ _LONGEST = 1 << 20
 _HEAD = 4096
 """Bytes at the beginning of a file in which a binary program is recognized."""
 
+_COUNT = re.compile(r"0[xX]([0-9a-fA-F]{1,18})|(0[0-7]{0,19})|([1-9][0-9]{0,19})", re.ASCII)
 _PROGRAM = re.compile(r"(?<![\w.=])/[\w./+@-]+", re.ASCII)
 _WORDS = (
     "huge",
@@ -207,24 +208,27 @@ def affects(writer: str, knob: str) -> bool:
 
 
 def sysctl_path(key: str) -> str:
-    """Return the file of a sysctl key; where a slash comes first, dots are part of a name (sysctl.d(5))."""
+    """Return the file of a sysctl key; where a slash comes first, dots are part of a name (sysctl.d(5)).
+
+    A slash in front and double ones do not count: sysctl_normalize of systemd.
+    """
     first = re.search(r"[./]", key)
     if first and first[0] == ".":
         key = key.translate(str.maketrans("./", "/."))
-    return f"/proc/sys/{key}"
+    return "/proc/sys/" + "/".join(filter(None, key.split("/")))
 
 
 def sysctl_value(text: str) -> str | None:
-    """Return a count as the kernel parses it from a sysctl file: up to a blank, in any base of C; None if refused.
+    """Return a count as the kernel parses it from a sysctl file: up to a blank, in a base of C; None if refused.
 
-    Source: proc_get_long in kernel/sysctl.c.
+    Source: proc_get_long in kernel/sysctl.c. It takes no sign, at most 20 characters and 64 bits.
     """
-    word = (text.split() or [""])[0]
-    try:
-        # C reads 010 as octal; Python does not.
-        return str(int(word, 8) if re.fullmatch(r"0[0-7]+", word) else int(word, 0)) if word.isascii() else None
-    except ValueError:
+    match = _COUNT.fullmatch((text.split() or [""])[0])
+    if not match:
         return None
+    digits = match[1] or match[2] or match[3]
+    count = int(digits, 16 if match[1] else 8 if match[2] else 10)
+    return str(count) if count < 1 << 64 else None
 
 
 def pattern_expression(pattern: str) -> re.Pattern[str]:

@@ -16,12 +16,16 @@ from ...boot.mount_units import our_units, parse_unit
 from ...boot.tmpfiles import Line, is_ours, tmpfiles_lines
 from ...kernel.hugetlb import parse_pool_name, pool_name
 from ...kernel.hugetlbfs import MountSpec, parse_options
+from ...kinds.mounts import id_of
 from ...kinds.registry import KINDS, boot_values
 from .conflict import Conflict, Scanner, sysctl_path, sysctl_value
-from .unit_files import UnitFiles
+from .unit_files import UnitFiles, conditions_hold
 
 SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d")
 _GLOB = re.compile(r"[*?\[]")
+_NO_MOUNTS = frozenset(("swap", "ignore"))
+"""Types of lines that mount nothing: fstab(5)."""
+_OWNER = re.compile(r"\b(uid|gid)=([^,\d][^,]*)")
 _ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
 
 
@@ -164,25 +168,41 @@ def _is_node_of(knob: str, whole: str) -> bool:
 
 def mount_path(text: str) -> str:
     """Return a path as fstab(5) and mount units mean it: octal escapes decoded, no double or trailing slash."""
-    path = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text.strip().strip('"'))
+    path = _unescaped(text.strip().strip('"'))
     return f"/{os.path.normpath(path).lstrip('/')}" if path.startswith("/") else path
 
 
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
+
+
 def mount_value(scanner: Scanner, path: str, fstype: str, options: str) -> str:
-    """Return what somebody else's mount is; a hugetlbfs in the words of a wanted mount."""
+    """Return what somebody else's mount is; a hugetlbfs in the words of a wanted mount.
+
+    mount(8) translates names of users and groups.
+    """
     if fstype != "hugetlbfs":
         return f"a mount of {fstype}" if fstype else "a mount"
     with contextlib.suppress(SettingError):
-        return parse_options(path, options, scanner.default_page_bytes).options
+        numbered = _OWNER.sub(lambda match: f"{match[1]}={_number_of(scanner, match[1], match[2])}", options)
+        return parse_options(path, numbered, scanner.default_page_bytes).options
     return options
+
+
+def _number_of(scanner: Scanner, kind: str, name: str) -> str:
+    number = id_of(scanner.host, "owner" if kind == "uid" else "group", name)
+    return name if number is None else str(number)
 
 
 def fstab(scanner: Scanner) -> Iterator[Conflict]:
     """Yield what fstab(5) mounts at boot on a path of ours."""
     for number, text in scanner.lines("/etc/fstab", joined=False):
         fields = text.split()
-        options = fields[3] if len(fields) > 3 else "defaults"
-        if len(fields) >= 3 and "noauto" not in options.split(","):
+        options = _unescaped(fields[3]) if len(fields) > 3 else "defaults"
+        given = options.split(",")
+        # What is mounted at the first access counts as well.
+        is_mounted = "noauto" not in given or "x-systemd.automount" in given
+        if len(fields) >= 3 and fields[2] not in _NO_MOUNTS and is_mounted:
             path = mount_path(fields[1])
             if f"hugetlbfs.{path}" in scanner.wanted:
                 yield Conflict(
@@ -193,15 +213,23 @@ def fstab(scanner: Scanner) -> Iterator[Conflict]:
 def mounts(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
     """Yield mount units of others for a path of ours, and drop-ins of our own units."""
     for name, path in units.files(".mount"):
-        if is_ours(scanner.host, path) or scanner.is_masked(path):
+        # One that another folder's file hides is not used, nor one that is masked.
+        if is_ours(scanner.host, path) or units.path(name) != path:
             continue
-        fields = {key.strip(): (number, value.strip()) for number, key, value in _assignments(scanner, path)}
-        number, where = fields.get("Where", (1, ""))
+        read = [(number, key, value) for number, key, value in _assignments(scanner, path)]
+        number, where = next(((number, value) for number, key, value in read if key == "Where"), (1, ""))
         target = mount_path(where)
         if f"hugetlbfs.{target}" in scanner.wanted:
-            fstype, options = (fields.get(key, (0, ""))[1] for key in ("Type", "Options"))
+            read += [one for drop_in in units.drop_ins(name) for one in _assignments(scanner, drop_in)]
+            fields = {key: value for _, key, value in read}
+            conditions = [(key, value) for _, key, value in read if key.startswith(("Condition", "Assert"))]
+            holds = conditions_hold(scanner, conditions)
+            # fstab's own line says it already.
+            if fields.get("SourcePath") == "/etc/fstab" or holds is False:
+                continue
+            fstype, options = fields.get("Type", ""), fields.get("Options", "")
             value = mount_value(scanner, target, fstype, options)
-            yield Conflict(path, number, f"hugetlbfs.{target}", value, f"unit {name}")
+            yield Conflict(path, number, f"hugetlbfs.{target}", value, f"unit {name}", holds is True)
     for unit in our_units(scanner.host):
         mount = parse_unit(scanner.text(unit), scanner.default_page_bytes)
         if mount:

@@ -6,100 +6,136 @@ regenerated.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from .conflict import Conflict, Scanner
 from .declared import cmdline_values
 
 KIND = "pending: the next boot's command line"
 
-_ASSIGNED = re.compile(r"^\s*(?:export\s+)?(?:set\s+)?(\w+)\s*\+?=\s*(.*)$", re.ASCII)
-_GRUB_ARGUMENTS = frozenset(
-    ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT", "GRUB_CMDLINE_LINUX_XEN_REPLACE", "kernelopts")
-)
+_ASSIGNED = re.compile(r"^\s*(?:export\s+)?(?:set\s+)?(\w+)\s*(\+?)=\s*(.*)$", re.ASCII)
+_GRUB_ARGUMENTS = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT", "GRUB_CMDLINE_LINUX_XEN_REPLACE", "kernelopts")
 _LINUX = re.compile(r"^\s*linux(?:efi|16)?\s+\S+\s+(.*)$")
 _OPTIONS = re.compile(r"^\s*(?:options|append|APPEND|cmdline)\s*[=\s]\s*(.*)$", re.IGNORECASE)
 _TOML = re.compile(r"\"([^\"]*)\"|'([^']*)'")
 _ENTRIES = ("/boot/loader/entries", "/efi/loader/entries", "/boot/efi/loader/entries")
-_PLAIN = ("/etc/kernel/cmdline", "/usr/lib/kernel/cmdline", "/boot/cmdline.txt", "/boot/firmware/cmdline.txt")
+_KERNEL_INSTALL = ("/etc/kernel/cmdline", "/usr/lib/kernel/cmdline")
+"""The first one that exists counts: kernel-install(8)."""
+_PLAIN = ("/boot/cmdline.txt", "/boot/firmware/cmdline.txt")
 _PLAIN_FOLDERS = ("/etc/kernel/cmdline.d", "/etc/cmdline.d", "/usr/lib/kernel/cmdline.d")
 _MADE = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
+_EFI = "/boot/efi/EFI"
+_ENVIRONMENTS = ("/boot/grub2/grubenv", "/boot/grub/grubenv")
+_VARIABLES = ("kernelopts", "tuned_params")
+"""What BLS entries of RHEL take from grubenv or grub.cfg."""
 _OEM = ("/oem/grub.cfg", "/usr/share/oem/grub.cfg")
 _EXTLINUX = ("/boot/extlinux/extlinux.conf", "/extlinux/extlinux.conf")
 _KARGS = ("/usr/lib/bootc/kargs.d", "/etc/bootc/kargs.d")
+_ARCHITECTURES = {"ppc64le": "powerpc64", "ppc64": "powerpc64", "i686": "x86", "armv7l": "arm"}
+"""Names of machines that Rust, in which bootc is written, calls otherwise."""
+_DRACUT = ("/usr/lib/dracut/dracut.conf.d", "/etc/dracut.conf.d")
+_ASSIGNING = {
+    "/etc/tuned/bootcmdline": ("TUNED_BOOT_CMDLINE",),
+    "/etc/zipl.conf": ("parameters",),
+    "/etc/dracut.conf": ("kernel_cmdline",),
+    "/etc/kernel/uki.conf": ("Cmdline",),
+    "/etc/systemd/ukify.conf": ("Cmdline",),
+    "/etc/default/u-boot": ("U_BOOT_PARAMETERS",),
+    "/etc/default/flash-kernel": ("LINUX_KERNEL_CMDLINE", "LINUX_KERNEL_CMDLINE_DEFAULTS"),
+    **dict.fromkeys(_OEM, ("linux_append", "linux_console")),
+}
+"""Files that assign command lines to variables, and which."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a command line, and where it stands."""
+
+    path: str
+    line: int
+    text: str
 
 
 def next_boot(scanner: Scanner) -> Iterator[Conflict]:
     """Yield every place that sets the next kernel's command line, except what the running kernel was given too."""
     running = cmdline_values(scanner, scanner.host.read_or_none("/proc/cmdline") or "")
     seen = set()
-    for path, number, text in _command_lines(scanner):
-        for knob, value in cmdline_values(scanner, text).items():
-            if running.get(knob) != value and (path, knob, value) not in seen:
-                seen.add((path, knob, value))
-                yield Conflict(path, number, knob, value, KIND, False)
+    for pieces in _command_lines(scanner):
+        for found in read_pieces(scanner, pieces):
+            if running.get(found.knob) != found.value and found not in seen:
+                seen.add(found)
+                yield found
 
 
-def _command_lines(scanner: Scanner) -> Iterator[tuple[str, int, str]]:
+def read_pieces(scanner: Scanner, pieces: Sequence[Piece]) -> Iterator[Conflict]:
+    """Yield what a command line sets that stands in several places; each setting at the place that completes it."""
+    whole = cmdline_values(scanner, " ".join(piece.text for piece in pieces)) if pieces else {}
+    for knob, value in whole.items():
+        for count, piece in enumerate(pieces, 1):
+            so_far = " ".join(each.text for each in pieces[:count])
+            if count == len(pieces) or cmdline_values(scanner, so_far).get(knob) == value:
+                yield Conflict(piece.path, piece.line, knob, value, KIND, False)
+                break
+
+
+def _command_lines(scanner: Scanner) -> Iterator[list[Piece]]:
+    """Yield command lines, each in the pieces of which it is made."""
     yield from _grub(scanner)
     yield from _entries(scanner)
     plain = [f"{folder}/{name}" for folder in _PLAIN_FOLDERS for name in scanner.host.names(folder)]
-    for path in (*_PLAIN, *plain):
-        for number, text in scanner.lines(path, joined=False):
-            yield path, number, text
+    kernel_install = [path for path in _KERNEL_INSTALL if scanner.text(path)][:1]
+    for path in (*_PLAIN, *kernel_install, *plain):
+        yield [Piece(path, number, text) for number, text in scanner.lines(path, joined=False)]
     for path in (f"{folder}/{name}" for folder in _KARGS for name in scanner.host.names(folder)):
         if path.endswith(".toml"):
-            yield from _kargs(scanner, path)
-    for number, name, value in _assignments(scanner, "/etc/tuned/bootcmdline"):
-        if name == "TUNED_BOOT_CMDLINE":
-            yield "/etc/tuned/bootcmdline", number, value
+            yield list(_kargs(scanner, path))
     for path in _EXTLINUX:
-        yield from _matching(scanner, path, _OPTIONS)
-    for number, name, value in _assignments(scanner, "/etc/zipl.conf"):
-        if name == "parameters":
-            yield "/etc/zipl.conf", number, value
-    for path in _OEM:
-        for number, name, value in _assignments(scanner, path):
-            if name in ("linux_append", "linux_console"):
-                yield path, number, value
+        yield from ([piece] for piece in _matching(scanner, path, _OPTIONS))
+    dracut = {f"{folder}/{name}": ("kernel_cmdline",) for folder in _DRACUT for name in scanner.host.names(folder)}
+    for path, names in {**_ASSIGNING, **dracut}.items():
+        variables = _assigned(scanner, [path], names)
+        yield from variables.values()
 
 
-def _grub(scanner: Scanner) -> Iterator[tuple[str, int, str]]:
-    """Yield the sources of grub.cfg, the first entry of the generated file, and the variables that BLS entries use."""
-    more = [
-        f"/etc/default/grub.d/{name}" for name in scanner.host.names("/etc/default/grub.d") if name.endswith(".cfg")
-    ]
-    for path in ("/etc/default/grub", *more):
-        for number, name, value in _assignments(scanner, path):
-            if name in _GRUB_ARGUMENTS:
-                yield path, number, value
-    for path in _MADE:
-        yield from list(_matching(scanner, path, _LINUX))[:1]
-        for number, name, value in _assignments(scanner, path):
-            if name in ("tuned_params", "kernelopts"):
-                yield path, number, value
-    for path in ("/boot/grub/grubenv", "/boot/grub2/grubenv"):
+def _grub(scanner: Scanner) -> Iterator[list[Piece]]:
+    """Yield what grub-mkconfig joins, the first entry of the generated file, and the variables that BLS entries use."""
+    folder = "/etc/default/grub.d"
+    more = [f"{folder}/{name}" for name in scanner.host.names(folder) if name.endswith(".cfg")]
+    variables = _assigned(scanner, ["/etc/default/grub", *more], _GRUB_ARGUMENTS)
+    yield [piece for name in _GRUB_ARGUMENTS for piece in variables.get(name, ())]
+    on_efi = [f"{_EFI}/{name}/grub.cfg" for name in scanner.host.names(_EFI)]
+    for path in (*_MADE, *on_efi):
+        yield list(_matching(scanner, path, _LINUX))[:1]
+        yield from _assigned(scanner, [path], _VARIABLES).values()
+    for path in _ENVIRONMENTS:
         for number, text in enumerate(scanner.text(path).splitlines(), 1):
-            if text.startswith("kernelopts="):
-                yield path, number, text.partition("=")[2]
+            name, _, value = text.partition("=")
+            if name in _VARIABLES:
+                yield [Piece(path, number, value)]
 
 
-def _entries(scanner: Scanner) -> Iterator[tuple[str, int, str]]:
+def _entries(scanner: Scanner) -> Iterator[list[Piece]]:
     """Yield entries of the Boot Loader Specification: the chosen one if known, else all but the rescue ones."""
     chosen = ""
-    for path in ("/boot/grub2/grubenv", "/boot/grub/grubenv"):
+    for path in _ENVIRONMENTS:
         for line in scanner.text(path).splitlines():
             if line.startswith("saved_entry="):
                 chosen = f"{line.partition('=')[2].strip()}.conf"
     for folder in _ENTRIES:
         names = [name for name in scanner.host.names(folder) if name.endswith(".conf") and "rescue" not in name]
         for name in [chosen] if chosen in names else names:
-            yield from _matching(scanner, f"{folder}/{name}", _OPTIONS)
+            yield list(_matching(scanner, f"{folder}/{name}", _OPTIONS))
 
 
-def _kargs(scanner: Scanner, path: str) -> Iterator[tuple[str, int, str]]:
-    """Yield `kargs = ["a", "b"]` of bootc, possibly over several lines."""
+def _kargs(scanner: Scanner, path: str) -> Iterator[Piece]:
+    """Yield `kargs = ["a", "b"]` of bootc, possibly over several lines; nothing for other architectures."""
+    machines = re.search(r"^match-architectures\s*=\s*\[([^\]]*)\]", scanner.text(path), re.MULTILINE)
+    machine = os.uname().machine
+    if machines and _ARCHITECTURES.get(machine, machine) not in _strings(machines[1]):
+        return
     inside = False
     for number, text in scanner.lines(path, joined=False):
         if re.match(r"kargs\s*=", text):
@@ -107,24 +143,33 @@ def _kargs(scanner: Scanner, path: str) -> Iterator[tuple[str, int, str]]:
         elif re.match(r"[\w-]+\s*=|\[", text):
             inside = inside and text.startswith("[") and not text.startswith("[[")
         if inside:
-            words = [first or second for first, second in _TOML.findall(text)]
-            yield path, number, " ".join(words)
+            yield Piece(path, number, " ".join(_strings(text)))
             inside = "]" not in text
 
 
-def _matching(scanner: Scanner, path: str, expression: re.Pattern[str]) -> Iterator[tuple[str, int, str]]:
+def _strings(text: str) -> list[str]:
+    return [first or second for first, second in _TOML.findall(text)]
+
+
+def _matching(scanner: Scanner, path: str, expression: re.Pattern[str]) -> Iterator[Piece]:
     for number, text in scanner.lines(path, joined=False):
         match = expression.match(text)
         if match:
-            yield path, number, match[1]
+            yield Piece(path, number, match[1])
 
 
-def _assignments(scanner: Scanner, path: str) -> Iterator[tuple[int, str, str]]:
-    """Yield `NAME="value"` lines of a file that a shell reads."""
-    for number, text in scanner.lines(path):
-        match = _ASSIGNED.match(text)
-        if match:
-            yield number, match[1], _unquoted(match[2])
+def _assigned(scanner: Scanner, paths: Iterable[str], names: Sequence[str]) -> dict[str, list[Piece]]:
+    """Return the last values of shell variables, in pieces: `+=` and `X="$X ..."` add to what was there."""
+    variables: dict[str, list[Piece]] = {}
+    for path in paths:
+        for number, text in scanner.lines(path):
+            match = _ASSIGNED.match(text)
+            if match and match[1] in names:
+                name, value = match[1], _unquoted(match[3])
+                adds = match[2] or re.search(rf"\$(?:{name}\b|\{{{name}\}})", value)
+                before = variables.get(name, []) if adds else []
+                variables[name] = [*before, Piece(path, number, value)]
+    return variables
 
 
 def _unquoted(text: str) -> str:

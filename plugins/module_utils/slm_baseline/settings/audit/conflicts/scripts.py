@@ -30,6 +30,8 @@ _EVENTS = (
 )
 _CLOUD = ("/etc/cloud/cloud.cfg", "/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/cloud-config.txt")
 _CLOUD_SCRIPTS = ("/var/lib/cloud/scripts/per-boot", "/var/lib/cloud/scripts/per-instance")
+_MODPROBE = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d")
+_UDEV_OWN = re.compile(r'RUN(?:\{\w+\})?\s*\+?:?=\s*"([\w.-]+)')
 _UDEV = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d")
 
 
@@ -37,7 +39,7 @@ def scripts(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
     """Yield what each kind of script writes, in the places where its program looks."""
     for rule in (_rc_local, _sysv):
         yield from rule(scanner, units)
-    for place in (_cron, _cloud_init, _udev, _hooks):
+    for place in (_cron, _cloud_init, _udev, _modprobe, _hooks):
         yield from place(scanner)
 
 
@@ -91,7 +93,8 @@ def _cloud_init(scanner: Scanner) -> Iterator[Conflict]:
     """Yield what cloud-init's commands write, those of each boot and of the first one, unless it is disabled."""
     if scanner.host.exists("/etc/cloud/cloud-init.disabled"):
         return
-    more = [f"/etc/cloud/cloud.cfg.d/{name}" for name in scanner.host.names("/etc/cloud/cloud.cfg.d")]
+    folder = "/etc/cloud/cloud.cfg.d"
+    more = [f"{folder}/{name}" for name in scanner.host.names(folder) if name.endswith(".cfg")]
     for path in (*_CLOUD, *more):
         text = scanner.text(path)
         if scanner.is_of_interest(text):
@@ -115,10 +118,23 @@ def _udev(scanner: Scanner) -> Iterator[Conflict]:
                 chosen.setdefault(name, f"{folder}/{name}")
     for name in sorted(chosen):
         path = chosen[name]
-        if scanner.is_of_interest(scanner.text(path)):
+        text = scanner.text(path)
+        own = (f"/usr/lib/udev/{program}" for program in _UDEV_OWN.findall(text))
+        if scanner.leads_to_interest(text) or any(scanner.is_of_interest(scanner.text(program)) for program in own):
             from .texts import read_udev_rules
 
             yield from read_udev_rules(scanner, path)
+
+
+def _modprobe(scanner: Scanner) -> Iterator[Conflict]:
+    """Yield what commands of modprobe.d write when a module is loaded: modprobe.d(5)."""
+    for folder in _MODPROBE:
+        for name in scanner.host.names(folder):
+            path = f"{folder}/{name}"
+            if name.endswith(".conf") and scanner.leads_to_interest(scanner.text(path)):
+                from .texts import read_modprobe
+
+                yield from read_modprobe(scanner, path)
 
 
 def _hooks(scanner: Scanner) -> Iterator[Conflict]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from .conflict import Conflict, Scanner, last_words
-from .unit_files import UnitFiles
+from .unit_files import UnitFiles, conditions_hold
 
 _EXECUTED = ("ExecStartPre", "ExecStart", "ExecStartPost")
 _PULLS = frozenset(("Wants", "Requires", "BindsTo", "Upholds", "OnSuccess"))
@@ -36,7 +36,7 @@ def services(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
         service = _merged(scanner, units, name)
         if service is None:
             continue
-        holds = _conditions_hold(scanner, service.conditions)
+        holds = conditions_hold(scanner, service.conditions)
         if holds is False:
             continue
         waiting += [(pulled, at_boot) for pulled in service.pulls if not units.is_masked(pulled)]
@@ -66,18 +66,6 @@ def _merged(scanner: Scanner, units: UnitFiles, name: str) -> _Service | None:
             elif key.startswith(("Condition", "Assert", "ExecCondition")):
                 service.conditions.append((key, value))
     return service
-
-
-def _conditions_hold(scanner: Scanner, conditions: list[tuple[str, str]]) -> bool | None:
-    """Return whether a boot finds the conditions fulfilled; None where only systemd can tell."""
-    holds: bool | None = True
-    for key, value in conditions:
-        if key.endswith("PathExists") and not value.startswith("|") and "%" not in value:
-            if scanner.host.exists(value.lstrip("!")) is value.startswith("!"):
-                return False
-        else:
-            holds = None
-    return holds
 
 
 def _executed(scanner: Scanner, name: str, service: _Service) -> Iterator[Conflict]:

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .conflict import Conflict, Scanner, sysctl_value
-from .declared import cmdline_values, read_sysctl, sysctl_files
-from .next_boot import KIND
+from .declared import read_sysctl, sysctl_files
+from .next_boot import KIND, Piece, read_pieces
 
 FOLDERS = ("/etc/tuned/profiles", "/etc/tuned", "/usr/lib/tuned/profiles", "/usr/lib/tuned")
 _MAIN = "/etc/tuned/tuned-main.conf"
@@ -331,11 +331,12 @@ class Profiles:
 
     def _bootloader(self, unit: Unit) -> Iterator[Conflict]:
         """Yield what the next boot is given: plugin_bootloader joins all `cmdline...` options."""
+        pieces = []
         for key, setting in unit.options.items():
-            value = self._told(setting) or ""
+            value = self.expand(setting.value).strip()
             if key.startswith("cmdline") and not value.startswith("-"):
-                for knob, one in cmdline_values(self._scanner, value.lstrip("+\\")).items():
-                    yield replace(self._conflict(setting, knob, one, False), kind=KIND)
+                pieces.append(Piece(setting.path, setting.line, value.lstrip("+\\")))
+        yield from read_pieces(self._scanner, pieces)
 
     def _script(self, setting: Setting) -> Iterator[Conflict]:
         from .commands import read_script

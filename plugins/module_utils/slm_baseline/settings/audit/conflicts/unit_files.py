@@ -157,3 +157,15 @@ class UnitFiles:
         except OSError:
             return ""
         return "" if name == "null" else name
+
+
+def conditions_hold(scanner: Scanner, conditions: list[tuple[str, str]]) -> bool | None:
+    """Return whether a boot finds the conditions fulfilled; None where only systemd can tell."""
+    holds: bool | None = True
+    for key, value in conditions:
+        if key.endswith("PathExists") and not value.startswith("|") and "%" not in value:
+            if scanner.host.exists(value.lstrip("!")) is value.startswith("!"):
+                return False
+        else:
+            holds = None
+    return holds
