@@ -10,7 +10,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 PLAYS := baseline audit rollback sweep report first-token
 LIVE := vm vm-all faults others hostile bad-input sweep control-nodes models containers
-BENCHES := fidelity agreement template first-token engine one-host fleet-page
+BENCHES := fidelity agreement template first-token engine container one-host fleet-page
 LINTED := benchmarks files library packaging plugins tests
 TYPED := benchmarks files library packaging/collection packaging/variables_page.py plugins/action plugins/analysis plugins/callback \
   plugins/doc_fragments plugins/filter plugins/lookup packaging/typings/ansible/module_utils tests
@@ -137,6 +137,7 @@ bench-agreement: .venv/dev ## our cold and warm load times beside hyperfine's of
 bench-template: .venv/dev ## whether a template's child loads the weights as a fresh process does
 bench-first-token: .venv/dev ## how much sooner the first token comes, beside vmtouch and cat (Debian: vmtouch)
 bench-engine: .venv/dev ## how much sooner a recorded serving engine answers (ARGS: target, request)
+bench-container: .venv/dev ## a model server in a container, cold, replayed and warm, beside a bare process (Debian: docker.io)
 bench-one-host: .venv/dev ## what tuning, audit and rollback cost on one virtual machine, beside a ping
 bench-fleet-page: .venv/dev ## the page of a thousand hosts: size, build, first paint, filter (Debian: chromium)
 $(BENCHES:%=bench-%): bench-%:

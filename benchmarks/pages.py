@@ -4,7 +4,7 @@ python -m benchmarks.pages            # says which parts are out of date
 python -m benchmarks.pages --write    # writes them anew
 
 A page marks such a part with `<!-- made: NAME -->` and `<!-- made end -->`. No other place of a page states a measured
-figure; tests/unit/test_figures.py compares the parts and looks for figures elsewhere.
+figure; tests/unit/test_pages.py compares the parts and looks for figures elsewhere.
 """
 
 from __future__ import annotations
