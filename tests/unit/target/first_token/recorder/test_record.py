@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token.install import notes_of
+from ansible.module_utils.slm_baseline.first_token.plan import PlanFile
 from ansible.module_utils.slm_baseline.first_token.recorder import fanotify
 from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import (
     Collector,
@@ -18,7 +21,8 @@ from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import (
     descriptors_of,
     watched_mounts,
 )
-from ansible.module_utils.slm_baseline.first_token.recorder.record import plan_of, record
+from ansible.module_utils.slm_baseline.first_token.recorder.record import plan_file, plan_of, record, with_touched
+from ansible.module_utils.slm_baseline.first_token.recorder.touched import Touched
 from ansible.module_utils.slm_baseline.host import mincore
 from ansible.module_utils.slm_baseline.host.deadline import Deadline
 from ansible.module_utils.slm_baseline.host.errors import SettingError
@@ -292,3 +296,82 @@ def test_a_program_is_no_weights_however_large(tmp_path: Path) -> None:
     (file,) = plan_of(seen(library), [], 2, SOON).plan.files
     assert not file.is_weights
     assert file.ranges is None
+
+
+PAGE = mmap.PAGESIZE
+GAP = (64 << 10) // PAGE
+
+
+def pages(*runs: tuple[int, int]) -> bytes:
+    """One byte a page up to the last run: (first, count) of those that are in memory."""
+    found = bytearray(max(first + count for first, count in runs))
+    for first, count in runs:
+        found[first : first + count] = b"\1" * count
+    return bytes(found)
+
+
+@pytest.mark.parametrize(
+    ("resident", "ranges"),
+    [
+        # 64 KiB between two ranges are read, too, and a page more is not.
+        ([(0, 1), (1 + GAP, 1), (3 + 2 * GAP, 2)], ((0, 2 + GAP), (3 + 2 * GAP, 2))),
+        # All but the first page is no whole file, and neither is all but the last.
+        ([(1, 99)], ((1, 99),)),
+        ([(0, 99)], ((0, 99),)),
+        ([(0, 100)], None),
+        ([(GAP, 100 - GAP)], ((GAP, 100 - GAP),)),
+    ],
+)
+def test_what_is_in_memory_is_read_in_few_requests(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    resident: list[tuple[int, int]],
+    ranges: tuple[tuple[int, int], ...] | None,
+) -> None:
+    (tmp_path / "file").write_bytes(b"x" * (100 * PAGE - 7))
+    monkeypatch.setattr(mincore, "_window", lambda *asked: pages(*resident))
+    file = plan_file(str(tmp_path / "file"), SOON)
+    assert file
+    assert file.ranges == ranges
+    found = (tmp_path / "file").stat()
+    assert (file.inode, file.size_bytes, file.mtime_ns, file.device) == (
+        *(found.st_ino, found.st_size, found.st_mtime_ns, found.st_dev),
+    )
+
+
+@pytest.mark.parametrize(
+    ("touched", "ranges"),
+    [
+        ([(50, 2)], ((0, 1), (50, 2))),
+        ([(1 + GAP, 1), (3 + 2 * GAP, 1)], ((0, 2 + GAP), (3 + 2 * GAP, 1))),
+        ([(0, 200)], None),
+        ([(1, 98)], ((0, 99),)),
+    ],
+)
+def test_of_a_library_the_touched_pages_and_its_first_are_read_in_few_requests(
+    touched: list[tuple[int, int]], ranges: tuple[tuple[int, int], ...] | None
+) -> None:
+    seen = Touched({(0, 0, 7): touched})
+    library = PlanFile("/lib.so", False, 7, 100 * PAGE, 1, ((0, 3),))
+    assert with_touched(library, seen).ranges == ranges
+    # What nobody has mapped, and weights, stay as they were in memory.
+    for other in (replace(library, inode=8), replace(library, is_weights=True)):
+        assert with_touched(other, seen) == other
+
+
+@pytest.mark.parametrize(("size", "is_weights"), [((32 << 20) - PAGE, False), (32 << 20, True)])
+def test_a_file_of_32_mib_and_more_is_weights(tmp_path: Path, size: int, is_weights: bool) -> None:
+    (tmp_path / "file").write_bytes(bytes(size))
+    found = plan_file(str(tmp_path / "file"), SOON)
+    assert found
+    assert found.is_weights is is_weights
+
+
+def test_an_empty_file_and_one_of_which_nothing_was_read_are_in_no_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "unread").write_bytes(b"x")
+    monkeypatch.setattr(mincore, "_window", lambda *asked: b"\0")
+    assert plan_file(str(tmp_path / "empty"), SOON) is None
+    assert plan_file(str(tmp_path / "unread"), SOON) is None
