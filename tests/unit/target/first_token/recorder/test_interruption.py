@@ -86,6 +86,7 @@ def test_before_anything_is_stopped_the_promise_is_on_the_disk_and_afterwards_no
         }
         assert host.path(STOPPED_NOTE).stat().st_mode & 0o077 == 0
         assert os.readlink(host.path(GUARD_LINK)) == GUARD_UNIT
+        assert host.path(GUARD_LINK).parent.stat().st_mode & 0o777 == 0o755
         assert f"ConditionPathExists={STOPPED_NOTE}" in host.read(GUARD_UNIT)
         assert world.asked == [f"start {GUARD}"]
         assert world.put_back == []
@@ -105,8 +106,11 @@ def test_a_unit_that_did_not_run_is_stopped_by_who_comes_next(host: Host, world:
 
 
 def test_without_who_waits_nothing_is_stopped(host: Host, world: World) -> None:
-    world.refuses = "Unit is masked.\n"
-    with pytest.raises(SettingError, match=r"Unit is masked.*nothing was stopped"), promised(host, TARGET, UNIT):
+    world.refuses = "Unit is masked.\nSee its status.\n"
+    with (
+        pytest.raises(SettingError, match=r"Unit is masked\.\. .*nothing was stopped"),
+        promised(host, TARGET, UNIT),
+    ):
         pytest.fail("the block began")
     assert files(host) == set()
     assert world.put_back == []
@@ -146,8 +150,12 @@ def test_who_comes_next_makes_good_what_was_cut_short(host: Host, world: World) 
     assert GUARD_UNIT not in files(host)
 
 
-def test_a_recording_that_is_under_way_is_not_disturbed(host: Host, world: World) -> None:
+@pytest.mark.parametrize("ours", [1, 1 << 22])
+def test_a_recording_that_is_under_way_is_not_disturbed(
+    host: Host, world: World, monkeypatch: pytest.MonkeyPatch, ours: int
+) -> None:
     parent = os.getppid()
+    monkeypatch.setattr(os, "getpid", lambda: ours)
     from ansible.module_utils.slm_baseline.first_token.recorder.members import identity
 
     found = identity(parent)
