@@ -80,6 +80,36 @@ def drip(connection: socket.socket) -> None:
         time.sleep(0.01)
 
 
+def test_an_answer_without_a_line_is_read_to_its_limit_and_no_further() -> None:
+    """The deadline of a start is up to an hour away."""
+    sent: list[int] = []
+
+    def pour(connection: socket.socket) -> None:
+        for _ in range(2000):
+            sent.append(connection.send(b"x" * 65536))
+
+    with server(pour) as port:
+        assert not ask(port, seconds=600).is_ready
+    assert sum(sent) < 2000 * 65536
+
+
+@pytest.mark.parametrize(
+    ("name", "is_local"),
+    [
+        *((name, True) for name in ("localhost", "127.0.0.1", "127.1.2.3", "::1", "0.0.0.0", "::")),
+        *((name, False) for name in ("a.example", "z.example", "192.0.2.1", "2001:db8::1")),
+    ],
+)
+def test_only_of_this_host_can_be_told_who_listens(monkeypatch: pytest.MonkeyPatch, name: str, is_local: bool) -> None:
+    with server(lambda connection: connection.sendall(GOOD)) as port:
+        real = socket.create_connection
+        monkeypatch.setattr(socket, "create_connection", lambda at, wait: real(("127.0.0.1", port), wait))
+        monkeypatch.setattr(module, "read_sockets", lambda host: [listening(4242, port)])
+        host = f"[{name}]" if ":" in name else name
+        answer = ask_ready(Host(), Ready("url", f"http://{host}:{port}/"), Deadline.after(30), lambda: [])
+    assert answer == (Answer(False, 4242) if is_local else Answer(True))
+
+
 def flood(connection: socket.socket) -> None:
     for _ in range(1000):
         connection.sendall(b"x" * 65536)
@@ -144,7 +174,8 @@ def test_what_is_asked(ready: Ready, address: tuple[str, int, str]) -> None:
 
 def test_a_status_is_three_digits_that_begin_with_2() -> None:
     assert is_good_status(b"HTTP/1.1 299 x")
-    assert not is_good_status(b"HTTP/2 200 x")
+    for line in (b"HTTP/2 200 x", b"HTTP/1.1 20 x", b"HTTP/1.1 2 x", b"HTTP/1.1 2000 x", b"HTTP/1.1 100 x"):
+        assert not is_good_status(line)
     assert not is_good_status(b"")
 
 
