@@ -100,11 +100,6 @@ class Guard:
             )
 
 
-def check_guard(host: Host, wanted: Sequence[PoolSpec], keep_bytes: int, max_share: float) -> None:
-    """Run `Guard.check` with these limits."""
-    Guard(keep_bytes, max_share).check(host, wanted)
-
-
 def _growth_bytes(host: Host, spec: PoolSpec) -> int:
     return (spec.count - read_pool(host, spec.size_bytes, spec.node).persistent) * spec.size_bytes
 

@@ -1,4 +1,4 @@
-"""The memory guard by NUMA node, under a control group's limit, and over pools that return."""
+"""The memory guard: its figures, by NUMA node, under a control group's limit, and over pools that return."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import time
 
 import pytest
 from ansible.module_utils.slm_baseline.host.cgroup import memory_limit_bytes
-from ansible.module_utils.slm_baseline.host.errors import SettingError
+from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.meminfo import read_meminfo
 from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
 from ansible.module_utils.slm_baseline.settings.kinds.memory_guard import Guard
@@ -21,6 +22,63 @@ from tests.support.fakes import MEMINFO, put
 MIB2, MIB, GIB = 2 << 20, 1 << 20, 1 << 30
 NODE = "/sys/devices/system/node/node{}/meminfo"
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
+
+
+# The fake host: 16384000 kB in all, 14000000 kB available.
+def test_the_share_guard_tells_the_figures(fake_host: Host) -> None:
+    with pytest.raises(SettingError) as caught:
+        Guard(0, 0.5).check(fake_host, [PoolSpec(MIB2, 4096)])
+    assert caught.value.wanted == "hugepages.2M=4096 (8.00 GiB, 8.00 GiB more than now)"
+    assert caught.value.found == "15.62 GiB of memory, 50% of which is 7.81 GiB"
+
+
+def test_the_margin_guard_tells_the_figures(fake_host: Host) -> None:
+    with pytest.raises(SettingError) as caught:
+        Guard(2 * GIB, 1.0).check(fake_host, [PoolSpec(MIB2, 6144)])
+    assert caught.value.found == "13.35 GiB available, which would leave 1.35 GiB"
+    assert "2.00 GiB" in caught.value.why
+
+
+def test_the_guard_is_exact_at_its_border(fake_host: Host) -> None:
+    available = read_meminfo(fake_host)["MemAvailable"]
+    pools = [PoolSpec(MIB2, 1024)]
+    Guard(available - 2 * GIB, 0.5).check(fake_host, pools)
+    with pytest.raises(SettingError):
+        Guard(available - 2 * GIB + 1, 0.5).check(fake_host, pools)
+
+
+def test_only_growth_is_refused(fake_host: Host) -> None:
+    folder = "/sys/kernel/mm/hugepages/hugepages-2048kB"
+    put(fake_host.root, f"{folder}/nr_hugepages", "7000\n")
+    for count in (6999, 7000):
+        Guard(100 * GIB, 0.1).check(fake_host, [PoolSpec(MIB2, count)])
+    with pytest.raises(SettingError):
+        Guard(100 * GIB, 0.1).check(fake_host, [PoolSpec(MIB2, 7001)])
+
+
+def test_pools_of_several_sizes_count_together(fake_host: Host) -> None:
+    pools = [PoolSpec(MIB2, 2048), PoolSpec(GIB, 4)]
+    Guard(0, 0.5).check(fake_host, pools[:1])
+    Guard(0, 0.5).check(fake_host, pools[1:])
+    with pytest.raises(SettingError, match="hugepages_max_share"):
+        Guard(0, 0.5).check(fake_host, pools)
+
+
+@pytest.mark.parametrize("value", [float("nan"), "nan", "inf", 0, -0.5, 1.01, "half", "", True, None, [0.5], 10**400])
+def test_a_share_that_would_switch_the_guard_off_is_refused(value: object) -> None:
+    with pytest.raises(SettingError, match="hugepages_max_share"):
+        Guard.parse("1G", value)
+
+
+@pytest.mark.parametrize(("value", "share"), [(0.5, 0.5), ("0.99", 0.99), (1, 1.0)])
+def test_shares_as_numbers_and_text(value: object, share: float) -> None:
+    assert Guard.parse("1G", value, 5) == Guard(GIB + 5, share, 5)
+
+
+def test_a_meminfo_without_what_the_guard_needs_is_a_typed_error(fake_host: Host) -> None:
+    put(fake_host.root, "/proc/meminfo", "MemTotal: 1 kB\n")
+    with pytest.raises(ParseError, match="MemAvailable"):
+        Guard(0, 0.5).check(fake_host, [PoolSpec(MIB2, 1)])
 
 
 def node_memory(host: Host, node: int, free_kb: int, cache_kb: int = 0) -> None:
