@@ -14,6 +14,7 @@ MOST_LINES = 120
 REFERENCES = {
     "architecture.md": "for those who change the code",
     "conflicts.md": "made from the cases of a test",
+    "operators.md": "made from the cases of a test",
     "variables.md": "made from the argument specifications",
 }
 """Pages of docs/ that are looked up and not read, so they may be long."""

@@ -339,6 +339,20 @@ def parse_reservations(words: Sequence[tuple[str, str]], default_page_bytes: int
     return {pool_name(size, node): count for size, counts in counted.items() if size for node, count in counts.items()}
 
 
+def _count(knob: str, given: object) -> int:
+    """Return a pool's count; SettingError that says where an amount of memory belongs."""
+    text = str(given).strip()
+    if isinstance(given, str) and not is_number(text) and (text.endswith("%") or size_or(text, 0)):
+        raise SettingError(
+            knob,
+            f"a whole number from 0 to {_MAX_COUNT}",
+            repr(given),
+            "That is an amount of memory, and a count is one of pages.",
+            f"write memory: {text} in its place.",
+        )
+    return Option(knob, given).integer(_MAX_COUNT)
+
+
 def _is_page_size(text: str) -> bool:
     size = size_or(text, 0)
     return size > 0 and not size & (size - 1)
@@ -383,7 +397,7 @@ def parse_pools(settings: object, memory_of_node: Callable[[int | None], int] | 
                 next_step="give it one of both, as in {size: 2M, count: 1024} or {size: 2M, memory: 25%}.",
             )
         if "count" in entry:
-            count = Option(f"{knob} count", entry["count"]).integer(_MAX_COUNT)
+            count = _count(f"{knob} count", entry["count"])
         else:
             count = count_pages(f"{knob} memory", entry["memory"], size_bytes, node, memory_of_node)
         pools.append(PoolSpec(size_bytes, count, node))
@@ -393,7 +407,7 @@ def parse_pools(settings: object, memory_of_node: Callable[[int | None], int] | 
                 raise SettingError(
                     pool.name,
                     f"{pool.count} pages",
-                    f"{other.count} pages for {other.name} in the same list",
+                    f"{other.name} in the same list again, with {other.count}",
                     "Both entries set the same pages.",
                     "keep one entry a pool: either one for the whole host, or one for each node.",
                 )
