@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ..host.errors import ParseError
 from ..host.files import Host
+from ..host.link_free import LinkFree
 from ..host.mountinfo import MountEntry, parse_mountinfo
 from .overlay import LayerEntry, LayerStack, parse_overlay, with_real_layers
 
@@ -53,6 +54,10 @@ class HostPaths:
     mounts: Sequence[MountEntry]
     lower: Sequence[str] = ()
     _stacks: dict[str, LayerStack | None] = field(default_factory=dict, repr=False)
+    _paths: LinkFree = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._paths = LinkFree(self.host)
 
     def find_file(self, place: Place) -> HostFile | None:
         """Return the file of the host; None where it is not the one that was opened, or lies where nobody can say."""
@@ -65,7 +70,7 @@ class HostPaths:
             return HostFile(entries[-1].path, entries[-1].number)
         for path in self.outside(place):
             try:
-                found = os.lstat(self.host.name(path))
+                found = self._paths.lstat(path)
             except OSError:
                 continue
             if stat.S_ISREG(found.st_mode) and _is_inode(found, place):
@@ -79,7 +84,7 @@ class HostPaths:
             return [HostFile(entry.path, entry.number) for entry in (stack.folders(place.within) if stack else [])]
         for path in self.outside(place):
             try:
-                found = os.lstat(self.host.name(path))
+                found = self._paths.lstat(path)
             except OSError:
                 continue
             if stat.S_ISDIR(found.st_mode) and found.st_ino == place.inode:
@@ -104,6 +109,9 @@ class HostPaths:
         return self._stacks[mount.super_options]
 
     def _find_stack(self, mount: MountEntry) -> LayerStack | None:
+        # Whoever mounts an overlay in a namespace of his own chooses the names of its layers.
+        if not any(other.super_options == mount.super_options for other in self.mounts if other.fstype == "overlay"):
+            return None
         try:
             overlay = parse_overlay(mount.super_options)
         except ParseError:

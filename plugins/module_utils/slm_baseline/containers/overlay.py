@@ -16,6 +16,7 @@ from typing import Optional
 
 from ..host.errors import ParseError
 from ..host.files import Host
+from ..host.link_free import LinkFree
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _COLON = re.compile(r"(?<!\\)((?:\\\\)*):")
@@ -138,6 +139,7 @@ class LayerStack:
         self._overlay = overlay
         self._attribute = attribute
         self._folders: dict[str, list[LayerEntry]] = {}
+        self._paths = LinkFree(host)
 
     @property
     def overlay(self) -> Overlay:
@@ -212,7 +214,7 @@ class LayerStack:
 
     def _entry(self, number: int, path: str) -> LayerEntry | None:
         try:
-            return LayerEntry(number, path, os.lstat(self._host.name(path)))
+            return LayerEntry(number, path, self._paths.lstat(path))
         except OSError:
             return None
 

@@ -10,13 +10,13 @@ end and `%` are `%09`, `%0A`, `%25`; other bytes stand for themselves. The last 
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..host.errors import ParseError
 from ..host.files import Host
+from ..host.link_free import LinkFree
 
 FIRST_LINE = "slm-baseline first-token plan 2"
 FIRST_LINES = ("slm-baseline first-token plan 1", FIRST_LINE)
@@ -131,12 +131,13 @@ def unescape(path: str) -> str:
 
 def changed_files(host: Host, files: Iterable[PlanFile]) -> list[str]:
     """Return the paths that are no longer the recorded file: missing, replaced, changed, or not a regular file."""
-    return [file.path for file in files if not _is_recorded(host, file)]
+    paths = LinkFree(host)
+    return [file.path for file in files if not _is_recorded(paths, file)]
 
 
-def _is_recorded(host: Host, file: PlanFile) -> bool:
+def _is_recorded(paths: LinkFree, file: PlanFile) -> bool:
     try:
-        found = os.lstat(host.path(file.path))
+        found = paths.lstat(file.path)
     except OSError:
         return False
     recorded = (file.inode, file.size_bytes, file.mtime_ns)

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Union
 
 from .files import Host
-from .mountinfo import MountEntry, read_mountinfo
+from .link_free import open_way
+from .mountinfo import is_of_a_user, read_mountinfo
 
 PATIENCE_S = 5.0
 """The time limit for opening one file. A disk answers in milliseconds, a network in a second."""
@@ -26,6 +27,8 @@ PathLike = Union[str, "os.PathLike[str]"]
 def open_foreign(path: PathLike, flags: int = 0, patience_s: float = PATIENCE_S) -> int:
     """Return a descriptor for reading a plain file; `flags` may add O_NOFOLLOW or O_DIRECT.
 
+    With O_NOFOLLOW an absolute path is not followed through a link on its way either.
+
     OSError: EINVAL for anything but a plain file, EACCES on a FUSE mount of another user, ETIMEDOUT where the file
     system does not answer in time.
     """
@@ -33,16 +36,8 @@ def open_foreign(path: PathLike, flags: int = 0, patience_s: float = PATIENCE_S)
     return worker.open(os.fspath(path), flags, patience_s)
 
 
-def is_of_a_user(mount: MountEntry) -> bool:
-    """Return whether an unprivileged user's program serves this mount (FUSE, mount.fuse3(8), `user_id`)."""
-    if not mount.fstype.startswith("fuse"):
-        return False
-    options = dict(option.partition("=")[::2] for option in mount.super_options.split(","))
-    return options.get("user_id", "0") != "0"
-
-
 def _open(path: str, flags: int) -> int:
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC | (flags & os.O_NOFOLLOW))
+    place = _find(path, flags)
     try:
         found = os.fstat(place)
         if not stat.S_ISREG(found.st_mode):
@@ -58,6 +53,17 @@ def _open(path: str, flags: int) -> int:
             raise OSError(error.errno, error.strerror, path) from None
     finally:
         os.close(place)
+
+
+def _find(path: str, flags: int) -> int:
+    if not flags & os.O_NOFOLLOW or not path.startswith("/"):
+        return os.open(path, os.O_PATH | os.O_CLOEXEC | (flags & os.O_NOFOLLOW))
+    folder, name = os.path.split(path)
+    way = open_way("/", folder)
+    try:
+        return os.open(name, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=way)
+    finally:
+        os.close(way)
 
 
 def _lies_with_a_user(descriptor: int) -> bool:

@@ -70,6 +70,14 @@ def read_mountinfo(host: Host) -> list[MountEntry]:
     return parse_mountinfo(host.read(MOUNTINFO))
 
 
+def is_of_a_user(mount: MountEntry) -> bool:
+    """Return whether an unprivileged user's program serves this mount (FUSE, mount.fuse3(8), `user_id`)."""
+    if not mount.fstype.startswith("fuse"):
+        return False
+    options = dict(option.partition("=")[::2] for option in mount.super_options.split(","))
+    return options.get("user_id", "0") != "0"
+
+
 def mounted_at(entries: Sequence[MountEntry], path: str) -> list[MountEntry]:
     """Return every mount on exactly this path, the visible one last."""
     return [entry for entry in entries if entry.path == path]

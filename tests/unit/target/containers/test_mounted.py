@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,20 +97,42 @@ def test_a_list_of_layers_that_was_cut_is_taken_from_the_runtime(root: Path) -> 
     lower = ("/home/docker/bb/diff", "/home/docker/aa/diff")
     cut = mounted("72 48 0:39 / / rw - overlay overlay rw,lowerdir=/home/docker/bb/diff:/home/dock")
     low = place(root, "/home/docker/aa/diff/lib/low.py", cut, "/lib/low.py")
-    assert HostPaths(Host(root), HOST_MOUNTS).find_file(low) is None
-    assert HostPaths(Host(root), HOST_MOUNTS, lower).find_file(low) == HostFile("/home/docker/aa/diff/lib/low.py", 1)
+    mounts = [*HOST_MOUNTS, replace(cut, path="/home/docker/cc/merged")]
+    assert HostPaths(Host(root), mounts).find_file(low) is None
+    assert HostPaths(Host(root), mounts, lower).find_file(low) == HostFile("/home/docker/aa/diff/lib/low.py", 1)
 
 
 def test_one_device_and_one_id_may_be_two_overlays(root: Path) -> None:
     """docker mounts `ID-init` first, and the container's overlay gets the same device number and mount id."""
-    paths = HostPaths(Host(root), HOST_MOUNTS)
     first = mounted("72 48 0:39 / / rw - overlay overlay rw,lowerdir=/home/docker/l/A,upperdir=/home/docker/bb/diff")
     second = mounted("72 48 0:39 / / rw - overlay overlay rw,lowerdir=/home/docker/l/B:/home/docker/l/A")
+    paths = HostPaths(Host(root), [*HOST_MOUNTS, first, second])
     low = "/home/docker/aa/diff/lib/low.py"
     assert paths.find_file(place(root, low, first, "/lib/low.py")) == HostFile(low, 1)
     assert paths.find_file(place(root, "/home/docker/bb/diff/lib/mid.py", second, "/lib/mid.py")) == HostFile(
         "/home/docker/bb/diff/lib/mid.py", 0
     )
+
+
+def test_an_overlay_that_only_its_own_namespace_has_is_not_looked_for(root: Path) -> None:
+    """Whoever mounts it chooses the names of its layers: they need not be the host's."""
+    own = mounted("72 48 0:50 / / rw - overlay overlay rw,lowerdir=/home/docker/bb/diff:/home/docker/aa/diff")
+    low = place(root, "/home/docker/aa/diff/lib/low.py", own, "/lib/low.py")
+    assert HostPaths(Host(root), HOST_MOUNTS).find_file(low) is None
+    assert HostPaths(Host(root), [*HOST_MOUNTS, own]).find_file(low)
+
+
+def test_a_folder_that_was_swapped_for_a_link_leads_nowhere(root: Path) -> None:
+    bind = mounted("89 72 8:2 /models /m ro - ext4 /dev/vdb rw")
+    opened = place(root, "/srv/models/phi/weights", bind, "/m/phi/weights")
+    folder = Place(bind, "/m/phi", (root / "srv/models/phi").stat().st_ino, 0, 0)
+    paths = HostPaths(Host(root), HOST_MOUNTS)
+    assert paths.find_folders(folder)
+    (root / "srv/models/phi").rename(root / "srv/elsewhere")
+    (root / "srv/models/phi").symlink_to("../elsewhere")
+    for asked in (paths, HostPaths(Host(root), HOST_MOUNTS)):
+        assert asked.find_file(opened) is None or asked is paths
+    assert HostPaths(Host(root), HOST_MOUNTS).find_folders(folder) == []
 
 
 def test_the_mount_of_a_path_is_read_anew_when_its_id_is_another_mounts(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.slm_baseline.host import foreign_files
 from ansible.module_utils.slm_baseline.host.deadline import Deadline
-from ansible.module_utils.slm_baseline.host.foreign_files import is_of_a_user, open_foreign
-from ansible.module_utils.slm_baseline.host.mountinfo import MountEntry
+from ansible.module_utils.slm_baseline.host.foreign_files import open_foreign
+from ansible.module_utils.slm_baseline.host.mountinfo import MountEntry, is_of_a_user
 
 
 def test_a_plain_file_is_read_through_links_or_not(tmp_path: Path) -> None:

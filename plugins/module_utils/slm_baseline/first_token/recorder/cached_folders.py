@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from ...host.deadline import Deadline
 from ...host.files import Host
-from ...host.foreign_files import is_of_a_user
-from ...host.mountinfo import read_mountinfo
+from ...host.link_free import LinkFree
+from ...host.mountinfo import is_of_a_user, read_mountinfo
 
 MOST_FOLDERS = 20_000
 LONGEST_S = 10.0
@@ -29,6 +29,7 @@ def find_cached_folders(host: Host, listed: Sequence[str], deadline: Deadline) -
     mounts = read_mountinfo(host)
     mounted = {entry.path for entry in mounts}
     foreign = tuple(f"{entry.path}/" for entry in mounts if is_of_a_user(entry))
+    paths = LinkFree(Host())
     known = set(listed)
     found: list[str] = []
     waiting = [path for path in reversed(listed) if not f"{path}/".startswith(foreign)]
@@ -44,7 +45,7 @@ def find_cached_folders(host: Host, listed: Sequence[str], deadline: Deadline) -
             path = waiting.pop()
             before = _read_bytes(counters)
             try:
-                below = _subfolders(path)
+                below = _subfolders(paths, path)
             except OSError:
                 continue
             if path not in known:
@@ -58,10 +59,11 @@ def find_cached_folders(host: Host, listed: Sequence[str], deadline: Deadline) -
     return found
 
 
-def _subfolders(path: str) -> list[str]:
+def _subfolders(paths: LinkFree, path: str) -> list[str]:
     """Return the folders in a folder by the entry types in its listing, so that no inode is read; OSError."""
-    with os.scandir(path) as entries:
-        return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    with paths.folder(path) as descriptor, os.scandir(descriptor) as entries:
+        names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return [f"{path.rstrip('/')}/{name}" for name in names]
 
 
 def _read_bytes(counters: int) -> int:

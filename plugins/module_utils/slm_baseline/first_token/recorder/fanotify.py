@@ -21,8 +21,8 @@ from ...containers.mounted import MountTables, Place
 from ...host.deadline import Deadline
 from ...host.errors import SettingError
 from ...host.files import Host
-from ...host.foreign_files import is_of_a_user
-from ...host.mountinfo import MOUNTINFO, MountEntry, read_mountinfo
+from ...host.link_free import LinkFree
+from ...host.mountinfo import MOUNTINFO, MountEntry, is_of_a_user, read_mountinfo
 from .members import Belongs
 
 # include/uapi/linux/fanotify.h
@@ -269,6 +269,7 @@ class Collector(threading.Thread):
         self.seen = Seen()
         self._known: set[tuple[int, str]] = set()
         self._tables = MountTables(Host())
+        self._paths = LinkFree(Host())
         self._lock = threading.Lock()
         self._has_begun = False
         self._ending = threading.Event()
@@ -354,7 +355,7 @@ class Collector(threading.Thread):
         found = os.fstat(file)
         # A group without file identifiers does not report in the event whether it was a folder (fanotify(7)).
         is_folder = stat.S_ISDIR(found.st_mode)
-        if _is_at(path, found):
+        if self._is_at(path, found):
             self._known.add(key)
             self.seen.opened.setdefault(path, Opened(path, is_folder, pid=pid))
             return
@@ -365,6 +366,13 @@ class Collector(threading.Thread):
         self._known.add(key)
         place = Place(mount, path, found.st_ino, found.st_size, found.st_mtime_ns)
         self.seen.opened[f"{key[0]}:{path}"] = Opened(path, is_folder, path, place, pid)
+
+    def _is_at(self, path: str, found: os.stat_result) -> bool:
+        """Return whether the host itself has the opened file at that path, which may be a container's own."""
+        try:
+            return os.path.samestat(self._paths.lstat(path), found)
+        except OSError:
+            return False
 
 
 def descriptors_of(data: bytes) -> list[int]:
@@ -385,11 +393,3 @@ def _mount_id(file: int) -> int:
             return int(stream.read().partition(b"mnt_id:")[2].split()[0])
     except (OSError, ValueError, IndexError):
         return 0
-
-
-def _is_at(path: str, found: os.stat_result) -> bool:
-    """Return whether the host itself has the opened file at that path."""
-    try:
-        return os.path.samestat(os.lstat(path), found)
-    except OSError:
-        return False

@@ -9,6 +9,7 @@ from ansible.module_utils.slm_baseline.first_token.recorder import cached_folder
 from ansible.module_utils.slm_baseline.first_token.recorder.cached_folders import find_cached_folders
 from ansible.module_utils.slm_baseline.host.deadline import Deadline
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.host.link_free import LinkFree
 
 SOON = Deadline.after(600)
 
@@ -21,9 +22,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "listed/file").touch()
     real, read = cached_folders._subfolders, [0]
 
-    def subfolders(path: str) -> list[str]:
+    def subfolders(paths: LinkFree, path: str) -> list[str]:
         read[0] += 4096 * path.endswith("cold")
-        return real(path)
+        return real(paths, path)
 
     monkeypatch.setattr(cached_folders, "_subfolders", subfolders)
     monkeypatch.setattr(cached_folders, "_read_bytes", lambda counters: read[0])
