@@ -103,6 +103,11 @@ def call(container: dict[str, Any], what: str) -> str:
     return run(container[what], container["environment"], subprocess.DEVNULL).strip()
 
 
+def is_gone(container: dict[str, Any]) -> bool:
+    """Return whether a runtime that answers does not know the container any more: nobody can start it again."""
+    return not call(container, "ask") and "answers" in container and bool(call(container, "answers"))
+
+
 def start_containers(containers: list[dict[str, Any]], is_same_boot: bool) -> list[str]:
     """Start the containers that ran, and stop those that did not; return those that do not run.
 
@@ -111,12 +116,13 @@ def start_containers(containers: list[dict[str, Any]], is_same_boot: bool) -> li
     for container in containers:
         if not container["ran"] and is_same_boot:
             call(container, "stop")
-    down = [container for container in containers if container["ran"]]
+    down = [container for container in containers if container["ran"] and not is_gone(container)]
     until = time.monotonic() + LONGEST_S
     while down:
         down = [container for container in down if call(container, "ask") != "true"]
         for container in down:
             call(container, "start")
+        down = [container for container in down if not is_gone(container)]
         down = [container for container in down if call(container, "ask") != "true"]
         if not down or time.monotonic() > until:
             break

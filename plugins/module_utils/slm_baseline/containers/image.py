@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ..host.errors import ParseError, SettingError
 from ..host.files import Host
 from ..host.trust import find_program
-from .runtime import Container, Runtime, is_address
+from .runtime import Container, Runtime, find_socket_weakness, is_address
 
 RUNTIME, ADDRESS, CONTAINER, IMAGE, IMAGE_ID = "runtime", "runtime_address", "container", "image", "image_id"
 
@@ -30,7 +30,7 @@ def find_image_change(host: Host, facts: Mapping[str, str]) -> str:
     name, recorded, image = facts.get(RUNTIME, ""), facts.get(IMAGE_ID, ""), facts.get(IMAGE, "")
     program = find_program(host, name) if name in ("docker", "podman") and recorded and image else None
     address = facts.get(ADDRESS, "")
-    if program is None or (address and not is_address(address)):
+    if program is None or (address and (not is_address(address) or find_socket_weakness(host, address))):
         return ""
     runtime = Runtime(name, program, address)
     try:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..host.errors import ParseError, SettingError
 from ..host.files import Host
-from ..host.trust import find_program, run_trusted
+from ..host.trust import find_program, run_trusted, walk_path, weakness
 from .command_line import RUNTIMES
 
 ASK_S = 30.0
@@ -140,9 +141,14 @@ class Runtime:
         late = f"{self.name} did not answer within {timeout_s:.0f} seconds"
         return run_trusted([self.program, *words], self.environment, timeout_s, late)
 
+    @property
+    def asks_version(self) -> list[str]:
+        """Return the arguments with which the client asks whether the runtime answers."""
+        return ["version", "--format", "{{.Server.Version}}" if self.name == "docker" else "{{.Version}}"]
+
     def answers(self) -> str:
         """Return why the runtime does not answer; empty where it does."""
-        done = self.call("version", "--format", "{{.Server.Version}}" if self.name == "docker" else "{{.Version}}")
+        done = self.call(*self.asks_version)
         return said(done) if done.returncode else ""
 
     def is_rootless(self) -> bool:
@@ -171,7 +177,7 @@ def find_runtime(host: Host, knob: str, name: str, address: str = "") -> Runtime
     program = find_program(host, name)
     if program is None:
         raise _unavailable(knob, name, f"no {name} that only root can write")
-    runtime = Runtime(name, program, _address(knob, address) if name == "docker" else "")
+    runtime = Runtime(name, program, _address(host, knob, address) if name == "docker" else "")
     reason = runtime.answers()
     if reason:
         raise _unavailable(knob, name, reason)
@@ -233,8 +239,11 @@ def require_layers(knob: str, container: Container) -> None:
         )
 
 
-def _address(knob: str, address: str) -> str:
-    """Return the daemon's socket: the recorded one, the environment's, or the usual one. SettingError for no socket."""
+def _address(host: Host, knob: str, address: str) -> str:
+    """Return the daemon's socket: the recorded one, the environment's, or the usual one.
+
+    SettingError for no socket, and for one that another user could have put there: a daemon of his tells what he likes.
+    """
     address = address or os.environ.get("DOCKER_HOST") or _SOCKET
     if not is_address(address):
         raise SettingError(
@@ -244,7 +253,31 @@ def _address(knob: str, address: str) -> str:
             "Only this host's files can be read ahead.",
             "run this on the daemon's host, or unset DOCKER_HOST; nothing was stopped or changed.",
         )
+    weak = find_socket_weakness(host, address)
+    if weak:
+        raise SettingError(
+            f"{knob}.runtime",
+            "docker of root",
+            f"a daemon of another user: {weak}",
+            "Root asks no daemon of a user what to read: a rootless one's layers lie in his home.",
+            "run the service by root's docker, or leave this target out; nothing was stopped or changed.",
+        )
     return address
+
+
+def find_socket_weakness(host: Host, address: str) -> str:
+    """Return how another user could answer at this socket, in words; empty where only root can, or nobody does.
+
+    Its group may write to it: whoever may ask root's docker is root in effect, and does not answer for it.
+    """
+    path = address[len(_UNIX) :]
+    try:
+        way = walk_path(host, path)
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    steps = [replace(step, mode=step.mode & ~0o022) if stat.S_ISSOCK(step.mode) else step for step in way.steps]
+    # A test's tree belongs to the user who runs the test.
+    return weakness(replace(way, steps=tuple(steps)), (0,) if host.is_live else (0, os.geteuid())) or ""
 
 
 def is_address(address: str) -> bool:

@@ -208,7 +208,7 @@ def find_subject(host: Host, target: Target) -> Subject:
     if unit is None:
         return Subject(host, target, None, None, guest=guest)
     if guest:
-        unit = replace(unit, guests=guest.users)
+        unit = replace(unit, guests=guest.users, may_listen=guest.may_listen)
     identity = None if unit.has_dynamic_user else identity_of(target, unit.user or "root", unit.group)
     return Subject(host, target, unit, identity, guest=guest)
 

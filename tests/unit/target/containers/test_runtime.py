@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +19,7 @@ from ansible.module_utils.slm_baseline.containers.runtime import (
     Runtime,
     find_by_container,
     find_runtime,
+    find_socket_weakness,
     parse_container,
     parse_image,
     require_layers,
@@ -207,6 +210,26 @@ def test_what_cannot_be_stopped_and_started_is_refused(changed: dict[str, Any], 
     good = Container("1", "x", "i", "d", status="running", has_health_check=True)
     require_startable("first_token.x", good, True)
     assert words in str(error_of(lambda: require_startable("first_token.x", replace(good, **changed), True)))
+
+
+def test_a_socket_of_another_users_is_refused_by_name(clients: Clients, tmp_path: Path) -> None:
+    """A daemon of his would tell what he likes, and that it is root's."""
+    host = Host(tmp_path)
+    (tmp_path / "run").mkdir(mode=0o755)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{tmp_path}/run/d.sock")
+    (tmp_path / "run/d.sock").chmod(0o660)
+    assert find_socket_weakness(host, "unix:///run/d.sock") == ""
+    assert find_socket_weakness(host, "unix:///run/gone/d.sock") == ""
+    (tmp_path / "run").chmod(0o777)
+    assert "others can write" in find_socket_weakness(host, "unix:///run/d.sock")
+    with pytest.raises(SettingError, match=r"another user: .* others can write") as caught:
+        find_runtime(host, "first_token.x", "docker", "unix:///run/d.sock")
+    assert "\n" not in str(caught.value)
+    (tmp_path / "run").chmod(0o755)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "run/d.sock", 4242, 4242)
+        assert "belongs to user id 4242" in find_socket_weakness(host, "unix:///run/d.sock")
 
 
 FACTS = {"runtime": "docker", "runtime_address": "unix:///d.sock", "image": "vllm:1", "image_id": "sha256:aa"}

@@ -10,7 +10,7 @@ from ...containers.runtime import Container, Runtime, said
 from ...host.deadline import Deadline
 from ...host.errors import SettingError
 from ..target import Target
-from .members import users_of_container
+from .members import may_listen_for, users_of_container
 from .start import not_ready, require_stopped, wait_for_answer
 from .unit import PUT_BACK_S, STOP_S
 
@@ -69,6 +69,7 @@ def _wait_until_ready(target: Target, started: Started, deadline: Deadline, look
             lambda: _runs(started),
             lambda: users_of_container(started.found.id),
             lambda: time.sleep(_STEP_S),
+            may_listen_for(started.found.id),
         )
         return
     while True:
@@ -90,12 +91,16 @@ def _wait_until_ready(target: Target, started: Started, deadline: Deadline, look
 
 
 def put_container_back(target: Target, started: Started) -> list[str]:
-    """Restore whether the container runs; return it in words where it does not run again."""
+    """Restore whether the container runs; return it in words where it does not run again.
+
+    One that somebody has removed meanwhile is nothing to restore.
+    """
     deadline = Deadline.after(PUT_BACK_S + target.ready.timeout_s)
     if not started.ran:
         started.runtime.call(*started.command("stop")[1:], timeout_s=deadline.left_s(STOP_S))
         return []
-    if _runs(started):
+    found = started.now()
+    if (found is not None and found.runs) or (found is None and not started.runtime.answers()):
         return []
     done = started.runtime.call(*started.command("start")[1:], timeout_s=deadline.left_s())
     if done.returncode:

@@ -20,7 +20,7 @@ from ...host.files import Host
 from ...host.trust import find_program
 from ..target import Target
 from .container import Started
-from .members import Belongs, ContainerMembers, running_containers, users_of_container
+from .members import Belongs, ContainerMembers, may_listen_for, running_containers, users_of_container
 from .record import Recording
 from .unit import Unit
 
@@ -47,6 +47,11 @@ class Guest:
         """Return the users of the processes in the container."""
         found = self.find()
         return users_of_container(found.id) if found and found.runs else []
+
+    def may_listen(self, pid: int) -> bool:
+        """Return whether a process may listen in the container's place: one of another container may not."""
+        found = self.find()
+        return may_listen_for(found.id if found else "")(pid)
 
     def require_stopped(self) -> None:
         """Raise SettingError where the container still runs although its unit was stopped."""

@@ -186,6 +186,7 @@ def _containers(container: Started) -> dict[str, Any]:
         "start": [*prefix, *container.command("start")],
         "stop": container.command("stop"),
         "ask": [container.runtime.program, "inspect", "--format", "{{.State.Running}}", "--", container.name],
+        "answers": [container.runtime.program, *container.runtime.asks_version],
         "environment": container.runtime.environment,
     }
     return {"start": [], "stop": [], "containers": [one]}

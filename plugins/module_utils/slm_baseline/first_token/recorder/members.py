@@ -119,6 +119,11 @@ def running_containers() -> set[str]:
     return {read_container(int(pid)) or "" for pid in os.listdir("/proc") if pid.isdigit()} - {""}
 
 
+def may_listen_for(container: str) -> Callable[[int], bool]:
+    """Return a test for processes that may listen for a container: its own, and those of the host (docker-proxy)."""
+    return lambda pid: read_container(pid) in (None, "", container)
+
+
 def users_of_container(container: str) -> list[int]:
     """Return the users of the processes in a container."""
     found = set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -34,11 +35,18 @@ class Answer:
     stranger: int | None = None
 
 
-def ask_ready(host: Host, ready: Ready, deadline: Deadline, users: Callable[[], Iterable[int]] | None = None) -> Answer:
+def ask_ready(
+    host: Host,
+    ready: Ready,
+    deadline: Deadline,
+    users: Callable[[], Iterable[int]] | None = None,
+    may_listen: Callable[[int], bool] | None = None,
+) -> Answer:
     """Check the target's address once: whether it accepts a connection, or answers a GET with 2xx.
 
     `users` are those who may listen there: an answer of another unprivileged user does not count. Only addresses of
-    this host can be checked; root's own listeners (systemd's sockets, docker-proxy) are trusted.
+    this host can be checked; root's own listeners (systemd's sockets, docker-proxy) are trusted. Root of a container is
+    root here too, so `may_listen` says of each process that listens whether it may; None asks nobody.
     """
     one = Deadline.after(deadline.left_s(ANSWER_S))
     name, port, path = address_of(ready)
@@ -47,7 +55,12 @@ def ask_ready(host: Host, ready: Ready, deadline: Deadline, users: Callable[[], 
         if not good or users is None or not _is_local(name):
             return Answer(good)
         # While the connection is open: the listener could have gone since it was accepted.
-        stranger = find_stranger(read_sockets(host), port, connection.getsockname()[1], {0, *users()})
+        sockets = read_sockets(host)
+        stranger = find_stranger(sockets, port, connection.getsockname()[1], {0, *users()})
+        if stranger is None and may_listen:
+            listening = {each.inode: each.uid for each in sockets if each.port == port and each.is_listening}
+            strange = [inode for pid, inode in find_holders(listening) if not may_listen(pid)]
+            stranger = listening[strange[0]] if strange else None
         return Answer(stranger is None, stranger)
     return Answer(False)
 
@@ -75,6 +88,19 @@ def find_stranger(sockets: Iterable[TcpSocket], port: int, own_port: int, truste
     if any(not each.is_listening and not each.inode for each in ends) and not any(each.is_listening for each in ends):
         return NOBODY
     return None
+
+
+def find_holders(inodes: Collection[int], proc: str = "/proc") -> Iterator[tuple[int, int]]:
+    """Yield (process, inode) for each process that has one of these sockets open (proc_pid_fd(5))."""
+    names = {f"socket:[{inode}]": inode for inode in inodes if inode}
+    for pid in filter(str.isdigit, os.listdir(proc)):
+        with contextlib.suppress(OSError):
+            for descriptor in os.listdir(f"{proc}/{pid}/fd"):
+                # It may have been closed since.
+                with contextlib.suppress(OSError):
+                    found = names.get(os.readlink(f"{proc}/{pid}/fd/{descriptor}"))
+                    if found:
+                        yield int(pid), found
 
 
 def address_of(ready: Ready) -> tuple[str, int, str]:

@@ -193,14 +193,16 @@ def wait_for_answer(
     lives: Callable[[], bool],
     users: Callable[[], Sequence[int]],
     pause: Callable[[], object] = lambda: time.sleep(_STEP_S),
+    may_listen: Callable[[int], bool] | None = None,
 ) -> None:
     """Return once the target answers at its port or URL; SettingError when it ends first, or time is up.
 
-    `users` are those who may listen there. An answer of another user's listener does not count.
+    `users` are those who may listen there, and `may_listen` says it of a process. An answer of anybody else does not
+    count.
     """
     stranger = None
     while True:
-        answer = ask_ready(Host(), target.ready, deadline, users)
+        answer = ask_ready(Host(), target.ready, deadline, users, may_listen)
         if answer.is_ready:
             return
         stranger = answer.stranger if answer.stranger is not None else stranger

@@ -43,7 +43,7 @@ class Unit:
 
     `others` are the running units that stop with it: by its stop, or because they conflict with its start.
     `facts` are its properties from systemd. `guests` are users beside those of its control group that may listen for
-    it: those of the container that it runs.
+    it: those of the container that it runs. `may_listen` says of a process whether it may, where that is known.
     """
 
     name: str
@@ -56,10 +56,15 @@ class Unit:
     others: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     guests: Callable[[], list[int]] = field(default=lambda: [], compare=False, repr=False)
+    may_listen: Callable[[int], bool] | None = field(default=None, compare=False, repr=False)
 
     @property
     def ran(self) -> bool:
         return is_running(self.state)
+
+    def users(self) -> list[int]:
+        """Return those who may listen for it now."""
+        return [*users_of(self.control_group), *self.guests()]
 
     def fact(self, name: str) -> str:
         """Return one of its properties; empty where systemd does not report it."""
@@ -128,7 +133,7 @@ def start_unit(target: Target, unit: Unit, deadline: Deadline, look: Callable[[]
         raise not_ready(target, _first_line(answer.stderr))
     if target.ready.is_asked:
         lives = _now_and_then(lambda: is_running(_state(unit.name)))
-        wait_for_answer(target, ready_by, lives, lambda: [*users_of(unit.control_group), *unit.guests()])
+        wait_for_answer(target, ready_by, lives, unit.users, may_listen=unit.may_listen)
     elif target.ready.how == "exit":
         _wait_for_end(target, unit, ready_by, look)
     look()
@@ -185,7 +190,8 @@ def _answers(target: Target, unit: Unit) -> bool:
             target,
             Deadline.after(target.ready.timeout_s),
             lives,
-            lambda: [*users_of(unit.control_group), *unit.guests()],
+            unit.users,
+            may_listen=unit.may_listen,
         )
     except SettingError:
         return False

@@ -142,6 +142,12 @@ def test_the_container_is_put_back_as_it_was(world: World) -> None:
     world.states, world.asked = [FOUND], []
     assert put_container_back(TARGET, Started(world.runtime, stopped)) == []
     assert world.asked == ["stop -- engine"]
+    # Somebody has removed it: a runtime that answers does not know it.
+    world.states, world.asked = [None], []
+    assert put_container_back(TARGET, world.started) == []
+    assert all(words.startswith("version") for words in world.asked)
+    world.refuses = "no daemon"
+    assert put_container_back(TARGET, world.started) == ["container engine: no daemon"]
     world.states, world.refuses = [stopped], "no such image"
     assert put_container_back(TARGET, world.started) == ["container engine: no such image"]
 
@@ -251,12 +257,31 @@ def test_the_note_has_what_starts_the_container_again(
     assert started_by(note) == ["container engine"]
     assert (note["start"], note["stop"]) == ([], [])
     assert note["containers"][0]["start"] == ["/usr/bin/docker", "start", "--", "engine"]
+    assert note["containers"][0]["answers"] == ["/usr/bin/docker", "version", "--format", "{{.Server.Version}}"]
     assert note["containers"][0]["environment"]["DOCKER_HOST"] == "unix:///d.sock"
     assert not fake_host.exists(STOPPED_NOTE)
     with promised(fake_host, TARGET, Started(replace(world.runtime, name="podman", program="/usr/bin/podman"), FOUND)):
         start = (read_note(fake_host) or {})["containers"][0]["start"]
     assert start[0] == "/usr/bin/systemd-run"
     assert start[-4:] == ["/usr/bin/podman", "start", "--", "engine"]
+
+
+def test_the_program_that_waits_waits_for_no_container_that_is_gone(tmp_path: Path) -> None:
+    note = {
+        **{"start": [], "stop": [], "remove": [], "pid": 0, "started": 0},
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "containers": [
+            {
+                **{"name": "engine", "ran": True, "environment": {"PATH": "/usr/bin:/bin"}},
+                **{"start": ["false"], "stop": ["false"], "ask": ["false"], "answers": ["echo", "20.10"]},
+            }
+        ],
+    }
+    path = tmp_path / "note"
+    path.write_text(json.dumps(note))
+    program = ["/usr/bin/python3", "-IS", str(REPOSITORY / "files/slm_restart.py"), str(path)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, path.exists()) == (0, False), done.stderr
 
 
 @pytest.mark.parametrize("ran", [True, False])

@@ -130,6 +130,22 @@ def test_one_question_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not ask_ready(Host(), Ready("url", f"http://127.0.0.1:{port}/"), deadline).is_ready
 
 
+def test_a_process_that_may_not_listen_is_a_stranger_whoever_its_user_is() -> None:
+    """Root of another container is root here too, and every container of root's has that user."""
+    asked: list[int] = []
+
+    def refuse(pid: int) -> bool:
+        asked.append(pid)
+        return False
+
+    with server(lambda connection: connection.sendall(GOOD)) as port:
+        ready, soon = Ready("port", str(port)), Deadline.after(30)
+        found = ask_ready(Host(), ready, soon, lambda: [os.getuid()], refuse)
+        assert (found.is_ready, found.stranger) == (False, os.getuid())
+        assert asked == [os.getpid()]
+        assert ask_ready(Host(), ready, soon, lambda: [os.getuid()], lambda pid: True).is_ready
+
+
 def test_nobody_there_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -109,7 +109,7 @@ def test_an_answer_of_another_users_listener_is_none(monkeypatch: pytest.MonkeyP
 def test_who_may_listen_for_a_command_is_its_user(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
 
-    def ask(host: Host, ready: Ready, deadline: Deadline, users: Callable[[], list[int]]) -> Answer:
+    def ask(host: Host, ready: Ready, deadline: Deadline, users: Callable[[], list[int]], *more: object) -> Answer:
         asked.append(users())
         return Answer(True)
 
