@@ -12,8 +12,8 @@ LIBRARY = Path("/usr/lib") / os.path.basename(PYTHON)
 ENGINE = "/opt/engine.py"
 
 
-def make_root(root: Path) -> None:
-    """Make the root below an empty folder."""
+def make_root(root: Path, compiles: bool = True) -> None:
+    """Make the root below an empty folder; the library is compiled, or not."""
     extensions = sorted(str(path) for path in (LIBRARY / "lib-dynload").glob("*.so"))
     # A health check is a shell's command.
     _copy(os.path.realpath("/bin/sh"), root, "/bin/sh")
@@ -22,7 +22,8 @@ def make_root(root: Path) -> None:
         _copy(path, root)
     ignored = shutil.ignore_patterns("test", "idlelib", "tkinter", "config-*", "__pycache__")
     shutil.copytree(LIBRARY, root / str(LIBRARY).lstrip("/"), symlinks=False, ignore=ignored, dirs_exist_ok=True)
-    subprocess.run([PYTHON, "-m", "compileall", "-q", "-j", "1", root / str(LIBRARY).lstrip("/")], check=False)
+    if compiles:
+        subprocess.run([PYTHON, "-m", "compileall", "-q", "-j", "1", root / str(LIBRARY).lstrip("/")], check=False)
     _copy(Path(__file__).with_name("engine.py"), root, ENGINE)
     for name in ("tmp", "run", "root", "models", "out"):
         (root / name).mkdir(exist_ok=True)

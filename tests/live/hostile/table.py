@@ -37,6 +37,22 @@ user `app` whose modules have no bytecode, and a second, hostile user. After eve
 - a rollback succeeds and leaves nothing of ours.
 """
 
+_CONTAINERS = """\
+# The attacks from inside a container
+
+Written by `tests/live/hostile/test_containers.py` itself (`make test-hostile ARGS=--write-attacks`); not to be edited.
+The others are in [attacks.md](attacks.md) and [attacks-first-token.md](attacks-first-token.md); what is trusted, and
+why, is in [security.md](security.md).
+
+Each attack runs against the real module, as root, with containers of a real docker daemon on a real kernel. The
+attacker is root in a container with docker's usual rights and a folder of the host as its volume. After every attack
+this must hold too:
+
+- nobody has opened, read or changed the host's secrets: fanotify(7) reports every opening of them, by whatever name;
+- every module ended in time, with success or one error, and with less than 500 MiB of memory;
+- a rollback succeeds and leaves nothing of ours, and no note of something that was stopped.
+"""
+
 
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """The whole page of the attacks on tuning and measuring."""
@@ -46,6 +62,11 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
 def wing_page(results: Sequence[Mapping[str, Any]]) -> str:
     """The whole page of the attacks on the first-token wing."""
     return _page(_WING, results)
+
+
+def containers_page(results: Sequence[Mapping[str, Any]]) -> str:
+    """The whole page of the attacks from inside a container."""
+    return _page(_CONTAINERS, results)
 
 
 def _page(introduction: str, results: Sequence[Mapping[str, Any]]) -> str:
