@@ -41,6 +41,7 @@ from ansible.module_utils.slm_baseline.measuring.protocol import (
     figures_of,
     measure_sample,
     memory_disagreement,
+    prepare_cache,
     steady_token,
 )
 from ansible.module_utils.slm_baseline.measuring.sample import Sample, Trial, failed_sample, to_document
@@ -58,6 +59,28 @@ def test_memory_figures_must_agree() -> None:
     told = LoaderMemory(rss_bytes=1000 << 20, vsz_bytes=2000 << 20, uss_bytes=0, pss_bytes=910 << 20)
     assert memory_disagreement(told, seen) is None
     assert "pss_bytes" in (memory_disagreement(replace(told, pss_bytes=800 << 20), seen) or "")
+
+
+@pytest.mark.parametrize("name", ["rss_bytes", "pss_bytes", "vsz_bytes"])
+@pytest.mark.parametrize(("seen", "apart"), [(100 << 20, 16 << 20), (2000 << 20, 40 << 20)])
+def test_memory_figures_may_differ_by_a_fiftieth_or_16_mib(name: str, seen: int, apart: int) -> None:
+    ours = MemoryReading(seen, seen, seen, 0, 0, 0, 0, 0)
+    theirs = LoaderMemory(rss_bytes=seen, vsz_bytes=seen, uss_bytes=0, pss_bytes=seen)
+    for difference in (apart, -apart):
+        assert memory_disagreement(replace(theirs, **{name: seen + difference}), ours) is None
+        further = seen + difference + (1 if difference > 0 else -1)
+        assert name in (memory_disagreement(replace(theirs, **{name: further}), ours) or "")
+
+
+@pytest.mark.parametrize(
+    ("scope", "wanted", "share"),
+    [("app", "cold", 0.0), ("app", "warm", None), ("host", "cold", None), ("weights", "cold", None)],
+)
+def test_libraries_are_looked_at_where_they_are_evicted(
+    tmp_path: Path, cache: FakeCache, scope: str, wanted: str, share: float | None
+) -> None:
+    weights, app = prepare_cache(Host(), subject(tmp_path, "good", scope), wanted)
+    assert (app, weights.share) == (share, 1.0 if wanted == "warm" else 0.0)
 
 
 def test_a_replay_has_read_no_more_weights_than_the_kernel_read_for_it() -> None:
