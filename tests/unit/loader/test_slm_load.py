@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import json
+import mmap
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -276,6 +279,53 @@ def test_events_come_in_the_protocol_s_order_and_the_hold_holds(packages: Path) 
 def test_only_runs_of_present_pages_are_copied_ahead() -> None:
     assert list(slm_load.runs(bytes([0, 1, 1, 0, 3, 2, 1]))) == [(1, 2), (4, 1), (6, 1)]
     assert list(slm_load.runs(b"")) == []
+
+
+def test_pages_that_are_shared_with_a_template_are_the_childs_own_before_its_clock_starts() -> None:
+    """A write to a shared page is a fault, which a fresh process does not have."""
+    page, count = mmap.PAGESIZE, 64
+    memory = mmap.mmap(-1, (2 * count + 1) * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    # The other half is never touched, and must not come into being.
+    memory[: count * page] = bytes(count * page)
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            slm_load.own_memory()
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for number in range(count):
+                memory[number * page] = 1
+            os.write(writing, str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    faults = int(os.read(reading, 100) or b"-1")
+    os.waitpid(pid, 0)
+    os.close(reading)
+    assert 0 <= faults < count // 4
+
+
+def test_who_is_not_adopted_says_so_and_waits_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    parents, naps = [1, 1, 7], []
+    monkeypatch.setattr(os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
+    monkeypatch.setattr(time, "sleep", naps.append)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(prctl=lambda *words: words))
+    slm_load.tie_to(7)
+    assert len(naps) == 2
+    monkeypatch.setattr(slm_load, "ADOPTION_S", -1.0)
+    with pytest.raises(BrokenPipeError, match="has not adopted"):
+        slm_load.tie_to(8)
+
+
+def test_of_many_names_the_first_few_are_told_and_all_are_counted() -> None:
+    told = slm_load._told([f"{number}\n" + "x" * 500 for number in range(20)])
+    assert (told["count"], len(told["names"])) == (20, 8)
+    assert told["names"][7] == "7?" + "x" * 198
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("0.5", 0.5), ("60", 60.0)])
+def test_how_long_it_stays_is_any_number_up_to_a_minute(text: str, seconds: float) -> None:
+    assert slm_load.parse_arguments(["--linger-s", text]).linger_s == seconds
 
 
 def test_what_is_held(packages: Path) -> None:
