@@ -7,7 +7,7 @@ import shutil
 import time
 
 import pytest
-from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingError
+from ansible.module_utils.slm_baseline.host.errors import NeedsReboot, ParseError, SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import (
     HUGEPAGES,
@@ -25,9 +25,12 @@ from ansible.module_utils.slm_baseline.settings.kinds.pools import (
     check_pools,
     parse_pools,
     plan_pools,
+    refuse_lost_pages,
     restore_layout,
 )
 from ansible.module_utils.slm_baseline.settings.state.changes import apply_all
+from ansible.module_utils.slm_baseline.settings.state.losses import LossError
+from ansible.module_utils.slm_baseline.settings.state.ownership import Ours
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -86,8 +89,11 @@ def test_a_share_of_a_node_that_is_not_there_is_refused(kernel: FakeKernel) -> N
     assert Pools.parse(kernel, [{"size": "2M", "memory": "50%"}]).pools == [
         PoolSpec(MIB2, 16384000 * 1024 // 2 // MIB2)
     ]
-    with pytest.raises(SettingError, match="no such memory"):
+    with pytest.raises(SettingError, match=r"the memory of node 7; found no such memory"):
         Pools.parse(kernel, [{"size": "2M", "memory": "50%", "node": 7}])
+    put(kernel.root, "/proc/meminfo", "MemFree: 1 kB\n")
+    with pytest.raises(SettingError, match=r"the memory of the host; found no such memory"):
+        Pools.parse(kernel, [{"size": "2M", "memory": "50%"}])
 
 
 def test_a_fraction_that_is_whole_says_where_it_comes_from() -> None:
@@ -264,6 +270,7 @@ def test_a_partial_grant_says_asked_and_got_and_puts_every_page_back_where_it_wa
         apply_all(kernel, plan_pools(kernel, [PoolSpec(GIB, 1), PoolSpec(MIB2, 1024)]))
     assert (caught.value.knob, caught.value.wanted) == ("hugepages.2M", "1024 pages of 2M")
     assert "asked 1024, got 700" in caught.value.found
+    assert not isinstance(caught.value, NeedsReboot)
     assert kernel.pages(MIB2) == {0: 0, 1: 10}
     assert kernel.pages(GIB) == {0: 0, 1: 0}
 
@@ -286,6 +293,43 @@ def test_attempts_are_bounded_and_compaction_is_by_opt_in(kernel: FakeKernel) ->
         assert (("/proc/sys/vm/compact_memory", "1") in kernel.writes) == compact
         assert not any("drop_caches" in path for path, _ in kernel.writes)
         kernel.write_kernel(f"{HUGEPAGES}/hugepages-2048kB/nr_hugepages", "0")
+
+
+def test_memory_is_compacted_only_where_that_is_asked_for(kernel: FakeKernel) -> None:
+    kernel.room[MIB2, 0] = kernel.room[MIB2, 1] = 1
+    wanted = [PoolSpec(MIB2, 9)]
+    for pools, compacts in ((Pools(wanted), False), (Pools(wanted, compact=True), True)):
+        kernel.writes.clear()
+        with pytest.raises(SettingError, match="after 3 attempts"):
+            pools.plan(kernel, {})[0].apply(kernel)
+        assert (("/proc/sys/vm/compact_memory", "1") in kernel.writes) is compacts
+        kernel.write_kernel(f"{HUGEPAGES}/hugepages-2048kB/nr_hugepages", "0")
+
+
+@pytest.mark.parametrize(("count", "is_lost"), [(10, False), (7, False), (6, True), (0, True)])
+def test_a_pool_keeps_what_is_in_use_and_what_is_reserved(fake_host: Host, count: int, is_lost: bool) -> None:
+    for name, pages in (("nr", 10), ("free", 6), ("resv", 3)):
+        put(fake_host.root, f"{HUGEPAGES}/hugepages-2048kB/{name}_hugepages", f"{pages}\n")
+    spec = PoolSpec(MIB2, count)
+    if not is_lost:
+        refuse_lost_pages(fake_host, spec)
+        return
+    with pytest.raises(LossError, match="10 pages, 4 in use and 3 more reserved"):
+        refuse_lost_pages(fake_host, spec)
+    refuse_lost_pages(fake_host, spec, ["hugepages.2M"])
+
+
+def test_a_rollback_gives_back_what_is_ours_node_by_node() -> None:
+    before = PoolLayout(MIB2, 3, {0: 1, 1: 2})
+    found = PoolLayout(MIB2, 12, {0: 5, 1: 7})
+    ours = Ours({"hugepages.node0.2M": "5"})
+    assert before.rollback_target(found, ours) == PoolLayout(MIB2, 8, {0: 1, 1: 7})
+    assert before.rollback_target(found, Ours({"hugepages.2M": "12"})) == before
+    assert before.rollback_target(before, Ours()) == before
+    # Others changed all of it, a node came or went since, or there is none.
+    assert before.rollback_target(found, Ours()) is None
+    for nodes in ({0: 5}, {0: 5, 1: 7, 2: 0}, {}):
+        assert before.rollback_target(PoolLayout(MIB2, 12, nodes), ours) is None
 
 
 def test_gigabyte_pages_that_are_short_give_the_boot_arguments(kernel: FakeKernel) -> None:
