@@ -7,9 +7,20 @@ import shutil
 import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, Thp, check_thp, parse_thp
+from ansible.module_utils.slm_baseline.settings.kinds.thp import (
+    MIN_FREE,
+    THP,
+    Thp,
+    check_thp,
+    effective_size_policy,
+    knob_path,
+    parse_thp,
+    pmd_size_bytes,
+)
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.fakes import put
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -117,3 +128,63 @@ def test_what_a_kernel_lacks_is_named_by_its_variable(fake_host: Host) -> None:
     shutil.rmtree(fake_host.path(THP))
     lacking = ["thp_enabled", "thp_defrag", "thp_shmem_enabled", "thp_khugepaged", "thp_sizes"]
     assert Thp.facts(fake_host)["thp"]["lacking"] == lacking
+
+
+def test_a_command_line_sets_selectors_and_sizes() -> None:
+    words = [
+        ("transparent_hugepage", "always"),
+        ("transparent_hugepage", "sometimes"),
+        ("transparent_hugepage_shmem", "within_size"),
+        ("thp_anon", "16K-64K,2M:inherit;128K:never"),
+        ("quiet", ""),
+    ]
+    assert Thp.boot_values(words, 0) == {
+        "thp.enabled": "always",
+        "thp.shmem_enabled": "within_size",
+        **{f"thp.sizes.{size}kB.enabled": "inherit" for size in (16, 32, 64, 2048)},
+        "thp.sizes.128kB.enabled": "never",
+    }
+    assert Thp.boot_values([("thp_anon", "odd:never;0:always")], 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("thp.enabled", f"{THP}/enabled"),
+        ("thp.khugepaged.defrag", f"{THP}/khugepaged/defrag"),
+        ("thp.sizes.64kB.enabled", f"{THP}/hugepages-64kB/enabled"),
+    ],
+)
+def test_a_knob_and_its_file_name_each_other(name: str, path: str) -> None:
+    assert knob_path(name) == path
+    assert Thp.knob_of(path, 0) == name
+
+
+def test_other_files_and_names_are_no_knobs() -> None:
+    assert knob_path("vm.min_free_kbytes") == MIN_FREE
+    for path in (MIN_FREE, f"{THP}/hugepages-64/enabled", f"{THP}/a/b", f"/x{THP}/enabled"):
+        assert Thp.knob_of(path, 0) is None
+    for name in ("thp.a.b", "thp.sizes.64.enabled", "thp.", "hugepages.2M", "thp.ENABLED"):
+        with pytest.raises(ValueError, match="no knob of ours"):
+            knob_path(name)
+
+
+@pytest.mark.parametrize(
+    ("enabled", "size", "effective"), [("always", "inherit", "always"), ("always", "never", "never")]
+)
+def test_a_size_inherits_the_policy_of_all(enabled: str, size: str, effective: str) -> None:
+    assert effective_size_policy(enabled, size) == effective
+
+
+def test_the_size_of_a_huge_page_is_what_the_kernel_says(fake_host: Host) -> None:
+    put(fake_host.root, f"{THP}/hpage_pmd_size", "2097152\n")
+    assert pmd_size_bytes(fake_host) == 2 << 20
+    for text in ("", "2M\n", "-1\n"):
+        put(fake_host.root, f"{THP}/hpage_pmd_size", text)
+        assert pmd_size_bytes(fake_host) is None
+
+
+def test_a_size_that_is_no_whole_kb_is_refused() -> None:
+    with pytest.raises(SettingError, match="whole kB"):
+        parse_thp({"sizes": {"65537": "never"}})
+    assert parse_thp({"sizes": {"65536": "never"}}) == {"thp.sizes.64kB.enabled": "never"}
