@@ -306,7 +306,8 @@ def test_pages_that_are_shared_with_a_template_are_the_childs_own_before_its_clo
 
 
 def test_who_is_not_adopted_says_so_and_waits_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    parents, naps = [1, 1, 7], []
+    parents = [1, 1, 7]
+    naps: list[float] = []
     monkeypatch.setattr(os, "getppid", lambda: parents.pop(0) if len(parents) > 1 else parents[0])
     monkeypatch.setattr(time, "sleep", naps.append)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(prctl=lambda *words: words))
