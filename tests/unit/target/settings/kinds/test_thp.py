@@ -188,3 +188,13 @@ def test_a_size_that_is_no_whole_kb_is_refused() -> None:
     with pytest.raises(SettingError, match="whole kB"):
         parse_thp({"sizes": {"65537": "never"}})
     assert parse_thp({"sizes": {"65536": "never"}}) == {"thp.sizes.64kB.enabled": "never"}
+
+
+def test_the_largest_number_of_a_kernel_is_a_number() -> None:
+    assert parse_thp({"khugepaged": {"defrag": 2**63 - 1}}) == {"thp.khugepaged.defrag": str(2**63 - 1)}
+
+
+def test_a_file_that_went_meanwhile_is_neither_a_knob_nor_an_error(fake_host: Host) -> None:
+    before = Thp().read(fake_host)
+    fake_host.path(f"{THP}/khugepaged/gone").symlink_to("nowhere")
+    assert Thp().read(fake_host) == before
