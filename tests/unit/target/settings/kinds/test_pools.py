@@ -408,3 +408,38 @@ def test_a_spread_comes_back_from_any_state(
     assert kernel.pages(MIB2) == dict(enumerate(before))
     held = sum(max(0, min(used[node], now[node]) - before[node]) for node in (0, 1))
     assert read_pool(kernel, MIB2).surplus == held
+
+
+def test_the_files_of_a_pool_name_it() -> None:
+    for folder, node in ((HUGEPAGES, ""), ("/sys/devices/system/node/node1/hugepages", "node1.")):
+        for size_kb, size in ((2048, "2M"), (1048576, "1G")):
+            path = f"{folder}/hugepages-{size_kb}kB/nr_hugepages"
+            assert Pools.knob_of(path, 0) == f"hugepages.{node}{size}"
+    for sysctl in ("nr_hugepages", "nr_hugepages_mempolicy"):
+        assert Pools.knob_of(f"/proc/sys/vm/{sysctl}", GIB) == "hugepages.1G"
+    for other in (f"{HUGEPAGES}/hugepages-2048kB/free_hugepages", "/proc/sys/vm/nr_overcommit_hugepages"):
+        assert Pools.knob_of(other, MIB2) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "reserved"),
+    [
+        ("hugepages=4", {"hugepages.2M": "4"}),
+        ("hugepagesz=1G hugepages=2 hugepagesz=2M hugepages=8", {"hugepages.1G": "2", "hugepages.2M": "8"}),
+        ("hugepages=4 hugepagesz=2M hugepages=8", {"hugepages.2M": "4"}),
+        ("hugepagesz=2M hugepages=0:2,1:4", {"hugepages.node0.2M": "2", "hugepages.node1.2M": "4"}),
+        ("default_hugepagesz=1G hugepages=3", {"hugepages.1G": "3"}),
+        ("hugepagesz=3M hugepages=2", {}),
+        ("hugepagesz=2M hugepages=8 hugepages=9", {"hugepages.2M": "8"}),
+        ("hugepagesz=2M hugepages=8 hugepagesz=2M hugepages=9", {"hugepages.2M": "8"}),
+        ("hugepages=8x", {"hugepages.2M": "8"}),
+        ("hugepages=x", {}),
+        ("hugepages=0:2,x", {"hugepages.node0.2M": "2"}),
+        ("hugepages=8 sysctl.vm.nr_hugepages=3", {"hugepages.2M": "3"}),
+        ("hugepages=0:8 sysctl/vm/nr_hugepages=3", {"hugepages.2M": "3"}),
+        ("sysctl.vm.nr_hugepages=many", {}),
+    ],
+)
+def test_what_a_command_line_reserves(line: str, reserved: dict[str, str]) -> None:
+    words = [(key, value) for key, _, value in (word.partition("=") for word in line.split())]
+    assert Pools.boot_values(words, MIB2) == reserved
