@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.slm_baseline.host.files import Host, temporary_name
+from ansible.module_utils.slm_baseline.host.files import Host, missing_folders, open_plain, temporary_name
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
 
 
 @given(content=st.binary(max_size=2000), mode=st.sampled_from([0o600, 0o644, 0o400, 0o755]))
@@ -83,3 +86,84 @@ def test_what_others_put_in_the_place_of_a_file_is_neither_waited_for_nor_read(
     with pytest.raises(OSError, match="No plain file"):
         fake_host.read("/etc/odd")
     assert fake_host.read_or_none("/etc/odd") is None
+
+
+def test_a_path_of_the_host_lies_below_its_root(tmp_path: Path) -> None:
+    for host, root in ((Host(tmp_path), str(tmp_path)), (Host(), "")):
+        assert host.name("/proc/meminfo") == f"{root}/proc/meminfo"
+        assert str(host.path("/proc/meminfo")) == f"{root}/proc/meminfo"
+    assert (Host().is_live, Host(tmp_path).is_live) == (True, False)
+    (tmp_path / "there").touch()
+    assert Host(tmp_path).exists("/there")
+    assert not Host(tmp_path).exists("/nowhere")
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("owner", "found"), [({"uid": 7, "gid": 8}, (7, 8)), ({"uid": 7}, (7, 0)), ({"gid": 8}, (0, 8)), ({}, (0, 0))]
+)
+def test_a_durable_write_gives_the_file_to_whom_it_is_for(
+    tmp_path: Path, owner: dict[str, int], found: tuple[int, int]
+) -> None:
+    os.chown(tmp_path, 0, 0)
+    Host(tmp_path).write_durably("/file", b"x", **owner)
+    status = (tmp_path / "file").stat()
+    assert (status.st_uid, status.st_gid) == found
+
+
+def test_a_kernel_file_gets_its_value_by_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "knob").write_text("madvise")
+    writes: list[bytes] = []
+    flags: list[int] = []
+    real = os.open
+
+    def opened(path: Path, given: int) -> int:
+        flags.append(given)
+        return real(path, given)
+
+    def written(descriptor: int, data: bytes) -> int:
+        writes.append(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "write", written)
+    Host(tmp_path).write_kernel("/knob", "never")
+    assert (writes, flags) == ([b"never"], [os.O_WRONLY | os.O_CLOEXEC])
+    # Not cut, as a plain file would be.
+    assert (tmp_path / "knob").read_text() == "madvise"
+
+
+def test_what_is_removed_is_the_link_and_what_is_gone_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    synced: list[Path] = []
+    monkeypatch.setattr(Host, "sync_folder", staticmethod(synced.append))
+    Host(tmp_path).remove_durably("/link")
+    Host(tmp_path).remove_durably("/link")
+    assert (Host(tmp_path).names("/"), synced) == (["file"], [tmp_path])
+
+
+def test_folders_that_are_not_there_are_named_outermost_first(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/link").symlink_to("nowhere")
+    assert missing_folders(Host(tmp_path), "/a/b/c") == ["/a/b", "/a/b/c"]
+    assert missing_folders(Host(tmp_path), "/a/link") == missing_folders(Host(tmp_path), "/") == []
+
+
+def test_no_descriptor_of_a_file_that_is_none_stays_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(OSError, match="No plain file") as caught:
+            open_plain(tmp_path / "pipe")
+        assert caught.value.errno == errno.EINVAL
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_rename_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder/below").mkdir(parents=True)
+    with pytest.raises(OSError, match="director"):
+        Host(tmp_path).write_durably("/folder", b"x")
+    assert Host(tmp_path).names("/") == ["folder"]
