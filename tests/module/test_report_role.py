@@ -135,6 +135,33 @@ def test_a_run_shows_its_own_result_whatever_else_is_stored(tmp_path: Path, gold
         assert reason in printed
 
 
+def test_an_older_run_or_another_model_is_shown_where_it_is_asked_for(tmp_path: Path, golden: dict[str, Any]) -> None:
+    folder = tmp_path / "results/node-a"
+    folder.mkdir(parents=True)
+    ids = "20250101T000000Z-aaaaaa", "20250201T000000Z-bbbbbb"
+    for run_id, model in zip(ids, ("tiny", "phi-3-mini"), strict=True):
+        document = {**golden, "run_id": run_id, "model": {**golden["model"], "id": model}}
+        (folder / f"{run_id}.json").write_text(json.dumps(document))
+    page = tmp_path / "reports/node-a/README.md"
+    for given, shown in (
+        ({}, ids[1]),
+        ({"report_show_run": ids[0]}, ids[0]),
+        ({"report_show_model": "tiny"}, ids[0]),
+        ({"report_show_model": "phi-3-mini"}, ids[1]),
+    ):
+        outcome = play(tmp_path, "node-a", given)
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+        assert f"run `{shown}`" in page.read_text()
+    for given, told in (
+        ({"report_show_run": "../node-b/x"}, "report_show_run: wanted the id of a run"),
+        ({"report_show_run": "20240101T000000Z-cccccc"}, "20240101T000000Z-cccccc.json cannot be read"),
+        ({"report_show_model": "qwen"}, "No result of node-a with the model qwen"),
+    ):
+        outcome = play(tmp_path, "node-a", given)
+        assert outcome.returncode == 2
+        assert told in " ".join((outcome.stdout + outcome.stderr).split())
+
+
 def test_a_host_without_results_is_told_how_to_get_one(tmp_path: Path) -> None:
     outcome = play(tmp_path, "node-a", {})
     assert outcome.returncode == 2

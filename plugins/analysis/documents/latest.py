@@ -21,9 +21,11 @@ class StoredDocument:
 
 
 def choose(
-    folder: Path, prefix: str, check: Callable[[Any], object], now: datetime, run_id: str = ""
+    folder: Path, prefix: str, check: Callable[[Any], object], now: datetime, run_id: str = "", model: str = ""
 ) -> StoredDocument:
     """Return the file of run `run_id`, or without one the latest `PREFIX*.json` of `folder` that `check` accepts.
+
+    With a `model`, by its name or path, files of others are passed over.
 
     `check` raises DocumentError for a document of another schema. Files are ordered by run id, which begins with the
     run's start in UTC. A run that ended after `now` had a clock that was ahead; it is chosen only if no other can be
@@ -35,6 +37,8 @@ def choose(
         return StoredDocument(None, (problem,)) if problem else StoredDocument(wanted, ())
     left_out: list[str] = []
     names = sorted(folder.glob(f"{prefix}[0-9]*.json"), reverse=True)
+    if model:
+        names = [path for path in names if model in _model_names(path)]
     for latest in (now, None):
         left_out = []
         for path in names:
@@ -43,6 +47,15 @@ def choose(
                 return StoredDocument(path, tuple(left_out))
             left_out.append(problem)
     return StoredDocument(None, tuple(left_out))
+
+
+def _model_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the model that a stored file measured; none where it does not say."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["model"]
+        return tuple(str(found[key]) for key in ("id", "path") if found.get(key))
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return ()
 
 
 def _problem(path: Path, check: Callable[[Any], object], latest: datetime | None) -> str | None:

@@ -32,6 +32,18 @@ def test_a_run_is_found_by_its_id(tmp_path: Path) -> None:
     assert choose(tmp_path, "", check, NOW, "20260101T000000Z-a").path == wanted
 
 
+def test_the_latest_run_of_a_model_passes_over_those_of_others(tmp_path: Path) -> None:
+    for run_id, model in (("20260101T000000Z-a", "tiny"), ("20260201T000000Z-b", "other"), ("20260202T000000Z-c", "")):
+        document = {"schema_version": 1, "finished_at": "2026-02-01T00:00:00Z"}
+        named = {"model": {"id": model, "path": f"/models/{model}"}} if model else {}
+        (tmp_path / f"{run_id}.json").write_text(json.dumps({**document, **named}))
+    for name in ("tiny", "/models/tiny"):
+        found = choose(tmp_path, "", check, NOW, model=name)
+        assert found.path == tmp_path / "20260101T000000Z-a.json"
+        assert found.left_out == ()
+    assert choose(tmp_path, "", check, NOW, model="a third one").path is None
+
+
 def test_a_run_whose_own_file_cannot_be_used_shows_no_other(tmp_path: Path) -> None:
     store(tmp_path, "20260101T000000Z-a")
     found = choose(tmp_path, "", check, NOW, "20260201T000000Z-b")
