@@ -50,6 +50,16 @@ _EXPANSION = re.compile(f"{MARK}([^{MARK}]*){MARK}")
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _KERNEL_FILE = re.compile(r"/(?:sys|proc/sys)/[\w/.*+-]+", re.ASCII)
 _WRITING = re.compile(r"write|[\"'][wa]b?\+?[\"']|>")
+_MOUNT_NAMES = {
+    "--types": "-t",
+    "--options": "-o",
+    "--all": "-a",
+    "--rbind": "--bind",
+    "-B": "--bind",
+    "-R": "--bind",
+    "-M": "--move",
+}
+_MOUNT_VALUES = ("-t", "-o", "--source", "--target", "-L", "-U", "--fstab", "-T")
 _MOST_WORDS = 16
 _DEEPEST = 3
 _LONGEST_WORD = 4096
@@ -201,7 +211,9 @@ class Reader:
         name = os.path.basename(words[0].text)
         if name == "echo":
             rest = list(itertools.dropwhile(lambda word: re.fullmatch(r"-[neE]+", word.text), words[1:]))
-            return Word(" ".join(word.text for word in rest), all(word.literal for word in rest))
+            # With -e, and without it in dash, an escaped newline is one.
+            text = re.sub(r"(?:\\[nc])+$", "", " ".join(word.text for word in rest))
+            return Word(text, "\\" not in text and all(word.literal for word in rest))
         if name == "printf" and len(words) > 1:
             return self._printed(words[1], words[2:])
         if name in ("cat", "tee") and (name == "tee" or len(words) == 1):
@@ -299,26 +311,40 @@ class Reader:
             yield replace(conflict, kind=f"sysctl, called by {self._place.kind},")
 
     def read_mount(self, command: Command) -> Iterator[Conflict]:
-        """Yield a second mount on a path of ours, which would hide ours."""
-        words = command.words[1:]
-        options = dict(zip((word.text for word in words), words[1:]))
+        """Yield a second mount on a path of ours, which would hide ours, and a move of ours: mount(8)."""
+        options, operands = _mount_options(command.words[1:])
         fstype = options.get("-t", Word(""))
         given = options.get("-o", Word("", True))
-        for target in self.resolved(words[-1]) if words else []:
+        place = options.get("--target") or (operands[-1] if operands else None)
+        if "--move" in options and operands:
+            yield from self._unmounted(operands[0], command.line)
+        # A path alone is mounted as fstab says, and hugetlbfs ignores new options.
+        is_alone = len(operands) < 2 and not {"-t", "--bind", "--target"} & set(options)
+        if place is None or is_alone or "remount" in given.text.split(","):
+            return
+        for target in self.resolved(place):
             path = mount_path(target)
             knobs = [f"hugetlbfs.{path}"] if "*" not in path else []
             for knob in knobs if knobs and knobs[0] in self._scanner.wanted else []:
-                literal = all(word.literal for word in (fstype, given, words[-1]))
+                literal = all(word.literal for word in (fstype, given, place))
                 value = mount_value(self._scanner, path, fstype.text, given.text) if literal else None
                 if value == self._scanner.wanted[knob]:
                     value = f"a second mount ({value})"
                 yield self._conflict(knob, value, command.plain and literal, command.line)
 
     def read_umount(self, command: Command) -> Iterator[Conflict]:
-        for word in command.words[1:]:
-            knob = f"hugetlbfs.{mount_path(self.resolved(word)[0])}"
-            if knob in self._scanner.wanted:
-                yield self._conflict(knob, None, False, command.line)
+        options, operands = _mount_options(command.words[1:])
+        for word in operands:
+            yield from self._unmounted(word, command.line)
+        if "-a" in options and options.get("-t", Word("hugetlbfs")).text == "hugetlbfs":
+            for knob in self._scanner.wanted:
+                if knob.startswith("hugetlbfs."):
+                    yield self._conflict(knob, None, False, command.line)
+
+    def _unmounted(self, word: Word, line: int) -> Iterator[Conflict]:
+        knob = f"hugetlbfs.{mount_path(self.resolved(word)[0])}"
+        if knob in self._scanner.wanted:
+            yield self._conflict(knob, None, False, line)
 
     def read_nested(self, command: Command) -> Iterator[Conflict]:
         """Yield what `sh -c TEXT` writes, and remember the script of `sh FILE`."""
@@ -363,6 +389,16 @@ class Reader:
         """Yield what `cloud-init-per FREQUENCY NAME COMMAND ...` runs."""
         yield from self.command(replace(command, words=command.words[3:], outputs=()))
 
+    def read_contained(self, command: Command) -> Iterator[Conflict]:
+        """Yield what a shell may write that runs below another root, or in a privileged container."""
+        words = command.words
+        is_chroot = os.path.basename(words[0].text) == "chroot"
+        if not is_chroot and "--privileged" not in [word.text for word in words]:
+            return
+        at = next((at for at, word in enumerate(words) if os.path.basename(word.text) in _SHELLS), None)
+        if at:
+            yield from self.command(replace(command, words=words[at:], outputs=(), plain=False))
+
     def read_eval(self, command: Command) -> Iterator[Conflict]:
         text = Word(" ".join(word.text for word in command.words[1:]), False)
         yield from self._text(text, replace(command, plain=False))
@@ -405,6 +441,7 @@ class Reader:
 _Handler = Callable[[Reader, Command], Iterator[Conflict]]
 _HANDLERS: dict[str, _Handler] = {
     "tee": Reader.read_tee,
+    **dict.fromkeys(("chroot", "docker", "podman", "nerdctl"), Reader.read_contained),
     "find": Reader.read_find,
     "cloud-init-per": Reader.read_once,
     "grubby": Reader.read_boot_arguments,
@@ -453,6 +490,28 @@ def read_called(scanner: Scanner, place: Place, depth: int = 0) -> Iterator[Conf
         for path, plain in dict(place.called).items():
             if path != place.path:
                 yield from read_script(scanner, path, place.kind, plain and place.certain, depth + 1)
+
+
+def _mount_options(words: Sequence[Word]) -> tuple[dict[str, Word], list[Word]]:
+    """Return the options of mount(8) or umount(8) by their short names, each with its value, and the operands."""
+    options: dict[str, Word] = {}
+    operands: list[Word] = []
+    waiting = ""
+    for word in words:
+        name, equals, value = word.text.partition("=")
+        short = _MOUNT_NAMES.get(name, name)
+        if waiting:
+            options[waiting], waiting = word, ""
+        elif word.text[:2] in ("-t", "-o") and len(word.text) > 2:
+            options[word.text[:2]] = Word(word.text[2:], word.literal)
+        elif not word.text.startswith("-"):
+            operands.append(word)
+        elif short in _MOUNT_VALUES:
+            options[short] = Word(value, word.literal)
+            waiting = "" if equals else short
+        else:
+            options[short] = word
+    return options, operands
 
 
 def _braces(text: str) -> list[str]:

@@ -42,7 +42,9 @@ def find_conflicts(host: Host, wanted: Mapping[str, str], default_page_bytes: in
 
         wrong = disproved(host, certain)
         certain = [conflict for conflict in certain if conflict not in wrong]
-    return certain + [conflict for conflict in against if not conflict.certain]
+    # What a boot sets anyway is told once, whoever sets it again.
+    told = {(conflict.path, conflict.line, conflict.knob) for conflict in certain}
+    return certain + [one for one in against if not one.certain and (one.path, one.line, one.knob) not in told]
 
 
 def _tuned(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:

@@ -11,7 +11,11 @@ from .unit_files import UnitFiles, conditions_hold
 
 _EXECUTED = ("ExecStartPre", "ExecStart", "ExecStartPost")
 _PULLS = frozenset(("Wants", "Requires", "BindsTo", "Upholds", "OnSuccess"))
+_RIGHTS = ("User", "DynamicUser", "ProtectKernelTunables")
 _PREFIXES = "@-:+!|"
+_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin")
+"""Where systemd looks for a program without a path: systemd.exec(5)."""
+_QUOTED = re.compile(r"""\s+|(?:[^\s'"\\]|\\.|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|['"\\])+""")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 
 
@@ -22,6 +26,17 @@ class _Service:
     commands: dict[str, list[tuple[str, int, str]]] = field(default_factory=dict)
     pulls: list[str] = field(default_factory=list)
     conditions: list[tuple[str, str]] = field(default_factory=list)
+    rights: dict[str, str] = field(default_factory=dict)
+    """What decides whether its commands may write kernel files: the last value of each key of _RIGHTS."""
+
+    @property
+    def may_write(self) -> bool:
+        """Return whether commands without full rights run as root, with writable kernel files: systemd.exec(5)."""
+        is_root = self.rights.get("User", "") in ("", "root", "0") and not self._is_on("DynamicUser")
+        return is_root and not self._is_on("ProtectKernelTunables")
+
+    def _is_on(self, key: str) -> bool:
+        return self.rights.get(key, "").lower() in ("1", "yes", "true", "on")
 
 
 def services(scanner: Scanner, units: UnitFiles) -> Iterator[Conflict]:
@@ -61,6 +76,8 @@ def _merged(scanner: Scanner, units: UnitFiles, name: str) -> _Service | None:
             if key in _EXECUTED:
                 commands = service.commands.setdefault(key, [])
                 commands.append((path, number, value)) if value else commands.clear()
+            elif key in _RIGHTS:
+                service.rights[key] = value
             elif key in _PULLS:
                 service.pulls += [unit for unit in value.split() if unit.endswith(".service")]
             elif key.startswith(("Condition", "Assert", "ExecCondition")):
@@ -69,20 +86,52 @@ def _merged(scanner: Scanner, units: UnitFiles, name: str) -> _Service | None:
 
 
 def _executed(scanner: Scanner, name: str, service: _Service) -> Iterator[Conflict]:
-    for path, number, text in (command for key in _EXECUTED for command in service.commands.get(key, ())):
-        if scanner.leads_to_interest(text):
-            yield from _command(scanner, path, number, text, f"unit {name}")
+    for path, number, line in (command for key in _EXECUTED for command in service.commands.get(key, ())):
+        for text in _separated(line):
+            command = text.lstrip(_PREFIXES)
+            prefixes = text[: len(text) - len(command)]
+            if not service.may_write and "+" not in prefixes:
+                continue
+            command = _with_path(scanner, command)
+            if scanner.leads_to_interest(command):
+                yield from _command(scanner, path, number, command, f"unit {name}", "@" in prefixes)
 
 
-def _command(scanner: Scanner, path: str, number: int, text: str, kind: str) -> Iterator[Conflict]:
-    """Yield what one Exec line writes: a program with its words, no shell."""
+def _separated(line: str) -> list[str]:
+    """Return a line's commands: a semicolon that stands alone, in no quotes, separates them (systemd.service(5))."""
+    words = _QUOTED.findall(line) if " ;" in line else [line]
+    commands = [""]
+    for word in words:
+        if word == ";":
+            commands.append("")
+        else:
+            commands[-1] += word
+    return [command.strip() for command in commands]
+
+
+def _with_path(scanner: Scanner, text: str) -> str:
+    """Return a command with the path of its program, where systemd finds one."""
+    program = text.partition(" ")[0]
+    if not program or "/" in program:
+        return text
+    folder = next((folder for folder in _FOLDERS if scanner.host.exists(f"{folder}/{program}")), "")
+    return f"{folder}/{text}" if folder else text
+
+
+def _command(
+    scanner: Scanner, path: str, number: int, text: str, kind: str, is_renamed: bool = False
+) -> Iterator[Conflict]:
+    """Yield what one command of a unit writes: a program with its words, no shell.
+
+    The second word of a renamed one is the name that it is given.
+    """
     from .commands import Place, Reader, read_called
     from .shell import MARK, Command, Word, parse_shell
 
     place = Place(path, kind)
     reader = Reader(scanner, place)
     # systemd expands variables, and `$$` is a dollar; specifiers such as %i stand for unknown values.
-    text = re.sub(r"%%", "%", re.sub(r"%[a-zA-Z]", "${?}", text)).lstrip(_PREFIXES)
+    text = re.sub(r"%%", "%", re.sub(r"%[a-zA-Z]", "${?}", text))
     plain = _quoted_operators(text)
     for command in parse_shell(plain, number)[:1]:
         words = tuple(Word(_restored(word.text), word.literal) for word in command.words)
@@ -90,7 +139,7 @@ def _command(scanner: Scanner, path: str, number: int, text: str, kind: str) -> 
             Word(_VARIABLE.sub(lambda match: f"{MARK}{match[1] or match[2]}{MARK}", word.text), word.literal)
             for word in words
         )
-        yield from reader.command(Command(number, words))
+        yield from reader.command(Command(number, words[:1] + words[2:] if is_renamed else words))
     yield from read_called(scanner, place)
 
 
