@@ -16,6 +16,7 @@ from ansible.module_utils.slm_baseline.host.errors import ParseError, SettingErr
 from ansible.module_utils.slm_baseline.host.files import Host, missing_folders
 from ansible.module_utils.slm_baseline.host.mountinfo import parse_mountinfo
 from ansible.module_utils.slm_baseline.host.processes import holders
+from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text, wants_path
 from ansible.module_utils.slm_baseline.settings.kernel import hugetlbfs as subject
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import default_page_bytes
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import (
@@ -25,9 +26,16 @@ from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import (
     hugetlbfs_mounts,
     parse_options,
 )
-from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts, check_mounts, parse_mounts
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import (
+    Mounts,
+    MountState,
+    check_mounts,
+    our_mount_paths,
+    parse_mounts,
+)
 from ansible.module_utils.slm_baseline.settings.kinds.registry import runtime_values
 from ansible.module_utils.slm_baseline.settings.state.changes import apply_all
+from ansible.module_utils.slm_baseline.settings.state.ownership import Ours
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -500,3 +508,60 @@ def test_one_unreadable_mount_of_somebody_elses_is_a_note(fake_host: Host) -> No
 def test_a_slash_at_the_end_makes_no_other_folder(fake_host: Host) -> None:
     plain, slashed = ([{"path": path, "page_size": "2M"}] for path in ("/mnt/huge", "/mnt/huge//"))
     assert parse_mounts(fake_host, slashed) == parse_mounts(fake_host, plain)
+
+
+def test_a_mount_returns_only_where_what_is_found_is_ours_or_as_it_was() -> None:
+    before, found = MountState("/mnt/huge", None), MountState("/mnt/huge", OLD)
+    ours = Ours({"hugetlbfs./mnt/huge": OLD.options})
+    assert before.rollback_target(found, ours) == before
+    assert before.rollback_target(before, Ours()) == before
+    assert before.rollback_target(found, Ours()) is None
+    assert before.rollback_target(MountState("/mnt/huge", NEW), ours) is None
+    unmounted = Ours({"hugetlbfs./mnt/huge": "not mounted"})
+    assert found.rollback_target(before, unmounted) == found
+
+
+def test_a_recorded_mount_is_read_back_and_damage_is_a_value_error() -> None:
+    for mount in (OLD, NEW):
+        stored = MountState("/mnt/huge", mount).to_json()
+        assert Mounts.recorded("/mnt/huge", stored) == MountState("/mnt/huge", mount)
+    assert Mounts.recorded("/mnt/huge", None) == MountState("/mnt/huge", None)
+    assert MountState("/mnt/huge", None).to_json() is None
+    good = MountState("/mnt/huge", OLD).to_json() or {}
+    for name, value in (
+        ("mode", 0o10000),
+        ("uid", 2**32),
+        ("gid", -1),
+        ("page_size_bytes", "2M"),
+        ("size_bytes", True),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            Mounts.recorded("/mnt/huge", {**good, name: value})
+    with pytest.raises(ValueError, match="mnt"):
+        Mounts.recorded("mnt/huge", good)
+
+
+@pytest.mark.parametrize(("text", "mode"), [("0770", 0o770), ("770", 0o770), ("1777", 0o1777), ("01777", 0o1777)])
+def test_a_mode_is_octal_however_many_zeros_it_begins_with(fake_host: Host, text: str, mode: int) -> None:
+    (mount,) = parse_mounts(fake_host, [{"path": "/mnt/huge", "page_size": "2M", "mode": text}])
+    assert mount.mode == mode
+
+
+def test_a_limit_of_whole_pages_is_taken(fake_host: Host) -> None:
+    for size, found in (("2M", MIB2), ("1G", GIB), (3 * MIB2, 3 * MIB2)):
+        (mount,) = parse_mounts(fake_host, [{"path": "/mnt/huge", "page_size": "2M", "size": size}])
+        assert mount.size_bytes == found
+
+
+def test_what_is_mounted_and_persisted_is_read_with_its_line(fake_host: Host) -> None:
+    unit = unit_path("/mnt/huge")
+    put(fake_host.root, unit, unit_text(OLD))
+    assert Mounts.persisted(fake_host, []) == {}
+    link = fake_host.path(wants_path("/mnt/huge"))
+    link.parent.mkdir(parents=True)
+    link.symlink_to(unit)
+    ((name, (options, source)),) = Mounts.persisted(fake_host, []).items()
+    assert (name, options) == ("hugetlbfs./mnt/huge", OLD.options)
+    number = int(source.removeprefix(f"{unit}:"))
+    assert unit_text(OLD).splitlines()[number - 1].startswith("Options=")
+    assert our_mount_paths(fake_host) == ["/mnt/huge"]
