@@ -230,6 +230,8 @@ def end(uid: int, inode: int = 6, peer: int = 4000) -> TcpSocket:
         ([listening(4242), listening(7)], 4242),
         # Accepted, answered, and both closed: nobody holds what answered.
         ([end(0, inode=0)], NOBODY),
+        # Held by who accepted it, though nobody listens any more.
+        ([end(7)], None),
         # In the queue of a listener that has not accepted it yet.
         ([listening(7), end(0, inode=0)], None),
         # Behind a NAT of the host's there is no such socket here.
@@ -264,3 +266,25 @@ def test_tcp_is_read_and_odd_lines_are_passed_over() -> None:
     )
     assert list(parse_sockets(text)) == [TcpSocket(8000, 0, True, 4242, 12345), TcpSocket(8000, 0xA28C, False, 0, 0)]
     assert list(parse_sockets("")) == []
+
+
+def test_a_process_that_may_not_listen_is_told_and_other_ports_are_none_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with server(lambda connection: connection.sendall(GOOD)) as port:
+        sockets = [TcpSocket(port + step, 0, True, uid, 60 + step) for step, uid in ((-1, 7), (0, 0), (1, 8))]
+        monkeypatch.setattr(module, "read_sockets", lambda host: sockets)
+        monkeypatch.setattr(module, "find_holders", lambda inodes: [(1000 + inode, inode) for inode in inodes])
+
+        def asked(may_listen: Callable[[int], bool]) -> Answer:
+            return ask_ready(Host(), Ready("port", str(port)), Deadline.after(30), lambda: [], may_listen)
+
+        assert asked(lambda pid: pid == 1060) == Answer(True)
+        assert asked(lambda pid: pid != 1060) == Answer(False, 0)
+
+
+def test_who_holds_a_socket_is_found_by_its_inode() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        inode = os.fstat(listener.fileno()).st_ino
+        assert list(module.find_holders([inode])) == [(os.getpid(), inode)]
+    assert list(module.find_holders([0, inode])) == []

@@ -114,8 +114,8 @@ def test_an_incomplete_rollback_is_noted_with_its_run_until_one_completes(kernel
         stored = load(kernel)
         assert stored
         assert [attempt["run_id"] for attempt in stored.attempts] == [f"run-{each + 1}" for each in range(number)]
-    assert "still in use" in stored.attempts[0]["problems"][0]
-    assert {change["knob"] for change in stored.attempts[0]["changes"]} >= {"thp.enabled", "hugepages.2M"}
+        assert "still in use" in stored.attempts[0]["problems"][0]
+        assert {change["knob"] for change in stored.attempts[0]["changes"]} >= {"thp.enabled", "hugepages.2M"}
     # A dry run notes nothing.
     before = kernel.read(SNAPSHOT)
     assert roll_back(kernel, dry_run=True).archive is None
