@@ -20,7 +20,7 @@ from tests.live.vm.engines import (
     small,
     time_start,
 )
-from tests.live.vm.fleet import Fleet, differences
+from tests.live.vm.fleet import Fleet, RunningPlay, differences
 from tests.live.vm.machine import Machine
 
 MIB = 1 << 20
@@ -38,6 +38,7 @@ ENGINE_DISK_BYTES_PER_S = 8_000_000
 SLOW_DISK_BYTES_PER_S = 6_000_000
 """Well below what small.py can use: it computes for a few seconds and reads 100 MB."""
 PAIRS = 3
+PATIENCE_S = 400
 HARDENED = (
     "DynamicUser=yes",
     "ProtectSystem=strict",
@@ -163,6 +164,50 @@ def test_a_unit_that_cannot_be_recorded_is_one_error_and_left_as_it_was(host: Fl
 
 
 @pytest.mark.slow_vm
+def test_any_way_to_interrupt_a_recording_leaves_the_service_running(host: Fleet) -> None:
+    two = host["two"]
+    install_small(two, weights_mib=8)
+    # Its stop takes long enough to be interrupted in; and no boot starts it, unless by our note.
+    stop = "ExecStop=/usr/bin/sleep 8"
+    install_unit(two, "serving", "User=nobody", f"Environment=PYTHONPATH={HOME}/lib", stop, small("--port", "8001"))
+    two.check("systemctl start serving.service")
+    pristine = host.state("two")
+    ready = {"type": "port", "port": 8001, "timeout_s": 300}
+    host.variables["first_token_targets"] = [{"name": "serving", "unit": "serving.service", "ready": ready}]
+    note = f"{FIRST_TOKEN}/stopped.json"
+
+    def kill_the_module(_: RunningPlay) -> None:
+        two.check(f'kill -KILL $(python3 -c \'import json; print(json.load(open("{note}"))["pid"])\')')
+
+    def cut_the_connection(play: RunningPlay) -> None:
+        two.disconnect()
+        assert play.finish().expect(4).count("two", "unreachable") == 1
+        two.connect()
+        two.hang_up()
+
+    def cut_the_power(_: RunningPlay) -> None:
+        two.kill()
+        two.boot()
+
+    def is_stopping(play: RunningPlay) -> bool:
+        assert play.process.poll() is None, play.output
+        return active(two, "serving.service") == "deactivating"
+
+    # The last of them may end with a recording: the module goes on without whoever asked for it.
+    for interrupt in (kill_the_module, cut_the_power, cut_the_connection):
+        with host.begin("first_token.yml") as play:
+            two.wait_for(lambda: is_stopping(play), "the stop", PATIENCE_S)
+            interrupt(play)
+        two.wait_for(lambda: active(two, "serving.service") == "active", f"the service after {interrupt}", PATIENCE_S)
+        two.wait_for(lambda: two.ssh(f"test -e {note}").returncode == 1, f"the end of {interrupt}", PATIENCE_S)
+
+    host.playbook("first_token.yml").expect(0)
+    assert audited(host, 0)["first_token.serving.plan"] == "clean"
+    host.playbook("rollback.yml").expect(0)
+    assert active(two, "serving.service") == "active"
+    assert differences(pristine, host.state("two")) == {}
+
+
 def test_a_model_server_gives_its_first_token_sooner(engine_host: Fleet, figure: Callable[[str], None]) -> None:
     engine = engine_host["engine"]
     install_engine(engine)
