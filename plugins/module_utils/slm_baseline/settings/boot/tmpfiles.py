@@ -23,6 +23,8 @@ _TMPFILES_FOLDERS = (TMPFILES, "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "
 _KERNEL_FILES = ("/sys/", "/proc/sys/")
 _SIGNS = {**dict(zip("abfnrtvs", "\a\b\f\n\r\t\v ")), **{sign: sign for sign in "\\\"'"}}
 _ESCAPE = re.compile(r"\\([abfnrtvs\\\"']|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|[0-3][0-7]{2})")
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
+_MOST_CHOICES = 16
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,17 @@ def parse_tmpfiles(path: str, text: str) -> list[Line]:
     lines = []
     for number, text_line in enumerate(text.splitlines(), 1):
         fields = text_line.split(None, 6)
-        target = fields[1].strip("\"'") if len(fields) == 7 else ""
+        target = _simplified(fields[1].strip("\"'")) if len(fields) == 7 else ""
         if target.startswith(_KERNEL_FILES) and fields[0].rstrip("+!-=~^$") == "w":
             value = _written(fields[6], is_base64="~" in fields[0])
             if value is not None:
                 lines.append(Line(target, value, path, number, at_boot="!" in fields[0]))
     return lines
+
+
+def _simplified(path: str) -> str:
+    """Return a path without double slashes and single dots; one with two dots stays, and is rejected."""
+    return path if "/../" in f"{path}/" else os.path.normpath(path)
 
 
 def _written(argument: str, is_base64: bool) -> str | None:
@@ -99,12 +106,25 @@ def tmpfiles_lines(host: Host) -> list[Line]:
     ]
 
 
+def expand_braces(text: str) -> list[str]:
+    """Return the texts that `a{b,c}` stands for, in their order, a few dozen at most."""
+    match = _BRACES.search(text)
+    if not match:
+        return [text]
+    return [
+        one
+        for choice in match[1].split(",")[:_MOST_CHOICES]
+        for one in expand_braces(f"{text[: match.start()]}{choice}{text[match.end() :]}")
+    ][:_MOST_CHOICES]
+
+
 def _expanded(host: Host, line: Line) -> list[Line]:
     """Return a line for each kernel file that its glob matches; tmpfiles.d(5) accepts globs in `w` lines."""
-    if not glob.has_magic(line.target):
+    patterns = expand_braces(line.target)
+    if patterns == [line.target] and not glob.has_magic(line.target):
         return [line]
     try:
-        files = sorted(glob.glob(str(host.path(line.target))))
+        files = [file for pattern in patterns for file in sorted(glob.glob(str(host.path(pattern))))]
     except ValueError:
         return []
     return [replace(line, target=f"/{os.path.relpath(file, host.root)}", spelled=line.target) for file in files]

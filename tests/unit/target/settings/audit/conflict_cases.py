@@ -2132,6 +2132,68 @@ CASES: tuple[Case, ...] = (
         (),
         (f"hugetlbfs./mnt/huge ? {RC}:2",),
     ),
+    Case(
+        "tmpfiles.d",
+        "quotes around the value, which are written as they stand: the kernel refuses them",
+        "refused",
+        {"/etc/tmpfiles.d/x.conf": f'w {THP}/enabled - - - - "never"\n'},
+    ),
+    Case(
+        "tmpfiles.d",
+        "a comment behind the value: no word that the kernel takes",
+        "refused",
+        {"/etc/tmpfiles.d/x.conf": f"w {THP}/enabled - - - - never # as we like it\n"},
+    ),
+    Case(
+        "tmpfiles.d",
+        "a path with double slashes and dots",
+        "missed",
+        {"/etc/tmpfiles.d/x.conf": "w /sys/kernel/mm//transparent_hugepage/./enabled - - - - never\n"},
+        ("thp.enabled never /etc/tmpfiles.d/x.conf:1",),
+    ),
+    Case(
+        "tmpfiles.d",
+        "braces in the path",
+        "missed",
+        {"/etc/tmpfiles.d/x.conf": f"w {THP}/{{enabled,defrag}} - - - - never\n"},
+        ("thp.enabled never /etc/tmpfiles.d/x.conf:1", "thp.defrag never /etc/tmpfiles.d/x.conf:1"),
+    ),
+    Case(
+        "tmpfiles.d",
+        "a count in hexadecimal, which the file of a pool refuses",
+        "refused",
+        {"/etc/tmpfiles.d/x.conf": f"w {POOL} - - - - 0x40\n"},
+    ),
+    Case(
+        "tmpfiles.d",
+        "the wanted count with a zero in front",
+        "refused",
+        {"/etc/tmpfiles.d/x.conf": f"w {POOL} - - - - 01024\n"},
+    ),
+    Case("scripts", "a word that the kernel refuses", "refused", rc(f"echo off > {THP}/enabled")),
+    Case(
+        "sysfs.conf",
+        "a slash in front of the path",
+        "missed",
+        {"/etc/sysfs.conf": "/kernel/mm/transparent_hugepage/enabled = never\n", **SYSFSUTILS},
+        ("thp.enabled never /etc/sysfs.conf:1",),
+    ),
+    Case(
+        "SysV and others",
+        "/etc/local.d of OpenRC: what is called `.start`, and nothing else",
+        "missed",
+        {"/etc/local.d/thp.start": f"#!/bin/sh\n{NEVER}\n", "/etc/local.d/thp.old": f"#!/bin/sh\n{NEVER}\n"},
+        (),
+        ("thp.enabled never /etc/local.d/thp.start:2",),
+    ),
+    Case(
+        "SysV and others",
+        "`post-up` of /etc/network/interfaces",
+        "missed",
+        {"/etc/network/interfaces": f"iface eth0 inet dhcp\n  post-up {NEVER}\n"},
+        (),
+        ("thp.enabled never /etc/network/interfaces:2",),
+    ),
 )
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from ...boot.tmpfiles import expand_braces
 from .conflict import Conflict, Scanner, last_words, sysctl_path, sysctl_value
 from .declared import cmdline_values, mount_path, mount_value, read_sysctl, sysctl_files
 from .shell import MARK, Command, Word, parse_shell
@@ -47,7 +48,6 @@ _PREFIXES = frozenset(
 _DECLARING = frozenset(("export", "local", "declare", "typeset", "readonly"))
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)\+?=(.*)", re.ASCII | re.DOTALL)
 _EXPANSION = re.compile(f"{MARK}([^{MARK}]*){MARK}")
-_BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _KERNEL_FILE = re.compile(r"/(?:sys|proc/sys)/[\w/.*+-]+", re.ASCII)
 _WRITING = re.compile(r"write|[\"'][wa]b?\+?[\"']|>")
 _MOUNT_NAMES = {
@@ -149,7 +149,7 @@ class Reader:
         while any(MARK in text for text in texts):
             texts = [one for text in texts for one in self._expanded(text)][:_MOST_WORDS]
         if not word.literal:
-            texts = [one for text in texts for one in _braces(text)][:_MOST_WORDS]
+            texts = [one for text in texts for one in expand_braces(text)][:_MOST_WORDS]
         return [text[:_LONGEST_WORD] for text in texts]
 
     def _expanded(self, text: str) -> list[str]:
@@ -512,14 +512,3 @@ def _mount_options(words: Sequence[Word]) -> tuple[dict[str, Word], list[Word]]:
         else:
             options[short] = word
     return options, operands
-
-
-def _braces(text: str) -> list[str]:
-    match = _BRACES.search(text)
-    if not match:
-        return [text]
-    return [
-        one
-        for choice in match[1].split(",")[:_MOST_WORDS]
-        for one in _braces(f"{text[: match.start()]}{choice}{text[match.end() :]}")
-    ]

@@ -19,6 +19,21 @@ _LONGEST = 1 << 20
 _HEAD = 4096
 """Bytes at the beginning of a file in which a binary program is recognized."""
 
+_THP_WORDS = frozenset(
+    (
+        "always",
+        "madvise",
+        "never",
+        "defer",
+        "defer+madvise",
+        "inherit",
+        "within_size",
+        "advise",
+        "deny",
+        "force",
+    )
+)
+"""The words of all THP files; one that a certain file does not take is refused there too, which is not looked at."""
 _COUNT = re.compile(r"0[xX]([0-9a-fA-F]{1,18})|(0[0-7]{0,19})|([1-9][0-9]{0,19})", re.ASCII)
 _PROGRAM = re.compile(r"(?<![\w.=])/[\w./+@-]+", re.ASCII)
 _WORDS = (
@@ -173,9 +188,10 @@ class Scanner:
 
     def contradicts(self, found: Conflict) -> bool:
         """Return whether a writer wants another value than ours for a wanted knob, or an unknown one."""
-        return any(
-            affects(found.knob, knob) and found.value != self._value_for(found.knob, knob) for knob in self.wanted
-        )
+        value = found.value if found.value is None else taken_value(found.knob, found.value)
+        if value is None and found.value is not None:
+            return False
+        return any(affects(found.knob, knob) and value != self._value_for(found.knob, knob) for knob in self.wanted)
 
     def _value_for(self, writer: str, knob: str) -> str:
         """Return the value by which this writer would leave `knob` as wanted: a whole pool is the sum of its nodes."""
@@ -205,6 +221,18 @@ def affects(writer: str, knob: str) -> bool:
         return True
     first, second = writer.split("."), knob.split(".")
     return first[0] == second[0] == "hugepages" and first[-1] == second[-1] and len(first) != len(second)
+
+
+def taken_value(knob: str, value: str) -> str | None:
+    """Return a written value as the kernel takes it; None for one that it refuses, so that nothing changes.
+
+    Files of pools and khugepaged take decimal numbers (kstrtoul), those of THP their own words.
+    """
+    if knob.startswith("hugetlbfs."):
+        return value
+    if is_number(value):
+        return str(int(value))
+    return value if knob.startswith("thp.") and value in _THP_WORDS else None
 
 
 def sysctl_path(key: str) -> str:

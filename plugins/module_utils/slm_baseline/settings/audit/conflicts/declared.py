@@ -135,7 +135,7 @@ def sysfs(scanner: Scanner) -> Iterator[Conflict]:
     for path in ("/etc/sysfs.conf", *more):
         for number, text in scanner.lines(path):
             key, _, value = text.partition("#")[0].partition("=")
-            knob = scanner.knob(f"/sys/{key.strip()}")
+            knob = scanner.knob(os.path.normpath(f"/sys/{key.strip()}"))
             if knob:
                 yield Conflict(path, number, knob, value.strip(), "sysfsutils")
 

@@ -28,6 +28,7 @@ _EVENTS = (
     "/usr/lib/systemd/system-sleep",
     "/lib/systemd/system-sleep",
 )
+_INTERFACES = "/etc/network/interfaces"
 _CLOUD = ("/etc/cloud/cloud.cfg", "/var/lib/cloud/instance/user-data.txt", "/var/lib/cloud/instance/cloud-config.txt")
 _CLOUD_SCRIPTS = ("/var/lib/cloud/scripts/per-boot", "/var/lib/cloud/scripts/per-instance")
 _MODPROBE = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d")
@@ -141,8 +142,15 @@ def _hooks(scanner: Scanner) -> Iterator[Conflict]:
     for folder in _EVENTS:
         for name in scanner.host.names(folder):
             path = f"{folder}/{name}"
-            if scanner.is_executable(path):
+            is_run = folder != "/etc/local.d" or name.endswith(".start")
+            if is_run and scanner.is_executable(path):
                 yield from _script(scanner, path, "a script run at an event", certain=False)
+    more = [f"{_INTERFACES}.d/{name}" for name in scanner.host.names(f"{_INTERFACES}.d")]
+    for path in (_INTERFACES, *more):
+        if scanner.leads_to_interest(scanner.text(path)):
+            from .texts import read_interfaces
+
+            yield from read_interfaces(scanner, path)
 
 
 def _script(scanner: Scanner, path: str, kind: str, certain: bool = True) -> Iterator[Conflict]:

@@ -10,7 +10,8 @@ from .commands import Place, Reader, read_called
 from .conflict import Conflict, Scanner
 
 _SCHEDULE = re.compile(r"\s*(?:@\w+|(?:\S+\s+){4}\S+)\s+", re.ASCII)
-_INSTALL = re.compile(r"install\s+\S+\s+(.*)")
+_UP = re.compile(r"^(?:pre-up|up|post-up)\s+(.*)")
+_INSTALL = re.compile(r"^install\s+\S+\s+(.*)")
 _PERIOD = re.compile(r"\s*(?:\S+\s+){3}", re.ASCII)
 _RUN = re.compile(r'(?:RUN|PROGRAM|IMPORT)(?:\{\w+\})?\s*\+?:?=+\s*e?"((?:[^"\\]|\\.)*)"')
 _UDEV_SYSCTL = re.compile(r'SYSCTL\{([^}]+)\}\s*=\s*"([^"]*)"')
@@ -73,12 +74,12 @@ def _udev_commands(line: str) -> str:
 
 def read_modprobe(scanner: Scanner, path: str) -> Iterator[Conflict]:
     """Yield what `install MODULE COMMAND` runs in place of loading a module: modprobe.d(5)."""
+    yield from _loose(scanner, path, "modprobe", lambda line: "".join(_INSTALL.findall(line)))
 
-    def command_of(line: str) -> str:
-        match = _INSTALL.match(line)
-        return match[1] if match else ""
 
-    yield from _loose(scanner, path, "modprobe", command_of)
+def read_interfaces(scanner: Scanner, path: str) -> Iterator[Conflict]:
+    """Yield what `post-up COMMAND` and the like run with an interface: interfaces(5)."""
+    yield from _loose(scanner, path, "ifupdown", lambda line: "".join(_UP.findall(line)))
 
 
 def _loose(scanner: Scanner, path: str, kind: str, command_of: Callable[[str], str]) -> Iterator[Conflict]:
