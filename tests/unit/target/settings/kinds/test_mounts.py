@@ -565,3 +565,12 @@ def test_what_is_mounted_and_persisted_is_read_with_its_line(fake_host: Host) ->
     number = int(source.removeprefix(f"{unit}:"))
     assert unit_text(OLD).splitlines()[number - 1].startswith("Options=")
     assert our_mount_paths(fake_host) == ["/mnt/huge"]
+
+
+def test_a_mount_that_is_there_as_wanted_is_no_change(fake_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    for state in (MountState("/mnt/huge", None), MountState("/mnt/huge", MountSpec("/mnt/huge", MIB2, None, 0o770))):
+        if state.mount:
+            FakeMounts(fake_host, monkeypatch).mount(fake_host, OLD)
+        assert state.change(fake_host) is None
+        assert state.now(fake_host) == state
+    assert MountState("/mnt/huge", NEW).change(fake_host) == ChangeMount("/mnt/huge", OLD, NEW)
