@@ -167,3 +167,22 @@ def test_a_rename_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="director"):
         Host(tmp_path).write_durably("/folder", b"x")
     assert Host(tmp_path).names("/") == ["folder"]
+
+
+def test_a_new_file_follows_no_link_is_nobody_elses_until_it_is_whole_and_then_everybodys_to_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[int, int]] = []
+    real = os.open
+
+    def note(path: Path, flags: int, mode: int = 0) -> int:
+        opened.append((flags, mode))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", note)
+    Host(tmp_path).write_durably("/file", b"x")
+    assert opened == [
+        (os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600),
+        (os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, 0),
+    ]
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o644
