@@ -11,16 +11,22 @@ from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import ARCHIVE, SNAPSHOT
 from ansible.module_utils.slm_baseline.settings.apply.transaction import carry_out
+from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import PoolSpec
+from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import MountSpec
 from ansible.module_utils.slm_baseline.settings.kinds.kind import Kind
+from ansible.module_utils.slm_baseline.settings.kinds.mounts import Mounts
 from ansible.module_utils.slm_baseline.settings.kinds.pools import POOLS_DROPIN, Pools
 from ansible.module_utils.slm_baseline.settings.kinds.thp import THP, THP_DROPIN, Thp, thp_knobs
+from ansible.module_utils.slm_baseline.settings.rollback import rollback as module
 from ansible.module_utils.slm_baseline.settings.rollback.restore import FindWriters
 from ansible.module_utils.slm_baseline.settings.rollback.rollback import Rollback, RollbackOutcome, roll_back
-from ansible.module_utils.slm_baseline.settings.rollback.snapshot import load, plan_kind
+from ansible.module_utils.slm_baseline.settings.rollback.snapshot import ensure, load, plan_kind
+from ansible.module_utils.slm_baseline.settings.state.losses import LossError
 
 from tests.support.fake_kernel import FakeKernel, add_node
 from tests.support.fakes import put
+from tests.support.killed_sweep import leave_arm
 
 MIB2 = 2 << 20
 NODE = "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages"
@@ -181,3 +187,47 @@ def test_a_file_that_others_changed_is_told_by_its_size_or_its_target(kernel: Fa
         (POOLS_DROPIN, "-> /dev/null", "absent", "changed by others since"),
     ]
     assert done.archive == f"{ARCHIVE}/snapshot-t.json"
+
+
+def test_systemd_reads_its_units_again_only_where_one_changed(
+    kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reloads: list[Host] = []
+
+    def reload(host: Host) -> str:
+        reloads.append(host)
+        return "not read"
+
+    monkeypatch.setattr(module, "reload_units", reload)
+    ensure(kernel, [Mounts([MountSpec("/mnt/huge", MIB2)])], "t", "run-1")
+    kernel.write_kernel(f"{THP}/enabled", "never")
+    put(kernel.root, unit_path("/mnt/huge"), "ours\n")
+    assert (roll_back(kernel, dry_run=True, force=True).warning, reloads) == (None, [])
+    assert (roll_back(kernel, force=True).warning, reloads) == ("not read", [kernel])
+    tune(kernel, NEVER)
+    assert (roll_back(kernel).warning, len(reloads)) == (None, 1)
+
+
+def test_pages_that_others_would_lose_stay_and_are_no_longer_ours_to_take(kernel: FakeKernel) -> None:
+    tune(kernel, NEVER, Pools([PoolSpec(MIB2, 8)]))
+    free = NODE.format(0).replace("nr_", "free_")
+    put(kernel.root, free, "1\n")
+    done = roll_back(kernel)
+    assert (done.status, [type(problem) for problem in done.problems]) == ("incomplete", [LossError])
+    stored = load(kernel)
+    assert stored
+    assert "hugepages.2M" not in stored.ours.pending
+    # Somebody sets another count meanwhile.
+    kernel.write_kernel(NODE.format(0), "20")
+    put(kernel.root, free, "20\n")
+    assert {entry["knob"] for entry in roll_back(kernel).left} == {"hugepages.2M", "hugepages.node0.2M"}
+
+
+def test_what_was_before_includes_what_a_sweep_found_on_a_newer_kernel(kernel: FakeKernel) -> None:
+    # A sweep knows nothing of mounts.
+    ensure(kernel, [Mounts([MountSpec("/mnt/huge", MIB2)])], "t", "run-1")
+    tune(kernel, NEVER)
+    put(kernel.root, f"{THP}/hugepages-16kB/enabled", "always inherit madvise [never]\n")
+    leave_arm(kernel, {"thp.sizes.16kB.enabled": "always"})
+    before = roll_back(kernel, dry_run=True).before
+    assert (before["thp.sizes.16kB.enabled"], before["thp.enabled"]) == ("never", "madvise")
