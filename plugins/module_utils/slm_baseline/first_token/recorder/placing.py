@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...containers.mounted import HostFile, HostPaths
+from ...containers.remade import find_remade
 from ...containers.runtime import Container
 from ...host.files import Host
 from .fanotify import Opened, Seen
@@ -24,13 +25,15 @@ class Placed:
 
     `from_image` counts files that were opened on the container's overlay and are not its own, `in_layers` those of
     them whose layer was found. `own` are paths in the container of files that are gone with it. `drivers` are file
-    systems of another kind on which an image lies.
+    systems of another kind on which an image lies. `caches` are the known caches among `own`, each with whether the
+    image itself has something in there.
     """
 
     from_image: int = 0
     in_layers: int = 0
     own: list[str] = field(default_factory=list)
     drivers: list[str] = field(default_factory=list)
+    caches: dict[str, bool] = field(default_factory=dict)
 
 
 Keeps = Callable[[int], bool]
@@ -60,12 +63,23 @@ def place(host: Host, seen: Seen, container: Container | None = None, keeps: Kee
             continue
         if found and not lasting:
             placed.own.append(each.inside)
+            _note_cache(placed, paths, each)
         elif fstype == _OVERLAY:
             placed.from_image += 1
             placed.in_layers += bool(lasting)
         seen.elsewhere += not found
     seen.opened = opened
     return placed
+
+
+def _note_cache(placed: Placed, paths: HostPaths, each: Opened) -> None:
+    """Note the cache that a file of the container's own lies in, and whether the image has something in there."""
+    assert each.place
+    for folder in find_remade([each.inside]):
+        if folder not in placed.caches:
+            stack = paths.stack_of(each.place.mount) if each.place.mount.fstype == _OVERLAY else None
+            lower = [entry.path for entry in stack.folders(folder) if entry.number > 0] if stack else []
+            placed.caches[folder] = any(paths.host.names(path) for path in lower)
 
 
 def _is_the_runtimes(each: Opened, container: Container) -> bool:
