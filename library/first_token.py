@@ -87,6 +87,8 @@ options:
     description:
       - Whether to keep compiled GPU kernels (of the driver, Triton, Inductor, torch, vLLM, FlashInfer, Numba)
         in a folder of the target's own user, where its own place for them does not last.
+      - A container is given such folders by a drop-in for its Quadlet. For another container the result says what to
+        add, as an override file for compose or as options; nothing that the user wrote is changed.
     type: bool
     default: true
   force:
@@ -142,6 +144,20 @@ kernels:
   returned: when it was recorded
   type: dict
   sample: {caches: [cuda, triton], files: 6, bytes: 602000}
+given:
+  description:
+    - What a container is given so that it keeps what each new one made anew; null for nothing. C(how) is C(quadlet) (a
+      drop-in beside the user's file), C(compose) (an override file), C(options) (of C(docker run)) or C(mounted) (it
+      has them already). C(volumes) and C(environment) are what it gets, C(file) is ours that says so, and C(use) what
+      the user does for it.
+  returned: when it was recorded
+  type: dict
+  sample:
+    how: options
+    volumes: ["/var/lib/slm-baseline/first-token/targets/vllm/given/vllm:/root/.cache/vllm:Z"]
+    environment: {}
+    file: null
+    use: "--volume /var/lib/slm-baseline/first-token/targets/vllm/given/vllm:/root/.cache/vllm:Z"
 starts:
   description: How often the target was started.
   returned: when it was recorded

@@ -36,6 +36,7 @@ pytestmark = [
 NAME = "slm-containers-test"
 SYSTEMCTL = Path(__file__).with_name("systemctl.py")
 UNIT_NAME = "slm-containers-unit"
+GIVEN = f"{TARGETS}/{NAME}/given"
 IMAGE = "slm-engine:1"
 WEIGHTS_BYTES = 48 << 20
 READY = {"type": "health", "timeout_s": 60}
@@ -205,7 +206,7 @@ def test_a_replay_serves_a_container_that_is_made_anew(world: World, recorded: d
     # All that is left is what the container has of its own, and what the kernel reads around.
     assert cold > WEIGHTS_BYTES
     assert ahead < 0.05 * cold
-    assert [row["verdict"] for row in world.module(container=NAME, ready=READY)["rows"]] == ["clean"]
+    assert [row["verdict"] for row in world.module(container=NAME, ready=READY)["rows"]] == ["clean"] * 2
 
 
 def test_a_start_by_slm_start_replays_beside_it(world: World, recorded: dict[str, Any]) -> None:
@@ -222,8 +223,28 @@ def test_the_unit_at_boot_reads_the_plan_and_what_each_container_makes_anew_is_n
     unit = Path(f"/etc/systemd/system/slm-first-token-{NAME}.service")
     assert f"ExecStart=/usr/bin/python3 -IS {PROGRAMS}/slm_replay.py {TARGETS}/{NAME}/plan" in unit.read_text()
     assert os.readlink(f"/etc/systemd/system/basic.target.wants/{unit.name}") == str(unit)
-    assert [note for note in recorded["notes"] if f"--volume {NAME}-vllm:/root/.cache/vllm" in note]
+    assert [note for note in recorded["notes"] if f"--volume {GIVEN}/vllm:/root/.cache/vllm:Z" in note]
     assert "docker start" in recorded["summary"]
+
+
+def test_a_container_that_is_made_anew_with_the_options_keeps_its_cache(world: World, recorded: dict[str, Any]) -> None:
+    given = recorded["given"]
+    assert (given["how"], given["volumes"]) == ("options", [f"{GIVEN}/vllm:/root/.cache/vllm:Z"])
+    assert (os.stat(GIVEN).st_mode & 0o777, os.listdir(f"{GIVEN}/vllm")) == (0o700, [])
+    world.make(*shlex.split(given["use"]))
+    world.start()
+    assert Path(f"{GIVEN}/vllm/graph").read_text() == "compiled"
+    # Recorded with other options, it keeps what it has; no file that each start writes anew is in the plan.
+    result = world.module(container=NAME, ready=READY, replay="together")
+    assert (result["given"]["how"], Path(f"{GIVEN}/vllm/graph").read_text()) == ("mounted", "compiled")
+    assert not [file.path for file in world.plan.files if file.path.startswith(GIVEN)]
+    # A rollback takes nothing that a container has mounted; without that container all of it goes.
+    assert world.module(state="absent")["left"] == [GIVEN]
+    assert Path(f"{GIVEN}/vllm/graph").exists()
+    world.make()
+    assert world.module(state="absent")["left"] == []
+    assert not os.path.exists(TARGETS)
+    assert world.module(container=NAME, ready=READY)["changed"]
 
 
 def test_a_second_run_changes_nothing_and_a_running_container_keeps_running(

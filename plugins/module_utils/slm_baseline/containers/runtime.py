@@ -58,6 +58,7 @@ class Container:
     lower: tuple[str, ...] = ()
     folder: str = ""
     mounts: tuple[Mounted, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def runs(self) -> bool:
@@ -85,6 +86,7 @@ def parse_container(text: str) -> Container:
             lower=tuple(filter(None, str(data.get("LowerDir") or "").split(":"))),
             folder=str(data.get("UpperDir") or "").rpartition("/")[0],
             mounts=tuple(_mounted(mount) for mount in document.get("Mounts") or []),
+            labels=tuple((str(key), str(value)) for key, value in (document["Config"].get("Labels") or {}).items()),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ParseError("container inspect", "a list of one container", text, "update the runtime.") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,7 +82,7 @@ def rows_of(host: Host, name: str) -> list[dict[str, Any]]:
     kept = state
     if state == "clean" and target.has_boot_link and not is_linked(host, target):
         kept, detail = "missing", f"{target.boot_link} is gone, so no boot reads ahead"
-    found = [_row(name, "plan", state, detail, kept)]
+    found = [_row(name, "plan", state, detail, kept), *_given_rows(host, target)]
     if host.exists(target.fit):
         found += [_row(name, what, state, detail) for what, state, detail in _cache_states(host, target)]
     return found
@@ -145,6 +146,25 @@ def _cache_states(host: Host, target: Target) -> list[tuple[str, str, str]]:
     return [
         (what, "stale", f"{reason}, so no start gets it") if reason else (what, "clean", "") for what, reason in reasons
     ]
+
+
+def _given_rows(host: Host, target: Target) -> list[dict[str, Any]]:
+    """Return the row for what a container is given: whether the folders are those that were made, within bounds."""
+    try:
+        given = json.loads(host.read(target.record)).get("given")
+        if not given:
+            return []
+        folder, made = str(given["folder"]), (given["inode"], given["uid"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    try:
+        found = os.lstat(host.path(folder))
+    except OSError as error:
+        return [_row(target.name, "given", "missing", f"{folder}: {error.strerror}")]
+    if not stat.S_ISDIR(found.st_mode) or (found.st_ino, found.st_uid) != made:
+        return [_row(target.name, "given", "stale", f"{folder} is not the folder that was made")]
+    reason = _overfull(host, folder)
+    return [_row(target.name, "given", "stale" if reason else "clean", reason)]
 
 
 def _overfull(host: Host, folder: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..containers.runtime import Container
 from ..host.caches import drop_host_caches
 from ..host.deadline import Deadline
 from ..host.errors import SettingError, os_problem
@@ -17,7 +18,7 @@ from ..host.files import Host
 from ..host.mountinfo import read_mountinfo
 from ..host.paths import FIRST_TOKEN, PROGRAMS
 from ..host.rmtree import remove_folder_if_empty, remove_tree
-from ..host.systemd import reload_units
+from ..host.systemd import reload_units, show
 from ..host.trust import require_trusted
 from .audit import is_linked
 from .bytecode import (
@@ -33,6 +34,18 @@ from .bytecode import (
 )
 from .cache import Cache, find_cache_objection, in_making
 from .fit import Fit, fit_text
+from .given import (
+    Gift,
+    compose_command,
+    compose_override,
+    compose_service,
+    find_gift,
+    find_mounted,
+    find_quadlet,
+    quadlet_drop_in,
+    run_options,
+    to_json,
+)
 from .kernels import Kernels, find_unkept, kernel_cache, kernel_note, kernels_of, places_of
 from .places import MARK
 from .plan import Plan, PlanFile, to_text
@@ -58,6 +71,41 @@ _OUT_OF_REACH = (
 )
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a container is given, as `quadlet`, `compose` or `options`, and the file of ours that gives it, if any.
+    `mounted` is what it has from an earlier recording.
+
+    `use` is what the user does for it: a command line, options, or nothing for a Quadlet.
+    """
+
+    gift: Gift
+    how: str
+    identity: Identity | None
+    files: tuple[tuple[str, str], ...] = ()
+    use: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "how": self.how,
+            "volumes": self.gift.volumes,
+            "environment": self.gift.environment,
+            "file": self.files[0][0] if self.files else None,
+            "use": self.use or None,
+        }
+
+    @property
+    def note(self) -> str:
+        """Return as a sentence what is kept, and what the user does for it."""
+        what = ", ".join(inside for _, inside in self.gift.places)
+        if self.how == "mounted":
+            return f"container: what {what} hold is kept; the container has our folders mounted."
+        if self.how == "quadlet":
+            return f"container: what each new container made anew is kept now ({what}), by {self.files[0][0]}."
+        done = "it is made anew by" if self.how == "compose" else "it is made anew with these options:"
+        return f"container: each new container makes anew what {what} hold; they are kept once {done} {self.use}"
+
+
 @dataclass
 class Outcome:
     """The result of setting up. `notes` are plain sentences; `plan` and the caches are None where there is none."""
@@ -68,6 +116,7 @@ class Outcome:
     starts: int = 0
     notes: list[str] = field(default_factory=list)
     kernels: Kernels | None = None
+    given: Given | None = None
 
     def summary(self, target: Target) -> str:
         """Return one line for people: what was recorded, what is replayed, and how to start a command with it."""
@@ -117,6 +166,7 @@ class Outcome:
             "plan": plan,
             "bytecode": bytecode,
             "kernels": kernels,
+            "given": self.given and self.given.to_json(),
             "starts": self.starts,
             "notes": self.notes,
         }
@@ -241,7 +291,8 @@ def put_programs(host: Host, target: Target, programs: Mapping[str, bytes]) -> b
 
 def refuse_foreign(host: Host, target: Target, unit: Unit | None) -> None:
     """Raise SettingError where a file at one of our paths belongs to somebody else."""
-    for path in wanted_files(target, [cache_of(target, unit)]):
+    quadlet = find_quadlet(unit.fact("SourcePath")) if unit else ""
+    for path in (*wanted_files(target, [cache_of(target, unit)]), *filter(None, [quadlet])):
         text = host.read_or_none(path)
         if text is not None and not text.startswith(MARK):
             raise SettingError(
@@ -259,10 +310,13 @@ def _set_up(subject: Subject) -> Outcome:
     with promised(host, target, subject.stopped) if subject.stopped else contextlib.nullcontext():
         # The start that is recorded first is one without us, whatever an earlier start was told.
         host.path(target.fit_environment).unlink(missing_ok=True)
-        recording = _record(subject)
+        with _without_former_gift(subject):
+            recording = _record(subject)
         outcome.starts = 1
         kept = None
-        if not subject.guest:
+        if subject.guest:
+            recording, outcome.given = _with_gift(subject, subject.guest, recording, outcome)
+        else:
             recording, kept = _with_caches(subject, recording, outcome)
         if outcome.starts == 1 and recording.written > WRITTEN_TELLS:
             outcome.notes.append(
@@ -270,14 +324,17 @@ def _set_up(subject: Subject) -> Outcome:
             )
             outcome.starts = 2
             recording = _record(subject)
+    if outcome.given:
+        recording = replace(recording, plan=outcome.given.gift.left_out_of(recording.plan))
     outcome.plan = recording.plan
     if kept:
         outcome.bytecode, outcome.kernels = kept.filled, kept.kernels
     outcome.notes += notes_of(recording)
     if subject.guest:
         compiled = len(find_compiled(host, recording.seen.opened))
-        outcome.notes += subject.guest.notes(target, recording, compiled)
-    _put_in_place(subject, recording.plan, kept)
+        given = [outcome.given.note] if outcome.given else []
+        outcome.notes += subject.guest.notes(target, recording, compiled, given)
+    _put_in_place(subject, recording.plan, kept, outcome.given)
     return outcome
 
 
@@ -314,7 +371,7 @@ def _record(subject: Subject, environment: Mapping[str, str] | None = None) -> R
 
     if guest is None:
         return record(host, belongs, prepare, start, deadline, subject.touched)
-    return guest.complete(record(host, belongs, prepare, start, deadline, subject.touched, guest.find))
+    return guest.complete(record(host, belongs, prepare, start, deadline, subject.touched, guest.look))
 
 
 def _with_caches(subject: Subject, first: Recording, outcome: Outcome) -> tuple[Recording, Kept | None]:
@@ -351,6 +408,107 @@ def _with_caches(subject: Subject, first: Recording, outcome: Outcome) -> tuple[
     if kept is None:
         return first, None
     return replace(second, plan=kept.plan), kept
+
+
+def _quadlet(subject: Subject) -> str:
+    """Return the path of our drop-in for the target's Quadlet; empty where its unit is none."""
+    return find_quadlet(subject.unit.fact("SourcePath")) if subject.unit and subject.guest else ""
+
+
+@contextlib.contextmanager
+def _without_former_gift(subject: Subject) -> Iterator[None]:
+    """Take back within the block what a Quadlet was given: the start that is recorded first is one without us.
+
+    If the block fails, it has it again.
+    """
+    host, path = subject.host, _quadlet(subject)
+    text = host.read_or_none(path) if path else None
+    if text is None:
+        yield
+        return
+    host.remove_durably(path)
+    reload_units(host)
+    try:
+        yield
+    except BaseException:
+        write_files(host, {path: text})
+        reload_units(host)
+        raise
+
+
+def _with_gift(subject: Subject, guest: Guest, first: Recording, outcome: Outcome) -> tuple[Recording, Given | None]:
+    """Give the container folders for what each start makes anew; return the recording that counts, and what is given.
+
+    A Quadlet has them from the next start on, which is recorded and fills them.
+    """
+    host, target, container = subject.host, subject.target, first.container
+    mounted = find_mounted(target.given, container)
+    if mounted:
+        # It was made with our options: its caches are filled, and lie where they stay.
+        return first, Given(mounted, "mounted", None, _former_override(host, target))
+    caches = [folder for folder, is_shipped in first.placed.caches.items() if not is_shipped] if target.kernels else []
+    compiled = find_compiled(host, first.seen.opened) if target.bytecode else []
+    compiles = len(compiled) >= LEAST_MODULES and not lacks_times(host, compiled)
+    gift = find_gift(target.given, caches, compiles)
+    if gift is None or container is None:
+        return first, None
+    owner = guest.owners[-1] if guest.owners else "nobody saw which user it is"
+    if isinstance(owner, str):
+        outcome.notes.append(f"container: no cache is given to {guest.name}, since {owner}.")
+        return first, None
+    quadlet = _quadlet(subject)
+    try:
+        with in_making(host, [(target.given, gift.names)], owner):
+            if not quadlet:
+                return first, _given_by_hand(target, guest, container, gift, owner)
+            given = Given(gift, "quadlet", owner, ((quadlet, quadlet_drop_in(target.name, gift)),))
+            with _given_to_quadlet(subject, given):
+                outcome.starts = 2
+                return _record(subject), given
+    except (SettingError, OSError) as error:
+        # The plan of the first start is still valid.
+        reason = error.found if isinstance(error, SettingError) else f"{error.filename}: {error.strerror}"
+        outcome.notes.append(f"container: no cache is given, since the start with it failed: {reason}")
+        return first, None
+
+
+def _given_by_hand(target: Target, guest: Guest, container: Container, gift: Gift, owner: Identity) -> Given:
+    """Return what is given once the user makes the container anew with it."""
+    service = compose_service(container)
+    if service:
+        files = ((target.override, compose_override(target.name, service, gift)),)
+        return Given(gift, "compose", owner, files, compose_command(guest.runtime.name, container, target.override))
+    return Given(gift, "options", owner, (), run_options(gift))
+
+
+def _former_override(host: Host, target: Target) -> tuple[tuple[str, str], ...]:
+    text = host.read_or_none(target.override)
+    return ((target.override, text),) if text is not None else ()
+
+
+@contextlib.contextmanager
+def _given_to_quadlet(subject: Subject, given: Given) -> Iterator[None]:
+    """Write the drop-in for a Quadlet, and see that its unit has it; if that or the block fails, remove it again."""
+    host, ((path, text),) = subject.host, given.files
+    assert subject.unit
+    try:
+        write_files(host, {path: text})
+        reload_units(host)
+        shown = show([subject.unit.name], ["ExecStartEx"]).get(subject.unit.name, {}).get("ExecStartEx", "")
+        if not given.gift.is_in(shown):
+            raise SettingError(
+                f"{subject.knob}.unit",
+                f"{subject.unit.name} with the volumes of {path}",
+                "Podman's generator does not read the drop-in (it does since Podman 5)",
+                "Without it the container has no cache of ours.",
+                "see docs/containers.md for what to write by hand.",
+            )
+        yield
+    except BaseException:
+        host.remove_durably(path)
+        remove_folder_if_empty(host.path(path).parent)
+        reload_units(host)
+        raise
 
 
 def _find_compiled(subject: Subject, first: Recording, notes: list[str]) -> list[str]:
@@ -439,14 +597,18 @@ def _plan_files(cached: Mapping[str, str]) -> dict[str, PlanFile]:
     return found
 
 
-def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None) -> None:
+def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None, given: Given | None = None) -> None:
     """Write the record first, so that all that follows is known to be ours; then the files in it, units last."""
     host, target, unit = subject.host, subject.target, subject.unit
     former = read_hashes(host, target.name)
     caches = kept.caches if kept else ()
     files = wanted_files(target, caches, mount_units(plan, read_mountinfo(host)))
+    files.update(given.files if given else ())
     hashes = {path: digest_of(text) for path, text in files.items()}
-    document = {"schema_version": 1, "target": target.to_json(), "files": hashes}
+    document: dict[str, Any] = {"schema_version": 1, "target": target.to_json(), "files": hashes}
+    if given:
+        found = os.lstat(host.path(target.given))
+        document["given"] = to_json(given.gift, found.st_ino, found.st_uid)
     host.write_durably(target.record, json.dumps(document, indent=1).encode() + b"\n", mode=0o600)
     # Names of files that others may not list: for root, which replays a unit's plan, and a command's own group.
     gid = subject.identity.gid if target.command and subject.identity else 0
@@ -460,6 +622,8 @@ def _put_in_place(subject: Subject, plan: Plan, kept: Kept | None) -> None:
     for cache in (cache_of(target, unit), kernel_cache(target, unit)):
         if cache.folder not in [each.folder for each in caches]:
             remove_tree(host.path(cache.folder))
+    if not given:
+        remove_tree(host.path(target.given))
     remove_files(host, {path: digest for path, digest in former.items() if path not in files})
     write_files(host, files)
     _set_link(host, target)

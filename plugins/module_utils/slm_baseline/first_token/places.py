@@ -9,6 +9,8 @@ from ..host.systemd import UNITS
 REPLAY_UNITS = "slm-first-token-"
 FIT_UNITS = "slm-bytecode-"
 DROP_IN = "slm-first-token.conf"
+QUADLETS = "/etc/containers/systemd"
+"""Where an administrator has Quadlets and their drop-ins (podman-systemd.unit(5))."""
 RUN_UNITS = "/run/systemd/system"
 MARK = "# Made by slm-baseline (first_token.yml); rollback.yml removes it."
 
@@ -23,7 +25,14 @@ def target_names(host: Host) -> list[str]:
     for folder in host.names(UNITS):
         if folder.endswith(".service.d"):
             found |= set(names_in(host.read_or_none(f"{UNITS}/{folder}/{DROP_IN}") or ""))
+    for path in quadlet_drop_ins(host):
+        found |= set(names_in(host.read_or_none(path) or ""))
     return sorted(found)
+
+
+def quadlet_drop_ins(host: Host) -> list[str]:
+    """Return the paths of drop-ins of our name for Quadlets, whether there is one or not."""
+    return [f"{QUADLETS}/{folder}/{DROP_IN}" for folder in host.names(QUADLETS) if folder.endswith(".container.d")]
 
 
 def has_anything(host: Host) -> bool:

@@ -7,12 +7,15 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 
+from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.paths import FIRST_TOKEN, FIT, PROGRAMS, STOPPED_NOTE, TARGETS
 from ..host.rmtree import remove_folder_if_empty, remove_tree
 from ..host.systemd import UNITS, reload_units
 from .audit import is_linked
-from .places import DROP_IN, MARK, names_in, target_names
+from .given import find_containers_with, folders_in
+from .places import DROP_IN, MARK, QUADLETS, names_in, quadlet_drop_ins, target_names
+from .plan import parse_plan
 from .recorder.interruption import make_good
 from .recorder.unit import end_replay
 from .removed import Removal
@@ -50,6 +53,9 @@ def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) ->
     """
     target = recorded_targets(host).get(name) or Target(name)
     gone, left = _classify(host, read_hashes(host, name), force)
+    if not force and _is_in_use(host, target):
+        # Its container would not start without them: the user removes it, or makes it anew without our options.
+        return _remove_all_but_given(host, target, gone, left, dry_run)
     if is_linked(host, target):
         gone.append(target.boot_link)
     folders = [path for path in (target.folder, *_caches_of(host, target)) if os.path.lexists(host.path(path))]
@@ -69,6 +75,34 @@ def remove(host: Host, name: str, force: bool = False, dry_run: bool = False) ->
     return [*gone, *folders], left
 
 
+def _is_in_use(host: Host, target: Target) -> bool:
+    """Return whether a container of the user's has our folders mounted. A Quadlet's is made anew without them."""
+    try:
+        document = json.loads(host.read(target.record))
+        is_quadlets = any(path.startswith(f"{QUADLETS}/") for path in document["files"])
+        folders = folders_in(document.get("given"))
+        facts = parse_plan(host.read(target.plan)).facts if folders and not is_quadlets else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SettingError):
+        return False
+    return bool(folders) and bool(find_containers_with(host, facts, folders))
+
+
+def _remove_all_but_given(
+    host: Host, target: Target, gone: list[str], left: list[str], dry_run: bool
+) -> tuple[list[str], list[str]]:
+    """Remove what a target has but for the folders that a container has mounted, and the record that says so."""
+    if is_linked(host, target):
+        gone = [*gone, target.boot_link]
+    # The override file gives the folders: it goes with them.
+    gone = [path for path in gone if path != target.override]
+    if not dry_run:
+        end_replay(host, target)
+        _remove_paths(host, gone)
+        if gone:
+            reload_units(host)
+    return gone, [*left, target.given]
+
+
 def remove_files(host: Host, hashes: Mapping[str, str]) -> None:
     """Remove files of ours that nobody has changed since; OSError."""
     _remove_paths(host, _classify(host, hashes, force=False)[0])
@@ -82,7 +116,7 @@ def read_hashes(host: Host, name: str) -> dict[str, str]:
         hashes = {}
     target = Target(name)
     places = [f"{UNITS}/{folder}/{DROP_IN}" for folder in host.names(UNITS) if folder.endswith(".service.d")]
-    for path in (*places, target.replay_unit, target.fit_unit):
+    for path in (*places, *quadlet_drop_ins(host), target.replay_unit, target.fit_unit):
         text = host.read_or_none(path) or ""
         is_units = path in (target.replay_unit, target.fit_unit)
         is_named = name in names_in(text) or f"{TARGETS}/{name}/" in text

@@ -26,7 +26,8 @@ class Removal:
             words.append(f"started again after a recording that was cut short: {', '.join(self.started)}.")
         if self.left:
             words.append(
-                f"changed by others since, left: {'; '.join(self.left)}. Next: remove by hand what is not wanted."
+                f"changed or mounted by others since, left: {'; '.join(self.left)}."
+                " Next: remove by hand what is not wanted."
             )
         return " ".join(words) or None
 

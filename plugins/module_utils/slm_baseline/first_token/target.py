@@ -94,6 +94,16 @@ class Target:
         return f"{self.folder}/kernels"
 
     @property
+    def given(self) -> str:
+        """Return the path of the folder for caches that a container is given, which belongs to the container's user."""
+        return f"{self.folder}/given"
+
+    @property
+    def override(self) -> str:
+        """Return the path of the override file for compose."""
+        return f"{self.folder}/compose.yaml"
+
+    @property
     def fit(self) -> str:
         """Return the path of the fit description; there is no cache of any kind without it."""
         return f"{self.folder}/bytecode"

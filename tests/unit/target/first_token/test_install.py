@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.containers.runtime import Container, Runtime
+from ansible.module_utils.slm_baseline.containers.runtime import Container, Mounted, Runtime
 from ansible.module_utils.slm_baseline.first_token import install
+from ansible.module_utils.slm_baseline.first_token import remove as removal
 from ansible.module_utils.slm_baseline.first_token.audit import is_set_up, rows_of
 from ansible.module_utils.slm_baseline.first_token.bytecode import Filled
 from ansible.module_utils.slm_baseline.first_token.fit import parse_fit
@@ -28,8 +29,10 @@ from ansible.module_utils.slm_baseline.first_token.install import (
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, parse_plan
 from ansible.module_utils.slm_baseline.first_token.recorder.container import Started
 from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Opened, Seen
+from ansible.module_utils.slm_baseline.first_token.recorder.placing import Placed
 from ansible.module_utils.slm_baseline.first_token.recorder.record import Recording
 from ansible.module_utils.slm_baseline.first_token.recorder.unit import Unit
+from ansible.module_utils.slm_baseline.first_token.remove import remove
 from ansible.module_utils.slm_baseline.first_token.target import Ready, Target
 from ansible.module_utils.slm_baseline.first_token.unit_files import GIVEN_PROGRAMS, STARTER
 from ansible.module_utils.slm_baseline.host.errors import SettingError
@@ -520,8 +523,17 @@ class InContainer:
     def __init__(self) -> None:
         self.started = Started(Runtime("docker", "/usr/bin/docker"), Container("1", "llm", "i", "d", "running"))
 
-    def notes(self, target: Target, recording: Recording, compiled: int) -> list[str]:
-        return [f"container: {compiled} modules"]
+        self.name, self.runtime = "llm", self.started.runtime
+        self.owners: list[Any] = [Ourselves()]
+
+    def users(self) -> list[int]:
+        return []
+
+    def may_listen(self, pid: int) -> bool:
+        return True
+
+    def notes(self, target: Target, recording: Recording, compiled: int, given: list[str]) -> list[str]:
+        return given or [f"container: {compiled} modules"]
 
 
 def test_a_containers_start_is_recorded_once_and_gets_no_cache_of_ours(
@@ -540,3 +552,164 @@ def test_a_containers_start_is_recorded_once_and_gets_no_cache_of_ours(
     assert stops_of(subject) == [{"target": "llm", "unit": "container llm", "runs": True, "times": 2, "with": []}]
     with pytest.raises(SettingError, match="llm, which has llm too"):
         find_subject(host, replace(target, name="other"))
+
+
+QUADLET = "/etc/containers/systemd/llm.container.d/slm-first-token.conf"
+CONTAINED = Target("llm", container="llm", ready=Ready("health"))
+FOLDER = CONTAINED.given
+MADE = Container("1", "llm", "i", "d", "running")
+
+
+def in_container(number: int, container: Container = MADE, **caches: bool) -> Recording:
+    placed = Placed(caches={f"/root/.cache/{name}": shipped for name, shipped in caches.items()})
+    return replace(recording(number), container=container, placed=placed)
+
+
+class Systemd:
+    """Podman's generator: each reload gives the unit the volumes of the drop-in, or not."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch, reads_drop_ins: bool = True) -> None:
+        self.host, self.reads_drop_ins, self.seen = host, reads_drop_ins, [""]
+        facts = (("SourcePath", "/etc/containers/systemd/llm.container"),)
+        unit = replace(UNIT, name="llm.service", user="", facts=facts)
+        monkeypatch.setattr(install, "find_unit", lambda target: unit)
+        monkeypatch.setattr(install, "find_guest", lambda *_: InContainer())
+        monkeypatch.setattr(install, "reload_units", lambda host: self.seen.append(host.read_or_none(QUADLET) or ""))
+        monkeypatch.setattr(install, "show", self.show)
+        self.target = Target("llm", unit="llm.service", ready=Ready("port", "1"))
+
+    def show(self, names: list[str], properties: list[str]) -> dict[str, dict[str, str]]:
+        text = self.seen[-1].replace("Volume=", "-v ") if self.reads_drop_ins else ""
+        return {names[0]: {"ExecStartEx": text}}
+
+
+def test_a_quadlet_is_given_its_caches_by_a_drop_in(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemd = Systemd(host, monkeypatch)
+    starts.recordings = [in_container(1, vllm=False, huggingface=True), in_container(2)]
+    outcome = set_up(host, systemd.target, PROGRAMS)
+    text = host.read(QUADLET)
+    assert f"Volume={FOLDER}/vllm:/root/.cache/vllm:Z" in text
+    assert "huggingface" not in text
+    assert (outcome.starts, outcome.plan and outcome.plan.folders) == (2, ["/start2"])
+    assert outcome.given
+    assert outcome.given.to_json()["file"] == QUADLET
+    assert outcome.to_json()["given"]["how"] == "quadlet"
+    assert host.path(f"{FOLDER}/vllm").stat().st_mode & 0o777 == 0o700
+    assert [row["knob"] for row in rows_of(host, "llm")] == ["first_token.llm.plan", "first_token.llm.given"]
+    assert all(row["verdict"] == "clean" for row in rows_of(host, "llm"))
+    # Recorded again with other options: the start that is recorded first has no cache of ours, and nothing is lost.
+    starts.recordings = [in_container(3, vllm=False), in_container(4)]
+    systemd.seen = [text]
+    set_up(host, replace(systemd.target, replay="ahead"), PROGRAMS)
+    assert systemd.seen[1] == ""
+    assert host.read(QUADLET) == text
+    remove(host, "llm")
+    assert not host.exists(os.path.dirname(QUADLET))
+    assert not host.exists(FIRST_TOKEN)
+
+
+def test_a_quadlet_of_an_older_podman_gets_nothing(host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch) -> None:
+    systemd = Systemd(host, monkeypatch, reads_drop_ins=False)
+    starts.recordings = [in_container(1, vllm=False)]
+    outcome = set_up(host, systemd.target, PROGRAMS)
+    assert outcome.given is None
+    assert [note for note in outcome.notes if "does not read the drop-in" in note]
+    assert not host.exists(os.path.dirname(QUADLET))
+    assert not host.exists(FOLDER)
+
+
+def test_a_recording_that_fails_leaves_what_a_quadlet_was_given(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemd = Systemd(host, monkeypatch)
+    starts.recordings = [in_container(1, vllm=False), in_container(2)]
+    set_up(host, systemd.target, PROGRAMS)
+    text = host.read(QUADLET)
+    starts.recordings = [SettingError("k", "w", "never ready", "y", "n")]
+    with pytest.raises(SettingError):
+        set_up(host, replace(systemd.target, replay="ahead"), PROGRAMS)
+    assert host.read(QUADLET) == systemd.seen[-1] == text
+    # The second start alone fails: the plan of the first one counts, without a cache.
+    starts.recordings = [in_container(3, vllm=False), SettingError("k", "w", "never ready", "y", "n")]
+    outcome = set_up(host, replace(systemd.target, replay="ahead"), PROGRAMS)
+    assert (outcome.given, outcome.plan and outcome.plan.folders) == (None, ["/start3"])
+    assert not host.exists(QUADLET)
+
+
+def test_somebody_elses_drop_in_in_our_place_is_refused(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemd = Systemd(host, monkeypatch)
+    os.makedirs(host.path(QUADLET).parent)
+    host.path(QUADLET).write_text("[Container]\n")
+    with pytest.raises(SettingError, match="somebody else wrote"):
+        set_up(host, systemd.target, PROGRAMS)
+
+
+def test_a_container_by_its_name_is_given_options_and_keeps_what_it_has(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "find_guest", lambda *_: InContainer())
+    starts.recordings = [in_container(1, vllm=False)]
+    outcome = set_up(host, CONTAINED, PROGRAMS)
+    assert outcome.given
+    assert outcome.given.use == f"--volume {FOLDER}/vllm:/root/.cache/vllm:Z"
+    assert outcome.starts == 1
+    # It was made anew with them, and is recorded with other options.
+    host.path(f"{FOLDER}/vllm/graph").write_text("compiled")
+    mounted = replace(MADE, mounts=(Mounted("bind", f"{FOLDER}/vllm", "/root/.cache/vllm"),))
+    starts.recordings = [in_container(2, mounted)]
+    outcome = set_up(host, replace(CONTAINED, replay="ahead"), PROGRAMS)
+    assert outcome.given
+    assert outcome.given.how == "mounted"
+    assert host.read(f"{FOLDER}/vllm/graph") == "compiled"
+    # A rollback leaves what a container has mounted, and takes it once that is gone.
+    users = [["llm"]]
+    monkeypatch.setattr(removal, "find_containers_with", lambda host, facts, folders: users[0])
+    assert remove(host, "llm")[1] == [FOLDER]
+    assert host.exists(f"{FOLDER}/vllm/graph")
+    users[0] = []
+    assert remove(host, "llm")[1] == []
+    assert not host.exists(FIRST_TOKEN)
+
+
+def test_a_container_of_compose_is_given_an_override_file(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "find_guest", lambda *_: InContainer())
+    labels = (("com.docker.compose.service", "engine"), ("com.docker.compose.project.config_files", "/srv/c.yaml"))
+    starts.recordings = [in_container(1, replace(MADE, labels=labels), vllm=False)]
+    outcome = set_up(host, CONTAINED, PROGRAMS)
+    assert outcome.given
+    assert outcome.given.use == f"docker compose --file /srv/c.yaml --file {CONTAINED.override} up --detach"
+    assert '"engine":' in host.read(CONTAINED.override)
+    assert [row["verdict"] for row in rows_of(host, "llm")] == ["clean", "clean"]
+    remove(host, "llm")
+    assert not host.exists(FIRST_TOKEN)
+
+
+def test_a_container_whose_user_nobody_knows_is_given_nothing(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = InContainer()
+    guest.owners = ["its processes run as several users"]
+    monkeypatch.setattr(install, "find_guest", lambda *_: guest)
+    starts.recordings = [in_container(1, vllm=False)]
+    outcome = set_up(host, CONTAINED, PROGRAMS)
+    assert outcome.given is None
+    assert "container: no cache is given to llm, since its processes run as several users." in outcome.notes
+    assert not host.exists(FOLDER)
+
+
+def test_the_audit_tells_of_a_given_folder_that_is_another(
+    host: Host, starts: Starts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "find_guest", lambda *_: InContainer())
+    starts.recordings = [in_container(1, vllm=False)]
+    set_up(host, CONTAINED, PROGRAMS)
+    host.path(FOLDER).rename(host.path(f"{FOLDER}.away"))
+    assert rows_of(host, "llm")[1]["runtime"] == "missing"
+    host.path(FOLDER).mkdir()
+    assert rows_of(host, "llm")[1]["runtime"] == "stale"

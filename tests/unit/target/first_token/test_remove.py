@@ -55,7 +55,7 @@ def test_a_unit_that_somebody_changed_is_left_and_listed(host: Host) -> None:
     assert host.path(TARGET.drop_in).exists()
     assert TARGET.replay_unit in removed
     assert Removal(removed, left).warning == (
-        f"changed by others since, left: {TARGET.drop_in}. Next: remove by hand what is not wanted."
+        f"changed or mounted by others since, left: {TARGET.drop_in}. Next: remove by hand what is not wanted."
     )
 
 

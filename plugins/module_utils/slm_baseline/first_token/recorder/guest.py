@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from ...containers.command_line import RUNTIMES, ContainerCommand, find_command
 from ...containers.image import image_facts
@@ -21,6 +22,7 @@ from ...host.trust import find_program
 from ..target import Target
 from .container import Started
 from .members import Belongs, ContainerMembers, may_listen_for, running_containers, users_of_container
+from .owner import Owner, find_owner
 from .record import Recording
 from .unit import Unit
 
@@ -33,6 +35,15 @@ class Guest:
     runtime: Runtime
     name: str
     started: Started | None = None
+    owners: list[Owner] = field(default_factory=list, compare=False, repr=False)
+    """The user as whom each recorded start ran, the latest last."""
+
+    def look(self) -> Container | None:
+        """Find the container while its start is recorded, and see whose it is."""
+        found = self.find()
+        if found and found.runs:
+            self.owners.append(find_owner(found.id))
+        return found
 
     def find(self) -> Container | None:
         """Ask the runtime for the container as it is now; None where there is none at the moment."""
@@ -88,14 +99,14 @@ class Guest:
         facts = {**recording.plan.facts, **image_facts(self.runtime, container, is_remade=self.started is None)}
         return replace(recording, plan=replace(recording.plan, facts=facts))
 
-    def notes(self, target: Target, recording: Recording, compiled: int) -> list[str]:
-        """Return what a user should know of the container's start."""
+    def notes(self, target: Target, recording: Recording, compiled: int, given: Sequence[str] = ()) -> list[str]:
+        """Return what a user should know of the container's start; `given` says it of caches that it is given."""
         placed, container = recording.placed, recording.container
         image = container.image if container else "its image"
         return [
             f"container: {placed.in_layers} of {placed.from_image} files that were opened from {image} were found in"
             " its layers.",
-            *remade_notes(target.name, placed.own, compiled),
+            *(given or remade_notes(target.name, placed.own, compiled)),
         ]
 
 

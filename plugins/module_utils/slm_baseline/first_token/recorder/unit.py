@@ -30,7 +30,7 @@ _CONFLICTS = ("Conflicts", "ConflictedBy")
 _STARTED_WITH_IT = ("Requires", "BindsTo", "Wants")
 _FACTS = (
     *("Id", "LoadState", "Type", "Group", "DynamicUser", "ActiveState", "ControlGroup", "Slice"),
-    *("Environment", "CacheDirectory", "ProtectSystem", "ReadOnlyPaths", "ProtectHome", "PrivateTmp"),
+    *("Environment", "SourcePath", "CacheDirectory", "ProtectSystem", "ReadOnlyPaths", "ProtectHome", "PrivateTmp"),
     *RIGHTS,
 )
 _CONTROLLERS = ("cgroup", "cpu", "cpuset", "memory", "io", "pids", "blkio", "devices", "freezer", "rdma")
