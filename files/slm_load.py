@@ -13,6 +13,8 @@ is when a user sees it. A model that returns no cache gets all tokens again for 
 
 Weight files are recorded as they are opened; what the model holds of them is read outside the measured time.
 
+In a container there are no inherited descriptors: `--channel FOLDER` names a folder with both as named pipes.
+
 As a template (`--template-fd`) it imports everything, then forks a child for each request that comes through that
 socket with three descriptors: events, hold and stderr. A child starts at a byte on its hold descriptor, and runs like
 any loader from its tokenizer on.
@@ -635,6 +637,16 @@ def descriptor(text: str) -> int:
     return number
 
 
+def open_channel(folder: str) -> tuple[int, int]:
+    """Open the named pipes `events` and `hold` of a folder; OSError where nobody reads the events."""
+    # Without waiting: an observer that has ended would never come.
+    events_fd = os.open(f"{folder}/events", os.O_WRONLY | os.O_NONBLOCK)
+    hold_fd = os.open(f"{folder}/hold", os.O_RDONLY | os.O_NONBLOCK)
+    for each in (events_fd, hold_fd):
+        os.set_blocking(each, True)
+    return events_fd, hold_fd
+
+
 def token_count(text: str) -> int:
     """Parse a whole number of at least 2: a first token and a second."""
     if not text.isascii() or not text.isdecimal() or not 2 <= int(text) <= 100_000:
@@ -679,6 +691,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--events-fd", type=descriptor, metavar="N", help="open descriptor for events")
     parser.add_argument("--hold-fd", type=descriptor, metavar="M", help="open descriptor to wait on after the hold")
+    parser.add_argument("--channel", metavar="FOLDER", help="folder with the named pipes events and hold, instead")
     parser.add_argument("--template-fd", type=descriptor, metavar="T", help="open socket for requests; see above")
     options = parser.parse_args(arguments)
     if not options.model or "\0" in options.model:
@@ -690,7 +703,12 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     options = parse_arguments()
-    events = Events(options.events_fd, options.hold_fd)
+    try:
+        channel = open_channel(options.channel) if options.channel else (options.events_fd, options.hold_fd)
+    except OSError as error:
+        print(f"slm_load: --channel {options.channel!r} cannot be opened: {error}", file=sys.stderr)
+        return 2
+    events = Events(*channel)
     # Counters cannot be read before the imports above, so what these add counts for the interpreter.
     events.at("interpreter", _INTERPRETER_NS)
     try:

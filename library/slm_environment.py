@@ -94,6 +94,7 @@ from ansible.module_utils.slm_baseline.measuring.install.environment import (
     parse_environment,
     remove_parts,
 )
+from ansible.module_utils.slm_baseline.measuring.install.image import remove_noted_containers
 from ansible.module_utils.slm_baseline.measuring.install.install_dir import require_home
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, leased, require_root
 
@@ -101,6 +102,9 @@ _ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "home": {"type": "str", "default": "/opt/slm-baseline"},
     "python": {"type": "str", "default": ""},
+    "image": {"type": "str", "default": ""},
+    "runtime": {"type": "str", "default": ""},
+    "image_python": {"type": "str", "default": "python3"},
     "base_python": {"type": "str", "default": ""},
     "requirements": {"type": "str", "default": ""},
     "pip_options": {"type": "list", "elements": "str", "default": []},
@@ -122,6 +126,7 @@ def main() -> None:
             if parts and not module.check_mode:
                 # A purge ends a rollback: no later task would release the host.
                 with leased(module, host, last=True):
+                    remove_noted_containers(host)
                     remove_parts(host, parts)
             return {"changed": bool(parts), "removed": [path for paths in parts.values() for path in paths]}
         account = find_account(params["user"])

@@ -53,7 +53,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.host.accounts import find_account
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.measuring.install.environment import Environment
+from ansible.module_utils.slm_baseline.measuring.install.environment import parse_environment
+from ansible.module_utils.slm_baseline.measuring.install.image import find_launcher
 from ansible.module_utils.slm_baseline.measuring.install.model_build import build_model
 from ansible.module_utils.slm_baseline.measuring.model.files import EMBEDDED_MODEL_BYTES
 from ansible.module_utils.slm_baseline.measuring.run import find_model, parse_model, require_loadable
@@ -64,6 +65,9 @@ _ARGUMENTS: dict[str, Any] = {
     "revision": {"type": "str", "default": ""},
     "home": {"type": "str", "default": "/opt/slm-baseline"},
     "python": {"type": "str", "default": ""},
+    "image": {"type": "str", "default": ""},
+    "runtime": {"type": "str", "default": ""},
+    "image_python": {"type": "str", "default": "python3"},
     "hf_home": {"type": "str", "default": ""},
     "offline": {"type": "bool", "default": True},
     "user": {"type": "str", "default": "nobody"},
@@ -82,12 +86,13 @@ def main() -> None:
         place = parse_model(params)
         account = find_account(params["user"])
         built: dict[str, Any] = {"changed": False, "built": []}
-        environment = Environment(place.home, params["python"])
+        environment = parse_environment(params)
         if place.model in EMBEDDED_MODEL_BYTES:
             if module.check_mode:
                 return {"changed": not host.exists(f"{place.embedded_path}/manifest.json")}
             with leased(module, host):
-                built = build_model(host, environment.interpreter, place, account)
+                launcher = find_launcher(host, environment)
+                built = build_model(host, environment.interpreter, place, account, launcher)
         model = find_model(host, place, account)
         # In check mode the environment may be yet to be built.
         program = "" if module.check_mode else params["trial"]

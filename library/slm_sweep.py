@@ -175,6 +175,9 @@ from ansible.module_utils.slm_baseline.sweep.run import foresee_sweep, perform
 BENCHMARK = {
     "home": {"type": "path", "default": "/opt/slm-baseline"},
     "python": {"type": "str", "default": ""},
+    "image": {"type": "str", "default": ""},
+    "runtime": {"type": "str", "default": ""},
+    "image_python": {"type": "str", "default": "python3"},
     "model": {"type": "str"},
     "revision": {"type": "str", "default": ""},
     "hf_home": {"type": "str", "default": ""},

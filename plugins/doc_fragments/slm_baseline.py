@@ -65,6 +65,19 @@ options:
       environment that M(slm_environment) installs in O(home).
     type: str
     default: ""
+  image:
+    description: An image, by name or digest, in which the loader runs instead of on the host. It must be there already,
+      with root's docker or podman; nothing is pulled. Then O(python) stays empty, and no environment is made.
+    type: str
+    default: ""
+  runtime:
+    description: The runtime that has O(image), C(docker) or C(podman). Empty finds the one that has it.
+    type: str
+    default: ""
+  image_python:
+    description: The Python in O(image), a name that its PATH has or an absolute path in it.
+    type: str
+    default: python3
   user:
     description: The unprivileged user who runs the loader and reads the model.
     type: str

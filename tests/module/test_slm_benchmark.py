@@ -20,7 +20,7 @@ FAKE_BENCHMARK = """
 from ansible.module_utils.basic import AnsibleModule
 
 keys = "state model revision block blocks scope dtype timeout_s user home python base_python requirements hf_home "
-keys += "offline run pip_options trial allow_busy_gpu keep"
+keys += "image runtime image_python offline run pip_options trial allow_busy_gpu keep"
 module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
 assert "torch==" in module.params["requirements"]
 assert module.params["pip_options"] == ["--pre"]
@@ -33,7 +33,8 @@ module.exit_json(changed=True, msg="block %d of %d: cold 8.31 s, warm 4.02 s" % 
 FAKE_OTHER = """
 from ansible.module_utils.basic import AnsibleModule
 
-keys = "home python base_python requirements pip_options scripts user run model revision hf_home offline trial"
+keys = "image runtime image_python home python base_python requirements pip_options scripts user run model revision "
+keys += "hf_home offline trial"
 module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
 assert module.params["scripts"] is None or "def " in module.params["scripts"]["slm_load.py"]
 module.exit_json(changed=False, given=(module.params["trial"] or "")[:200])
@@ -108,7 +109,7 @@ FAKE_SWEEP = """
 from ansible.module_utils.basic import AnsibleModule
 
 keys = "state arms dtypes programs seed new weights_pairs share_bytecode margin max_share home python model revision "
-keys += "hf_home offline scope timeout_s user run trial allow_busy_gpu"
+keys += "image runtime image_python hf_home offline scope timeout_s user run trial allow_busy_gpu"
 module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
 params = module.params
 module.fail_json(msg="%s, tried: %s, busy: %s" % (params["state"], bool(params["trial"]), params["allow_busy_gpu"]))

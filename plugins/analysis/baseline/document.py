@@ -51,6 +51,7 @@ def result_document(
         "host": {"name": name, **benchmark["host"]},
         "model": benchmark["model"],
         "software": benchmark["software"],
+        "image": benchmark.get("image"),
         "protocol": benchmark["protocol"],
         "tuning": _tuning(memory, before),
         "ceiling": benchmark["ceiling"],

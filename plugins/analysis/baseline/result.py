@@ -28,6 +28,15 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Image:
+    """The image in whose containers the loader ran."""
+
+    name: str
+    digest: str
+    runtime: str
+
+
+@dataclass(frozen=True)
 class SettingRow:
     """One knob: wanted, runtime and persisted value. Values are the kernel's text."""
 
@@ -112,6 +121,7 @@ class Result:
     summary: Summary
     imports: Imports | None = None
     kernels: Kernels | None = None
+    image: Image | None = None
 
     @property
     def valid(self) -> tuple[Sample, ...]:

@@ -10,6 +10,7 @@ from analysis.documents.samples import Phase
 from analysis.documents.subject import COLD_SCOPES, Ceiling, CeilingTrial, Disk, Gpu, Names
 from analysis.render import phases, units
 from analysis.render.markdown import Markdown, code, fenced, md, table
+from analysis.statistics import Figure
 
 _KINDS = statistics.MEASURED_KINDS
 _ALL = 0.995
@@ -135,7 +136,29 @@ def times(result: Result) -> Markdown:
         [name, *(Markdown(units.interval(summary.figure(f"{kind}_{metric}"), units.seconds)) for kind in _KINDS)]
         for name, metric in metrics.items()
     ]
+    starts = container_starts(result)
+    if starts:
+        rows.insert(
+            0,
+            [
+                "Start of the container, in no other time",
+                *(Markdown(units.interval(each, units.seconds)) for each in starts),
+            ],
+        )
     return table(["", "Cold", "Warm"], rows)
+
+
+def container_starts(result: Result) -> list[Figure]:
+    """Return what the start of a container took, cold and warm; nothing for bare processes."""
+    found = [
+        statistics.figure(
+            sample.container_start_s
+            for sample in result.samples
+            if sample.kind == kind and sample.container_start_s is not None
+        )
+        for kind in _KINDS
+    ]
+    return found if any(each.n for each in found) else []
 
 
 def phases_table(result: Result) -> Markdown:
@@ -149,6 +172,12 @@ def phases_table(result: Result) -> Markdown:
         ]
         for name in result.summary.phases
     ]
+    starts = container_starts(result)
+    if starts:
+        seconds = [Markdown(units.seconds(each.median)) for each in starts]
+        rows.insert(
+            0, ["container, before the process", *seconds, Markdown(units.seconds(None)), Markdown(units.size(None))]
+        )
     header = ["Phase", "Cold", "Warm", "Cold minus warm", "Read, cold"]
     return table(header, rows, numbers=range(1, 5)) if rows else Markdown("No valid sample got through a phase.")
 
@@ -429,13 +458,15 @@ def setup(result: Result) -> Markdown:
         "Disk": _disk_facts(disk_facts),
         "Filesystem": f"{files.type} on {files.mount_point}" if files else "unknown",
         "Software": ", ".join(f"{name} {version}" for name, version in result.software.items() if version),
+        "Image": f"{result.image.name} ({result.image.digest}), in {result.image.runtime}" if result.image else None,
         "Cold means": COLD_SCOPES[protocol.cold_scope],
         "Blocks": f"{protocol.blocks}, each one cold and one warm load",
         "Loader runs as": protocol.user,
         "dtype asked for": protocol.dtype,
         "Loader, SHA-256": code(protocol.loader_sha256) if protocol.loader_sha256 else None,
     }
-    return table(["", ""], [[name, md(value, limit=400)] for name, value in rows.items()])
+    told = {name: value for name, value in rows.items() if value is not None or name != "Image"}
+    return table(["", ""], [[name, md(value, limit=400)] for name, value in told.items()])
 
 
 def _disk_facts(facts: Disk | None) -> str:

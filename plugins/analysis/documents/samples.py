@@ -87,6 +87,7 @@ class Sample:
     env: Mapping[str, str] | None = None
     second_token_s: float | None = None
     steady_token_s: float | None = None
+    container_start_s: float | None = None
     needed_share: float | None = None
     read_share: float | None = None
     model_bytes: int | None = None

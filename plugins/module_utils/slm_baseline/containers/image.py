@@ -35,7 +35,8 @@ def find_image_change(host: Host, facts: Mapping[str, str]) -> str:
     runtime = Runtime(name, program, address)
     try:
         container = runtime.container(facts[CONTAINER]) if CONTAINER in facts else None
-        now = container.image_id if container else runtime.image(image)
+        found = runtime.image(image) if container is None else None
+        now = container.image_id if container else found.digest if found else None
     except (ParseError, SettingError):
         return ""
     if now is None:

@@ -6,17 +6,20 @@ import json
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..host.deadline import Deadline
 from ..host.errors import ParseError, SettingError
 from ..host.files import Host
 from ..host.trust import find_program, run_trusted, walk_path, weakness
 from .command_line import RUNTIMES
 
 ASK_S = 30.0
-_LAYERED = ("overlay2", "overlay", "overlayfs")
+_LOOK_AGAIN_S = 0.05
+LAYERED = ("overlay2", "overlay", "overlayfs")
 """Storage drivers whose layers are folders of the host, whose files all containers of an image share."""
 _UNIX = "unix://"
 _SOCKET = f"{_UNIX}/var/run/docker.sock"
@@ -41,6 +44,8 @@ class Mounted:
 class Container:
     """One container. `image_id` is the image's digest, `image` the name under which it was asked for.
 
+    `pid` is that of its first process as the host numbers it, 0 where it does not run.
+
     `health` is empty where no health check has run. `lower` are the layers that the runtime names, `folder` is
     where its own layer and its overlay are.
     """
@@ -51,6 +56,7 @@ class Container:
     image_id: str
     status: str = ""
     exit_code: int = 0
+    pid: int = 0
     health: str = ""
     has_health_check: bool = False
     driver: str = ""
@@ -79,6 +85,7 @@ def parse_container(text: str) -> Container:
             image_id=_digest(document["Image"]),
             status=str(state["Status"]),
             exit_code=int(state.get("ExitCode") or 0),
+            pid=int(state.get("Pid") or 0),
             health=_health(state),
             has_health_check=_has_health_check(document["Config"]),
             driver=str(driver.get("Name") or document.get("Driver") or ""),
@@ -92,11 +99,32 @@ def parse_container(text: str) -> Container:
         raise ParseError("container inspect", "a list of one container", text, "update the runtime.") from None
 
 
-def parse_image(text: str) -> str:
-    """Parse the answer of `image inspect`: the image's digest; ParseError for any other text."""
+@dataclass(frozen=True)
+class Image:
+    """An image that a runtime has: its digest, its storage driver, and its layers' folders, the topmost first.
+
+    `layers` is empty where the runtime does not tell them, as docker with containerd's image store.
+    """
+
+    digest: str
+    driver: str = ""
+    layers: tuple[str, ...] = ()
+
+    @property
+    def is_layered(self) -> bool:
+        """Return whether its layers are folders of the host, whose pages all containers of it share."""
+        return self.driver in LAYERED
+
+
+def parse_image(text: str) -> Image:
+    """Parse the answer of `image inspect`; ParseError for any other text."""
     try:
         (document,) = json.loads(text)
-        return _digest(document["Id"])
+        driver = document.get("GraphDriver") or {}
+        data = driver.get("Data") or {}
+        folders = f"{data.get('UpperDir') or ''}:{data.get('LowerDir') or ''}".split(":")
+        layers = tuple(folder for folder in folders if folder.startswith("/"))
+        return Image(_digest(document["Id"]), str(driver.get("Name") or ""), layers)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ParseError("image inspect", "a list of one image", text, "update the runtime.") from None
 
@@ -154,17 +182,42 @@ class Runtime:
         return said(done) if done.returncode else ""
 
     def is_rootless(self) -> bool:
-        form = "{{.SecurityOptions}}" if self.name == "docker" else "{{.Host.Security.Rootless}}"
-        told = self.call("info", "--format", form).stdout.strip()
+        told = self._security()
         return "rootless" in told or told == "true"
+
+    def renumbers_users(self) -> bool:
+        """Return whether the daemon gives its containers other user ids than the host's (userns-remap)."""
+        return "name=userns" in self._security()
+
+    def _security(self) -> str:
+        form = "{{.SecurityOptions}}" if self.name == "docker" else "{{.Host.Security.Rootless}}"
+        return self.call("info", "--format", form).stdout.strip()
+
+    def find_labelled(self, label: str) -> list[str] | None:
+        """Return the ids of the containers that have a label (`KEY` or `KEY=VALUE`); None if it does not answer."""
+        done = self.call("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}")
+        return None if done.returncode else done.stdout.split()
+
+    def remove_labelled(self, label: str, deadline: Deadline) -> bool:
+        """Kill and remove the containers that have a label; return False where some may be left at the deadline."""
+        while True:
+            found = self.find_labelled(label)
+            if found == []:
+                return True
+            if deadline.is_over:
+                return False
+            if found:
+                # One that is being removed already is an error, and gone at the next look.
+                self.call("rm", "--force", "--volumes", "--", *found)
+            time.sleep(_LOOK_AGAIN_S)
 
     def container(self, name: str) -> Container | None:
         """Return the container of that name; None where there is none. ParseError for an answer of another form."""
         done = self.call("container", "inspect", "--", name)
         return parse_container(done.stdout) if not done.returncode else None
 
-    def image(self, name: str) -> str | None:
-        """Return the digest of the image that has this name now; None where there is none."""
+    def image(self, name: str) -> Image | None:
+        """Return the image that has this name now; None where there is none."""
         done = self.call("image", "inspect", "--", name)
         return parse_image(done.stdout) if not done.returncode else None
 
@@ -179,7 +232,7 @@ def find_runtime(host: Host, knob: str, name: str, address: str = "") -> Runtime
     program = find_program(host, name)
     if program is None:
         raise _unavailable(knob, name, f"no {name} that only root can write")
-    runtime = Runtime(name, program, _address(host, knob, address) if name == "docker" else "")
+    runtime = Runtime(name, program, daemon_address(host, f"{knob}.runtime", address) if name == "docker" else "")
     reason = runtime.answers()
     if reason:
         raise _unavailable(knob, name, reason)
@@ -231,17 +284,17 @@ def find_by_container(host: Host, knob: str, container: str, runtime: str = "") 
 
 def require_layers(knob: str, container: Container) -> None:
     """Raise SettingError where the image's layers are no folders of the host that containers share."""
-    if container.driver not in _LAYERED:
+    if container.driver not in LAYERED:
         raise SettingError(
             f"{knob}.container",
-            f"layers in folders ({', '.join(_LAYERED)})",
+            f"layers in folders ({', '.join(LAYERED)})",
             f"the storage driver {container.driver or 'of another kind'}",
             "Its containers have copies or snapshots of their own, so no file of a plan would serve the next one.",
             "set the runtime's storage driver to overlay; nothing was stopped or changed.",
         )
 
 
-def _address(host: Host, knob: str, address: str) -> str:
+def daemon_address(host: Host, knob: str, address: str = "") -> str:
     """Return the daemon's socket: the recorded one, the environment's, or the usual one.
 
     SettingError for no socket, and for one that another user could have put there: a daemon of his tells what he likes.
@@ -249,7 +302,7 @@ def _address(host: Host, knob: str, address: str) -> str:
     address = address or os.environ.get("DOCKER_HOST") or _SOCKET
     if not is_address(address):
         raise SettingError(
-            f"{knob}.runtime",
+            knob,
             "a docker daemon of this host (unix://...)",
             repr(address)[:200],
             "Only this host's files can be read ahead.",
@@ -258,7 +311,7 @@ def _address(host: Host, knob: str, address: str) -> str:
     weak = find_socket_weakness(host, address)
     if weak:
         raise SettingError(
-            f"{knob}.runtime",
+            knob,
             "docker of root",
             f"a daemon of another user: {weak}",
             "Root asks no daemon of a user what to read: a rootless one's layers lie in his home.",

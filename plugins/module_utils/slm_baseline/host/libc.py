@@ -23,6 +23,7 @@ _LIBC.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _LIBC.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _LIBC.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _LIBC.prctl.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+_LIBC.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
 @contextlib.contextmanager
@@ -81,6 +82,21 @@ def read_prctl(option: int) -> int:
     value = ctypes.c_int()
     _LIBC.prctl(option, ctypes.addressof(value), 0, 0, 0)
     return value.value
+
+
+def watch_file(path: str, mask: int) -> int:
+    """Return a descriptor that becomes readable when one of these events happens to a file (inotify(7)).
+
+    It never blocks. The caller closes it.
+    """
+    descriptor = int(_LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+    if descriptor < 0:
+        raise _last_error()
+    if _LIBC.inotify_add_watch(descriptor, os.fsencode(path), mask) < 0:
+        error = _last_error()
+        os.close(descriptor)
+        raise error
+    return descriptor
 
 
 def _last_error() -> OSError:

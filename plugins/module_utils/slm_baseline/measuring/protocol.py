@@ -293,6 +293,7 @@ def build_sample(
         order=trial.order,
         settings=dict(trial.settings),
         env=dict(trial.env),
+        container_start_s=run.events.container_start_s,
         phases=phases(run.events),
         resident_before=prepared.weights.share,
         resident_at_token=held.weights.share if held else None,

@@ -26,11 +26,18 @@ from .install.environment import (
     is_built,
     parse_environment,
 )
+from .install.image import (
+    find_launcher,
+    remove_left_containers,
+    require_gpus_inside,
+    with_layers,
+    with_real_path,
+)
 from .install.install_dir import require_home
 from .install.interpreter import PACKAGES, Interpreter, require_packages
 from .install.trial import require_known, try_model
 from .loader.events import LoaderReport
-from .loader.process import Loader
+from .loader.process import BARE, Loader
 from .model.files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, read_config, resolve_model
 from .probes.canary import best_canary
 from .probes.copy_bandwidth import SCRIPT, measure_copy_rates
@@ -108,16 +115,19 @@ def require_measurable(host: Host, request: Request) -> dict[str, Any]:
     Raises the first SettingError: not root, an unknown or privileged user, a home that is another user's or that the
     user cannot reach, an interpreter that lacks packages or that the user cannot run, a model that is missing, damaged
     or unreadable, one that this interpreter has no class, quantiser or tokenizer for, too little space for what is
-    still to be made, too little memory for the model, a GPU that others use.
+    still to be made, too little memory for the model, a GPU that others use, an image that cannot run the loader.
     """
     _require_root(host)
     account = find_account(request.user)
     needed = 0
     environment = request.environment
     require_home(host, environment.home)
+    launcher = find_launcher(host, environment)
     if is_built(host, environment):
         _require_way(host, environment, account)
-        require_packages(environment.interpreter, account)
+        interpreter = require_packages(environment.interpreter, account, launcher)
+        with_layers(host, interpreter, launcher, request.scope)
+        require_gpus_inside(environment.interpreter, account, launcher)
     else:
         find_base_python(host, environment, account)
         needed += _CUDA_ENVIRONMENT_BYTES if host.exists(DRIVER_VERSION) else _ENVIRONMENT_BYTES
@@ -157,7 +167,9 @@ def require_loadable(host: Host, environment: Environment, program: str, model: 
     """
     if not program or model.source == "embedded":
         return False
-    try_model(program, environment, str(host.path(model.path)), account)
+    launcher = find_launcher(host, environment, model)
+    path = str(host.path(model.path)) if launcher is BARE else with_real_path(host, model).path
+    try_model(program, environment, path, account, launcher)
     return True
 
 
@@ -190,16 +202,29 @@ def make_subject(host: Host, request: Request) -> Subject:
     """Look up and check on the host what a sample needs."""
     account = find_account(request.user)
     environment = request.environment
-    interpreter = require_packages(environment.interpreter, account)
+    model = find_model(host, request.place, account)
+    launcher = find_launcher(host, environment, model)
+    remove_left_containers(host, launcher)
+    interpreter = with_layers(
+        host, require_packages(environment.interpreter, account, launcher), launcher, request.scope
+    )
+    home = str(host.path(environment.home))
+    scratch = fresh_scratch(host, environment)
     loader = Loader(
         python=environment.interpreter,
-        script=str(host.path(f"{environment.home}/{LOADER}")),
+        script=f"{home}/{LOADER}",
         arguments=(),
         account=account,
         timeout_s=request.timeout_s,
-        scratch=fresh_scratch(host, environment),
+        scratch=scratch,
+        launcher=launcher,
     )
-    return Subject(loader, find_model(host, request.place, account), interpreter, request.scope)
+    if launcher is not BARE:
+        # In a container there are only the paths without links, and the kernel wants a whole one to execute.
+        home, scratch = os.path.realpath(home), os.path.realpath(scratch)
+        model = with_real_path(host, model)
+        loader = replace(loader, python=interpreter.executable, script=f"{home}/{LOADER}", scratch=scratch)
+    return Subject(loader, model, interpreter, request.scope)
 
 
 @dataclass(frozen=True)
@@ -267,6 +292,7 @@ def subject_record(host: Host, request: Request, subject: Subject) -> dict[str, 
         "kernel": platform.release(),
         "gpu_driver": (host.read_or_none(DRIVER_VERSION) or "").partition("\n")[0],
         "loader_sha256": loader_sha256(host, request),
+        **({"image": image} if (image := subject.loader.launcher.record()) else {}),
     }
 
 
@@ -309,6 +335,7 @@ def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[S
         },
         "model": {**subject.model.as_dict(), "loaded": to_document(loaded) if loaded else None},
         "software": software or package_versions(subject.interpreter),
+        "image": subject.loader.launcher.record(),
         "protocol": {
             "blocks": request.blocks,
             "cold_scope": request.scope,
@@ -322,7 +349,7 @@ def run_facts(host: Host, request: Request, subject: Subject, shared: Sequence[S
             "streams": first.streams,
             "trials": [to_document(trial) for each in ceilings for trial in each.trials],
             "guest_cold": first.guest_cold,
-            "host_to_device": measure_copy_rates(subject.loader, f"{request.environment.home}/{SCRIPT}")
+            "host_to_device": measure_copy_rates(subject.loader, f"{os.path.dirname(subject.loader.script)}/{SCRIPT}")
             if gpus.gpus
             else [],
         },

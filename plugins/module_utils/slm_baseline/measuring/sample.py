@@ -61,6 +61,7 @@ class Sample:
     second_token_s: float | None = None
     steady_token_s: float | None = None
     tokens_s: tuple[float, ...] = ()
+    container_start_s: float | None = None
     phases: tuple[Phase, ...] = ()
     resident_before: float | None = None
     resident_at_token: float | None = None

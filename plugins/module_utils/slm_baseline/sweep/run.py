@@ -129,6 +129,14 @@ def foresee_sweep(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measuring_request(given: Mapping[str, Any]) -> Request:
+    if given.get("image"):
+        raise SettingError(
+            "slm_benchmark_image",
+            "nothing, for a sweep",
+            str(given["image"])[:200],
+            "A sweep's samples fork from one process that has imported everything, which no container shares.",
+            "leave slm_benchmark_image empty for the sweep; baseline.yml measures in the image.",
+        )
     # The sweep builds no environment and has its own blocks and dtypes.
     return parse_request({**given, "base_python": "", "requirements": "", "dtype": "auto", "blocks": 1})
 

@@ -140,7 +140,7 @@ def host(public: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A tree with an interpreter that has everything and room for all."""
     (public / "opt").mkdir()
     found = Interpreter((3, 11, 2), dict.fromkeys(PACKAGES, "1"), (), (), "/usr/bin/python3")
-    monkeypatch.setattr(run, "require_packages", lambda python, account: found)
+    monkeypatch.setattr(run, "require_packages", lambda python, account, launcher: found)
     monkeypatch.setattr(run, "find_base_python", lambda host, environment, account: "/usr/bin/python3")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1 << 40))
     return Host(public)
@@ -200,7 +200,9 @@ def test_the_preflight_says_what_it_tried(
     model = Model("/srv/m", source, "/srv/m", None, (), "bfloat16", 0)
     programs: list[str] = []
     monkeypatch.setattr(run, "find_model", lambda host, place, account: model)
-    monkeypatch.setattr(run, "try_model", lambda program, environment, path, account: programs.append(program))
+    monkeypatch.setattr(
+        run, "try_model", lambda program, environment, path, account, launcher: programs.append(program)
+    )
     asked = {**PARAMS, "python": "/srv/python", "model": "/srv/m", "trial": program}
     assert require_measurable(host, parse_request(asked))["tried"] == tried
     assert programs == ([program] if tried else [])

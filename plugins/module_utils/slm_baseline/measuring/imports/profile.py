@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...host.errors import SettingError
-from ...host.subprocesses import run_bounded
 from ..install.interpreter import PACKAGES
-from ..loader.process import Loader, clean_environment, observe, plain_text
+from ..loader.process import Loader, observe, plain_text
 from ..probes import page_cache
 from .importtime import Imported, as_distributions, by_package, not_required, parse_import_times
 
@@ -122,13 +121,7 @@ def _ask(loader: Loader, names: Sequence[str]) -> Mapping[str, Any]:
     folder = loader.script.rpartition("/")[0]
     asked = {"names": list(names), "folder": folder, "limit_s": COMPILE_LIMIT_S}
     try:
-        answer = run_bounded(
-            [loader.python, f"{folder}/{SCRIPT}"],
-            loader.account,
-            clean_environment(loader, "/nonexistent"),
-            _TIMEOUT_S,
-            json.dumps(asked).encode(),
-        )
+        answer = loader.run([f"{folder}/{SCRIPT}"], _TIMEOUT_S, json.dumps(asked).encode())
         if answer.returncode:
             last = plain_text(answer.errors[-1000:]).splitlines()[-1:] or [f"exit code {answer.returncode}"]
             raise NoAnswer(f"looking for bytecode failed: {last[0]}")

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...containers.command_line import RUNTIMES
 from ...host.accounts import Account
 from ...host.errors import SettingError
 from ...host.files import Host, temporary_name
-from ...host.paths import RUNS
+from ...host.paths import CONTAINERS_NOTE, RUNS
 from ...host.rmtree import remove_folder_if_empty, remove_tree
 from ...host.subprocesses import run_bounded
 from ...host.trust import require_trusted, search_path, untrusted
@@ -41,12 +42,19 @@ _OURS = (
     *("venv", "scratch", "bytecode", *_FILES, *map(temporary_name, _FILES)),
     *(f"models/{shape}" for shape in EMBEDDED_MODEL_BYTES),
 )
+IMAGE_KNOB = "slm_benchmark_image"
+IMAGE_PYTHON = "python3"
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", re.ASCII)
+_LONGEST_IMAGE = 512
+_PROGRAM = re.compile(r"/?[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,99}", re.ASCII)
 _SCRIPT = re.compile(r"[a-z][a-z0-9_]*\.py", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Environment:
     """The wanted environment. `python` names an existing interpreter that is used instead of our own.
+
+    `image` names an image of the host's runtime in which `python` is used; `runtime` is its name, empty finds one.
 
     `requirements` is the lock's text, `pip_options` more options of pip (an index, say), `base_python` the Python to
     make the environment from; empty finds one.
@@ -57,6 +65,8 @@ class Environment:
     base_python: str = ""
     requirements: str = ""
     pip_options: tuple[str, ...] = ()
+    image: str = ""
+    runtime: str = ""
 
     @property
     def folder(self) -> str:
@@ -83,14 +93,67 @@ class Environment:
 
 def parse_environment(params: Mapping[str, Any]) -> Environment:
     """Parse a module's parameters to an environment; SettingError for an invalid path."""
-    python, base_python = params["python"], params["base_python"]
+    python, base_python = params["python"], params.get("base_python")
+    image = parse_image_name(params.get("image"))
+    if image and python:
+        raise SettingError(
+            IMAGE_KNOB,
+            "an image, or a Python of the host",
+            f"{IMAGE_KNOB} and slm_benchmark_python",
+            "The loader runs either in the image or on the host.",
+            "leave one of them empty; the Python in the image is slm_benchmark_image_python.",
+        )
+    own = str(params.get("image_python") or IMAGE_PYTHON)
     return Environment(
         home=absolute_path("slm_benchmark_home", params["home"]),
-        python=absolute_path("slm_benchmark_python", python) if python else "",
+        python=parse_image_python(own) if image else absolute_path("slm_benchmark_python", python) if python else "",
         base_python=absolute_path("slm_benchmark_base_python", base_python) if base_python else "",
-        requirements=params["requirements"] or "",
+        requirements=params.get("requirements") or "",
         pip_options=tuple(params.get("pip_options") or ()),
+        image=image,
+        runtime=parse_runtime(params.get("runtime")) if image else "",
     )
+
+
+def parse_image_name(value: object) -> str:
+    """Return the name or digest of an image; empty for none. SettingError for what is no name."""
+    name = str(value or "")
+    if name and not (_IMAGE.fullmatch(name) and len(name) <= _LONGEST_IMAGE):
+        raise SettingError(
+            IMAGE_KNOB,
+            "a name such as vllm/vllm-openai:v0.11.0, or a digest",
+            repr(name)[:200],
+            "It is looked up among the images that docker or podman have here.",
+            f"correct {IMAGE_KNOB}.",
+        )
+    return name
+
+
+def parse_runtime(value: object) -> str:
+    """Return the name of a runtime; empty finds one."""
+    name = str(value or "")
+    if name not in ("", *RUNTIMES):
+        raise SettingError(
+            "slm_benchmark_runtime",
+            " or ".join(RUNTIMES),
+            repr(name)[:200],
+            "No other runtime is supported.",
+            "set it to one of them, or leave it empty.",
+        )
+    return name
+
+
+def parse_image_python(value: str) -> str:
+    """Return the Python of an image: a name that the image's PATH has, or an absolute path."""
+    if not _PROGRAM.fullmatch(value):
+        raise SettingError(
+            "slm_benchmark_image_python",
+            "a name such as python3, or an absolute path in the image, without spaces",
+            repr(value)[:200],
+            "The loader runs in it.",
+            "correct slm_benchmark_image_python.",
+        )
+    return value
 
 
 def absolute_path(knob: str, value: object) -> str:
@@ -205,14 +268,16 @@ def fresh_scratch(host: Host, environment: Environment) -> str:
 
 
 def installed_parts(host: Host, home: str) -> dict[str, list[str]]:
-    """Return our parts on the host by home, recorded ones and this one. Samples of runs have an empty name.
+    """Return our parts on the host by home, recorded ones and this one. Samples of runs, and the note of
+    their containers, have an empty name.
 
     A folder without our mark holds nothing of ours, whatever lies in it.
     """
     homes = {
         each: [path for name in _OURS if _is_there(host, path := f"{each}/{name}")] for each in homes_of(host, home)
     }
-    return {**homes, **({"": [RUNS]} if _is_there(host, RUNS) else {})}
+    of_runs = [path for path in (CONTAINERS_NOTE, RUNS) if _is_there(host, path)]
+    return {**homes, **({"": of_runs} if of_runs else {})}
 
 
 def remove_parts(host: Host, parts: Mapping[str, Sequence[str]]) -> None:

@@ -19,8 +19,7 @@ from ...host.accounts import Account
 from ...host.errors import SettingError
 from ...host.files import Host
 from ...host.rmtree import remove_tree
-from ...host.subprocesses import run_bounded
-from ..loader.process import plain_text
+from ..loader.process import BARE, Launcher, Loader, plain_text
 from ..model.files import ModelPlace
 from .install_dir import make_home
 
@@ -32,7 +31,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def build_model(host: Host, python: str, place: ModelPlace, account: Account | None) -> dict[str, Any]:
+def build_model(
+    host: Host, python: str, place: ModelPlace, account: Account | None, launcher: Launcher = BARE
+) -> dict[str, Any]:
     """Build what is missing of the embedded model; return the builder's `changed`, `built` and `bytes`.
 
     SettingError with the builder's last line where it fails. An interrupted build continues where it stopped. `account`
@@ -40,8 +41,8 @@ def build_model(host: Host, python: str, place: ModelPlace, account: Account | N
     """
     path = place.embedded_path
     builder = host.path(f"{place.home}/{BUILDER}")
-    command = [python, "-B", str(builder), "--shape", place.model]
-    command += ["--output", str(host.path(path))]
+    output = str(host.path(path))
+    loader = Loader(python, "", (), account, _BUILD_TIMEOUT_S, writable=(output,), launcher=launcher)
     make_home(host, place.home)
     for folder in (os.path.dirname(path), path):
         with contextlib.suppress(FileExistsError):
@@ -49,8 +50,7 @@ def build_model(host: Host, python: str, place: ModelPlace, account: Account | N
             host.path(folder).chmod(0o755)
     try:
         with _lent(str(host.path(path)), account):
-            environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "LANG": "C.UTF-8"}
-            answer = run_bounded(command, account, environment, _BUILD_TIMEOUT_S)
+            answer = loader.run(["-B", str(builder), "--shape", place.model, "--output", output], _BUILD_TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise _failed(place, str(error)) from error
     if answer.returncode:

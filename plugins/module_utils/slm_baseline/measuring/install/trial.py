@@ -14,8 +14,7 @@ from typing import Any
 
 from ...host.accounts import Account
 from ...host.errors import SettingError
-from ...host.subprocesses import run_bounded
-from ..loader.process import Loader, clean_environment, plain_text
+from ..loader.process import BARE, Launcher, Loader, plain_text
 from ..model.files import MODEL_KNOB, quantization_word
 from .environment import Environment
 
@@ -53,12 +52,14 @@ QUANTIZERS = {
 """The package that unpacks weights of a `quant_method`; None where transformers and torch do."""
 
 
-def try_model(program: str, environment: Environment, model_path: str, account: Account | None) -> None:
+def try_model(
+    program: str, environment: Environment, model_path: str, account: Account | None, launcher: Launcher = BARE
+) -> None:
     """Run the trial's text in the loader's Python; SettingError with the real cause where the model will not load."""
     python = environment.interpreter
-    clean = clean_environment(Loader(python, "", (), account, _TIMEOUT_S), "/nonexistent")
+    loader = Loader(python, "", (), account, _TIMEOUT_S, launcher=launcher)
     try:
-        answer = run_bounded([python, "-c", program, "--model", model_path], account, clean, _TIMEOUT_S)
+        answer = loader.run(["-c", program, "--model", model_path], _TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise _untried(python, str(error)) from error
     if answer.returncode:
@@ -121,6 +122,8 @@ def _refusal(
 ) -> SettingError:
     if install is None:
         next_step = "choose another model."
+    elif environment.image:
+        next_step = f"choose an image that has {install} too, or another model."
     elif environment.python:
         next_step = f"install {install} for {environment.python}, or choose another model."
     else:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ...host.subreaper import subreaper
 from .events import FORKED_ORDER, Events
-from .process import Loader, Observation, Pipes, end, plain_text, private_home, start, watch_one
+from .process import BareProcess, Loader, Observation, Pipes, end, plain_text, private_home, start, watch_one
 
 _FORK_S = 30.0
 """How long a template may take to fork: copying the page tables of a large process takes milliseconds."""
@@ -59,7 +59,8 @@ class Template:
                 raise TemplateFailed(f"the template was asked for one child, and there are {len(children)}")
             events = Events(time.monotonic_ns(), order=FORKED_ORDER)
             os.write(pipes.hold[1].fileno(), _REQUEST)
-            return watch_one(self.loader, children[0], events, pipes, on_held, family)
+            pipes.close_given()
+            return watch_one(self.loader, BareProcess(children[0], pipes.kept), events, on_held, family)
 
 
 @contextlib.contextmanager

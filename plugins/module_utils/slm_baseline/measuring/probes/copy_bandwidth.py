@@ -7,8 +7,7 @@ import math
 import subprocess
 from typing import Any
 
-from ...host.subprocesses import run_bounded
-from ..loader.process import Loader, clean_environment
+from ..loader.process import Loader
 
 SCRIPT = "gpu_copy_rate.py"
 _TIMEOUT_S = 120.0
@@ -22,7 +21,7 @@ def measure_copy_rates(loader: Loader, script: str) -> list[dict[str, Any]]:
     wrong one.
     """
     try:
-        reply = run_bounded([loader.python, script], loader.account, clean_environment(loader, "/"), _TIMEOUT_S)
+        reply = loader.run([script], _TIMEOUT_S)
     except (OSError, subprocess.SubprocessError):
         return []
     return parse_copy_rates(reply.output) if reply.returncode == 0 else []

@@ -33,7 +33,7 @@ def profile_kernels(
         # This home of the loader's user holds the cache and is removed afterwards; each run also has an empty one of
         # its own.
         with private_home(loader) as folder:
-            sharing = replace(loader, env=(*loader.env, *variables(CACHES, folder).items()))
+            sharing = replace(loader, env=(*loader.env, *variables(CACHES, folder).items()), writable=(folder,))
             page_cache.warm(files)
             compiling = _seconds(run(sharing))
             held = held_in(folder)
