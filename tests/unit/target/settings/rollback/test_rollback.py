@@ -104,6 +104,24 @@ def test_who_wants_another_value_or_another_knob_keeps_nothing(kernel: FakeKerne
     assert value(kernel, "thp.enabled") == "madvise"
 
 
+def test_of_others_only_what_would_move_is_asked(kernel: FakeKernel) -> None:
+    asked: list[set[str]] = []
+
+    def find(host: Host, before: Mapping[str, str], default_page_bytes: int) -> Sequence[Line]:
+        asked.append(set(before))
+        return []
+
+    tune(kernel, NEVER)
+    kernel.write_kernel(f"{THP}/defrag", "madvise")
+    roll_back(kernel, asked=Rollback(find_writers=find))
+    assert asked == [{"thp.enabled"}]
+    tune(kernel, NEVER)
+    for name in ("enabled", "defrag"):
+        kernel.write_kernel(f"{THP}/{name}", "madvise")
+    roll_back(kernel, asked=Rollback(find_writers=find))
+    assert len(asked) == 1
+
+
 def test_force_asks_nobody(kernel: FakeKernel) -> None:
     tune(kernel, NEVER)
     theirs = writers(Line("/etc/sysctl.d/9.conf", "thp.enabled", "never"))
@@ -217,6 +235,8 @@ def test_pages_that_others_would_lose_stay_and_are_no_longer_ours_to_take(kernel
     stored = load(kernel)
     assert stored
     assert "hugepages.2M" not in stored.ours.pending
+    # What sets it at the next boot stays with it.
+    assert (kernel.exists(POOLS_DROPIN), kernel.exists(THP_DROPIN)) == (True, False)
     # Somebody sets another count meanwhile.
     kernel.write_kernel(NODE.format(0), "20")
     put(kernel.root, free, "20\n")
