@@ -421,3 +421,22 @@ def test_no_text_in_any_file_is_too_odd(text: str, tmp_path_factory: pytest.Temp
 def test_any_shell_text_is_read_to_its_end(text: str) -> None:
     lines = [command.line for command in parse_shell(text)]
     assert all(1 <= line <= text.count("\n") + 1 for line in lines)
+
+
+def test_only_the_two_options_of_huge_pages_count_among_those_of_tuneds_plugin(fake_host: Host) -> None:
+    others = "dirty_bytes=never\nboost=always\ntransparent_hugepage.other=never\nzzz=never\n"
+    tuned(fake_host, "mine", {"mine": f"[vm]\n{others}transparent_hugepage.defrag=never\n"})
+    wanted = {**WANTED, "thp.defrag": "madvise"}
+    assert found(fake_host, wanted) == [("thp.defrag", "never", "/usr/lib/tuned/mine/tuned.conf:6")]
+
+
+@pytest.mark.parametrize("command", ["sh -c", "bash -lc", "sudo sh -c", "env", "sh", "timeout 5", "nohup"])
+def test_a_command_that_lacks_its_script_ends_nothing(fake_host: Host, command: str) -> None:
+    put(fake_host.root, "/etc/rc.local", f"#!/bin/sh\n{command}\n{NEVER}\n", 0o755)
+    assert found(fake_host) == [("thp.enabled", "never", "/etc/rc.local:3")]
+
+
+def test_a_quoted_line_that_goes_on_is_one_line(fake_host: Host) -> None:
+    text = f'#!/bin/sh\nsh -c "echo never \\\n> {THP}/enabled"\nsh -c "echo 7 \\\n> {POOL}"\n'
+    put(fake_host.root, "/etc/rc.local", text, 0o755)
+    assert [(knob, value) for knob, value, _ in found(fake_host)] == [("thp.enabled", "never"), ("hugepages.2M", "7")]
