@@ -440,3 +440,11 @@ def test_a_quoted_line_that_goes_on_is_one_line(fake_host: Host) -> None:
     text = f'#!/bin/sh\nsh -c "echo never \\\n> {THP}/enabled"\nsh -c "echo 7 \\\n> {POOL}"\n'
     put(fake_host.root, "/etc/rc.local", text, 0o755)
     assert [(knob, value) for knob, value, _ in found(fake_host)] == [("thp.enabled", "never"), ("hugepages.2M", "7")]
+
+
+@pytest.mark.parametrize("pattern", ["if|while", "(if", "fi", "start"])
+def test_what_comes_after_a_case_is_certain_whatever_its_patterns_are(fake_host: Host, pattern: str) -> None:
+    text = f"#!/bin/sh\ncase $1 in\n  {pattern}) {NEVER};;\nesac\necho 7 > {POOL}\n"
+    put(fake_host.root, "/etc/rc.local", text, 0o755)
+    told = {each.knob: each.certain for each in find_conflicts(fake_host, WANTED, MIB2)}
+    assert told == {"thp.enabled": False, "hugepages.2M": True}
