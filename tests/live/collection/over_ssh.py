@@ -35,6 +35,8 @@ class Elsewhere:
             "LC_ALL": "C.UTF-8",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_COLLECTIONS_PATH": str(folder / "collections"),
+            # The path of a socket has at most 108 bytes, and a test's folder may need them all.
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{STAGE}/cp",
         }
         (folder / "home").mkdir(exist_ok=True)
 
