@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,3 +129,10 @@ def test_the_probe_says_what_tuneds_own_loader_makes_of_its_stock_profiles() -> 
     assert "vm" not in units("virtual-guest")
     # What only a program could say stays as it stands: nothing is run.
     assert units("cpu-partitioning")["vm"] == {"transparent_hugepages": "never"}
+
+
+def test_the_probe_without_tuned_is_an_error_and_no_answer() -> None:
+    command = [sys.executable, "-I", str(tuned_probe.__file__), "mine"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "tuned" in done.stderr

@@ -448,3 +448,32 @@ def test_what_comes_after_a_case_is_certain_whatever_its_patterns_are(fake_host:
     put(fake_host.root, "/etc/rc.local", text, 0o755)
     told = {each.knob: each.certain for each in find_conflicts(fake_host, WANTED, MIB2)}
     assert told == {"thp.enabled": False, "hugepages.2M": True}
+
+
+@pytest.mark.parametrize(
+    ("program", "knobs"),
+    [
+        ("/opt/spdk/scripts/setup.sh", ["hugepages.2M"]),
+        ("/opt/app/setup.sh", []),
+        ("/opt/spdk/scripts/status.sh", []),
+    ],
+)
+def test_only_spdks_own_setup_may_reserve_pages(fake_host: Host, program: str, knobs: list[str]) -> None:
+    put(fake_host.root, "/etc/rc.local", f"#!/bin/sh\nHUGEMEM=4096 {program}\n", 0o755)
+    assert [each.knob for each in find_conflicts(fake_host, WANTED, MIB2) if not each.certain] == knobs
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ('kargs = ["quiet"]\nnote = ["hugepages=64"]\n', []),
+        ('note = ["hugepages=64"]\nkargs = ["quiet"]\n', []),
+        ('note = ["hugepages=64"]\nkargs=[\n  "hugepages=32",\n]\n', [3]),
+        ('kargs = [\n  "quiet",\n]\nnote = [\n  "hugepages=64",\n]\n', []),
+        ('[other]\nnote = "x"\nkargs = ["hugepages=64"]\n', [3]),
+    ],
+)
+def test_of_a_bootc_file_its_kernel_arguments_count_alone(fake_host: Host, text: str, lines: list[int]) -> None:
+    put(fake_host.root, "/usr/lib/bootc/kargs.d/1.toml", text)
+    told = [each.line for each in find_conflicts(fake_host, WANTED, MIB2) if "kargs.d" in each.path]
+    assert told == lines
