@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,9 @@ MAX_FILES = 100_000
 """Counting stops here in a folder that another user fills."""
 MAX_BYTES = 8 << 30
 """The largest size of a cache: compiled graphs of a large engine take hundreds of megabytes."""
+_MOST_DEPTH = 500
+"""Each folder on the way to the deepest one is open, and a process may have 1,024 open files."""
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _GONE_AT_BOOT = frozenset({"tmpfs", "ramfs", "overlay", "aufs", "fuse.fuse-overlayfs"})
 """File systems whose content does not survive a reboot, or the restart of their container."""
 
@@ -168,22 +172,44 @@ class Held:
 
 
 def held_in(folder: str) -> Held:
-    """Return the content of a folder that another user fills. Follows no link; skips what disappears meanwhile."""
+    """Return the content of a folder that another user fills. Follows no link; skips what disappears meanwhile.
+
+    os.fwalk opens what a link leads to before it looks whether it was one, which may be a file system that never
+    answers; it also recurses, however deep the folders are.
+    """
     files = size = looked_at = 0
-    if not os.path.isdir(folder) or os.path.islink(folder):
-        return Held(0, 0)
-    for _, folders, names, descriptor in os.fwalk(folder, onerror=lambda error: None):
-        looked_at += len(folders) + len(names)
-        if looked_at > MAX_FILES:
-            return Held(files, size, False)
-        for name in names:
+    ways: list[tuple[int, list[str]]] = []
+    is_whole = True
+    try:
+        with contextlib.suppress(OSError):
+            ways.append((os.open(folder, _OPEN), [""]))
+        while ways and is_whole:
+            above, names = ways[-1]
+            if not names:
+                os.close(ways.pop()[0])
+                continue
+            name = names.pop()
             try:
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                inner = os.open(name or ".", _OPEN, dir_fd=above)
             except OSError:
                 continue
-            if stat.S_ISREG(found.st_mode):
-                files, size = files + 1, size + found.st_size
-    return Held(files, size)
+            ways.append((inner, []))
+            with contextlib.suppress(OSError), os.scandir(inner) as entries:
+                for entry in entries:
+                    looked_at += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        ways[-1][1].append(entry.name)
+                    elif entry.is_file(follow_symlinks=False):
+                        with contextlib.suppress(OSError):
+                            size += entry.stat(follow_symlinks=False).st_size
+                            files += 1
+                    if looked_at > MAX_FILES:
+                        break
+            is_whole = looked_at <= MAX_FILES and len(ways) <= _MOST_DEPTH
+    finally:
+        for descriptor, _ in ways:
+            os.close(descriptor)
+    return Held(files, size, is_whole)
 
 
 def _is_below(path: str, folders: Iterable[str]) -> bool:

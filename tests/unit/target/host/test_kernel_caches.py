@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.host import kernel_caches
@@ -19,6 +20,7 @@ from ansible.module_utils.slm_baseline.host.kernel_caches import (
     not_kept,
     variables,
 )
+from ansible.module_utils.slm_baseline.host.rmtree import remove_tree
 
 BY_NAME = {cache.name: cache for cache in CACHES}
 ROOT_DISK = [("/", "ext4"), ("/run", "tmpfs"), ("/srv", "tmpfs"), ("/srv/disk", "xfs")]
@@ -122,6 +124,38 @@ def test_what_a_folder_holds_is_counted_without_following_a_link(tmp_path: Path)
     os.mkfifo(folder / "pipe")
     assert held_in(str(folder)) == Held(2, 107)
     assert held_in(str(tmp_path / "none")) == Held(0, 0)
+
+
+def test_what_a_link_leads_to_is_not_even_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may lie on a file system that never answers."""
+    (tmp_path / "kernels/a").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "kernels/link").symlink_to(tmp_path / "elsewhere")
+    opened, really = [], os.open
+
+    def spy(*words: Any, **more: Any) -> int:
+        descriptor = really(*words, **more)
+        opened.append(os.fstat(descriptor).st_ino)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", spy)
+    assert held_in(str(tmp_path / "kernels")) == Held(0, 0)
+    assert (tmp_path / "kernels/a").stat().st_ino in opened
+    assert (tmp_path / "elsewhere").stat().st_ino not in opened
+
+
+def test_folders_that_are_deeper_than_a_process_may_have_open_are_too_large(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    at = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("d", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    assert held_in(str(tmp_path)).is_too_large
+    assert len(os.listdir("/proc/self/fd")) == before
+    remove_tree(tmp_path / "d")
 
 
 def test_a_folder_that_is_filled_without_end_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
