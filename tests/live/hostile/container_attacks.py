@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -221,6 +222,28 @@ def folders(world: World) -> None:
     world.fine()
     world.replay()
     world.audit()
+
+
+@attack(
+    "a cache that it is given",
+    INSIDE,
+    "opens caches whose paths are lines of a unit, and fills its own with links, a pipe and deep folders.",
+    "The plain one alone is given; audit, recording and rollback open nothing in it, and end.",
+)
+def given(world: World) -> None:
+    world.make("caches")
+    answer = world.fine()
+    folder = f"{PLAN.parent}/given"
+    must(answer.result["given"]["volumes"] == [f"{folder}/vllm:/root/.cache/vllm:Z"], answer.result["given"])
+    must(os.stat(folder).st_mode & 0o777 == 0o700, oct(os.stat(folder).st_mode))
+    world.daemon.docker("rm", NAME)
+    world.make("spoil", world.secrets.folder, *shlex.split(answer.result["given"]["use"]))
+    answer = world.fine(replay="ahead")
+    must(answer.result["given"]["how"] == "mounted", answer.result["given"])
+    secrets_are_in_no_plan(world)
+    must(world.audit()["given"] == "clean", "not clean")
+    world.replay()
+    world.daemon.docker("rm", NAME)
 
 
 @attack(

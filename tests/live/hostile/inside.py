@@ -265,6 +265,29 @@ def own_overlay(secrets: str) -> None:
     os.listdir("/tmp/merged")
 
 
+def caches(_: str) -> None:
+    """Fills a cache that each container makes anew, and others whose paths are lines of a unit or of compose."""
+    for folder in ("/root/.cache/vllm", "/x\nExecStartPre=/bin/touch /pwned\n/.nv", "/a:b/.nv", "/%h/$(id)/.triton"):
+        os.makedirs(folder)
+        write(f"{folder}/graph")
+        read(f"{folder}/graph")
+
+
+def spoil(secrets: str) -> None:
+    """Fills the cache that it was given with links to secrets, a pipe and folders 300 deep."""
+    folder = "/root/.cache/vllm"
+    for number in range(20):
+        os.symlink(f"{secrets}/file", f"{folder}/{number}")
+    os.symlink(secrets, f"{folder}/folder")
+    os.mkfifo(f"{folder}/pipe")
+    write(f"{folder}/graph")
+    read(f"{folder}/graph")
+    os.chdir(folder)
+    for _depth in range(300):
+        os.mkdir("d")
+        os.chdir("d")
+
+
 def never_ready(_: str) -> None:
     """Reads, and listens nowhere."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
