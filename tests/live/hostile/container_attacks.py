@@ -324,7 +324,7 @@ def removed(world: World) -> None:
     "a daemon of his own",
     USER,
     "has a daemon at a socket of his, which answers that it is root's and has the wanted container.",
-    "Refused by name before anything is asked of it.",
+    "Rejected with a clear error before anything is asked of it.",
 )
 def own_daemon(world: World) -> None:
     home = world.folder / "mallory"
