@@ -477,3 +477,9 @@ def test_of_a_bootc_file_its_kernel_arguments_count_alone(fake_host: Host, text:
     put(fake_host.root, "/usr/lib/bootc/kargs.d/1.toml", text)
     told = [each.line for each in find_conflicts(fake_host, WANTED, MIB2) if "kargs.d" in each.path]
     assert told == lines
+
+
+def test_quotes_within_quotes_are_those_of_the_inner_shell(fake_host: Host) -> None:
+    text = f'#!/bin/sh\nsh -c "echo \\"never\\" > {THP}/enabled"\nsh -c "V=7; echo \\$V > {POOL}"\n'
+    put(fake_host.root, "/etc/rc.local", text, 0o755)
+    assert found(fake_host) == [("thp.enabled", "never", "/etc/rc.local:2"), ("hugepages.2M", "7", "/etc/rc.local:3")]
