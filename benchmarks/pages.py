@@ -226,6 +226,28 @@ def sweep_bounds() -> str:
     return "\n".join(lines)
 
 
+SCORES = "evidence/mutation/scores.json"
+
+
+def mutation_scores() -> str:
+    """Return how many small faults of each room its unit tests notice; those that change nothing do not count."""
+    lines = [
+        "| room | noticed | before | tried, of | change nothing | of the others | date, commit |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in document(SCORES)["rooms"]:
+        tried, nothing, noticed = row["tried"], row["nothing"], row["noticed"]
+        share = f"{100 * noticed / (tried - nothing):.0f} %"
+        counts = f"{noticed} | {row['before']} | {tried}, {row['all']} | {nothing} | {share}"
+        lines.append(f"| {row['room']} | {counts} | {row['date']}, {row['commit']} |")
+    return "\n".join(lines)
+
+
+def mutations_that_change_nothing() -> str:
+    """Return the mutations that no test can notice, each with the reason."""
+    return "\n".join(f"- {row['room']}: {each}." for row in document(SCORES)["rooms"] for each in row["equal"])
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "first-token-short": first_token_short,
     "first-token-results": first_token_results,
@@ -236,6 +258,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "sweep-answers": sweep_answers,
     "sweep-fresh": fresh_on_gpu,
     "sweep-bounds": sweep_bounds,
+    "mutation-scores": mutation_scores,
+    "mutation-equal": mutations_that_change_nothing,
 }
 
 
