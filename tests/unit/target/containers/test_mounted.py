@@ -128,11 +128,13 @@ def test_a_folder_that_was_swapped_for_a_link_leads_nowhere(root: Path) -> None:
     folder = Place(bind, "/m/phi", (root / "srv/models/phi").stat().st_ino, 0, 0)
     paths = HostPaths(Host(root), HOST_MOUNTS)
     assert paths.find_folders(folder)
+    assert paths.find_file(opened)
+    paths = HostPaths(Host(root), HOST_MOUNTS)
     (root / "srv/models/phi").rename(root / "srv/elsewhere")
     (root / "srv/models/phi").symlink_to("../elsewhere")
-    for asked in (paths, HostPaths(Host(root), HOST_MOUNTS)):
-        assert asked.find_file(opened) is None or asked is paths
-    assert HostPaths(Host(root), HOST_MOUNTS).find_folders(folder) == []
+    # The folder's own inode is still behind the link, so is the file's.
+    assert paths.find_folders(folder) == []
+    assert paths.find_file(opened) is None
 
 
 def test_the_mount_of_a_path_is_read_anew_when_its_id_is_another_mounts(tmp_path: Path) -> None:
