@@ -217,6 +217,18 @@ def test_a_ratio_is_bold_where_it_has_an_interval_without_one() -> None:
     ) in part(same, "headline")
 
 
+def test_an_image_and_the_start_of_its_containers_are_told() -> None:
+    document = load("measure-only")
+    assert "container" not in render(document)
+    document["image"] = {"name": "torch:1", "digest": "sha256:ab", "runtime": "podman"}
+    for sample in document["samples"]:
+        sample["container_start_s"] = 0.75
+    page = render(document)
+    assert re.search(r"Image +\| torch:1 \(sha256:ab\), in podman", page)
+    assert re.search(r"container, before the process +\| +750 ms +\| +750 ms", page)
+    assert "Start of the container, in no other time" in page
+
+
 def test_a_run_without_one_valid_sample_is_still_a_page() -> None:
     document = load("cpu")
     for sample in document["samples"]:
