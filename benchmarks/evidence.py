@@ -66,7 +66,7 @@ def commit_of(folder: Path) -> str:
     given = os.environ.get("SLM_COMMIT")
     if given:
         return given
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"
 
