@@ -243,7 +243,7 @@ def test_a_container_that_is_made_anew_with_the_options_keeps_its_cache(world: W
     assert Path(f"{GIVEN}/vllm/graph").exists()
     world.make()
     assert world.module(state="absent")["left"] == []
-    assert not os.path.exists(TARGETS)
+    assert not os.path.exists(f"{TARGETS}/{NAME}")
     assert world.module(container=NAME, ready=READY)["changed"]
 
 
