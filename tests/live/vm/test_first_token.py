@@ -208,6 +208,7 @@ def test_any_way_to_interrupt_a_recording_leaves_the_service_running(host: Fleet
     assert differences(pristine, host.state("two")) == {}
 
 
+@pytest.mark.slow_vm
 def test_a_model_server_gives_its_first_token_sooner(engine_host: Fleet, figure: Callable[[str], None]) -> None:
     engine = engine_host["engine"]
     install_engine(engine)
