@@ -49,7 +49,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str, str]] = {
         {"hugepages_pools": [{"size": "2M", "count": 1}, {"size": "2048K", "count": 2}]},
         "hugepages.2M",
         "2 pages",
-        "1 pages for hugepages.2M",
+        "hugepages.2M in the same list again, with 1",
     ),
     "relative mount path": (mount(path="mnt/huge"), "hugetlbfs_mounts.path", "an absolute path", "'mnt/huge'"),
     "mount path with dots": (
