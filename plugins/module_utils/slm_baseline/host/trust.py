@@ -90,19 +90,24 @@ def weakness(way: PathWalk, owners: Sequence[int] = (0,)) -> str | None:
     return None
 
 
-def untrusted(host: Host, path: str) -> str | None:
-    """Return why root must not read or run a path of this host, in words; None where it may."""
+def untrusted(host: Host, path: str, must_exist: bool = False) -> str | None:
+    """Return why root must not read or run a path of this host, in words; None where it may.
+
+    A trusted path that exists stays what it is. Of one with a missing component that is not known: in a sticky folder
+    anybody may make it next.
+    """
     # A test's tree belongs to the user who runs the test.
     owners = (0,) if host.is_live else (0, os.geteuid())
     try:
-        return weakness(walk_path(host, path), owners)
+        way = walk_path(host, path)
+        return f"{way.missing} does not exist" if must_exist and way.missing else weakness(way, owners)
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
 
 
-def require_trusted(host: Host, path: str, knob: str) -> None:
+def require_trusted(host: Host, path: str, knob: str, must_exist: bool = False) -> None:
     """Raise SettingError, naming the knob and the weak component, unless only root can change what a path leads to."""
-    weak = untrusted(host, path)
+    weak = untrusted(host, path, must_exist)
     if weak:
         raise SettingError(
             knob,

@@ -64,6 +64,8 @@ def make_home(host: Host, home: str) -> None:
         # Fails where another process made it first, as anybody may in a shared folder.
         folder.mkdir()
         folder.chmod(0o755)
+    # Whoever may write the folder above may have made a missing one, and removed it again, since we looked.
+    require_trusted(host, home, HOME_KNOB, must_exist=True)
     # Rejects an empty folder that was filled since we checked.
     require_home(host, home)
     host.write_durably(f"{home}/{HOME_MARK}", _MARK_TEXT)

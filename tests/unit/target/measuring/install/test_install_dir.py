@@ -10,6 +10,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import INSTALL_DIRS
+from ansible.module_utils.slm_baseline.measuring.install import install_dir
 from ansible.module_utils.slm_baseline.measuring.install.environment import (
     Environment,
     fresh_scratch,
@@ -88,6 +89,18 @@ def test_an_empty_folder_is_taken_and_left_behind_empty(host: Host) -> None:
     remove_parts(host, installed_parts(host, HOME))
     assert host.names("/srv/deep") == ["slm"]
     assert host.names(HOME) == []
+
+
+def test_a_home_that_another_user_made_and_removed_meanwhile_is_refused(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # There when we ask what is missing, gone when we look whether it is trusted, and there again when we write.
+    monkeypatch.setattr(install_dir, "missing_folders", lambda *_: [])
+    with pytest.raises(SettingError) as refused:
+        make_home(host, HOME)
+    assert refused.value.knob == "slm_benchmark_home"
+    assert "/srv/deep does not exist" in refused.value.found
+    assert not host.exists(HOME)
 
 
 def test_two_homes_are_two_on_record(host: Host) -> None:
