@@ -2,7 +2,7 @@
 
     container_server.py MODEL PORT
 
-`GET /health` answers once the model is loaded; `POST /generate` answers the id of the next token.
+`GET /health` answers once the model is loaded; `GET /generate` answers the id of the next token.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def main(path: str, port: str) -> None:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.answer("ok")
-
-        def do_POST(self) -> None:
+            if self.path == "/health":
+                self.answer("ok")
+                return
             with torch.inference_mode():
                 logits = model(**tokenizer(PROMPT, return_tensors="pt")).logits
             self.answer(str(int(logits[0, -1].argmax())))
