@@ -19,12 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from analysis.render import units
+from analysis.statistics import figure
 from analysis.sweep.metrics import CONTROL, REFERENCE, dtype_words
-from benchmarks.tables import FOUND, OURS, best_peer, by_arm, document_blocks, first_token_table, floor_s, paired
+from benchmarks.tables import (
+    FOUND,
+    OURS,
+    best_peer,
+    by_arm,
+    document_blocks,
+    engine_table,
+    first_token_table,
+    floor_s,
+    paired,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 _PART = re.compile(r"(<!-- made: ([\w-]+) -->\n)(.*?)(<!-- made end -->)", re.DOTALL)
 H200 = tuple(f"evidence/first-token-h200-2026-11-30-{host}.json" for host in "ab")
+TWO_CPUS = "evidence/first-token-2cpu-2026-12-01.json"
+CONTAINER = "evidence/container-2cpu-2026-12-01.json"
 WORDS = {
     FOUND: "nothing: cold, as found",
     "vmtouch -t all beside, caches kept": "`vmtouch -t` of model and environment beside it",
@@ -92,6 +105,99 @@ def _seconds(each: Sequence[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in each)
 
 
+def two_cpus() -> str:
+    """Return the starts on two CPUs, what a replay costs where it has nothing to do, and what stale things cost."""
+    made = document(TWO_CPUS)
+    arms, facts, floor = by_arm(made), made["facts"], floor_s(made) or 0.0
+    seconds = {arm: statistics.median(start["seconds"] for start in starts.values()) for arm, starts in arms.items()}
+    named = ", ".join(
+        f"{words} {seconds[arm]:.2f} s"
+        for arm, words in (
+            (FOUND, "cold"),
+            (str(best_peer(made)), f"with `{str(best_peer(made)).removesuffix(' beside')}` beside it"),
+            (OURS, "with a replay together"),
+            ("replay ahead", "with one ahead"),
+            ("warm, as found", "warm"),
+        )
+    )
+    over = f"{seconds[OURS] / floor:.2f}x and {seconds['replay ahead'] / floor:.2f}x"
+    lines = [
+        f"- {_taken(made)}, {facts['model']}: {named}."
+        f" The lower bound is {floor:.2f} s; *together* and *ahead* took {over} of it. The plan has "
+        f"{facts['imports_bytes'] / 1e6:,.0f} MB of imports, of {facts['resident_bytes'] / 1e6:,.0f} in memory.",
+        f"- A replay beside a warm start: {_over(made, 'warm, replay beside', 'warm, as found')} its time; a stale plan"
+        f" beside a cold one: {_over(made, 'cold, a stale plan beside', FOUND)}; the check of a stale cache before it: "
+        f"{_over(made, 'cold, a stale cache checked', FOUND)}.",
+        replay_sweep(),
+    ]
+    return "\n".join(lines)
+
+
+def _taken(made: Mapping[str, Any]) -> str:
+    return f"{made['taken_at'][:10]}, commit {made['commit']}, {document_blocks(made)} blocks"
+
+
+def _over(made: Mapping[str, Any], arm: str, other: str) -> str:
+    """Return the median of paired ratios with its interval."""
+    arms = by_arm(made)
+    ratios = figure(arms[arm][block]["seconds"] / start["seconds"] for block, start in arms[other].items())
+    low, high = ratios.ci_low, ratios.ci_high
+    interval = "" if low is None or high is None else f" [{low:.2f}, {high:.2f}]"
+    return f"{ratios.median:.2f}x{interval}"
+
+
+CONTAINER_WORDS = {
+    FOUND: "a container, cold",
+    OURS: "the same, replay together",
+    "replay ahead": "the same, replay ahead",
+    "cold, bare process": "a bare process, cold",
+    "warm, bare process": "a bare process, warm",
+}
+
+
+def container_short() -> str:
+    """Return in a sentence what a replay gives a container, and what the container costs."""
+    made = document(CONTAINER)
+    seconds = {
+        arm: statistics.median(each["seconds"] for each in starts.values()) for arm, starts in by_arm(made).items()
+    }
+    told = ", ".join(
+        f"{words} {seconds[arm]:.2f}"
+        for arm, words in (
+            (FOUND, "cold"),
+            (OURS, "replay together"),
+            ("replay ahead", "ahead"),
+            ("warm, as found", "warm"),
+        )
+    )
+    return (
+        f"Seconds to the first token of {made['facts']['target'].split(' ')[0]} behind a server in a container, on "
+        f"{made['host']['cpus']} CPUs: {told}; warm without one {seconds['warm, bare process']:.2f} "
+        "([each start](evidence/containers.md))."
+    )
+
+
+def container_results() -> str:
+    """Return every start in a container and without one, and what container and replay cost and give."""
+    made = document(CONTAINER)
+    facts = made["facts"]
+    lines = [f"- {words}: {_over(made, arm, 'warm, as found')}." for arm, words in CONTAINER_WORDS.items()]
+    return "\n".join(
+        [
+            engine_table(made),
+            "",
+            "Over a warm container, paired, with the interval of the median:",
+            "",
+            *lines,
+            "",
+            f"The plan has {facts['files']:,} files, {facts['imports_bytes'] / 1e6:,.0f} MB of imports and "
+            f"{facts['weights_bytes'] / 1e9:.2f} GB of weights. A container takes "
+            f"{_over(made, FOUND, 'cold, bare process')} the time of a bare process cold, "
+            f"{_over(made, 'warm, as found', 'warm, bare process')} warm.",
+        ]
+    )
+
+
 def full_table(name: str) -> str:
     """Return every arm of one document."""
     return first_token_table(document(name))
@@ -113,18 +219,16 @@ def _short(compared: Mapping[str, Any]) -> str:
 
 
 def replay_sweep() -> str:
-    """Return what a sweep of replays claims on two CPUs, as a list."""
+    """Return what a sweep of replays claims on two CPUs, as an entry of a list."""
     name = "examples/cpu-first-token-sweep/sweep.json"
-    made, groups = document(name), _groups(name)
-    lines = [_sweep_line(name), ""]
+    groups = _groups(name)
+    claims = []
     for arm in ("replay-together", "replay-ahead"):
         cold, warm = (
             _compared(groups["time_to_first_token_s", "auto", kind], arm)["words"] for kind in ("cold", "warm")
         )
-        lines.append(f"- `{arm}`: cold {cold}; warm {warm}.")
-    stock = groups["time_to_first_token_s", "auto", "cold"]["stock_median"]
-    lines.append(f"- Unchanged: {stock:.2f} s to the first token, cold, over {made['analysis']['blocks']} blocks.")
-    return "\n".join(lines)
+        claims.append(f"`{arm}`: cold {cold}; warm {warm}")
+    return f"- A sweep. {'; '.join(claims)}. {_sweep_line(name)}"
 
 
 def _sweep_line(name: str) -> str:
@@ -253,7 +357,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "first-token-results": first_token_results,
     "first-token-a": lambda: full_table(H200[0]),
     "first-token-b": lambda: full_table(H200[1]),
-    "replay-sweep": replay_sweep,
+    "first-token-2cpu": lambda: full_table(TWO_CPUS),
+    "two-cpus": two_cpus,
+    "container-short": container_short,
+    "container-results": container_results,
     "sweep-hosts": sweep_hosts,
     "sweep-answers": sweep_answers,
     "sweep-fresh": fresh_on_gpu,

@@ -121,6 +121,5 @@ def test_what_is_published_keeps_its_schema(path: Path) -> None:
 def test_the_page_of_evidence_shows_the_table_that_its_document_makes(path: Path) -> None:
     made = json.loads(path.read_text(encoding="utf-8"))
     table = (first_token_table if made["kind"] == "first-token" else engine_table)(made)
-    page = (REPOSITORY / "docs/evidence/first-token.md").read_text(encoding="utf-8")
-    assert path.name in page
-    assert table in page
+    pages = [page.read_text(encoding="utf-8") for page in (REPOSITORY / "docs/evidence").glob("*.md")]
+    assert [page for page in pages if path.name in page and table in page]
