@@ -131,7 +131,8 @@ class Marks(threading.Thread):
     """A thread that marks each file system as it is mounted; the kernel tells when the mounts have changed.
 
     A runtime mounts two overlays one after the other, and both may get the same device and the same mount id. So a
-    mount is known by all that mountinfo has of it.
+    mount is known by all that mountinfo has of it. A container that is started again gets its overlay with the very
+    same entry; its mark went with the mount before, so overlays are marked at each change: a mark twice is one.
     """
 
     def __init__(self, host: Host, descriptor: int) -> None:
@@ -164,7 +165,9 @@ class Marks(threading.Thread):
     def mark_new(self) -> None:
         """Mark what is mounted since the last look. A mount that is gone again is no loss."""
         with contextlib.suppress(OSError, SettingError):
-            new = [mount for mount in read_mountinfo(self._host) if mount not in self.mounts]
+            new = [
+                mount for mount in read_mountinfo(self._host) if mount not in self.mounts or mount.fstype == "overlay"
+            ]
             with self._lock:
                 if not self._is_over:
                     self.mounts.update(dict.fromkeys(new))
