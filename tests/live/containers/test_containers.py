@@ -285,7 +285,7 @@ def test_another_image_under_the_name_makes_the_plan_stale_by_name(world: World,
     now = world.daemon.import_image(newer, IMAGE)
     try:
         rows = world.rows()
-        assert [row["verdict"] for row in rows] == ["drift"]
+        assert [row["verdict"] for row in rows if row["knob"].endswith(".plan")] == ["drift"]
         assert f"the image {IMAGE} is {now[:19]} now, and was {former[:19]}" in rows[0]["detail"]
     finally:
         world.daemon.docker("tag", former, IMAGE)
