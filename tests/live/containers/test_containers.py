@@ -268,8 +268,8 @@ def test_a_recording_that_is_killed_leaves_the_container_running(world: World, r
     world.start()
     before = world.state(form="{{.State.StartedAt}}")
     process = world.begin(container=NAME, ready=READY, replay="together")
-    # Within the stop: the container is down, and nobody has started it again yet.
-    world.wait_until(lambda: world.state() == "false")
+    # Within the stop: the container is down, and nobody has started it again yet. Asking now and then could miss that.
+    world.daemon.docker("wait", NAME)
     process.kill()
     process.communicate()
     world.wait_until(lambda: world.state() == "true" and not os.path.exists(STOPPED_NOTE))
