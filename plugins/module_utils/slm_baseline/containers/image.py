@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from ..host.errors import ParseError, SettingError
 from ..host.files import Host
-from ..host.trust import find_program
-from .runtime import Container, Runtime, find_socket_weakness, is_address
+from .runtime import Container, Runtime, find_recorded_runtime
 
 RUNTIME, ADDRESS, CONTAINER, IMAGE, IMAGE_ID = "runtime", "runtime_address", "container", "image", "image_id"
 
@@ -28,11 +27,9 @@ def find_image_change(host: Host, facts: Mapping[str, str]) -> str:
     That of a container that starts by its name is the container's own, while there is one.
     """
     name, recorded, image = facts.get(RUNTIME, ""), facts.get(IMAGE_ID, ""), facts.get(IMAGE, "")
-    program = find_program(host, name) if name in ("docker", "podman") and recorded and image else None
-    address = facts.get(ADDRESS, "")
-    if program is None or (address and (not is_address(address) or find_socket_weakness(host, address))):
+    runtime = find_recorded_runtime(host, name, facts.get(ADDRESS, "")) if recorded and image else None
+    if runtime is None:
         return ""
-    runtime = Runtime(name, program, address)
     try:
         container = runtime.container(facts[CONTAINER]) if CONTAINER in facts else None
         found = runtime.image(image) if container is None else None

@@ -335,6 +335,17 @@ def find_socket_weakness(host: Host, address: str) -> str:
     return weakness(replace(way, steps=tuple(steps)), (0,) if host.is_live else (0, os.geteuid())) or ""
 
 
+def find_recorded_runtime(host: Host, name: str, address: str) -> Runtime | None:
+    """Return the runtime that a record of ours names; None where it is not here, or another user could answer for it.
+
+    What a record says was checked when it was written; who could put a socket there may have changed since.
+    """
+    program = find_program(host, name) if name in RUNTIMES else None
+    if program is None or (address and (not is_address(address) or find_socket_weakness(host, address))):
+        return None
+    return Runtime(name, program, address)
+
+
 def is_address(address: str) -> bool:
     """Return whether this is the address of a socket on this host."""
     return address.startswith(f"{_UNIX}/") and address.isprintable() and " " not in address

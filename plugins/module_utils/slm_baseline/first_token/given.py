@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..containers.runtime import Container, Runtime, is_address
+from ..containers.image import ADDRESS, RUNTIME
+from ..containers.runtime import Container, find_recorded_runtime
 from ..host.files import Host
-from ..host.trust import find_program
 from .places import DROP_IN, MARK, QUADLETS
 from .plan import Plan
 
@@ -149,11 +149,9 @@ def find_containers_with(host: Host, facts: Mapping[str, str], folders: Sequence
 
     `facts` are those of the plan. A runtime that does not answer tells of none.
     """
-    name, address = facts.get("runtime", ""), facts.get("runtime_address", "")
-    program = find_program(host, name) if name in ("docker", "podman") else None
-    if program is None or (address and not is_address(address)):
+    runtime, found = find_recorded_runtime(host, facts.get(RUNTIME, ""), facts.get(ADDRESS, "")), set()
+    if runtime is None:
         return []
-    runtime, found = Runtime(name, program, address), set()
     for folder in folders:
         done = runtime.call("ps", "--all", "--filter", f"volume={folder}", "--format", "{{.Names}}")
         found |= set(done.stdout.split()) if not done.returncode else set()

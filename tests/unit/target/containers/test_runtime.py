@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.slm_baseline.containers import image, runtime
+from ansible.module_utils.slm_baseline.containers import runtime
 from ansible.module_utils.slm_baseline.containers.image import find_image_change, image_facts
 from ansible.module_utils.slm_baseline.containers.runtime import (
     Container,
@@ -121,8 +121,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Clients:
     clients = Clients()
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     monkeypatch.setattr(subprocess, "run", clients.run)
-    for module in (runtime, image):
-        monkeypatch.setattr(module, "find_program", lambda host, name: f"/usr/bin/{name}")
+    monkeypatch.setattr(runtime, "find_program", lambda host, name: f"/usr/bin/{name}")
     return clients
 
 

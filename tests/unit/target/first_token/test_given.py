@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import socket
+from pathlib import Path
 
 import pytest
 import yaml
+from ansible.module_utils.slm_baseline.containers import runtime
 from ansible.module_utils.slm_baseline.containers.runtime import Container, Mounted
-from ansible.module_utils.slm_baseline.first_token import given
 from ansible.module_utils.slm_baseline.first_token.given import (
     PYCACHE,
     Gift,
@@ -140,13 +142,27 @@ def test_bytecode_alone_of_the_folders_is_in_the_plan() -> None:
 
 
 def test_who_has_a_folder_mounted_is_asked_of_the_recorded_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(given, "find_program", lambda host, name: "/bin/echo")
+    monkeypatch.setattr(runtime, "find_program", lambda host, name: "/bin/echo")
     facts = {"runtime": "docker", "runtime_address": "unix:///d.sock"}
     assert f"volume={FOLDER}/vllm" in find_containers_with(Host(), facts, [f"{FOLDER}/vllm"])
     assert find_containers_with(Host(), {**facts, "runtime_address": "tcp://x"}, [FOLDER]) == []
     assert find_containers_with(Host(), {**facts, "runtime": "sh"}, [FOLDER]) == []
-    monkeypatch.setattr(given, "find_program", lambda host, name: "/bin/false")
+    monkeypatch.setattr(runtime, "find_program", lambda host, name: "/bin/false")
     assert find_containers_with(Host(), facts, [FOLDER]) == []
+
+
+def test_a_socket_that_another_user_could_have_put_there_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runtime, "find_program", lambda host, name: "/bin/echo")
+    tmp_path.chmod(0o755)
+    (tmp_path / "run").mkdir(mode=0o755)
+    facts = {"runtime": "docker", "runtime_address": "unix:///run/d.sock"}
+    assert find_containers_with(Host(tmp_path), facts, [FOLDER])
+    (tmp_path / "run").chmod(0o777)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "run/d.sock"))
+        assert find_containers_with(Host(tmp_path), facts, [FOLDER]) == []
 
 
 def test_the_record_has_the_folders() -> None:

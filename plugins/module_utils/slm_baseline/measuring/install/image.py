@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
 from dataclasses import replace
 
 from ...containers.command_line import RUNTIMES
 from ...containers.overlay import LayerStack, Overlay
-from ...containers.runtime import LAYERED, Image, Runtime, daemon_address
+from ...containers.runtime import LAYERED, Image, Runtime, daemon_address, find_recorded_runtime
 from ...host.accounts import Account
 from ...host.deadline import Deadline
 from ...host.errors import SettingError
@@ -50,7 +49,8 @@ def find_launcher(host: Host, environment: Environment, model: Model | None = No
     mounts = [home] if os.path.isdir(home) else []
     if model is not None:
         mounts += [path for path in model_mounts(host, model) if not path.startswith(f"{home}/")]
-    return ContainerLauncher(runtime, image.digest, environment.image, tuple(mounts), gpu_options(host, runtime))
+    devices = gpu_options(host, runtime)
+    return ContainerLauncher(runtime, image.digest, environment.image, tuple(mounts), devices, image.layers)
 
 
 def find_image(host: Host, name: str, wanted: str = "") -> tuple[Runtime, Image]:
@@ -102,11 +102,12 @@ def _find_runtime(host: Host, name: str) -> Runtime:
             "It runs the image in which the loader is measured.",
             f"start {name}, or correct {RUNTIME_KNOB}.",
         )
-    if runtime.is_rootless() or runtime.renumbers_users():
+    other = "a rootless one" if runtime.is_rootless() else "userns-remap" if runtime.renumbers_users() else ""
+    if other:
         raise SettingError(
             RUNTIME_KNOB,
             f"{name} of root, with the host's user ids",
-            "a rootless one" if runtime.is_rootless() else "userns-remap",
+            other,
             "Its containers' users are others on the host, and may not read the model or report to us.",
             "measure with root's runtime, without userns-remap.",
         )
@@ -203,9 +204,7 @@ def with_layers(host: Host, interpreter: Interpreter, launcher: Launcher, scope:
     """Return the interpreter with the layers that have its files; SettingError where a scope needs them, unknown."""
     if not isinstance(launcher, ContainerLauncher):
         return interpreter
-    image = launcher.runtime.image(launcher.digest)
-    layers: Sequence[str] = image.layers if image else ()
-    if not layers and scope != "host":
+    if not launcher.layers and scope != "host":
         raise SettingError(
             "slm_benchmark_cold_scope",
             "host, for this image",
@@ -213,7 +212,7 @@ def with_layers(host: Host, interpreter: Interpreter, launcher: Launcher, scope:
             f"{launcher.runtime.name} does not tell in which folders its layers lie, so their files cannot be evicted.",
             "set slm_benchmark_cold_scope to host.",
         )
-    return replace(interpreter, layers=LayerStack(host, Overlay(tuple(layers))))
+    return replace(interpreter, layers=LayerStack(host, Overlay(launcher.layers)))
 
 
 def remove_left_containers(host: Host, launcher: Launcher) -> None:
@@ -226,12 +225,10 @@ def remove_left_containers(host: Host, launcher: Launcher) -> None:
 def remove_noted_containers(host: Host) -> None:
     """Remove what a killed measurement left, where one in an image was made since the host was started."""
     name, _, address = (host.read_or_none(CONTAINERS_NOTE) or "").strip().partition(" ")
-    program = find_program(host, name) if name in RUNTIMES else None
-    if program:
-        runtime = Runtime(name, program, address)
-        # A daemon that does not run has no container running.
-        if not runtime.answers():
-            _remove_all(runtime)
+    runtime = find_recorded_runtime(host, name, address)
+    # A daemon that does not run has no container running.
+    if runtime and not runtime.answers():
+        _remove_all(runtime)
 
 
 def _remove_all(runtime: Runtime) -> None:

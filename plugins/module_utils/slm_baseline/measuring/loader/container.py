@@ -51,6 +51,7 @@ class ContainerLauncher:
     """Starts each process in a container of its own, of the image with this digest; `image` is the user's name for it.
 
     `mounts` are folders and files of the host that the loader reads, `devices` the runtime's options that give it GPUs.
+    `layers` are the image's folders, the topmost first; empty where the runtime does not tell them.
     """
 
     runtime: Runtime
@@ -58,6 +59,7 @@ class ContainerLauncher:
     image: str
     mounts: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
     knob = "slm_benchmark_image"
     remedy = "choose an image that has them, or name the Python that has them in it (slm_benchmark_image_python)."
