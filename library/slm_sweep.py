@@ -83,6 +83,12 @@ options:
       - For O(state=planned).
     type: bool
     default: true
+  share_kernels:
+    description:
+      - Where each start compiles GPU kernels anew, give all starts one cache of them, within the same limits.
+      - For O(state=planned).
+    type: bool
+    default: true
   home:
     type: path
   model:
@@ -128,7 +134,7 @@ EXAMPLES = r"""
 RETURN = r"""
 plan:
   description: What is measured and in which order (run_id, seed, arms, left_out, dtypes, stock, subject,
-    weights_pairs, no_template, bytecode).
+    weights_pairs, no_template, bytecode, kernels).
   returned: state is planned or finished
   type: dict
 is_resumed:
@@ -201,6 +207,7 @@ SWEEP = {
     "max_share": {"type": "raw", "default": 0.5},
     "programs": {"type": "dict", "default": {}},
     "share_bytecode": {"type": "bool", "default": True},
+    "share_kernels": {"type": "bool", "default": True},
     "run": {**RUN_ARGUMENT, "required": True},
 }
 

@@ -20,7 +20,7 @@ FAKE_BENCHMARK = """
 from ansible.module_utils.basic import AnsibleModule
 
 keys = "state model revision block blocks scope dtype timeout_s user home python base_python requirements hf_home "
-keys += "image runtime image_python offline run pip_options trial allow_busy_gpu keep"
+keys += "model revision image runtime image_python offline run pip_options trial allow_busy_gpu keep"
 module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
 assert "torch==" in module.params["requirements"]
 assert module.params["pip_options"] == ["--pre"]
@@ -108,8 +108,8 @@ def test_a_model_that_the_check_could_not_try_is_tried_once_the_environment_is_t
 FAKE_SWEEP = """
 from ansible.module_utils.basic import AnsibleModule
 
-keys = "state arms dtypes programs seed new weights_pairs share_bytecode margin max_share home python model revision "
-keys += "image runtime image_python hf_home offline scope timeout_s user run trial allow_busy_gpu"
+keys = "state arms dtypes programs seed new weights_pairs share_bytecode share_kernels margin max_share home python "
+keys += "model revision image runtime image_python hf_home offline scope timeout_s user run trial allow_busy_gpu"
 module = AnsibleModule({key: {"type": "raw"} for key in keys.split()})
 params = module.params
 module.fail_json(msg="%s, tried: %s, busy: %s" % (params["state"], bool(params["trial"]), params["allow_busy_gpu"]))

@@ -17,7 +17,7 @@ from analysis.sweep.sweep import Sweep
 SCHEMA_VERSION = 2
 _OF_MEASUREMENT = ("arm", "dtype_asked", "attempt", "elapsed_s", "measurement")
 
-_OF_PLAN = ("seed", "dtypes", "weights_pairs", "no_template", "bytecode")
+_OF_PLAN = ("seed", "dtypes", "weights_pairs", "no_template", "bytecode", "kernels")
 
 
 def sweep_document(

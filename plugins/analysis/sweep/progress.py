@@ -14,7 +14,7 @@ from analysis.documents.decode import typed
 from analysis.render import units
 from analysis.sweep.metrics import CONTROL, KINDS, REFERENCE, TIMES, TOTALS, WEIGHTS, Metric
 from analysis.sweep.rule import FEWEST_PAIRS, Array, expected_half_width, is_settled, scatter_within_blocks
-from analysis.sweep.sweep import Arm, ArmLeftOut, SharedBytecode, Stopping
+from analysis.sweep.sweep import Arm, ArmLeftOut, SharedBytecode, SharedKernels, Stopping
 
 NOISY_SHARE = 0.25
 """Share of noisy samples from which on a host is called noisy."""
@@ -97,6 +97,7 @@ class Plan:
     weights_pairs: int = 0
     no_template: str = ""
     bytecode: SharedBytecode | None = None
+    kernels: SharedKernels | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,7 @@ def outlook(planned: Mapping[str, Any], stopping: Mapping[str, Any]) -> list[str
         )
     if plan.no_template:
         lines.append(f"Every load is a fresh process's: {plan.no_template}.")
-    if plan.bytecode:
-        lines.append(plan.bytecode.sentence())
+    lines += [cache.sentence() for cache in (plan.bytecode, plan.kernels) if cache]
     if start.restored:
         lines.append("An earlier sweep was cut short; the settings it had left behind are restored.")
     if start.is_resumed:

@@ -290,8 +290,7 @@ def _protocol(sweep: AnalysedSweep) -> Markdown:
         f"Student intervals of paired differences; {rule.comparisons} comparisons a metric, whose intervals hold "
         f"jointly with {units.percent(rule.confidence)}. At least {rule.fewest_pairs} pairs for any claim.",
     ]
-    if sweep.protocol.bytecode:
-        shown.append(sweep.protocol.bytecode.sentence())
+    shown += [cache.sentence() for cache in (protocol.bytecode, protocol.kernels) if cache]
     odd = [
         (counts["lukewarm"], "lukewarm: neither cold nor warm when verified"),
         (counts["failed"], "failed"),

@@ -65,6 +65,21 @@ class SharedBytecode:
         )
 
 
+@dataclass(frozen=True)
+class SharedKernels:
+    """The cache of GPU kernels that all starts shared: its files, and what compiling takes each first token."""
+
+    files: int
+    saving_s: float
+
+    def sentence(self) -> str:
+        """Return what a reader of the times has to know about it."""
+        return (
+            f"Each start compiled GPU kernels anew, which costs its first token {units.seconds(self.saving_s)}: "
+            "all starts share a cache of them, stock's too, so that no sample pays for it."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SweepProtocol(Stopping):
     """How it was measured: `weights_pairs` per cell by a template in a block of weights; `no_template`: why none."""
@@ -75,6 +90,7 @@ class SweepProtocol(Stopping):
     weights_pairs: int = 0
     no_template: str = ""
     bytecode: SharedBytecode | None = None
+    kernels: SharedKernels | None = None
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ class Plan:
     scope, kernel); its content is opaque here. `weights_pairs` is how many pairs a template's children measure in each
     cell of a block of weights; where it is 0, `no_template` says why there is no such block. `drawn` says what each
     block measures, by number, and is stored before the block begins; a block of an older plan measures everything.
-    `machine` is the host that it was planned on (`machine_key`), so that no clone resumes it. `bytecode` says what
-    cache all starts share (`SharedBytecode.share`), None where they share none.
+    `machine` is the host that it was planned on (`machine_key`), so that no clone resumes it. `bytecode` and `kernels`
+    say which caches all starts share (`SharedCaches.share`), None where they share none.
     """
 
     run_id: str
@@ -47,6 +47,7 @@ class Plan:
     weights_pairs: int = 0
     no_template: str = ""
     bytecode: dict[str, Any] | None = None
+    kernels: dict[str, Any] | None = None
     drawn: dict[str, dict[str, Any]] = field(default_factory=dict)
     machine: str = ""
     is_finished: bool = False
@@ -91,7 +92,7 @@ def _typed(plan: Plan) -> Plan:
             raise TypeError(f"{name} is no {kind.__name__}")
     if not all(isinstance(value, str) for value in (*plan.dtypes, *plan.stock.values())):
         raise TypeError("dtypes and stock values are text")
-    if plan.bytecode is not None and not isinstance(plan.bytecode["folder"], str):
+    if not all(isinstance(cache["folder"], str) for cache in (plan.bytecode, plan.kernels) if cache is not None):
         raise TypeError("a cache has a folder")
     for arm in (*plan.asked, *plan.arms):
         Arm.from_dict(arm)

@@ -11,10 +11,10 @@ from ..host.clock import now
 from ..host.errors import SettingError
 from ..host.files import Host
 from ..host.machine import machine_key
-from ..host.rmtree import remove_tree
 from ..measuring.loader.template import TemplateFailed, template
 from ..measuring.model.files import expected_bytes
 from ..measuring.probes.canary import best_canary
+from ..measuring.probes.gpu import read_gpus
 from ..measuring.protocol import Subject
 from ..measuring.run import (
     Request,
@@ -33,7 +33,6 @@ from ..settings.rollback.restore import undo_sweep
 from ..settings.rollback.snapshot import refuse_unfinished_sweep, take
 from .block import run_block
 from .block_runner import BlockRunner
-from .bytecode import SharedBytecode, using
 from .design import (
     CONTROL,
     MEASUREMENTS,
@@ -48,6 +47,7 @@ from .design import (
 )
 from .plan import Plan, attempts, finished_attempts, load_plan, progress, require_same, save_plan
 from .sample import read_sweep_samples
+from .shared_caches import SharedCaches, remove_shared, using
 from .start_assist import Recorder, Starts, forget_starts, record_starts, require_recorded, without_gain
 
 _MOST_PAIRS = 100
@@ -59,7 +59,7 @@ class SweepRequest:
     """The user's request, checked for validity.
 
     `subject` says what is measured and how; a resumed sweep must have the same. `stored_dtype` is the dtype of the
-    model's weights in their files. `recorder` starts the subject for first-token arms; `bytecode` is the cache that the
+    model's weights in their files. `recorder` starts the subject for first-token arms; `caches` are those that the
     starts may share, None where they stay unchanged.
     """
 
@@ -74,7 +74,7 @@ class SweepRequest:
     weights_pairs: int = 0
     is_new: bool = False
     recorder: Recorder | None = None
-    bytecode: SharedBytecode | None = None
+    caches: SharedCaches | None = None
 
 
 def perform(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,11 +104,15 @@ def _plan(host: Host, given: Mapping[str, Any], request: Request, subject: Subje
     require_model_memory(host, subject.model, asked.dtypes)
     require_idle_gpus(host, request)
     require_loadable(host, request.environment, request.trial, subject.model, subject.loader.account)
-    about = {**subject_record(host, request, subject), "share_bytecode": given["share_bytecode"]}
+    wanted = {name: given[name] for name in ("share_bytecode", "share_kernels")}
+    about = {**subject_record(host, request, subject), **wanted}
     recorder = Recorder.of(subject, given["programs"])
     asked = replace(asked, subject=about, stored_dtype=subject.model.dtype, recorder=recorder)
-    if given["share_bytecode"]:
-        asked = replace(asked, bytecode=SharedBytecode(subject, f"{request.environment.home}/bytecode"))
+    # Without a GPU no start compiles kernels.
+    shares_kernels = given["share_kernels"] and host.is_live and bool(read_gpus(host).gpus)
+    if given["share_bytecode"] or shares_kernels:
+        caches = SharedCaches(subject, request.environment.home, given["share_bytecode"], shares_kernels)
+        asked = replace(asked, caches=caches)
     return plan_sweep(host, asked, lambda: why_no_template(subject, asked.dtypes))
 
 
@@ -227,10 +231,10 @@ def plan_sweep(host: Host, request: SweepRequest, why_not: Callable[[], str] = l
     starts = record_starts(host, request.arms, request.recorder)
     if unfinished:
         chosen = unfinished
-        if request.bytecode:
-            request.bytecode.ensure(host, chosen.bytecode)
+        if request.caches:
+            request.caches.ensure(host, chosen)
     else:
-        chosen = _with_template(_with_bytecode(_without_gain(fresh, starts), host, request.bytecode), why_not)
+        chosen = _with_template(_with_caches(_without_gain(fresh, starts), host, request.caches), why_not)
         save_plan(host, chosen)
     return {
         "plan": chosen.to_json(),
@@ -246,15 +250,16 @@ def _without_gain(plan: Plan, starts: Starts) -> Plan:
     return replace(plan, arms=[arm.as_dict() for arm in arms], left_out=[*plan.left_out, *left_out])
 
 
-def _with_bytecode(plan: Plan, host: Host, cache: SharedBytecode | None) -> Plan:
-    """Add a cache that all starts share to the plan, where that is wanted, saves time and biases no comparison.
+def _with_caches(plan: Plan, host: Host, caches: SharedCaches | None) -> Plan:
+    """Add caches that all starts share to the plan, where that is wanted, saves time and biases no comparison.
 
     Bytecode is itself a first-token arm, and the cold scope `app` evicts libraries without it.
     """
     asks_imports = any(Arm.from_dict(arm).is_first_token for arm in plan.asked)
-    if cache is None or asks_imports or cache.subject.scope == "app":
+    if caches is None or asks_imports or caches.subject.scope == "app":
         return plan
-    return replace(plan, bytecode=cache.share(host))
+    shared = caches.share(host)
+    return replace(plan, bytecode=shared["bytecode"], kernels=shared["kernels"])
 
 
 def _with_template(plan: Plan, why_not: Callable[[], str]) -> Plan:
@@ -332,7 +337,7 @@ def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
     current = _current(host)
     undo_sweep(host)
     require_same(current, machine=machine_key(host), stock=_stock(host, current.run_id))
-    subject = using(host, subject, current.bytecode)
+    subject = using(host, subject, current)
     before = read_sweep_samples(host, current.run_id)
     number = _next_block(host, current)
     design = current.design(number)
@@ -374,8 +379,7 @@ def close_sweep(host: Host) -> bool:
     if current.is_finished:
         return False
     forget_starts(host)
-    if current.bytecode:
-        remove_tree(host.path(current.bytecode["folder"]))
+    remove_shared(host, current)
     save_plan(host, replace(current, is_finished=True))
     return True
 

@@ -495,6 +495,14 @@ def test_the_report_says_that_all_starts_shared_bytecode() -> None:
     shared = {"folder": "/opt/slm-baseline/bytecode", "modules": 2301, "saving_s": 11.04}
     told = sweep_files(analysed({**made, "protocol": {**made["protocol"], "bytecode": shared}}))["sweep.md"]
     assert "2301 modules that the loader imports had no bytecode, which costs a start 11.0 s: all starts share" in told
+    assert "kernels" not in told
+
+
+def test_the_report_says_that_all_starts_shared_kernels() -> None:
+    made = document(blocks=6)
+    shared = {"folder": "/opt/slm-baseline/kernels", "files": 6, "saving_s": 0.4513}
+    told = sweep_files(analysed({**made, "protocol": {**made["protocol"], "kernels": shared}}))["sweep.md"]
+    assert "Each start compiled GPU kernels anew, which costs its first token 451 ms: all starts share" in told
 
 
 def test_an_arm_that_was_left_out_of_later_blocks_has_lost_no_pair() -> None:

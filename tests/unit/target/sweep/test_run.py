@@ -322,7 +322,9 @@ class Asked:
     def plan(self, **more: Any) -> dict[str, Any]:
         about = {"model": "/srv/m", "revision": "", "hf_home": "", "home": "/opt/slm-baseline", "offline": True}
         about |= {"python": sys.executable, "scope": "host", "timeout_s": 600, "user": "nobody", "programs": {}}
-        return run.perform(self.host, {**GIVEN, **about, "state": "planned", "share_bytecode": False, **more})
+        return run.perform(
+            self.host, {**GIVEN, **about, "state": "planned", "share_bytecode": False, "share_kernels": False, **more}
+        )
 
     def set_memory(self, available_bytes: int) -> None:
         text = self.host.read("/proc/meminfo")

@@ -39,7 +39,7 @@ _PROBE_TIMEOUT_S = 60.0
 _BUILD_TIMEOUT_S = 3600.0
 _FILES = ("requirements.txt", "slm_load.py", "build_model.py", "try_model.py", "gpu_copy_rate.py", "find_bytecode.py")
 _OURS = (
-    *("venv", "scratch", "bytecode", *_FILES, *map(temporary_name, _FILES)),
+    *("venv", "scratch", "bytecode", "kernels", *_FILES, *map(temporary_name, _FILES)),
     *(f"models/{shape}" for shape in EMBEDDED_MODEL_BYTES),
 )
 IMAGE_KNOB = "slm_benchmark_image"

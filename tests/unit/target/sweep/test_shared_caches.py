@@ -1,4 +1,4 @@
-"""The cache that all starts of a sweep share: when it is made, who gets it, and that it goes."""
+"""The caches that all starts of a sweep share: when they are made, who gets them, and that they go."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,15 +17,17 @@ from ansible.module_utils.slm_baseline.measuring.loader.process import Loader
 from ansible.module_utils.slm_baseline.measuring.model.files import Model
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
 from ansible.module_utils.slm_baseline.measuring.sample import Trial
-from ansible.module_utils.slm_baseline.sweep import bytecode, run
-from ansible.module_utils.slm_baseline.sweep.bytecode import SharedBytecode, using
+from ansible.module_utils.slm_baseline.sweep import run, shared_caches
 from ansible.module_utils.slm_baseline.sweep.design import parse_arms
+from ansible.module_utils.slm_baseline.sweep.shared_caches import SharedCaches, using
 
 from tests.support.fake_kernel import FakeKernel
 from tests.support.fakes import build_host
 from tests.unit.target.sweep.test_run import REQUEST, Loads
 
-FOLDER = "/opt/slm-baseline/bytecode"
+HOME = "/opt/slm-baseline"
+FOLDER = f"{HOME}/bytecode"
+KERNELS = f"{HOME}/kernels"
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ def _lacks(monkeypatch: pytest.MonkeyPatch, saving_s: float | None) -> None:
     """The host's imports as they were looked at; None where they could not be."""
     found = {"missing": 20, "stale": 2, "unreadable": 1, "valid": 5, "saving_s": saving_s}
     told = {"problem": "no"} if saving_s is None else {"bytecode": found}
-    monkeypatch.setattr(bytecode, "profile_imports", lambda loader, files: told)
+    monkeypatch.setattr(shared_caches, "profile_imports", lambda loader, files: told)
 
 
 def _environment(subject: Subject) -> dict[str, str]:
@@ -61,12 +64,12 @@ def test_the_loader_itself_fills_a_cache_of_its_own_users(
     host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _lacks(monkeypatch, 11.0)
-    shared = SharedBytecode(subject, FOLDER).share(host)
-    assert shared == {"folder": FOLDER, "modules": 23, "saving_s": 11.0}
+    shared = SharedCaches(subject, HOME).share(host)
+    assert shared == {"bytecode": {"folder": FOLDER, "modules": 23, "saving_s": 11.0}, "kernels": None}
     folder = host.path(FOLDER)
     assert "imported_by_the_loader" in {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
     assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
-    assert _environment(using(host, subject, shared)) == {"PYTHONPYCACHEPREFIX": str(folder)}
+    assert _environment(using(host, subject, SimpleNamespace(**shared))) == {"PYTHONPYCACHEPREFIX": str(folder)}
 
 
 @pytest.mark.parametrize("saving_s", [None, 0.0, 0.49])
@@ -77,9 +80,10 @@ def test_where_little_is_to_be_saved_starts_stay_as_they_are(
     left_over = host.path(f"{FOLDER}/of/an/earlier/sweep.pyc")
     left_over.parent.mkdir(parents=True)
     left_over.touch()
-    assert SharedBytecode(subject, FOLDER).share(host) is None
+    nothing = {"bytecode": None, "kernels": None}
+    assert SharedCaches(subject, HOME).share(host) == nothing
     assert not host.exists(FOLDER)
-    assert using(host, subject, None) is subject
+    assert using(host, subject, SimpleNamespace(**nothing)) is subject
 
 
 @pytest.mark.parametrize(("scope", "arm"), [("app", {}), ("host", {"first_token": {"bytecode": True}})])
@@ -87,9 +91,9 @@ def test_it_is_shared_only_where_it_blurs_nothing(
     host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch, scope: str, arm: dict[str, Any]
 ) -> None:
     _lacks(monkeypatch, 11.0)
-    cache = SharedBytecode(replace(subject, scope=scope), FOLDER)
+    caches = SharedCaches(replace(subject, scope=scope), HOME)
     arms = [*REQUEST.arms, *(parse_arms([{"name": "stock"}, {"name": "stock-again"}, {"name": "a", **arm}])[2:])]
-    plan = run.plan_sweep(host, replace(REQUEST, arms=arms if arm else REQUEST.arms, bytecode=cache))["plan"]
+    plan = run.plan_sweep(host, replace(REQUEST, arms=arms if arm else REQUEST.arms, caches=caches))["plan"]
     assert plan["bytecode"] is None
 
 
@@ -105,7 +109,7 @@ def test_every_sample_of_a_sweep_uses_the_cache_and_its_end_removes_it(
         return measure(host, subject, *rest)
 
     monkeypatch.setattr("ansible.module_utils.slm_baseline.sweep.block_runner.measure_sample", measured)
-    asked = replace(REQUEST, bytecode=SharedBytecode(subject, FOLDER))
+    asked = replace(REQUEST, caches=SharedCaches(subject, HOME))
     assert run.plan_sweep(host, asked)["plan"]["bytecode"]["modules"] == 23
     run.measure_next_block(host, subject)
     assert seen == [str(host.path(FOLDER))] * 6
@@ -118,7 +122,7 @@ def test_a_sweep_whose_cache_was_purged_measures_nothing_until_it_is_filled_agai
 ) -> None:
     _lacks(monkeypatch, 11.0)
     Loads(monkeypatch)
-    asked = replace(REQUEST, bytecode=SharedBytecode(subject, FOLDER))
+    asked = replace(REQUEST, caches=SharedCaches(subject, HOME))
     run.plan_sweep(host, asked)
     for path in sorted(host.path(FOLDER).rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -128,3 +132,51 @@ def test_a_sweep_whose_cache_was_purged_measures_nothing_until_it_is_filled_agai
     assert run.plan_sweep(host, asked)["is_resumed"]
     assert list(host.path(FOLDER).rglob("*.pyc"))
     assert run.measure_next_block(host, subject)["block"] == 1
+
+
+def _compiles(monkeypatch: pytest.MonkeyPatch, compiling_s: float, kept_s: float | None, problem: str = "") -> None:
+    """The host's first token as it was looked at, with kernels compiled and kept; None where a start kept none."""
+    kept = None if kept_s is None else {"first_token": kept_s}
+    told = {"problem": problem or None, "files": 6, "compiling": {"first_token": compiling_s}, "kept": kept}
+    monkeypatch.setattr(
+        shared_caches, "profile_kernels", lambda loader, files: {"problem": problem} if problem else told
+    )
+
+
+def test_kernels_are_compiled_once_for_all_samples_and_the_end_removes_them(
+    host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lacks(monkeypatch, None)
+    _compiles(monkeypatch, 0.95, 0.5)
+    caches = SharedCaches(subject, HOME, wants_kernels=True)
+    plan = run.plan_sweep(host, replace(REQUEST, caches=caches))["plan"]
+    assert plan["kernels"] == {"folder": KERNELS, "files": 6, "saving_s": 0.45}
+    folder = host.path(KERNELS)
+    assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
+    environment = _environment(using(host, subject, SimpleNamespace(bytecode=None, kernels=plan["kernels"])))
+    assert environment["CUDA_CACHE_PATH"] == f"{folder}/cuda"
+    assert "PYTHONPYCACHEPREFIX" not in environment
+    Loads(monkeypatch)
+    run.measure_next_block(host, subject)
+    run.close_sweep(host)
+    assert not host.exists(KERNELS)
+
+
+@pytest.mark.parametrize(
+    ("compiling_s", "kept_s", "problem", "is_wanted"),
+    [(0.5, 0.46, "", True), (0.5, None, "", True), (0.0, 0.0, "it failed", True), (0.9, 0.4, "", False)],
+    ids=["little to save", "nothing kept", "a loader that failed", "no GPU, or not wanted"],
+)
+def test_kernels_that_save_a_start_nothing_are_not_shared(
+    host: FakeKernel,
+    subject: Subject,
+    monkeypatch: pytest.MonkeyPatch,
+    compiling_s: float,
+    kept_s: float | None,
+    problem: str,
+    is_wanted: bool,
+) -> None:
+    _lacks(monkeypatch, None)
+    _compiles(monkeypatch, compiling_s, kept_s, problem)
+    assert SharedCaches(subject, HOME, wants_kernels=is_wanted).share(host)["kernels"] is None
+    assert not host.exists(KERNELS)
