@@ -340,15 +340,13 @@ class Collector(threading.Thread):
         # A process of another pid namespace has no id here, and neither systemd nor this process started it.
         if pid in (0, os.getpid()):
             return
-        try:
-            path = os.readlink(f"/proc/self/fd/{file}")
-        except OSError:
-            # Deeper than a path may be long (ENAMETOOLONG): it cannot be opened by its path again.
+        path = _path_of(file)
+        if path is None:
             self.seen.elsewhere += bool(self.belongs(pid))
             return
         # A container may have another file at a path of the host.
-        key = (_mount_id(file), path)
-        if key in self._known:
+        mount_id = _mount_id(file)
+        if (mount_id, path) in self._known:
             return
         belongs = self.belongs(pid)
         if belongs is None:
@@ -356,19 +354,27 @@ class Collector(threading.Thread):
         if not belongs:
             return
         found = os.fstat(file)
+        if not found.st_nlink:
+            # Deleted since, such as a temporary file: no later start reads it.
+            return
+        is_here = self._is_at(path, found)
+        if not is_here:
+            # Bytecode is written under another name, and has its own by the time that the process was asked who it is.
+            path = _path_of(file) or path
+            is_here = self._is_at(path, found)
         # A group without file identifiers does not report in the event whether it was a folder (fanotify(7)).
         is_folder = stat.S_ISDIR(found.st_mode)
-        if self._is_at(path, found):
-            self._known.add(key)
+        if is_here:
+            self._known.add((mount_id, path))
             self.seen.opened.setdefault(path, Opened(path, is_folder, pid=pid))
             return
-        mount = self._tables.find(pid, key[0], path) if found.st_nlink else None
+        mount = self._tables.find(pid, mount_id, path)
         if mount is None:
             self.seen.elsewhere += 1
             return
-        self._known.add(key)
+        self._known.add((mount_id, path))
         place = Place(mount, path, found.st_ino, found.st_size, found.st_mtime_ns)
-        self.seen.opened[f"{key[0]}:{path}"] = Opened(path, is_folder, path, place, pid)
+        self.seen.opened[f"{mount_id}:{path}"] = Opened(path, is_folder, path, place, pid)
 
     def _is_at(self, path: str, found: os.stat_result) -> bool:
         """Return whether the host itself has the opened file at that path, which may be a container's own."""
@@ -387,6 +393,14 @@ def descriptors_of(data: bytes) -> list[int]:
         if file >= 0:
             found.append(file)
     return found
+
+
+def _path_of(file: int) -> str | None:
+    """Return the path that an open file has by now; None where it is deeper than a path may be long (ENAMETOOLONG)."""
+    try:
+        return os.readlink(f"/proc/self/fd/{file}")
+    except OSError:
+        return None
 
 
 def _mount_id(file: int) -> int:

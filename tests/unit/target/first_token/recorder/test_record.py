@@ -72,17 +72,43 @@ def test_a_file_at_its_path_is_noted_once(collector: Collector, tmp_path: Path) 
     assert collector.seen.elsewhere == 0
 
 
-def test_a_file_that_the_host_has_not_at_that_path_is_counted_alone(collector: Collector, tmp_path: Path) -> None:
+def test_a_file_that_is_deleted_by_then_is_nobodys(collector: Collector, tmp_path: Path) -> None:
     path = tmp_path / "file"
-    path.write_text("a unit's own")
+    path.write_text("temporary")
     descriptor = os.open(path, os.O_RDONLY)
     path.unlink()
-    # The path of a file that is gone ends in " (deleted)": as in a mount namespace, another one may be found there.
-    (tmp_path / "file (deleted)").write_text("the host's")
+    # The path of a file that is gone ends in " (deleted)", which may be another one's.
+    (tmp_path / "file (deleted)").write_text("another")
     collector.note(descriptor, os.getppid())
     os.close(descriptor)
-    assert collector.seen.opened == {}
-    assert collector.seen.elsewhere == 1
+    assert collector.seen == Seen()
+
+
+def test_a_file_that_gets_its_name_meanwhile_is_noted_by_that(tmp_path: Path) -> None:
+    """A start that compiled 1,716 modules was said to have 1,064 files where only the unit sees them."""
+    path = tmp_path / "module.pyc.140"
+    path.write_text("bytecode")
+
+    def belongs(pid: int) -> bool:
+        path.rename(tmp_path / "module.pyc")
+        return True
+
+    collector = Collector(-1, belongs)
+    note(collector, path)
+    assert list(collector.seen.opened) == [str(tmp_path / "module.pyc")]
+    assert collector.seen.elsewhere == 0
+
+
+def test_a_file_that_the_host_has_not_at_that_path_is_placed_later(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("a unit's own")
+    monkeypatch.setattr(collector, "_is_at", lambda path, found: False)
+    note(collector, path)
+    (opened,) = collector.seen.opened.values()
+    assert opened.place is not None
+    assert opened.place.path == str(path)
 
 
 class NoFanotify:
