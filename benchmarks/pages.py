@@ -218,7 +218,9 @@ def _compared(group: Mapping[str, Any], arm: str) -> dict[str, Any]:
 
 
 def _short(compared: Mapping[str, Any]) -> str:
-    """Return a verdict in a cell: bold for a claim, with its interval, or the bound."""
+    """Return a verdict in a cell: bold for a claim, with its interval, or the bound, or what too few blocks show."""
+    if compared["verdict"] == "too_few":
+        return f"not told: {1 / compared['estimate']:.2f}x [{1 / compared['high']:.2f}, {1 / compared['low']:.2f}]"
     words = str(compared["words"]).replace(" beyond noise", "")
     return words if compared["verdict"] == "none" else f"**{words}**"
 
@@ -254,7 +256,11 @@ def _sweep_line(name: str) -> str:
     )
 
 
-SWEEPS = {"CPU host": "examples/cpu-sweep/sweep.json", "GPU host": "examples/gpu-sweep/sweep.json"}
+SWEEPS = {
+    "CPU host": "examples/cpu-sweep/sweep.json",
+    "GPU host": "examples/gpu-sweep/sweep.json",
+    "GPU host, Phi-3-mini": "examples/gpu-phi-3-mini-sweep/sweep.json",
+}
 
 
 def sweep_hosts() -> str:
@@ -278,11 +284,18 @@ def sweep_answers() -> str:
             lines.append(f"| {where} | unchanged | {units.count(faults['stock_median'])} | 0 B | {stock} |")
             for arm in (each["arm"] for each in cold["arms"]):
                 touched, backed = (_compared(group, arm) for group in (faults, huge))
-                fewer = "as unchanged" if touched["verdict"] == "none" else f"{touched['estimate']:.2f}x"
-                more = "0 B" if backed["verdict"] == "none" else units.size(backed["estimate"])
+                fewer = "as unchanged" if _is_none(touched, 1.0) else f"{touched['estimate']:.2f}x"
+                more = "0 B" if _is_none(backed, 0.0) else units.size(backed["estimate"])
                 cells = " | ".join(_short(_compared(group, arm)) for group in (cold, warm))
                 lines.append(f"| | `{arm}` | {fewer} | {more} | {cells} |")
     return "\n".join(lines)
+
+
+def _is_none(compared: Mapping[str, Any], unchanged: float) -> bool:
+    """Return whether no effect is claimed, or with too few blocks for claims, whether the interval has none in it."""
+    if compared["verdict"] == "too_few":
+        return bool(compared["low"] <= unchanged <= compared["high"])
+    return bool(compared["verdict"] == "none")
 
 
 def _fresh(name: str, dtype: str, kind: str) -> dict[str, dict[int, float]]:
@@ -328,11 +341,18 @@ def sweep_bounds() -> str:
             for each in group["arms"]
             for bound in re.findall(r"±(\d+)", str(each["words"]))
         ]
-        forecast = str(document(name)["stopped"]["reason"]).split("; ")[-1]
-        lines.append(
-            f"- {title}: effects on the whole time to first token below ±{min(bounds)} to ±{max(bounds)} %; {forecast}."
-        )
+        if not bounds:
+            few = f"{title}: {document(name)['analysis']['blocks']} blocks claim nothing"
+            lines.append(f"- {few}; {_forecast(name)}.")
+            continue
+        told = f"effects on the whole time to first token below ±{min(bounds)} to ±{max(bounds)} %"
+        lines.append(f"- {title}: {told}; {_forecast(name)}.")
     return "\n".join(lines)
+
+
+def _forecast(name: str) -> str:
+    """Return how many blocks the wanted precision would take, as the sweep said when it stopped."""
+    return str(document(name)["stopped"]["reason"]).split("; ")[-1]
 
 
 SCORES = "evidence/mutation/scores.json"
