@@ -27,6 +27,7 @@ from ansible.module_utils.slm_baseline.host.paths import PROGRAMS, STATE, STOPPE
 from tests.conftest import REPOSITORY
 from tests.live.containers.daemon import Daemon, running_daemon
 from tests.live.containers.image import ENGINE, PYTHON, make_root
+from tests.support.module_process import answer_in, begin_module, first_token_programs
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may watch a file system"),
@@ -85,32 +86,16 @@ class World:
             assert time.monotonic() < until, self.daemon.docker("ps", "--all")
             time.sleep(0.1)
 
-    def begin(self, address: str = "", **given: Any) -> subprocess.Popen[str]:
+    def begin(self, address: str = "", **given: Any) -> subprocess.Popen[bytes]:
         """Start the module; `address` is another daemon's."""
-        programs = {
-            name: (REPOSITORY / "files" / name).read_text()
-            for name in ("slm_replay.py", "slm_fit.py", "slm_restart.py")
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.run_module", "first_token"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=REPOSITORY,
-            env={**self.environment, **({"DOCKER_HOST": address} if address else {})},
-        )
-        assert process.stdin
-        process.stdin.write(json.dumps({"name": NAME, "programs": programs, **given}))
-        process.stdin.close()
-        process.stdin = None
-        return process
+        environment = {**self.environment, **({"DOCKER_HOST": address} if address else {})}
+        arguments = {"name": NAME, "programs": first_token_programs(), **given}
+        return begin_module("first_token", arguments, environment, stderr=subprocess.PIPE)
 
     def module(self, **given: Any) -> dict[str, Any]:
         told, errors = self.begin(**given).communicate(timeout=300)
         assert told.strip(), errors
-        result: dict[str, Any] = json.loads(told.strip().splitlines()[-1])
-        return result
+        return answer_in(told.decode())
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the audit rows of the target."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from ansible.module_utils.slm_baseline.measuring.install.install_dir import forg
 from tests.conftest import REPOSITORY
 from tests.live.containers.daemon import Daemon, running_daemon
 from tests.live.containers.torch_image import import_torch_image
+from tests.support.module_process import answer_in, begin_module
 from tests.support.torch_python import find_torch_python
 
 pytestmark = [
@@ -53,17 +52,11 @@ class World:
         daemon.import_image(empty, BARE_IMAGE)
 
     def module(self, name: str, address: str = "", **given: Any) -> dict[str, Any]:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.support.run_module", name],
-            input=json.dumps({"run": RUN, **({} if name == "run_lease" else {"home": HOME}), **given}),
-            capture_output=True,
-            text=True,
-            cwd=REPOSITORY,
-            env={**os.environ, "DOCKER_HOST": address or self.daemon.address},
-        )
-        assert done.stdout.strip(), done.stderr
-        result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-        return result
+        arguments = {"run": RUN, **({} if name == "run_lease" else {"home": HOME}), **given}
+        daemon = {"DOCKER_HOST": address or self.daemon.address}
+        told, errors = begin_module(name, arguments, daemon, stderr=subprocess.PIPE).communicate()
+        assert told.strip(), errors
+        return answer_in(told.decode())
 
     def containers(self) -> list[str]:
         return self.daemon.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
@@ -196,20 +189,9 @@ def test_a_measurement_that_is_killed_ends_its_loader(world: World, measured: di
         ["docker", "--host", world.daemon.address, "events", "--filter", "event=start", "--format", "{{.ID}}"],
         stdout=subprocess.PIPE,
     )
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.run_module", "slm_benchmark"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=REPOSITORY,
-        env={**os.environ, "DOCKER_HOST": world.daemon.address},
-    )
-    assert process.stdin
     # Another request than those before, or its block would be there already.
     given = {"home": HOME, "model": "tiny", "image": IMAGE, "timeout_s": 599, "run": RUN}
-    process.stdin.write(json.dumps(given))
-    process.stdin.close()
+    process = begin_module("slm_benchmark", given, {"DOCKER_HOST": world.daemon.address}, stderr=subprocess.DEVNULL)
     assert events.stdout
     # The first container looks at the packages, the second one loads.
     for _ in range(2):

@@ -21,12 +21,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from ansible.module_utils.slm_baseline.host.lease import parse_stat
 
 from tests.live.faults.modules import IN_MEMORY
+from tests.live.hostile.attack import Attacks
 from tests.live.hostile.world import (
     HOME,
     MALLORY,
@@ -52,26 +52,8 @@ TRIAL = """print('{"class": "ObedientForCausalLM", "model_type": "obedient"}')\n
 """The trial of a model for a Python that has neither torch nor transformers, as loader.py is the loader for it."""
 
 
-@dataclass(frozen=True)
-class Attack:
-    """One attack: who does what, and what must hold beside what always must."""
-
-    name: str
-    who: str
-    does: str
-    holds: str
-    run: Callable[[World], None]
-
-
-ATTACKS: list[Attack] = []
-
-
-def attack(name: str, who: str, does: str, holds: str) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
-    def register(run: Callable[[World], None]) -> Callable[[World], None]:
-        ATTACKS.append(Attack(name, who, does, holds, run))
-        return run
-
-    return register
+attack = Attacks[World]()
+ATTACKS = attack.all
 
 
 USER, AUTHOR, LOADER, ADMIN = "a user of the host", "a model's author", "the loader", "a second administrator"

@@ -7,10 +7,9 @@ import shlex
 import shutil
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.live.hostile.attack import Attacks
 from tests.live.hostile.container_world import MALLORY, NAME, NOTE, PLAN, World, file_systems_alike
 from tests.live.hostile.wing_attacks import fuse_mount
 from tests.live.hostile.wing_world import must
@@ -18,27 +17,9 @@ from tests.live.hostile.wing_world import must
 MANY = 200_000
 
 
-@dataclass(frozen=True)
-class Attack:
-    """One attack: who does what, and what must hold beside what always must."""
-
-    name: str
-    who: str
-    does: str
-    holds: str
-    run: Callable[[World], None]
-
-
-ATTACKS: list[Attack] = []
+attack = Attacks[World]()
+ATTACKS = attack.all
 INSIDE, OTHER, USER = "root in the container", "somebody with another container", "a user of the host"
-
-
-def attack(name: str, who: str, does: str, holds: str) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
-    def register(run: Callable[[World], None]) -> Callable[[World], None]:
-        ATTACKS.append(Attack(name, who, does, holds, run))
-        return run
-
-    return register
 
 
 def secrets_are_in_no_plan(world: World) -> None:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import json
 import os
 import select
 import shutil
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from typing import Any
 from tests.live.containers.daemon import Daemon
 from tests.live.containers.image import PYTHON, make_root
 from tests.live.hostile.wing_world import Broken, must
+from tests.support.module_process import answer_in, begin_module, first_token_programs, read_output
 
 ROOT = Path(__file__).resolve().parents[3]
 STATE = Path("/var/lib/slm-baseline")
@@ -169,44 +168,25 @@ class World:
 
     def begin(self, which: str, address: str = "", **arguments: Any) -> subprocess.Popen[bytes]:
         if which == "first_token":
-            programs = ("slm_replay.py", "slm_fit.py", "slm_restart.py")
-            arguments["programs"] = {each: (ROOT / "files" / each).read_text() for each in programs}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.run_module", which],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "DOCKER_HOST": address or self.daemon.address},
-        )
-        assert process.stdin
-        with process.stdin:
-            process.stdin.write(json.dumps(arguments).encode())
-        return process
+            arguments["programs"] = first_token_programs()
+        daemon = {"DOCKER_HOST": address or self.daemon.address}
+        return begin_module(which, arguments, daemon, stderr=subprocess.STDOUT)
 
     def end(self, process: subprocess.Popen[bytes]) -> Answer:
         """Wait for a module; Broken where it takes too long, or says anything but JSON."""
-        assert process.stdout
-        until, output = time.monotonic() + BOUND_S, b""
-        with process.stdout:
-            while True:
-                left = until - time.monotonic()
-                if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                    where = Path(f"/proc/{process.pid}/stack")
-                    stack = where.read_text() if where.exists() else ""
-                    process.kill()
-                    process.wait()
-                    raise Broken(f"the module did not end within {BOUND_S:g} s: {stack}")
-                more = os.read(process.stdout.fileno(), 1 << 16)
-                if not more:
-                    break
-                output += more
+        try:
+            text = read_output(process, time.monotonic() + BOUND_S)
+        except TimeoutError as error:
+            where = Path(f"/proc/{process.pid}/stack")
+            stack = where.read_text() if where.exists() else ""
+            process.kill()
+            process.wait()
+            raise Broken(f"the module did not end within {BOUND_S:g} s: {stack}") from error
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-        text = output.decode("utf-8", "replace")
         try:
-            result = json.loads(text.strip().splitlines()[-1])
-        except (ValueError, IndexError) as error:
+            result = answer_in(text)
+        except ValueError as error:
             raise Broken(f"no JSON: {text[-1500:]}") from error
         answer = Answer(result, text, used.ru_maxrss / 1024)
         self.answers.append(answer)

@@ -17,7 +17,8 @@ from pathlib import Path
 from tests import conftest  # noqa: F401 - makes the target side importable
 from tests.live.faults.modules import Modules
 from tests.live.faults.stage import kernel_state, put_kernel_back, staged
-from tests.live.hostile.attacks import ATTACKS, Attack
+from tests.live.hostile.attack import Attack
+from tests.live.hostile.attacks import ATTACKS
 from tests.live.hostile.watcher import ExecWatch
 from tests.live.hostile.world import (
     MALLORY,
@@ -57,7 +58,7 @@ def _can_be_watched(line: str) -> bool:
     return is_disk and os.path.ismount(path)
 
 
-def fight(world: World, each: Attack) -> dict[str, object]:
+def fight(world: World, each: Attack[World]) -> dict[str, object]:
     """One attack, and what must always hold after it."""
     world.modules.new_run()
     before, kernel, mounted = inventory(), kernel_state(), mounts()

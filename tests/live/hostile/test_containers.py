@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests.live.containers.daemon import running_daemon
-from tests.live.hostile.container_attacks import ATTACKS, Attack
+from tests.live.hostile.attack import Attack
+from tests.live.hostile.container_attacks import ATTACKS
 from tests.live.hostile.container_world import MOST_MIB, NAME, NOTE, World
 from tests.live.hostile.table import containers_page
 from tests.live.hostile.wing_world import Broken
@@ -39,7 +40,7 @@ def world() -> Iterator[World]:
             world.secrets.close()
 
 
-def fight(world: World, each: Attack) -> list[str]:
+def fight(world: World, each: Attack[World]) -> list[str]:
     """Run one attack; return what did not hold, of its own and of what always must."""
     broken: list[str] = []
     began = time.monotonic()
@@ -71,7 +72,7 @@ def test_the_list_has_enough_attacks_and_each_a_name() -> None:
 
 
 @pytest.mark.parametrize("each", ATTACKS, ids=lambda each: each.name)
-def test_attack_from_inside_a_container(world: World, each: Attack) -> None:
+def test_attack_from_inside_a_container(world: World, each: Attack[World]) -> None:
     broken = fight(world, each)
     SEEN[each.name] = {"name": each.name, "who": each.who, "does": each.does, "holds": each.holds, "broken": broken}
     assert not broken, "\n".join(broken)

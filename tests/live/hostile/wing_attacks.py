@@ -16,10 +16,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.live.hostile.attack import Attacks
 from tests.live.hostile.wing_world import (
     APP,
     COMMAND,
@@ -44,30 +44,9 @@ PREFIX = "PYTHONPYCACHEPREFIX="
 KERNELS = "CUDA_CACHE_PATH="
 
 
-@dataclass(frozen=True)
-class Attack:
-    """One attack: who does what, and what must hold beside what always must. `spares` is what it may leave down."""
-
-    name: str
-    who: str
-    does: str
-    holds: str
-    run: Callable[[World], None]
-    spares: bool = False
-
-
-ATTACKS: list[Attack] = []
+attack = Attacks[World]()
+ATTACKS = attack.all
 USER, SERVICE, ADMIN, ACCIDENT = "a user of the host", "the service's user", "an administrator", "an accident"
-
-
-def attack(
-    name: str, who: str, does: str, holds: str, spares: bool = False
-) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
-    def register(run: Callable[[World], None]) -> Callable[[World], None]:
-        ATTACKS.append(Attack(name, who, does, holds, run, spares))
-        return run
-
-    return register
 
 
 def restart() -> None:
@@ -715,7 +694,7 @@ def slow_stop(world: World) -> None:
 # --- a service that is stopped comes back
 
 
-def stopped(world: World, work: Callable[[subprocess.Popen[str]], object]) -> None:
+def stopped(world: World, work: Callable[[subprocess.Popen[bytes]], object]) -> None:
     """Interrupt a recording once the service is down, and see it up again without anybody's help."""
     process = world.begin("first_token", **{**TARGET_OF_APP})
     wait_until(lambda: NOTE.exists() and active("app") in ("inactive", "deactivating", "failed"), "the stop", 60)

@@ -13,7 +13,8 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.live.hostile.wing_attacks import ATTACKS, Attack
+from tests.live.hostile.attack import Attack
+from tests.live.hostile.wing_attacks import ATTACKS
 from tests.live.hostile.wing_world import NOTE, UNITS, World, active, clear_stage, set_stage, wait_until
 
 
@@ -25,7 +26,7 @@ def main(descriptor: int, wanted: list[str]) -> None:
                 out.flush()
 
 
-def fight(each: Attack) -> dict[str, object]:
+def fight(each: Attack[World]) -> dict[str, object]:
     """One attack, and what must hold after each."""
     broken: list[str] = []
     began = time.monotonic()
@@ -48,7 +49,7 @@ def fight(each: Attack) -> dict[str, object]:
     }
 
 
-def after(each: Attack, world: World) -> list[str]:
+def after(each: Attack[World], world: World) -> list[str]:
     """The service runs, and a rollback leaves nothing of ours."""
     broken = []
     with contextlib.suppress(AssertionError):

@@ -7,20 +7,18 @@ service's user, `mallory` another one. Everything is root's to write, as a packa
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.support.module_process import answer_in, begin_module, first_token_programs, read_output
+
 UNITS = Path("/etc/systemd/system")
 HOME = Path("/var/lib/slm-baseline/first-token")
 NOTE = HOME / "stopped.json"
@@ -103,44 +101,23 @@ class World:
 
     answers: list[Answer] = field(default_factory=list)
 
-    def begin(self, which: str, **arguments: Any) -> subprocess.Popen[str]:
+    def begin(self, which: str, **arguments: Any) -> subprocess.Popen[bytes]:
         """Start a module; what it says is read by `end`."""
         if which == "first_token" and arguments.get("state") != "absent":
-            programs = ("slm_replay.py", "slm_fit.py", "slm_restart.py")
-            arguments.setdefault("programs", {each: (ROOT / "files" / each).read_text() for each in programs})
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.run_module", which],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-        assert process.stdin
-        with process.stdin:
-            process.stdin.write(json.dumps(arguments))
-        return process
+            arguments.setdefault("programs", first_token_programs())
+        return begin_module(which, arguments, stderr=subprocess.STDOUT, start_new_session=True)
 
-    def end(self, process: subprocess.Popen[str], began: float, bound_s: float = BOUND_S) -> Answer:
-        assert process.stdout
-        output = ""
-        with process.stdout:
-            while True:
-                left = began + bound_s - time.monotonic()
-                if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                    process.kill()
-                    process.wait()
-                    raise Broken(f"the module did not end within {bound_s:g} s")
-                more = os.read(process.stdout.fileno(), 1 << 16)
-                if not more:
-                    break
-                output += more.decode("utf-8", "replace")
+    def end(self, process: subprocess.Popen[bytes], began: float, bound_s: float = BOUND_S) -> Answer:
+        try:
+            output = read_output(process, began + bound_s)
+        except TimeoutError as error:
+            process.kill()
+            process.wait()
+            raise Broken(f"the module did not end within {bound_s:g} s") from error
         process.wait()
         try:
-            result = json.loads(output.strip().splitlines()[-1])
-        except (ValueError, IndexError) as error:
+            result = answer_in(output)
+        except ValueError as error:
             raise Broken(f"no JSON: {output[-1500:]}") from error
         answer = Answer(result, output, time.monotonic() - began)
         self.answers.append(answer)
