@@ -8,6 +8,8 @@ from analysis.baseline.result import Result
 from analysis.render import phases, units
 from analysis.render.markdown import Markdown, md, table
 
+NOTICEABLE_SHARE = 0.01
+
 
 def headline(result: Result) -> str:
     """Return one line: how much sooner it can come and by which remedy, or no gap, or why this is unknown.
@@ -42,8 +44,7 @@ def _remedies(found: FirstToken) -> str:
         ("kept kernels -", found.kernels_s),
         ("replay up to -", found.replay_s),
     ]
-    least = 0.01 * (found.now_s or 0.0)
-    told = [f"{name}{units.seconds(saved)}" for name, saved in parts if saved and saved >= least]
+    told = [f"{name}{units.seconds(saved)}" for name, saved in parts if saved and _is_noticeable(saved, found)]
     return ", ".join(told if found.bytecode_s is not None else ["bytecode unknown", *told]) or "nothing"
 
 
@@ -70,26 +71,42 @@ def _figures(found: FirstToken) -> str:
         f" [{units.ratio(found.ratio_low)}, {units.ratio(found.ratio_high)}]" if found.ratio_low is not None else ""
     )
     gap = (found.now_s or 0.0) - (found.floor_s or 0.0)
-    kernels = [(found.kernels_s, "Kernels kept from start to start would save, at least")]
     shares = [
         (found.bytecode_s, "Bytecode for every module would save, at least"),
-        *(kernels if found.kernels_s is not None else []),
+        # None: not measured, as on every host without a GPU.
+        (found.kernels_s or 0.0, "Kernels kept from start to start would save, at least"),
         (found.replay_s, "Reading everything before it is needed would save, at most"),
     ]
     over = f"{units.ratio(found.ratio)}{interval}, {_blocks(found.blocks)}"
     rows = [
         ["First token now, cold", Markdown(units.seconds(found.now_s))],
         ["The lower bound", Markdown(f"{units.seconds(found.floor_s)} ({_limit(found)})")],
-        ["Now over the lower bound", Markdown(over if found.is_borne_out else f"not told by {_blocks(found.blocks)}")],
+        *([["Now over the lower bound", Markdown(over)]] if found.is_borne_out else []),
         *(
             [words, Markdown("unknown" if saved is None else f"{units.seconds(saved)}{_share(saved, gap)}")]
             for saved, words in shares
+            if saved is None or _is_noticeable(saved, found)
         ),
+    ]
+    return table(["", "Median"], rows)
+
+
+def basis(result: Result) -> Markdown:
+    """Return the figures that the lower bound is made of; "" if it is not known."""
+    found = result.first_token
+    if found.problem:
+        return Markdown("")
+    rows = [
         [_ALL_THERE[found.kernels_s is not None], Markdown(units.seconds(found.warm_s))],
         ["Read from the disk, cold", Markdown(units.size(found.read_bytes))],
         ["What the disk gives", Markdown(units.rate(found.disk_bytes_per_s))],
     ]
     return table(["", "Median"], rows)
+
+
+def _is_noticeable(saved_s: float, found: FirstToken) -> bool:
+    """Return whether a saving is at least 1 % of the time to first token; a smaller one is nothing to act on."""
+    return saved_s > 0 and saved_s >= NOTICEABLE_SHARE * (found.now_s or 0.0)
 
 
 _ALL_THERE = {

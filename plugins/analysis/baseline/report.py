@@ -25,6 +25,7 @@ def host_report(document: object, state: State | None = None) -> str:
     Raises DocumentError if the document breaks its schema: a stored result may be of another version, or edited.
     """
     result = read_result(document)
+    settings = [tables.settings(result), *_listed(result, collect.SETTINGS_TABLE)]
     sections = [
         f"# Huge-page baseline of {md(result.host.name)}",
         *_since(result, state),
@@ -38,20 +39,23 @@ def host_report(document: object, state: State | None = None) -> str:
         "## What would help",
         first_token.section(result),
         *_listed(result, collect.HELPS),
-        _ONE_STATE,
-        "## Settings",
-        *([] if _drifted(result) else [f"{_tuned(result)} The table is below, folded."]),
-        *_listed(result, collect.SETTINGS),
-        *([tables.settings(result)] if _drifted(result) else []),
+        *_section(
+            "## Settings",
+            *_listed(result, collect.SETTINGS),
+            *(settings if _drifted(result) else []),
+        ),
         "## Memory",
         tables.held(result),
         *_listed(result, collect.MEMORY),
         *_section("## How far to trust the figures", *_listed(result, collect.TRUST)),
         _FOLDED.format("Settings, samples, disk, pools, devices, host"),
-        *([] if _drifted(result) else _section("## All settings", tables.settings(result))),
+        *([] if _drifted(result) else _section("## All settings", *settings)),
         *_section("## Times and model", tables.times(result), tables.loaded(result)),
+        *_section("## What the lower bound rests on", first_token.basis(result)),
         *_section("## Imports", first_token.imports(result)),
-        *_section("## More of the memory", tables.memory(result)),
+        "## More of the memory",
+        tables.memory(result),
+        *_listed(result, collect.FOLDED_MEMORY),
         *_section("## Disk", tables.disk(result)),
         *_section("## Reserved pools", tables.pools(result)),
         *_section("## GPUs", tables.gpus(result)),
@@ -72,11 +76,6 @@ def host_report(document: object, state: State | None = None) -> str:
 
 _FOLDED = "<details>\n<summary>{}</summary>"
 """The beginning of a folded part; every Markdown renderer that does not know it shows the part."""
-
-_ONE_STATE = (
-    "This page describes one state of one host. What a setting contributes only a comparison can tell: `sweep.yml` "
-    "makes it."
-)
 
 
 def _section(title: str, *parts: str) -> list[str]:
@@ -107,7 +106,7 @@ def _next(result: Result) -> Markdown:
         steps.append((runs, "while nothing else runs, makes an estimate a finding"))
     if not result.first_token.problem and result.first_token.has_gap:
         steps.append((f"first_token.yml -l {limit}", "records a start, and prefetches its files for the next"))
-    steps.append((f"sweep.yml -l {limit}", "finds which settings matter here"))
+    steps.append((f"sweep.yml -l {limit}", "compares settings: this page cannot tell what one of them contributes"))
     return fenced("\n".join(f"ansible-playbook {command}    # {why}" for command, why in steps[:3]))
 
 
@@ -174,7 +173,9 @@ def _tuned(result: Result) -> str:
     if not asked:
         return f"{_bold('Not tuned:', result)} nothing was asked for."
     force = f"{_bold('Tuned and verified:', result)} all {len(asked)} settings are in force"
-    return f"{force}." if result.host.systemd is False else f"{force} and kept over a reboot."
+    if result.host.systemd is False:
+        return f"{force} until the next boot. Tune again after it, since systemd does not run here."
+    return f"{force} and kept over a reboot."
 
 
 def _undo(result: Result) -> Markdown:

@@ -15,6 +15,8 @@ from analysis.statistics import Figure
 _KINDS = statistics.MEASURED_KINDS
 _ALL = 0.995
 """A share from which on nothing worth explaining was left unread."""
+_FINEST_S = 0.001
+"""A smaller difference of two medians is not told: it is scatter."""
 _ON = {True: "on", False: "off", None: "unknown"}
 
 
@@ -183,10 +185,12 @@ def phases_table(result: Result) -> Markdown:
 
 
 def _cold_minus_warm(result: Result, name: str) -> str:
-    """Return what a phase costs more when it is cold; never less than nothing in words, since medians scatter."""
+    """Return what a phase costs more when it is cold; it may be negative, since medians scatter."""
     cold, warm = (result.summary.median(f"{kind}_phase_{name}_s") for kind in _KINDS)
     if cold is None or warm is None:
         return units.seconds(None)
+    if abs(cold - warm) < _FINEST_S:
+        return "under 1 ms"
     return f"{'-' if cold < warm else ''}{units.seconds(abs(cold - warm))}"
 
 

@@ -43,20 +43,24 @@ HELPS: tuple[NoteRule, ...] = (
 
 SETTINGS: tuple[NoteRule, ...] = (
     rules_tuning.not_as_asked,
-    rules_tuning.waits_for_systemd,
     rules_tuning.host_notes,
     rules_tuning.side_effects,
 )
 """What is to be known of the host's settings."""
 
+SETTINGS_TABLE: tuple[NoteRule, ...] = (rules_tuning.waits_for_systemd,)
+"""What explains a column of the table of settings."""
+
 MEMORY: tuple[NoteRule, ...] = (
     rules_memory.weights_file_backed,
     rules_memory.weights_cast,
     rules_memory.thp_backed,
-    rules_memory.file_pmd,
     rules_memory.no_huge_page_used,
 )
 """What backs the memory."""
+
+FOLDED_MEMORY: tuple[NoteRule, ...] = (rules_memory.file_pmd,)
+"""What explains a row of the folded memory table."""
 
 TRUST: tuple[NoteRule, ...] = (
     rules_samples.excluded_samples,
@@ -69,7 +73,7 @@ TRUST: tuple[NoteRule, ...] = (
 )
 """How far the figures can be trusted."""
 
-RULES: tuple[NoteRule, ...] = (*OTHER_DEVICES, *HELPS, *SETTINGS, *MEMORY, *TRUST)
+RULES: tuple[NoteRule, ...] = (*OTHER_DEVICES, *HELPS, *SETTINGS, *SETTINGS_TABLE, *MEMORY, *FOLDED_MEMORY, *TRUST)
 
 
 def notes(result: Result, rules: Iterable[NoteRule] = RULES) -> list[Markdown]:

@@ -25,9 +25,8 @@ def weights_file_backed(result: Result) -> str | None:
     if backed is None or backed < model.bytes:
         return None
     return (
-        f"The weights stay a mapping of their file: {units.size(backed)} of the resident memory is file-backed, beside "
-        f"a model of {units.size(model.bytes)}. THP works on anonymous memory, so in this dtype it cannot help the "
-        "weights."
+        f"The weights stay a mapping of their file ({units.size(backed)} of the resident memory is file-backed): in "
+        "this dtype THP, which works on anonymous memory, cannot help them."
     )
 
 
@@ -54,8 +53,8 @@ def madvise_alone(result: Result) -> str | None:
     if any(sample.anon_huge_bytes != 0 for sample in samples):
         return None
     return (
-        "THP is set to `madvise` and nothing asked for it: PyTorch asks only when told to, with "
-        "`THP_MEM_ALLOC_ENABLE=1` (or `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` for all of glibc's malloc)."
+        "THP is `madvise`, and nothing asked for it: PyTorch does with `THP_MEM_ALLOC_ENABLE=1`, all of malloc with "
+        "`GLIBC_TUNABLES=glibc.malloc.hugetlb=1`."
     )
 
 
@@ -91,7 +90,4 @@ def pool_unused_by_load(result: Result) -> str | None:
     samples = result.valid
     if not result.whole_pools or not samples or any(sample.hugetlb_bytes != 0 for sample in samples):
         return None
-    return (
-        "Loading the model took nothing from the pool: a process does when its allocator does, for example with "
-        "`GLIBC_TUNABLES=glibc.malloc.hugetlb=2`."
-    )
+    return "The load took nothing from the pool; malloc does with `GLIBC_TUNABLES=glibc.malloc.hugetlb=2`."

@@ -13,7 +13,9 @@ from analysis.render.markdown import md
 
 WIDE_INTERVAL_SHARE = 0.10
 FEWEST_FOR_CONFIDENCE = 6
-_FIRST_FIGURE = re.compile(r"(\d+(?:\.\d+)?)")
+MOST_NAMED = 4
+_FIGURE = re.compile(r"(?<![\w.])(?<!GPU )\d+(?:\.\d+)?")
+"""A figure of a reason; neither the number of a device nor a part of a name."""
 
 
 def excluded_samples(result: Result) -> str | None:
@@ -39,23 +41,31 @@ def noisy_host(result: Result) -> str | None:
 
 
 def _worst_of_each(reasons: Iterable[str]) -> list[tuple[str, int]]:
-    """Merge reasons that differ in their first number alone: the largest stands for all, with their count; most first.
+    """Merge reasons that differ in figures alone: the worst stands for all, with their count; most first.
 
-    Names after a colon, such as those of processes, are listed once each.
+    What follows a colon, such as names of processes, is listed once each.
     """
-    figures: dict[tuple[str, str], list[str]] = {}
-    named: dict[tuple[str, str], dict[str, None]] = {}
+    sentences: dict[str, list[str]] = {}
+    details: dict[str, dict[str, str]] = {}
     for reason in reasons:
-        sentence, _, names = reason.partition(": ")
-        before, figure, after = (*_FIRST_FIGURE.split(sentence, maxsplit=1), "", "")[:3]
-        figures.setdefault((before, after), []).append(figure)
-        named.setdefault((before, after), {}).update(dict.fromkeys(filter(None, names.split(", "))))
+        sentence, _, listed = reason.partition(": ")
+        cause = _FIGURE.sub("#", sentence)
+        sentences.setdefault(cause, []).append(sentence)
+        for detail in filter(None, listed.split(", ")):
+            details.setdefault(cause, {}).setdefault(_FIGURE.sub("#", detail), detail)
     worst = []
-    for (before, after), found in sorted(figures.items(), key=lambda item: -len(item[1])):
-        largest = max(found, key=lambda figure: float(figure or 0))
-        names = ": " + ", ".join(named[before, after]) if named[before, after] else ""
-        worst.append((f"{before}{'up to ' if len(set(found)) > 1 else ''}{largest}{after}{names}", len(found)))
+    for cause, found in sorted(sentences.items(), key=lambda item: -len(item[1])):
+        text = max(found, key=_figures)
+        if len({tuple(_figures(each)[:1]) for each in found}) > 1:
+            text = _FIGURE.sub(lambda match: f"up to {match[0]}", text, count=1)
+        named = list(details.get(cause, {}).values())
+        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+        worst.append((text + (f": {', '.join(named[:MOST_NAMED])}{more}" if named else ""), len(found)))
     return worst
+
+
+def _figures(sentence: str) -> list[float]:
+    return [float(figure) for figure in _FIGURE.findall(sentence)]
 
 
 def _valid_samples(count: int) -> str:
@@ -76,8 +86,8 @@ def few_samples(result: Result) -> str | None:
         )
     return (
         f"With {fewest} samples an interval spans all that was seen, and covers the true median at most "
-        f"{units.percent(statistics.best_coverage(fewest))} of the time. "
-        f"`slm_benchmark_runs: {FEWEST_FOR_CONFIDENCE}` is the least that allows 95 %."
+        f"{units.percent(statistics.best_coverage(fewest))} of the time; 95 % needs `slm_benchmark_runs: "
+        f"{FEWEST_FOR_CONFIDENCE}`."
     )
 
 
@@ -117,7 +127,6 @@ def free_page_reporting(result: Result) -> str | None:
     if not result.host.free_page_reporting:
         return None
     return (
-        "This guest gives freed memory back to its hypervisor (free page reporting), so most loads pay for the first "
-        "touch of their memory in the hypervisor too, huge page or not: CPU system time and the phases that fill "
-        "memory are longer than where the guest keeps what it has, as it keeps a reserved pool."
+        "This guest gives freed memory back to its hypervisor (free page reporting): the first touch of memory costs "
+        "more than where a guest keeps it, huge page or not; a reserved pool is kept."
     )

@@ -87,9 +87,8 @@ def no_bytecode(result: Result) -> str | None:
     return (
         f"{units.count(bytecode.lacking)} of {units.count(bytecode.valid + bytecode.lacking)} imported modules have no "
         "bytecode that the loader's user can read, so Python compiles them anew at every start, cold or warm: "
-        f"{at_least}{units.seconds(bytecode.saving_s)}. Their installer did not compile them (uv does so with "
-        "`UV_COMPILE_BYTECODE=1`), and a service's user may rarely write beside them. `first_token.yml` keeps their "
-        "bytecode in a folder of its own."
+        f"{at_least}{units.seconds(bytecode.saving_s)}. `first_token.yml` keeps it; so does an installer that compiles "
+        "(uv: `UV_COMPILE_BYTECODE=1`)."
     )
 
 
@@ -104,9 +103,8 @@ def kernels_compiled(result: Result) -> str | None:
     return (
         f"Each start compiles kernels anew: {units.seconds(saving_s)} of its first token{second}, where "
         f"{units.count(kernels.files)} files ({units.size(kernels.bytes)}) would keep them. A service whose home lasts "
-        "keeps them in it (the driver's in `~/.nv/ComputeCache`). One without (`nobody`, `DynamicUser=`, a container "
-        "made anew) needs `CUDA_CACHE_PATH` in a folder that lasts and belongs to its own user; a folder that it may "
-        "only read is not used."
+        "keeps them there by itself; for one without (`nobody`, `DynamicUser=`, a container made anew) "
+        "`first_token.yml` keeps them, or `CUDA_CACHE_PATH` in a lasting folder that its own user may write."
     )
 
 

@@ -15,7 +15,7 @@ def not_as_asked(result: Result) -> str | None:
     if not drifted:
         return None
     details = "; ".join(md(row.detail or row.knob) for row in drifted)
-    return f"Not as asked for: {details}. The figures below are of the host as it stands."
+    return f"Not as asked for: {details}. The figures on this page are of the host as it stands."
 
 
 def waits_for_systemd(result: Result) -> str | None:
@@ -23,8 +23,8 @@ def waits_for_systemd(result: Result) -> str | None:
     if result.host.systemd is not False or not result.tuning.persisted:
         return None
     return (
-        "systemd does not run here: the files that keep the settings over a reboot wait for it. Until then, run the "
-        "baseline again after every boot."
+        "systemd does not run here: the files that keep the settings over a reboot wait for it. Until then, tune again "
+        "after every boot."
     )
 
 
@@ -65,6 +65,6 @@ def idle_pool(result: Result) -> str | None:
         return None
     share = sum(size for _, size in idle) / result.host.memory_bytes
     return (
-        f"The reserved pool costs {' and '.join(parts)} that nobody uses and nothing else can have: "
-        f"{units.percent(share)} of the host's memory."
+        f"Idle in the pool: {' and '.join(parts)}, {units.percent(share)} of the host's memory, which nothing else can "
+        "have."
     )

@@ -239,7 +239,30 @@ def test_the_first_line_of_fewer_than_three_quiet_blocks_is_neither_bold_nor_a_f
     page = host_report(document)
     assert "**" not in page
     assert "-e slm_benchmark_runs=6 " in page.partition("## Phases")[0]
-    assert "| Now over the lower bound | not told by 2 quiet blocks |" in page
+    assert "| Now over the lower bound |" not in page
+    assert "| Now over the lower bound |" in host_report(load())
+
+
+def test_a_remedy_that_saves_nothing_is_in_no_row_and_an_unknown_one_is() -> None:
+    """Below 1 % of the time to first token a saving is nothing to act on."""
+    row = "| Bytecode for every module would save, at least |"
+
+    def page(saving_s: float) -> str:
+        return host_report(load(imports={**IMPORTS, "bytecode": {**IMPORTS["bytecode"], "saving_s": saving_s}}))
+
+    now_s = read_result(load()).first_token.now_s or 0.0
+    assert row not in page(0.0)
+    assert row not in page(0.0099 * now_s)
+    assert row in page(0.0101 * now_s)
+    assert f"{row} unknown |" in host_report(load())
+
+
+def test_what_the_lower_bound_is_made_of_is_folded() -> None:
+    shown, _, folded = host_report(load()).partition("<details>")
+    assert "| What the disk gives |" not in shown
+    basis = folded.partition("## What the lower bound rests on")[2].partition("##")[0]
+    for row in ("Everything in memory and bytecode there", "Read from the disk, cold", "What the disk gives"):
+        assert f"| {row} |" in basis
 
 
 def test_kept_kernels_are_a_remedy_in_the_first_line_the_table_and_the_notes() -> None:

@@ -114,8 +114,7 @@ def test_a_nodes_pages_of_an_asked_size_are_no_side_effect(cpu: dict[str, Any]) 
 def test_an_idle_pool_is_priced_and_a_reserved_one_is_not(cpu: dict[str, Any]) -> None:
     said = rules_tuning.idle_pool(as_result(cpu))
     assert said
-    assert "costs 2.00 GiB in 2M pages" in said
-    assert "6.3 % of the host's memory" in said
+    assert "Idle in the pool: 2.00 GiB in 2M pages, 6.3 % of the host's memory" in said
     cpu["tuning"]["pools"][0]["reserved"] = cpu["tuning"]["pools"][0]["free"]
     assert rules_tuning.idle_pool(as_result(cpu)) is None
 
@@ -150,6 +149,27 @@ def test_one_cause_of_noise_is_said_once_with_its_worst_figure(cpu: dict[str, An
     assert rules_samples.noisy_host(as_result(cpu)) == (
         "Noisy samples, 4 of 6: computing took up to 10.4 times its best (3 of 6); no figure (3 of 6); "
         "the hypervisor took 7% of the CPUs (1 of 6). Trust their figures less."
+    )
+
+
+def test_a_cause_that_differs_in_several_figures_and_names_is_one_cause(cpu: dict[str, Any]) -> None:
+    details = [
+        "memory figures disagree: psutil says 1, smaps_rollup 2",
+        "memory figures disagree: psutil says 7, smaps_rollup 9",
+        "other processes used 13% of the CPUs: python3, gcc",
+        "other processes used 8% of the CPUs: rsync, gcc, ld, cc1",
+        "tasks waited 3% of the time for 2 disks",
+        "tasks waited 3% of the time for 4 disks",
+    ]
+    for sample, reason in zip(cpu["samples"], details, strict=True):
+        sample["noise"] |= {"noisy": True, "reasons": [reason, "a foreign process on GPU 1"]}
+    cpu["samples"][0]["noise"]["reasons"] += ["a foreign process on GPU 2"]
+    assert rules_samples.noisy_host(as_result(cpu)) == (
+        "Noisy samples, 6 of 6: a foreign process on GPU 1 (6 of 6); "
+        "memory figures disagree: psutil says 1, smaps_rollup 2 (2 of 6); "
+        "other processes used up to 13% of the CPUs: python3, gcc, rsync, ld and 1 more (2 of 6); "
+        "tasks waited 3% of the time for 4 disks (2 of 6); "
+        "a foreign process on GPU 2 (1 of 6). Trust their figures less."
     )
 
 
