@@ -71,8 +71,11 @@ def commit_of(folder: Path) -> str:
     return answer.stdout.strip() or "unknown"
 
 
-def told_of_host(python: str) -> dict[str, Any]:
-    """Return what has to be the same for another run to compare; no name, no serial number, no address."""
+def told_of_host(python: str, packages: Sequence[str] = _PACKAGES) -> dict[str, Any]:
+    """Return what has to be the same for another run to compare; no name, no serial number, no address.
+
+    `packages` are those of this Python whose versions count.
+    """
     gpus = read_gpus(Host())
     return {
         "kernel": platform.release().split("-")[0],
@@ -82,12 +85,12 @@ def told_of_host(python: str) -> dict[str, Any]:
         "gpus": [gpu.name for gpu in gpus.gpus],
         "gpu_driver": gpus.driver,
         "persistence_mode": [gpu.persistence_mode for gpu in gpus.gpus],
-        "software": versions_of(python),
+        "software": versions_of(python, packages),
     }
 
 
-def versions_of(python: str) -> dict[str, str]:
-    """Return the versions of the loader's Python and packages."""
+def versions_of(python: str, packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of a Python and its packages, without those that it lacks."""
     program = (
         "import importlib.metadata as m, json, platform, sys\n"
         "def v(n):\n"
@@ -95,7 +98,7 @@ def versions_of(python: str) -> dict[str, str]:
         "    except m.PackageNotFoundError: return None\n"
         "print(json.dumps({'python': platform.python_version(), **{n: v(n) for n in sys.argv[1:]}}))"
     )
-    command = [python, "-c", program, *_PACKAGES]
+    command = [python, "-c", program, *packages]
     answer = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd="/", env={"PATH": "/usr/bin:/bin"}
     )

@@ -2,7 +2,8 @@
 
 The host is a virtual machine of the tests (tests/live/vm), of one processor, so that a task is dear and easily seen.
 Pings with `become` stand around the plays; the ratios are to their median. Prints seconds and ratios with their goals,
-and ends with 1 where a goal is missed. Needs what `make test-vm` needs, and nothing else running.
+and ends with 1 where a goal is missed. `--out` takes a document with every run (plugins/schemas/evidence.schema.json).
+Needs what `make test-vm` needs, and nothing else running.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from benchmarks.evidence import Document, told_of_host
 from tests.live.vm.fleet import SMALL_TUNING, Fleet
 from tests.live.vm.image import BOOKWORM, base_image
 from tests.live.vm.machine import Machine, Shape
@@ -27,6 +30,7 @@ PING = """\
   tasks:
     - ansible.builtin.ping:
 """
+MACHINE = "an emulated virtual machine of one processor, Debian bookworm, over ssh and sudo"
 GOALS = {"first tuning": 6.0, "tuning that changes nothing": 2.5, "audit": 1.3, "rollback": 2.0}
 """The most a play may cost, in pings."""
 
@@ -50,37 +54,37 @@ class Row:
         return f"{self.name:<30} {middle:6.1f} s  {low:6.1f} to {high:6.1f}  {self.pings:5.2f}x ping  {goal}".rstrip()
 
 
-def rows(seconds: dict[str, list[float]]) -> list[Row]:
+def rows(document: Document) -> list[Row]:
     """Return a row a play, with the median of `ping`."""
+    seconds: dict[str, list[float]] = {}
+    for start in document.starts:
+        seconds.setdefault(start["arm"], []).append(start["seconds"])
     ping = statistics.median(seconds["ping"])
     return [Row(name, runs, statistics.median(runs) / ping) for name, runs in seconds.items()]
 
 
-def measure(run: Callable[..., float], ping: str, audits: str, rounds: int) -> dict[str, list[float]]:
-    """Measure the seconds of every play; each round tunes, audits and rolls back, with a ping before each kind."""
-    seconds: dict[str, list[float]] = {}
-
-    def note(name: str, *arguments: str, **variables: object) -> None:
-        seconds.setdefault(name, []).append(run(*arguments, **variables))
-
+def measure_round(run: Callable[..., float], ping: str, audits: str) -> list[tuple[str, dict[str, float]]]:
+    """Return the seconds of a round: it tunes, audits and rolls back, with a ping before each play."""
     tune = ("baseline.yml", "--tags", "tune")
-    run(ping)  # The first connection is no ping like the others.
-    for _ in range(rounds):
-        for name, arguments in (("first tuning", tune), ("tuning that changes nothing", tune)):
-            note("ping", ping)
-            note(name, *arguments)
-        note("ping", ping)
-        note("audit", "audit.yml", audit_reports_dir=audits)
-        note("ping", ping)
-        note("rollback", "rollback.yml")
-    return seconds
+    plays: list[tuple[str, tuple[str, ...], dict[str, object]]] = [
+        ("first tuning", tune, {}),
+        ("tuning that changes nothing", tune, {}),
+        ("audit", ("audit.yml",), {"audit_reports_dir": audits}),
+        ("rollback", ("rollback.yml",), {}),
+    ]
+    starts = []
+    for name, arguments, variables in plays:
+        starts.append(("ping", {"seconds": run(ping)}))
+        starts.append((name, {"seconds": run(*arguments, **variables)}))
+    return starts
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
-    if rounds < 1:
+    parser.add_argument("--out", type=Path, help="where the document goes")
+    options = parser.parse_args()
+    if options.rounds < 1:
         parser.error("--rounds: wanted a whole number from 1")
     with tempfile.TemporaryDirectory(prefix="slm-one-host-") as scratch:
         folder = Path(scratch)
@@ -89,21 +93,26 @@ def main() -> int:
         except VmTestError as error:
             sys.exit(f"one_host: {error}")
         fleet = Fleet([machine], folder / "plays", SMALL_TUNING)
-        (folder / "ping.yml").write_text(PING, encoding="utf-8")
+        ping = str(folder / "ping.yml")
+        Path(ping).write_text(PING, encoding="utf-8")
+        document = Document("one-host", told_of_host(sys.executable, ["ansible-core"]), {"machine": MACHINE})
+
+        def run(*arguments: str, **variables: Any) -> float:
+            return fleet.playbook(*arguments, **variables).expect(0).seconds
+
         try:
             machine.start()
             machine.wait_until_up()
-            seconds = measure(
-                lambda *arguments, **variables: fleet.playbook(*arguments, **variables).expect(0).seconds,
-                str(folder / "ping.yml"),
-                str(folder / "audit"),
-                rounds,
-            )
+            run(ping)  # The first connection is no ping like the others.
+            for _ in range(options.rounds):
+                document.add_block(measure_round(run, ping, str(folder / "audit")))
+                if options.out:
+                    document.write(options.out)
         except (VmTestError, AssertionError) as error:
             sys.exit(f"one_host: {error}")
         finally:
             machine.close()
-    found = rows(seconds)
+    found = rows(document)
     print(*found, sep="\n")
     return any(row.is_missed for row in found)
 

@@ -1,8 +1,8 @@
 """What a run costs with a hundred hosts, and with a thousand: an audit, and a tuning that changes nothing.
 
 Beside each stands ansible.builtin.ping with the same hosts, configuration and connection. Every run's exit status,
-hosts and verdicts are checked; times are printed with their goals. Needs root and Debian's openssh-server;
-scale_hosts.py says where its hosts are.
+hosts and verdicts are checked; times are printed with their goals. `--out` takes a document with every run
+(plugins/schemas/evidence.schema.json). Needs root and Debian's openssh-server; scale_hosts.py says where its hosts are.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.evidence import Document, told_of_host
 from benchmarks.scale_hosts import STAGE, Host, enter, fleet
+from benchmarks.tables import scale_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ANSIBLE = Path(sys.executable).with_name("ansible-playbook")
@@ -31,6 +33,8 @@ GROUP = "gpu-hosts"
 FORKS = 50
 DRIFT_EVERY = 10
 """When the fleet is audited, one host in this many has drifted."""
+MOST_PINGS = {"audit": 1.2, "tuning": 3.0}
+"""The most that a play may take, in pings of as many hosts."""
 _RECAP = re.compile(r"^(?P<host>[\w.-]+)\s*:\s*(?P<counts>ok=\d+.*)$", re.MULTILINE)
 _PING = "- {hosts: gpu-hosts, gather_facts: false, become: true, tasks: [{name: Ping, ansible.builtin.ping: }]}\n"
 _SHARED_S = 25
@@ -52,6 +56,12 @@ class Cost:
     pss_bytes: int
     rss_bytes: int
 
+    def to_json(self) -> dict[str, int | float]:
+        """Return the figures with the names that a document has."""
+        figures = asdict(self)
+        del figures["play"]
+        return {"seconds": figures.pop("wall_s"), **figures}
+
 
 def recap(output: str) -> dict[str, dict[str, int]]:
     """Return each host's counts from ansible-playbook's last lines."""
@@ -71,31 +81,19 @@ def wrong(output: str, hosts: Iterable[Host], wanted: Callable[[Host], Mapping[s
     ]
 
 
-def verdict(cost: Cost, costs: Sequence[Cost]) -> str:
-    """Return a run's verdict against its goals; empty if there are none for it."""
-    ping, most = {one.hosts: one for one in costs if one.play == "ping"}, {"audit": 1.15, "tuning": 3.0}
+def verdicts(costs: Sequence[Cost]) -> list[str]:
+    """Return each run beside its goals, which are those of an otherwise idle machine."""
+    pings = {cost.hosts: cost.wall_s for cost in costs if cost.play == "ping"}
     held = []
-    if cost.play in most and cost.hosts in ping:
-        held.append((cost.wall_s <= most[cost.play] * ping[cost.hosts].wall_s, f"{most[cost.play]:g} x ping"))
-    if cost.hosts >= 1000:
-        held.append((cost.pss_bytes <= 1.5 * 2**30, "1.5 GiB"))
-    return ", ".join(f"{'within' if is_held else 'MISSED:'} {goal}" for is_held, goal in held)
-
-
-def table(costs: Sequence[Cost]) -> str:
-    """Return all runs; the goals are those of an otherwise idle machine."""
-    ping = {cost.hosts: cost.wall_s for cost in costs if cost.play == "ping"}
-    lines = [
-        "| hosts | play | wall s | ms a host | x ping | control CPU s | hosts' CPU s | PSS GiB | RSS GiB | goal |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---|",
-    ]
     for cost in costs:
-        lines.append(
-            f"| {cost.hosts} | {cost.play} | {cost.wall_s:.1f} | {cost.wall_s / cost.hosts * 1000:.0f} "
-            f"| {cost.wall_s / ping[cost.hosts]:.2f} | {cost.control_cpu_s:.1f} | {cost.hosts_cpu_s:.1f} "
-            f"| {cost.pss_bytes / 2**30:.2f} | {cost.rss_bytes / 2**30:.2f} | {verdict(cost, costs)} |"
-        )
-    return "\n".join(lines)
+        if cost.play in MOST_PINGS and cost.hosts in pings:
+            most = MOST_PINGS[cost.play]
+            held.append((cost, f"{most:g} x ping", cost.wall_s <= most * pings[cost.hosts]))
+        if cost.hosts >= 1000:
+            held.append((cost, "1.5 GiB", cost.pss_bytes <= 1.5 * 2**30))
+    return [
+        f"{cost.hosts} hosts, {cost.play}: {'within' if is_held else 'MISSED:'} {goal}" for cost, goal, is_held in held
+    ]
 
 
 class Memory:
@@ -273,6 +271,8 @@ def measure(control: Control, hosts: Sequence[Host]) -> list[Cost]:
 def inside(options: argparse.Namespace) -> None:
     """Run the whole measurement, inside the namespaces."""
     began, costs = time.monotonic(), list[Cost]()
+    facts = {"forks": FORKS, "drift_every": DRIFT_EVERY}
+    document = Document("scale", told_of_host(sys.executable, ["ansible-core"]), facts)
     hosts = [Host(number) for number in range(max(options.hosts))]
     with fleet(options.sshd) as sshd:
         control = Control(sshd, STAGE / "log")
@@ -282,20 +282,37 @@ def inside(options: argparse.Namespace) -> None:
         require(code, 0, wrong(output, hosts[:1], lambda _: {"failed": 0, "unreachable": 0}), output)
         for host in hosts[1:]:
             host.become(hosts[0])
-        for count in options.hosts:
+        for count in dict.fromkeys(options.hosts):
             costs += measure(control, hosts[:count])
-            # Printed early, so that a run that is ended early has shown its results.
-            print(f"{table(costs)}\n{count} hosts seen, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    print(f"{len(os.sched_getaffinity(0))} processors for control node and hosts together, {FORKS} forks:\n")
-    print(table(costs))
+            document.add_block([(cost.play, cost.to_json()) for cost in costs if cost.hosts == count])
+            # Told early, so that a run that is ended early has shown its results.
+            if options.out:
+                document.write(options.out)
+            table = scale_table(document.to_json())
+            print(f"{table}\n{count} hosts seen, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    print(scale_table(document.to_json()), *verdicts(costs), sep="\n")
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options; exit with 2 where they are none."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument(
+        "hosts", type=_positive, nargs="*", default=[100, 300, 1000], help="how many, run by run; default: 100 300 1000"
+    )
+    parser.add_argument("--out", type=Path, help="where the document goes")
+    parser.add_argument("--sshd", default="/usr/sbin/sshd", help="default: %(default)s, of Debian's openssh-server")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 1, found {text!r}")
+    return int(text)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--hosts", type=int, nargs="+", default=[100, 300, 1000], help="default: 100 300 1000")
-    parser.add_argument("--sshd", default="/usr/sbin/sshd", help="default: %(default)s, of Debian's openssh-server")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parse_arguments(sys.argv[1:])
     if options.inside:
         inside(options)
         return

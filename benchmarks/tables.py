@@ -123,12 +123,58 @@ def engine_table(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"first-token": first_token_table, "engine": engine_table}
+def scale_table(document: Mapping[str, Any]) -> str:
+    """Return plays on many hosts as Markdown, each beside the ping of as many."""
+    ping = {start["hosts"]: start["seconds"] for start in document["starts"] if start["arm"] == "ping"}
+    lines = [
+        f"{head(document)}; CPUs for control node and hosts together, {document['facts']['forks']} forks, one host in "
+        f"{document['facts']['drift_every']} drifted.",
+        "",
+        "| hosts | play | wall s | ms a host | x ping | control CPU s | hosts' CPU s | control node's PSS | its RSS |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for start in document["starts"]:
+        hosts, seconds = start["hosts"], start["seconds"]
+        lines.append(
+            f"| {hosts:,} | {start['arm']} | {seconds:.1f} | {seconds / hosts * 1000:.0f} "
+            f"| {seconds / ping[hosts]:.2f} "
+            f"| {start['control_cpu_s']:.1f} | {start['hosts_cpu_s']:.1f} | {start['pss_bytes'] / 2**30:.2f} GiB "
+            f"| {start['rss_bytes'] / 2**30:.2f} GiB |"
+        )
+    return "\n".join(lines)
+
+
+def one_host_table(document: Mapping[str, Any]) -> str:
+    """Return plays on one host as Markdown, in the order of a round, each beside the median ping."""
+    seconds: dict[str, list[float]] = {}
+    for start in document["starts"]:
+        seconds.setdefault(start["arm"], []).append(start["seconds"])
+    ping = statistics.median(seconds["ping"])
+    lines = [
+        f"{head(document)}, {document_blocks(document)} rounds; the host: {document['facts']['machine']}.",
+        "",
+        "| play | runs | median s | least to most | x ping |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for play, runs in seconds.items():
+        middle = statistics.median(runs)
+        lines.append(
+            f"| {play} | {len(runs)} | {middle:.1f} | {min(runs):.1f} to {max(runs):.1f} | {middle / ping:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+TABLES = {"first-token": first_token_table, "engine": engine_table, "scale": scale_table, "one-host": one_host_table}
 
 
 def document_blocks(document: Mapping[str, Any]) -> int:
     """Return how many blocks the document has."""
     return max((start["block"] for start in document["starts"]), default=0)
+
+
+def head(document: Mapping[str, Any]) -> str:
+    """Return what a run was, when and where."""
+    return f"{document['kind']}, {document['taken_at']}, commit {document['commit']}: {where(document)}"
 
 
 def where(document: Mapping[str, Any]) -> str:

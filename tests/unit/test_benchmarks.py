@@ -24,8 +24,11 @@ from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import LEASE
 
+from analysis.documents.schema import validate
 from benchmarks import agreement, engine, fidelity, first_token, one_host, subject
+from benchmarks.evidence import Document
 from benchmarks.subject import Benchmark, Effect
+from benchmarks.tables import one_host_table
 from tests.support.ourselves import Ourselves
 
 BENCHMARK = Benchmark("fidelity", "", sys.executable, "python3", pairs=15)
@@ -121,7 +124,13 @@ def test_plays_of_one_host_are_told_in_pings_and_beside_their_goals() -> None:
         is_second = asked[-3:] == ["baseline.yml", "ping.yml", "baseline.yml"]
         return 10.0 if is_second else cost[arguments[0]]
 
-    found = {row.name: row for row in one_host.rows(one_host.measure(run, "ping.yml", "/a", rounds=2))}
+    host = {"kernel": "6.18", "arch": "x86_64", "cpus": 2, "gpus": [], "software": {}}
+    document = Document("one-host", host, {"machine": one_host.MACHINE}, commit="0123456789ab")
+    for _ in range(2):
+        document.add_block(one_host.measure_round(run, "ping.yml", "/a"))
+    validate(document.to_json(), "evidence")
+    assert "| audit | 2 | 8.0 | 8.0 to 8.0 | 1.60 |" in one_host_table(document.to_json()).split("\n")
+    found = {row.name: row for row in one_host.rows(document)}
     assert {name: row.pings for name, row in found.items()} == {
         "ping": 1.0,
         "first tuning": 6.0,

@@ -13,7 +13,7 @@ from analysis.documents.errors import DocumentError
 from analysis.documents.schema import validate
 from benchmarks.evidence import Document
 from benchmarks.first_token import Start
-from benchmarks.tables import best_peer, engine_table, first_token_table, floor_s, median_start, paired
+from benchmarks.tables import TABLES, best_peer, engine_table, first_token_table, floor_s, median_start, paired
 from tests.conftest import REPOSITORY
 
 EVIDENCE = sorted((REPOSITORY / "docs/evidence").glob("*.json"))
@@ -120,6 +120,6 @@ def test_what_is_published_keeps_its_schema(path: Path) -> None:
 @pytest.mark.parametrize("path", EVIDENCE, ids=lambda path: path.stem)
 def test_the_page_of_evidence_shows_the_table_that_its_document_makes(path: Path) -> None:
     made = json.loads(path.read_text(encoding="utf-8"))
-    table = (first_token_table if made["kind"] == "first-token" else engine_table)(made)
+    table = TABLES[made["kind"]](made)
     pages = [page.read_text(encoding="utf-8") for page in (REPOSITORY / "docs/evidence").glob("*.md")]
     assert [page for page in pages if path.name in page and table in page]
