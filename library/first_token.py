@@ -158,6 +158,19 @@ given:
     environment: {}
     file: null
     use: "--volume /var/lib/slm-baseline/first-token/targets/vllm/given/vllm:/root/.cache/vllm:Z"
+remade:
+  description:
+    - What a new container makes anew, as the recorded start shows it; null for a target of the host itself.
+    - C(caches) has each known cache by its folder in the container, with the C(files) that the start wrote in there,
+      and the seconds of the start between which they were written (C(first_written_s), C(last_written_s); null for no
+      file). Other work lies between, so this says when, not how long.
+    - C(bytecode) is null below 50 modules without bytecode. Else C(compiled) of the C(lacking) modules were compiled
+      once after the start, in C(compile_s) CPU seconds, by the host's own C(python) of that version.
+  returned: when it was recorded
+  type: dict
+  sample:
+    caches: {/root/.cache/vllm: {files: 12, first_written_s: 12.1, last_written_s: 31.4}}
+    bytecode: {lacking: 1735, compiled: 1735, compile_s: 5.8, python: 3.11.2}
 starts:
   description: How often the target was started.
   returned: when it was recorded

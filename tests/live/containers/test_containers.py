@@ -39,6 +39,7 @@ SYSTEMCTL = Path(__file__).with_name("systemctl.py")
 UNIT_NAME = "slm-containers-unit"
 GIVEN = f"{TARGETS}/{NAME}/given"
 IMAGE = "slm-engine:1"
+COMPILING = "slm-engine-compiling:1"
 WEIGHTS_BYTES = 48 << 20
 READY = {"type": "health", "timeout_s": 60}
 HEALTH = ("--health-cmd", f"{PYTHON} -S -c \"import os,sys; sys.exit(not os.path.exists('/run/healthy'))\"")
@@ -210,6 +211,35 @@ def test_the_unit_at_boot_reads_the_plan_and_what_each_container_makes_anew_is_n
     assert os.readlink(f"/etc/systemd/system/basic.target.wants/{unit.name}") == str(unit)
     assert [note for note in recorded["notes"] if f"--volume {GIVEN}/vllm:/root/.cache/vllm:Z" in note]
     assert "docker start" in recorded["summary"]
+    (cache,) = recorded["remade"]["caches"].items()
+    assert (cache[0], cache[1]["files"]) == ("/root/.cache/vllm", 1)
+    assert 0 < cache[1]["first_written_s"] == cache[1]["last_written_s"] < PATIENCE_S
+    second = f"{cache[1]['last_written_s']:.1f}"
+    told = f"/root/.cache/vllm: 1 file, written between second {second} and {second} of the start"
+    assert [note for note in recorded["notes"] if told in note]
+    # All of its modules have bytecode.
+    assert recorded["remade"]["bytecode"] is None
+
+
+def test_modules_that_each_container_compiles_are_told_with_their_seconds(
+    world: World, recorded: dict[str, Any]
+) -> None:
+    make_root(world.folder / "compiling", compiles=False)
+    world.daemon.import_image(world.folder / "compiling", COMPILING)
+    world.make(name="slm-compiling", image=COMPILING)
+    try:
+        result = world.module(name="slm-compiling", container="slm-compiling", ready=READY)
+        cost = result["remade"]["bytecode"]
+        assert cost["lacking"] > 100
+        # The image's Python is the host's, so it compiles whatever the engine has compiled.
+        assert cost["compiled"] == cost["lacking"]
+        assert cost["compile_s"] > 0
+        told = f"compiling the {cost['lacking']} modules without bytecode takes {cost['compile_s']:.1f} s of CPU"
+        assert [note for note in result["notes"] if told in note]
+        assert "--env PYTHONPYCACHEPREFIX=" in result["given"]["use"]
+    finally:
+        world.module(name="slm-compiling", state="absent")
+        world.daemon.docker("rm", "--force", "slm-compiling", check=False)
 
 
 def test_a_container_that_is_made_anew_with_the_options_keeps_its_cache(world: World, recorded: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ from .bytecode import (
     with_cached,
 )
 from .cache import Cache, find_cache_objection, in_making
+from .compile_cost import measure_compiling
 from .fit import Fit, fit_text
 from .given import (
     Gift,
@@ -117,6 +118,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     kernels: Kernels | None = None
     given: Given | None = None
+    remade: dict[str, Any] | None = None
 
     def summary(self, target: Target) -> str:
         """Return one line for people: what was recorded, what is replayed, and how to start a command with it."""
@@ -167,6 +169,7 @@ class Outcome:
             "bytecode": bytecode,
             "kernels": kernels,
             "given": self.given and self.given.to_json(),
+            "remade": self.remade,
             "starts": self.starts,
             "notes": self.notes,
         }
@@ -311,7 +314,7 @@ def _set_up(subject: Subject) -> Outcome:
         # The start that is recorded first is one without us, whatever an earlier start was told.
         host.path(target.fit_environment).unlink(missing_ok=True)
         with _without_former_gift(subject):
-            recording = _record(subject)
+            first = recording = _record(subject)
         outcome.starts = 1
         kept = None
         if subject.guest:
@@ -331,9 +334,16 @@ def _set_up(subject: Subject) -> Outcome:
         outcome.bytecode, outcome.kernels = kept.filled, kept.kernels
     outcome.notes += notes_of(recording)
     if subject.guest:
-        compiled = len(find_compiled(host, recording.seen.opened))
+        compiled = find_compiled(host, first.seen.opened)
         given = [outcome.given.note] if outcome.given else []
-        outcome.notes += subject.guest.notes(target, recording, compiled, given)
+        outcome.notes += subject.guest.notes(target, first, len(compiled), given)
+        # What runs again has the host's processors again, and the pages that are read here are in its plan.
+        cost = measure_compiling(host, compiled) if len(compiled) >= LEAST_MODULES else None
+        outcome.notes += [cost.note] if cost else []
+        outcome.remade = {
+            "caches": {folder: each.to_json() for folder, each in first.placed.written.items()},
+            "bytecode": cost and cost.to_json(),
+        }
     _put_in_place(subject, recording.plan, kept, outcome.given)
     return outcome
 

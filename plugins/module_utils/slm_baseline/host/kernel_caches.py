@@ -11,7 +11,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .files import Host
 
@@ -160,24 +160,31 @@ def variables(caches: Iterable[KernelCache], folder: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Held:
-    """The content of a folder: plain files, and their bytes; `is_whole` is False where counting stopped early."""
+    """The content of a folder: plain files, and their bytes; `is_whole` is False where counting stopped early.
+
+    `first_ns` and `last_ns` are the earliest and the latest time at which one of them was last written; 0 for no file.
+    """
 
     files: int
     bytes: int
     is_whole: bool = True
+    first_ns: int = field(default=0, compare=False)
+    last_ns: int = field(default=0, compare=False)
 
     @property
     def is_too_large(self) -> bool:
         return not self.is_whole or self.bytes > MAX_BYTES
 
 
-def held_in(folder: str) -> Held:
+def held_in(folder: str, since_ns: int = 0, until_ns: int | None = None) -> Held:
     """Return the content of a folder that another user fills. Follows no link; skips what disappears meanwhile.
+
+    Only files that were last written between `since_ns` and `until_ns` count: whoever owns a file sets its time.
 
     os.fwalk opens what a link leads to before it looks whether it was one, which may be a file system that never
     answers; it also recurses, however deep the folders are.
     """
-    files = size = looked_at = 0
+    files = size = looked_at = first_ns = last_ns = 0
     ways: list[tuple[int, list[str]]] = []
     is_whole = True
     try:
@@ -201,15 +208,20 @@ def held_in(folder: str) -> Held:
                         ways[-1][1].append(entry.name)
                     elif entry.is_file(follow_symlinks=False):
                         with contextlib.suppress(OSError):
-                            size += entry.stat(follow_symlinks=False).st_size
-                            files += 1
+                            found = entry.stat(follow_symlinks=False)
+                            written_ns = found.st_mtime_ns
+                            if written_ns >= since_ns and (until_ns is None or written_ns <= until_ns):
+                                size += found.st_size
+                                first_ns = min(first_ns, written_ns) if files else written_ns
+                                last_ns = max(last_ns, written_ns) if files else written_ns
+                                files += 1
                     if looked_at > MAX_FILES:
                         break
             is_whole = looked_at <= MAX_FILES and len(ways) <= _MOST_DEPTH
     finally:
         for descriptor, _ in ways:
             os.close(descriptor)
-    return Held(files, size, is_whole)
+    return Held(files, size, is_whole, first_ns, last_ns)
 
 
 def _is_below(path: str, folders: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from ansible.module_utils.slm_baseline.containers.command_line import (
     parse_command,
 )
 from ansible.module_utils.slm_baseline.containers.control_groups import container_of
-from ansible.module_utils.slm_baseline.containers.remade import find_remade, remade_notes
+from ansible.module_utils.slm_baseline.containers.remade import Written, find_remade, remade_notes, seconds_notes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,15 +103,17 @@ def test_what_each_new_container_makes_anew_is_named_with_what_keeps_it() -> Non
         "/root/.nv/ComputeCache/index",
         "/var/log/x",
     ]
-    assert find_remade(own) == {
-        "/root/.cache/vllm": 2,
-        "/root/.triton": 1,
-        "/tmp/torchinductor_root": 1,
-        "/root/.nv": 1,
-    }
-    (note,) = remade_notes("llm", own, 3)
-    assert "--volume llm-vllm:/root/.cache/vllm (2 files)" in note
-    assert "--volume llm-nv:/root/.nv (1 files)" in note
-    (bytecode,) = remade_notes("llm", [], 50)
+    assert find_remade(own) == ["/root/.cache/vllm", "/root/.triton", "/tmp/torchinductor_root", "/root/.nv"]
+    written = {"/root/.cache/vllm": Written(2, 12.14, 31.4), "/root/.nv": Written(1, 3, 3), "/root/.triton": Written(0)}
+    (note,) = remade_notes("llm", written, 3)
+    vllm = "/root/.cache/vllm (2 files, written between second 12.1 and 31.4 of the start)"
+    assert f"--volume llm-vllm:{vllm}" in note
+    assert "--volume llm-nv:/root/.nv (1 file, written between second 3.0 and 3.0 of the start)" in note
+    assert "--volume llm-triton:/root/.triton (nothing written in the recorded start)" in note
+    assert written["/root/.triton"].to_json() == {"files": 0, "first_written_s": None, "last_written_s": None}
+    (seconds,) = seconds_notes(written)
+    assert "/root/.cache/vllm: 2 files, written between second 12.1 and 31.4 of the start; " in seconds
+    assert seconds_notes({}) == []
+    (bytecode,) = remade_notes("llm", {}, 50)
     assert "compiles 50 modules" in bytecode
-    assert remade_notes("llm", ["/etc/x"], 49) == []
+    assert remade_notes("llm", {}, 49) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.slm_baseline.containers.remade import Written
 from ansible.module_utils.slm_baseline.containers.runtime import Container, Mounted, Runtime
 from ansible.module_utils.slm_baseline.first_token import install
 from ansible.module_utils.slm_baseline.first_token import remove as removal
@@ -561,7 +562,8 @@ MADE = Container("1", "llm", "i", "d", "running")
 
 
 def in_container(number: int, container: Container = MADE, **caches: bool) -> Recording:
-    placed = Placed(caches={f"/root/.cache/{name}": shipped for name, shipped in caches.items()})
+    folders = {f"/root/.cache/{name}": shipped for name, shipped in caches.items()}
+    placed = Placed(caches=folders, written={folder: Written(number, 1.5, 2.5) for folder in folders})
     return replace(recording(number), container=container, placed=placed)
 
 
@@ -593,6 +595,14 @@ def test_a_quadlet_is_given_its_caches_by_a_drop_in(
     assert f"Volume={FOLDER}/vllm:/root/.cache/vllm:Z" in text
     assert "huggingface" not in text
     assert (outcome.starts, outcome.plan and outcome.plan.folders) == (2, ["/start2"])
+    # Of the first start, which had no cache of ours.
+    assert outcome.remade == {
+        "caches": {
+            f"/root/.cache/{name}": {"files": 1, "first_written_s": 1.5, "last_written_s": 2.5}
+            for name in ("vllm", "huggingface")
+        },
+        "bytecode": None,
+    }
     assert outcome.given
     assert outcome.given.to_json()["file"] == QUADLET
     assert outcome.to_json()["given"]["how"] == "quadlet"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ...containers.command_line import RUNTIMES, ContainerCommand, find_command
 from ...containers.image import image_facts
-from ...containers.remade import remade_notes
+from ...containers.remade import remade_notes, seconds_notes
 from ...containers.runtime import (
     Container,
     Runtime,
@@ -100,13 +100,20 @@ class Guest:
         return replace(recording, plan=replace(recording.plan, facts=facts))
 
     def notes(self, target: Target, recording: Recording, compiled: int, given: Sequence[str] = ()) -> list[str]:
-        """Return what a user should know of the container's start; `given` says it of caches that it is given."""
+        """Return what a user should know of the container's start, `compiled` modules without bytecode among it.
+
+        `given` says it of caches that it is given; `recording` is that of a start without them.
+        """
         placed, container = recording.placed, recording.container
         image = container.image if container else "its image"
         return [
             f"container: {placed.in_layers} of {placed.from_image} files that were opened from {image} were found in"
             " its layers.",
-            *(given or remade_notes(target.name, placed.own, compiled)),
+            *(
+                [*given, *seconds_notes(placed.written)]
+                if given
+                else remade_notes(target.name, placed.written, compiled)
+            ),
         ]
 
 

@@ -6,13 +6,17 @@ in the container's own layer, or in a folder that the runtime makes for this con
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...containers.mounted import HostFile, HostPaths
-from ...containers.remade import find_remade
+from ...containers.remade import Written, find_remade
 from ...containers.runtime import Container
 from ...host.files import Host
+from ...host.kernel_caches import Held, held_in
+from ...host.link_free import LinkFree
 from .fanotify import Opened, Seen
 
 _OVERLAY = "overlay"
@@ -26,7 +30,7 @@ class Placed:
     `from_image` counts files that were opened on the container's overlay and are not its own, `in_layers` those of
     them whose layer was found. `own` are paths in the container of files that are gone with it. `drivers` are file
     systems of another kind on which an image lies. `caches` are the known caches among `own`, each with whether the
-    image itself has something in there.
+    image itself has something in there, and `written` says what the start wrote in each.
     """
 
     from_image: int = 0
@@ -34,14 +38,25 @@ class Placed:
     own: list[str] = field(default_factory=list)
     drivers: list[str] = field(default_factory=list)
     caches: dict[str, bool] = field(default_factory=dict)
+    written: dict[str, Written] = field(default_factory=dict)
 
 
 Keeps = Callable[[int], bool]
 """Returns whether a process that was seen is the target's."""
 
 
-def place(host: Host, seen: Seen, container: Container | None = None, keeps: Keeps = lambda pid: True) -> Placed:
-    """Give every opened file and folder its path on the host, in `seen`; what cannot be found counts as elsewhere."""
+def place(
+    host: Host,
+    seen: Seen,
+    container: Container | None = None,
+    keeps: Keeps = lambda pid: True,
+    started_ns: int = 0,
+) -> Placed:
+    """Give every opened file and folder its path on the host, in `seen`; what cannot be found counts as elsewhere.
+
+    `started_ns` is the time (of the clock of files) at which the start began.
+    """
+    ready_ns = time.time_ns()
     paths = HostPaths(host, seen.mounts, container.lower if container else ())
     placed = Placed()
     opened: dict[str, Opened] = {}
@@ -61,25 +76,54 @@ def place(host: Host, seen: Seen, container: Container | None = None, keeps: Kee
             opened.setdefault(file.path, replace(each, path=file.path, place=None))
         if each.is_folder:
             continue
-        if found and not lasting:
+        own = _find_written(paths, each) if not found else "" if lasting else found[0].path
+        if own:
             placed.own.append(each.inside)
-            _note_cache(placed, paths, each)
+            for folder in find_remade([each.inside]):
+                if folder not in placed.caches:
+                    placed.caches[folder] = _is_shipped(paths, each, folder)
+                    placed.written[folder] = _written_in(host, _above(own, each.inside, folder), started_ns, ready_ns)
         elif fstype == _OVERLAY:
             placed.from_image += 1
             placed.in_layers += bool(lasting)
-        seen.elsewhere += not found
+        seen.elsewhere += not (found or own)
     seen.opened = opened
     return placed
 
 
-def _note_cache(placed: Placed, paths: HostPaths, each: Opened) -> None:
-    """Note the cache that a file of the container's own lies in, and whether the image has something in there."""
+def _find_written(paths: HostPaths, each: Opened) -> str:
+    """Return the path of a file of the container's own that was written on after it was seen; empty for any other.
+
+    Its size and time are others now, so it is not known as the same file. Nothing of it is read.
+    """
     assert each.place
-    for folder in find_remade([each.inside]):
-        if folder not in placed.caches:
-            stack = paths.stack_of(each.place.mount) if each.place.mount.fstype == _OVERLAY else None
-            lower = [entry.path for entry in stack.folders(folder) if entry.number > 0] if stack else []
-            placed.caches[folder] = any(paths.host.names(path) for path in lower)
+    stack = paths.stack_of(each.place.mount) if each.place.mount.fstype == _OVERLAY else None
+    entries = stack.file(each.place.within) if stack else []
+    return entries[0].path if entries and entries[0].number == 0 and stack and stack.overlay.upper else ""
+
+
+def _is_shipped(paths: HostPaths, each: Opened, folder: str) -> bool:
+    """Return whether the image itself has something in this cache."""
+    assert each.place
+    stack = paths.stack_of(each.place.mount) if each.place.mount.fstype == _OVERLAY else None
+    lower = [entry.path for entry in stack.folders(folder) if entry.number > 0] if stack else []
+    return any(paths.host.names(path) for path in lower)
+
+
+def _above(path: str, inside: str, folder: str) -> str:
+    """Return where the host has a folder of the container's, from a file in it; empty where the names differ."""
+    below = inside[len(folder) :]
+    return path[: -len(below)] if path.endswith(below) else ""
+
+
+def _written_in(host: Host, folder: str, started_ns: int, ready_ns: int) -> Written:
+    held = Held(0, 0)
+    # The container may have swapped a folder on the way for a link, or removed it.
+    with contextlib.suppress(OSError), LinkFree(host).folder(folder) as descriptor:
+        held = held_in(f"/proc/self/fd/{descriptor}/.", started_ns, ready_ns)
+    if not held.files:
+        return Written(0)
+    return Written(held.files, (held.first_ns - started_ns) / 1e9, (held.last_ns - started_ns) / 1e9)
 
 
 def _is_the_runtimes(each: Opened, container: Container) -> bool:

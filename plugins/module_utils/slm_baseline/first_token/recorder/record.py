@@ -90,7 +90,7 @@ def record(
         start(look)
         seen = watch.end(deadline)
     # At once, while nothing else has been read.
-    placed = place(host, seen, container, keeps)
+    placed = place(host, seen, container, keeps, started_ns)
     recording = plan_of(seen, find_cached_folders(host, seen.folders, deadline), started_ns, deadline, touched)
     return replace(recording, container=container, placed=placed)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.slm_baseline.containers.remade import Written
 from ansible.module_utils.slm_baseline.containers.runtime import Container, Runtime
 from ansible.module_utils.slm_baseline.first_token.plan import Plan
 from ansible.module_utils.slm_baseline.first_token.recorder import guest, interruption, members
@@ -225,7 +226,7 @@ def test_a_recording_is_completed_with_its_image_or_refused(world: World) -> Non
 
 def test_the_output_says_how_much_of_the_image_was_found(world: World) -> None:
     made = Guest("first_token.llm", world.runtime, "engine")
-    found = recording(FOUND, from_image=20, in_layers=19, own=["/root/.cache/vllm/x"])
+    found = recording(FOUND, from_image=20, in_layers=19, written={"/root/.cache/vllm": Written(1, 1.0, 2.0)})
     notes = made.notes(TARGET, found, 60)
     assert notes[0].startswith("container: 19 of 20 files that were opened from engine:1 ")
     assert "--volume llm-vllm:/root/.cache/vllm" in notes[1]

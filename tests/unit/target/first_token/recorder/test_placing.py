@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.containers.mounted import Place
+from ansible.module_utils.slm_baseline.containers.remade import Written
 from ansible.module_utils.slm_baseline.containers.runtime import Container, Mounted
 from ansible.module_utils.slm_baseline.first_token.recorder.fanotify import Opened, Seen
 from ansible.module_utils.slm_baseline.first_token.recorder.placing import place
@@ -84,6 +86,21 @@ def test_a_plan_has_what_the_next_container_has_too(host: Host) -> None:
     assert (placed.in_layers, placed.from_image) == (1, 1)
     assert placed.own == ["/etc/resolv.conf", "/root/.cache/vllm/graph", "/etc/hosts", "/scratch/x"]
     assert seen.elsewhere == 0
+
+
+def test_what_the_start_wrote_in_a_cache_is_told_with_its_seconds(host: Host) -> None:
+    cache = f"{HOME}/own/diff/root/.cache/vllm"
+    began_ns = time.time_ns() - 60 * 10**9
+    graph = opened(host, "/root/.cache/vllm/graph", f"{cache}/graph", 0)
+    host.path(f"{cache}/deep").mkdir()
+    # Written on after it was opened, by one of two times; the others are of before the start, and of nobody's time.
+    for name, second in (("graph", 12.5), ("deep/late", 31.25), ("older", -5), ("never", 10**6)):
+        host.path(f"{cache}/{name}").write_text(name)
+        at_ns = began_ns + int(second * 1e9)
+        os.utime(host.path(f"{cache}/{name}"), ns=(at_ns, at_ns))
+    placed = place(host, seen_of(graph), CONTAINER, started_ns=began_ns)
+    assert placed.written == {"/root/.cache/vllm": Written(2, 12.5, 31.25)}
+    assert (placed.caches, placed.own) == ({"/root/.cache/vllm": False}, ["/root/.cache/vllm/graph"])
 
 
 def test_a_folder_of_an_overlay_is_that_of_each_layer_but_the_containers_own(host: Host) -> None:
