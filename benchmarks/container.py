@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -24,7 +23,6 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,30 +38,21 @@ from ansible.module_utils.slm_baseline.host.caches import drop_host_caches  # no
 from ansible.module_utils.slm_baseline.host.files import Host  # noqa: E402
 from ansible.module_utils.slm_baseline.host.paths import TARGETS  # noqa: E402
 
+from benchmarks.engine import Start  # noqa: E402
 from benchmarks.evidence import Document, told_of_host  # noqa: E402
 from benchmarks.tables import engine_table  # noqa: E402
 from tests.live.containers.daemon import Daemon, running_daemon  # noqa: E402
-from tests.live.containers.image import make_root  # noqa: E402
+from tests.live.containers.torch_image import PYTHON as IMAGE_PYTHON  # noqa: E402
+from tests.live.containers.torch_image import import_torch_image  # noqa: E402
+from tests.support.module_process import answer_in, begin_module, first_token_programs  # noqa: E402
 
 NAME = "slm-benchmark-container"
 IMAGE = "slm-benchmark:1"
-SERVER = "/opt/container_server.py"
+SERVER = ROOT / "benchmarks" / "container_server.py"
 PORT = 8461
 USER = 65534
 START_TIMEOUT_S = 600.0
 POLL_S = 0.02
-
-
-@dataclass(frozen=True)
-class Start:
-    """One start, in seconds: until the server was ready, and until it had answered the first request."""
-
-    ready_s: float
-    token_s: float
-
-    def to_json(self) -> dict[str, float]:
-        """Return the start as the document has it."""
-        return {"seconds": self.token_s, "ready_s": self.ready_s}
 
 
 class Bench:
@@ -111,7 +100,7 @@ class Bench:
     @contextlib.contextmanager
     def container(self) -> Iterator[None]:
         """Make the container anew, and run it."""
-        self.daemon.docker("run", "--detach", *self.options, *self.command)
+        self.daemon.docker("run", "--detach", *self.options, *self.command(IMAGE_PYTHON))
         try:
             yield
         finally:
@@ -124,18 +113,21 @@ class Bench:
     def options(self) -> list[str]:
         return [
             *("--name", NAME, "--network", "host", "--user", f"{USER}:{USER}"),
-            *("--env", "HF_HUB_OFFLINE=1", "--volume", f"{self.model}:{self.model}:ro", IMAGE),
+            # No image has this folder: runc gives a mount in memory the mode of the image's own.
+            *("--tmpfs", "/scratch", "--env", "TMPDIR=/scratch", "--env", "HF_HUB_OFFLINE=1"),
+            *("--volume", f"{self.model}:{self.model}:ro"),
+            *("--volume", f"{SERVER}:{SERVER}:ro", IMAGE),
         ]
 
-    @property
-    def command(self) -> list[str]:
-        return [self.python, SERVER, str(self.model), str(PORT)]
+    def command(self, python: str) -> list[str]:
+        """Return the server's command line, by a Python of the image or of the host."""
+        return [python, str(SERVER), str(self.model), str(PORT)]
 
     @contextlib.contextmanager
     def process(self) -> Iterator[None]:
         """Run the server as a process of the host."""
         process = subprocess.Popen(
-            [self.python, str(ROOT / "benchmarks" / "container_server.py"), *self.command[2:]],
+            self.command(self.python),
             env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "HF_HUB_OFFLINE": "1"},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -153,18 +145,10 @@ class Bench:
 
     def module(self, **given: Any) -> None:
         """Run the module first_token; end where it fails."""
-        names = ("slm_replay.py", "slm_fit.py", "slm_restart.py")
-        programs = {name: (ROOT / "files" / name).read_text(encoding="utf-8") for name in names}
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.support.run_module", "first_token"],
-            input=json.dumps({"name": NAME, "programs": programs, **given}),
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "DOCKER_HOST": self.daemon.address},
-            check=False,
-        )
-        result = json.loads(done.stdout.strip().splitlines()[-1])
+        arguments = {"name": NAME, "programs": first_token_programs(), **given}
+        daemon = {"DOCKER_HOST": self.daemon.address}
+        told, _ = begin_module("first_token", arguments, daemon, stderr=subprocess.DEVNULL).communicate()
+        result = answer_in(told.decode())
         if result.get("failed"):
             sys.exit(f"container: {result['msg']}")
 
@@ -179,26 +163,6 @@ def first_answer(began_s: float) -> Start:
                 return Start(ready_s, time.monotonic() - began_s)
         time.sleep(POLL_S)
     sys.exit(f"container: no answer within {START_TIMEOUT_S:.0f} s.")
-
-
-def make_image(daemon: Daemon, python: str, folder: Path) -> None:
-    """Import an image of Debian's Python, the loader's environment at its own path, and the server."""
-    root = folder / "root"
-    environment = Path(python).parents[1]
-    make_root(root)
-    shutil.copytree(environment, root / str(environment).lstrip("/"), symlinks=True)
-    # What the libraries of the environment want of the host's, such as libstdc++.
-    libraries = [str(path) for path in environment.rglob("*.so*") if path.is_file() and not path.is_symlink()]
-    told = subprocess.run(["ldd", *libraries], capture_output=True, text=True, check=False).stdout
-    for word in {word for word in told.split() if word.startswith("/lib") or word.startswith("/usr/lib")}:
-        target = root / word.rstrip(":").lstrip("/")
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(word.rstrip(":"), target)
-    shutil.copy2(ROOT / "benchmarks" / "container_server.py", root / SERVER.lstrip("/"))
-    (root / "tmp").chmod(0o1777)
-    daemon.import_image(root, IMAGE)
-    shutil.rmtree(root)
 
 
 def main() -> int:
@@ -216,7 +180,7 @@ def main() -> int:
         if not path.exists():
             sys.exit(f"container: {path} does not exist. Next: make baseline.")
     with running_daemon() as daemon, tempfile.TemporaryDirectory(prefix="slm-image-", dir="/var/tmp") as folder:
-        make_image(daemon, arguments.python, Path(folder))
+        import_torch_image(daemon, IMAGE, Path(arguments.python).parents[1], Path(folder))
         bench = Bench(daemon, arguments.python, arguments.model)
         try:
             compare(bench, arguments)
@@ -227,7 +191,7 @@ def main() -> int:
 
 def compare(bench: Bench, arguments: argparse.Namespace) -> None:
     """Record the container, run the blocks, and print the table."""
-    bench.daemon.docker("create", *bench.options, *bench.command)
+    bench.daemon.docker("create", *bench.options, *bench.command(IMAGE_PYTHON))
     # Ready is who has answered a first request: what that alone reads is in the plan, too, such as weights that a lazy
     # mapping has not touched before.
     ready = {"type": "url", "url": f"http://127.0.0.1:{PORT}/generate", "timeout_s": START_TIMEOUT_S}
