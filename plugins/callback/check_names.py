@@ -1,15 +1,16 @@
-"""Rejects a run with unknown variables or tags before its first task: a typo must not silently leave out a setting."""
+"""Rejects a run with unknown variables or tags, or impossible values, before its first task."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: check_names
 type: notification
-short_description: Refuse variables and tags that nothing knows, before the first task
+short_description: Refuse variables and tags that nothing knows and values that cannot be, before the first task
 description:
   - Applies to the plays in C(playbooks) of this project, and to plays that use its roles.
   - A variable with a prefix of this project's alone (first_token_, hugepages_, hugetlbfs_, memory_snapshot_, slm_,
     thp_) must be one that a role documents. Any other variable is refused only where it is a slip away from one.
+  - A documented variable's value must be of its type; keys of its entries must be known.
   - C(slm_other_variables) lists names or patterns that are another project's.
   - Ansible loads it without configuration, since it lies beside the playbooks.
 author: slm-baseline maintainers
@@ -60,8 +61,9 @@ class CallbackModule(CallbackBase):
             self._end(str(refused))
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        from analysis.console.names import OTHERS, read_known, unknown_variables
+        from analysis.console.names import OTHERS, read_known, read_options, unknown_variables
         from analysis.console.plays import concerns
+        from analysis.console.values import wrong_values
 
         # A play starts once for each of its batches.
         if play.get_path() in self._checked or not concerns(play, _HOME):
@@ -72,12 +74,17 @@ class CallbackModule(CallbackBase):
         loader = play.get_loader()
         scopes = list(_scopes(play, manager, loader))
         others = [str(name) for _, variables in scopes for name in _listed(variables.get(OTHERS))]
-        given = ((str(name), _place(name, value, where)) for where, scope in scopes for name, value in scope.items())
-        unknown = unknown_variables(given, read_known(_HOME), others)
+        given = [
+            (str(name), value, _place(name, value, where)) for where, scope in scopes for name, value in scope.items()
+        ]
+        unknown = unknown_variables(((name, place) for name, _, place in given), read_known(_HOME), others)
         if unknown:
             names = " / ".join(f"unknown variable {name}" for name in unknown)
             note = f"Where one is another project's, list it in {OTHERS}."
             self._end(f"{names} Nothing was read or changed. Next: correct the name. {note}")
+        wrong = wrong_values(given, read_options(_HOME))
+        if wrong:
+            self._end(f"{' / '.join(wrong)} Nothing was read or changed. Next: correct the value.")
 
     def _end(self, error: str) -> None:
         self._display.error(error, wrap_text=False)

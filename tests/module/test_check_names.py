@@ -118,3 +118,19 @@ def test_what_is_another_projects_is_left_alone(tmp_path: Path) -> None:
         "--check",
     )
     assert listed.returncode == 0, listed.stdout + listed.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sweep_budget_s: ten\n", ":1): wanted a number; found ten."),
+        ("first_token_targets:\n  - {name: a, contaner: b}\n", "found contaner; did you mean container?"),
+        ("rollback_force: perhaps\n", "wanted true or false; found perhaps."),
+    ],
+)
+def test_a_value_that_cannot_be_is_told_with_its_place(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "group_vars").mkdir()
+    (tmp_path / "group_vars/gpu-hosts.yml").write_text(text)
+    line = refused(play(tmp_path, REPOSITORY / "baseline.yml", "--check"))
+    assert said in line
+    assert "Next: correct the value." in line

@@ -34,23 +34,35 @@ class Unknown:
         return f"{self.name}{place}" + (f"; did you mean {self.meant}?" if self.meant else ".")
 
 
-def known_variables(specifications: Iterable[Mapping[str, Any]], plays: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Return every variable that the roles' argument_specs document or that the project's own plays set."""
-    names = {OTHERS}
+def options_of(specifications: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return the option of every variable that argument_specs document, by name."""
+    found: dict[str, Mapping[str, Any]] = {}
     for specification in specifications:
         for entry in specification["argument_specs"].values():
-            names.update(entry.get("options", {}))
+            found.update(entry.get("options", {}))
+    return found
+
+
+def known_variables(documented: Iterable[str], plays: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Return every variable that is documented or that the project's own plays set."""
+    names = {OTHERS, *documented}
     for play in plays:
         names.update(play.get("vars") or {})
     return frozenset(names)
 
 
+def read_options(home: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the documented variables of the project, or collection, in this folder, with their options."""
+    return options_of(
+        map(_load, [*home.glob("roles/*/meta/argument_specs.yml"), home / "playbooks/meta/argument_specs.yml"])
+    )
+
+
 def read_known(home: Path) -> frozenset[str]:
     """Return the known variables of the project, or collection, in this folder."""
-    documented = [*home.glob("roles/*/meta/argument_specs.yml"), home / "playbooks/meta/argument_specs.yml"]
     plays = [play for path in home.glob("playbooks/*.yml") for play in _load(path)]
     shared = [{"vars": _load(path)} for path in home.glob("playbooks/vars/*.yml")]
-    return known_variables(map(_load, documented), [*plays, *shared])
+    return known_variables(read_options(home), [*plays, *shared])
 
 
 def _load(path: Path) -> Any:
