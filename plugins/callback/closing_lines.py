@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
@@ -36,6 +37,7 @@ _PULSE_S = 30.0
 _MODULES = {
     *("memory_info", "thp", "hugepages", "hugetlbfs", "memory_snapshot", "run_lease", "first_token"),
     *("slm_benchmark", "slm_environment", "slm_model", "slm_sweep", "report_page", "rollback_report"),
+    *("audit_report", "audit_verdict"),
 }
 
 
@@ -55,7 +57,7 @@ class CallbackModule(CallbackBase):
         if self._task and self._closing is None:
             from analysis.console.closing import Closing
 
-            self._closing = Closing(check_mode=bool(context.CLIARGS.get("check")))
+            self._closing = Closing(check_mode=bool(context.CLIARGS.get("check")), invocation=_invocation())
             # A daemon thread ends with the run, even where the run ends in an error.
             threading.Thread(target=self._tell_pulse, daemon=True).start()
 
@@ -82,6 +84,15 @@ class CallbackModule(CallbackBase):
             task, took_s = self._task, time.monotonic() - self._began
             if task and took_s >= _PULSE_S:
                 self._display.display(f"... {task}: at work for {took_s:.0f} s")
+
+
+def _invocation() -> Any:
+    from analysis.console.invocation import Invocation, program_typed
+
+    playbooks, inventories = context.CLIARGS.get("args") or ("",), context.CLIARGS.get("inventory") or ()
+    # Without `-i` this is what is configured, which the next command finds, too.
+    is_named = list(inventories) != list(C.DEFAULT_HOST_LIST)
+    return Invocation(program_typed(sys.argv[0]), str(playbooks[-1]), tuple(inventories) if is_named else ())
 
 
 def _name(task: Any) -> str:

@@ -52,7 +52,7 @@ def test_a_measurement_is_told_in_medians_with_its_page() -> None:
     closing.note("a", "slm_benchmark", {"results": blocks})
     closing.note("a", "report_page", {"page": "/r/a/README.md"})
     assert told(closing)[:2] == [
-        "a: first token 9.50 s cold (2), 4.00 s warm (1): medians of so many samples",
+        "a: first token 9.50 s cold (median of 2), 4.00 s warm (median of 1)",
         "a: page /r/a/README.md",
     ]
     assert figures({"samples": [sample("lukewarm", 5.0)]}) == ""
@@ -109,3 +109,48 @@ def test_what_a_first_token_play_announced_is_told_once_and_not_as_done() -> Non
     dry.note("a", "first_token", {"results": [announced]})
     dry.note("a", "first_token", {"results": [announced]})
     assert [line for line in told(dry) if "app:" in line] == ["a: app: would be recorded"]
+
+
+def test_figures_of_a_busy_host_say_so() -> None:
+    samples = [{**sample("cold", 9.0), "noise": {"noisy": True}}, {**sample("warm", 4.0), "noise": {"noisy": False}}]
+    failed = {**sample("failed", None), "noise": {"noisy": True}}
+    assert figures({"samples": [*samples, failed]}) == (
+        "first token 9.00 s cold (median of 1), 4.00 s warm (median of 1); other work disturbed 1 of 2 samples, trust "
+        "them less"
+    )
+
+
+def test_an_audit_that_found_drift_names_its_page_and_what_sets_it_again() -> None:
+    def audited(*knobs: str) -> list[str]:
+        closing = Closing()
+        rows = [{"knob": knob, "verdict": "drift"} for knob in knobs]
+        closing.note("a", "memory_info", {"rows": [*rows, {"knob": "thp.defrag", "verdict": "clean"}]})
+        closing.note("a", "audit_report", {"folder": "/r/audit"})
+        if knobs:
+            closing.note_failure("a", {"msg": "it differs", "status": "drift"})
+        return told(closing)
+
+    to_set = "to set what differs: ansible-playbook baseline.yml -l a --tags tune"
+    assert audited("thp.enabled") == ["a: drift: it differs", "page /r/audit/audit.md", to_set]
+    assert audited("first_token.x.plan", "thp.enabled")[-1] == to_set
+    # Its own message says what to do.
+    assert audited("first_token.x.plan") == ["a: drift: it differs", "page /r/audit/audit.md"]
+    assert audited() == ["a: every setting is as wanted, nothing was changed"]
+
+
+def test_a_failure_that_is_no_drift_is_not_set_again() -> None:
+    closing = Closing()
+    closing.note("a", "memory_info", {"rows": [{"knob": "thp.enabled", "verdict": "drift"}]})
+    closing.note_failure("a", {"msg": "no room"})
+    assert told(closing) == ["a: failed: no room"]
+
+
+def test_a_rollback_names_the_recorded_starts_and_a_purge_what_it_removed() -> None:
+    closing = Closing()
+    gone = ["/var/lib/x/first-token/targets/vllm", "/etc/systemd/system/slm-first-token-vllm.service"]
+    closing.note("a", "memory_snapshot", {"status": "restored", "first_token": {"removed": gone, "left": []}})
+    closing.note("a", "slm_environment", {"removed": ["/opt/slm-baseline"]})
+    assert told(closing) == ["a: removed the recorded start of vllm", "a: removed /opt/slm-baseline"]
+    dry = Closing(check_mode=True)
+    dry.note("a", "slm_environment", {"removed": ["/opt/slm-baseline"]})
+    assert told(dry) == ["a: would remove /opt/slm-baseline"]
