@@ -218,7 +218,7 @@ def test_a_model_server_gives_its_first_token_sooner(engine_host: Fleet, figure:
     engine.check("systemctl stop engine.service")
 
     recorded = engine_host.playbook("first_token.yml").expect(0)
-    figure(next(line.strip() for line in recorded.output.splitlines() if "engine: a start needs" in line))
+    figure(next(line.strip() for line in recorded.output.splitlines() if "engine: recorded " in line))
     assert engine_host.playbook("first_token.yml").expect(0).count("engine", "changed") == 0
     together = time_cold(engine)
     (beside,) = replays(engine, "engine")

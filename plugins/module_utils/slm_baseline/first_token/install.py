@@ -123,13 +123,8 @@ class Outcome:
     def summary(self, target: Target) -> str:
         """Return one line for people: what was recorded, what is replayed, and how to start a command with it."""
         plan = self.plan or Plan({"page_bytes": "4096"})
-        imports, resident, weights = (
-            f"{count / 1e6:.0f} MB" for count in (plan.bytes_of(False), plan.resident_bytes, plan.bytes_of(True))
-        )
-        words = [
-            f"{target.name}: a start needs {imports} of imports ({resident} with what the kernel reads around them) and"
-            f" {weights} of weights, in {len(plan.files)} files"
-        ]
+        imports, weights = (f"{plan.bytes_of(is_weights) / 1e6:.0f} MB" for is_weights in (False, True))
+        words = [f"{target.name}: recorded {imports} of imports and {weights} of weights in {len(plan.files)} files"]
         if self.bytecode:
             words.append(f"{self.bytecode.compiled} modules were compiled at every start, and are kept now")
         if self.kernels:
@@ -138,7 +133,8 @@ class Outcome:
             runtime = plan.facts.get("runtime", "docker")
             words.append(f"start it with {STARTER} {target.name} -- {runtime} start {target.container}")
         if target.command:
-            words.append(f"start it with {STARTER} {target.name} -- {target.command[0]} ...")
+            # Its arguments are not repeated: they may be long, or nobody else's to read.
+            words.append(f"to replay it, put {STARTER} {target.name} -- before the command")
         return "; ".join([*words, *self.notes])
 
     def to_json(self) -> dict[str, Any]:
@@ -530,7 +526,7 @@ def _find_compiled(subject: Subject, first: Recording, notes: list[str]) -> list
         return []
     compiled = find_compiled(host, first.seen.opened)
     if len(compiled) < LEAST_MODULES:
-        notes.append("bytecode: nothing to gain; the modules that it imports are compiled already.")
+        notes.append("bytecode: nothing to gain, its modules are compiled already")
         return []
     if lacks_times(host, compiled):
         notes.append("bytecode: no cache, since the sources have no times of their own (OSTree, Nix).")

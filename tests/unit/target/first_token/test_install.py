@@ -345,9 +345,8 @@ def test_what_is_to_be_known_of_a_recording_is_told() -> None:
 def test_a_summary_is_one_line() -> None:
     outcome = Outcome(True, Plan(FACTS, [], [PlanFile("/w", True, 1, 3_000_000, 3)]), None, 1, ["a note"])
     assert outcome.summary(COMMAND) == (
-        "app: a start needs 0 MB of imports (0 MB with what the kernel reads around them) and 3 MB of weights,"
-        " in 1 files;"
-        f" start it with {STARTER} app -- /bin/true ...; a note"
+        "app: recorded 0 MB of imports and 3 MB of weights in 1 files;"
+        f" to replay it, put {STARTER} app -- before the command; a note"
     )
     assert outcome.to_json()["bytecode"] is None
     assert outcome.to_json()["plan"] == {
