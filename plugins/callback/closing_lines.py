@@ -91,7 +91,7 @@ def _invocation() -> Any:
 
     playbooks, inventories = context.CLIARGS.get("args") or ("",), context.CLIARGS.get("inventory") or ()
     # Without `-i` this is what is configured, which the next command finds, too.
-    is_named = list(inventories) != list(C.DEFAULT_HOST_LIST)
+    is_named = list(inventories) != C.DEFAULT_HOST_LIST
     return Invocation(program_typed(sys.argv[0]), str(playbooks[-1]), tuple(inventories) if is_named else ())
 
 
