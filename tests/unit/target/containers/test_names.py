@@ -37,7 +37,14 @@ def test_the_id_is_in_the_path_of_the_control_group(group: str) -> None:
 
 @pytest.mark.parametrize(
     "group",
-    ["/", "/system.slice/docker.service", f"/system.slice/libpod-conmon-{ID}x.scope", f"/docker/{ID[:-1]}", f"/x{ID}"],
+    [
+        "/",
+        "/system.slice/docker.service",
+        f"/machine.slice/libpod-conmon-{ID}.scope",
+        f"/system.slice/docker-{ID}x.scope",
+        f"/docker/{ID[:-1]}",
+        f"/x{ID}",
+    ],
 )
 def test_other_groups_are_of_no_container(group: str) -> None:
     assert container_of(f"0::{group}\n") == ""
