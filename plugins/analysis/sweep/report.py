@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from analysis.documents.decode import typed
 from analysis.documents.storage import as_json
 from analysis.documents.subject import COLD_SCOPES
 from analysis.render import units
-from analysis.render.markdown import Markdown, bullets, code, fenced, md, table
+from analysis.render.markdown import Markdown, bullets, code, fenced, md, plain, table
 from analysis.sweep.advice import first_token_vars, group_vars
 from analysis.sweep.figures import arm_memory_svg, arm_phases_svg, forest_svg
 from analysis.sweep.metrics import CONTROL, FLOOR, KINDS, METRICS, REFERENCE, TIMES, dtype_words, percent_bound
@@ -52,20 +53,17 @@ def sweep_files(document: Mapping[str, Any]) -> dict[str, str]:
 
 def sweep_report(sweep: AnalysedSweep) -> str:
     """Return `sweep.md` as text. External values are escaped; the text depends on the document alone."""
+    few = _is_too_few(sweep)
     sections = [
         _answer(sweep),
-        _pictures(_FORESTS),
-        Markdown("## Verdicts"),
-        Markdown(_HOW_TO_READ),
-        *([Markdown(_FIRST_TOKEN_FIRST)] if sweep.first_token_arms else []),
-        *(_verdicts(sweep, metric.name) for metric in METRICS if metric.is_time),
+        *(_seen_so_far(sweep) if few else _judged_times(sweep)),
         *_replays(sweep),
         Markdown("## Where the time goes"),
         _pictures(["sweep-phases.svg"]),
         Markdown("## What backs the memory"),
         _pictures(["sweep-memory.svg"]),
         Markdown(_NOT_IN_RSS),
-        *(_verdicts(sweep, metric.name) for metric in METRICS if not metric.is_time),
+        *(_verdicts(sweep, metric.name) for metric in METRICS if not metric.is_time and not few),
         Markdown("## How it was measured"),
         _protocol(sweep),
         _arms(sweep),
@@ -74,6 +72,60 @@ def sweep_report(sweep: AnalysedSweep) -> str:
     ]
     # Convert to `str`, because Ansible does not accept its subclasses.
     return str.__str__("\n\n".join(sections) + "\n")
+
+
+def _is_too_few(sweep: AnalysedSweep) -> bool:
+    """Return whether there are too few blocks to judge anything at all."""
+    return all(group.is_too_few for group in sweep.analysis.groups)
+
+
+def _judged_times(sweep: AnalysedSweep) -> Sequence[Markdown]:
+    return [
+        _pictures(_FORESTS),
+        Markdown("## Verdicts"),
+        Markdown(_HOW_TO_READ),
+        *([Markdown(_FIRST_TOKEN_FIRST)] if sweep.first_token_arms else []),
+        *(_verdicts(sweep, metric.name) for metric in METRICS if metric.is_time),
+    ]
+
+
+_SEEN = (
+    ("first token, cold", _TOKEN, "cold"),
+    ("first token, warm", _TOKEN, "warm"),
+    ("minor faults", "minor_faults", "warm"),
+    ("THP-backed memory", "anon_huge_bytes", "warm"),
+    ("RSS", "rss_bytes", "warm"),
+)
+"""The columns of what is shown without a claim: heading, metric and kind. Memory is that of warm starts."""
+
+
+def _seen_so_far(sweep: AnalysedSweep) -> Sequence[Markdown]:
+    """Return plain medians by arm: what can be shown of a sweep with too few blocks for any claim."""
+    analysis = sweep.analysis
+    about = (
+        f"A claim needs {analysis.rule.fewest_pairs} blocks, and there "
+        f"{'is' if analysis.blocks == 1 else 'are'} {analysis.blocks}: too few to say what any arm does to any "
+        "metric. These are plain medians; how far `stock-again` lies from `stock` is noise. Faults and memory: "
+        "warm starts."
+    )
+    tables = []
+    for dtype in sweep.protocol.dtypes:
+        rows = [[code(arm.name), *(_seen(sweep, arm, dtype, *cell[1:]) for cell in _SEEN)] for arm in sweep.arms]
+        found = table(["arm", *(heading for heading, *_ in _SEEN)], rows, numbers=range(1, 1 + len(_SEEN)))
+        tables.append(Markdown(f"**{dtype_words(dtype).capitalize()}**\n\n{found}"))
+    return [Markdown("## Seen so far, nothing claimed"), Markdown(about), *tables]
+
+
+def _seen(sweep: AnalysedSweep, arm: Arm, dtype: str, name: str, kind: str) -> Markdown:
+    """Return the median of an arm's valid samples; of whole loads alone, since a template's child has no whole time."""
+    metric = next(each for each in METRICS if each.name == name)
+    values = [
+        metric.value(each.sample)
+        for each in sweep.measurements
+        if each.is_valid and each.is_full and (each.arm, each.dtype_asked, each.sample.kind) == (arm.name, dtype, kind)
+    ]
+    known = [value for value in values if value is not None]
+    return Markdown(metric.unit(statistics.median(known) if known else None))
 
 
 _HOW_TO_READ = """Ratios are arm over stock within the same block, so that drift between blocks cancels; times
@@ -249,7 +301,7 @@ def _replays(sweep: AnalysedSweep) -> Sequence[Markdown]:
         Markdown(
             "Where all is in memory already it has nothing to give, and must not cost more than 1 % beyond noise."
         ),
-        bullets(verdicts),
+        *([] if _is_too_few(sweep) else [bullets(verdicts)]),
         Markdown(f"**What the replays did** (medians; beside the loader's own figures)\n\n{done}"),
     ]
 
@@ -366,7 +418,24 @@ def _listed(values: Mapping[str, str]) -> Markdown:
 
 
 def _advice(sweep: AnalysedSweep) -> Sequence[Markdown]:
+    if _is_too_few(sweep):
+        return [_more_blocks(sweep)]
     return [_advice_for(sweep, advice) for advice in sweep.analysis.advice]
+
+
+def _more_blocks(sweep: AnalysedSweep) -> Markdown:
+    """Return how long a sweep with enough blocks for a claim takes, from the pace of this one."""
+    fewest, blocks = sweep.analysis.rule.fewest_pairs, sweep.analysis.blocks
+    if not blocks:
+        return Markdown("Nothing yet: no block was finished. Give the sweep a larger `sweep_budget_s`.")
+    # A tenth more, since blocks differ; in whole minutes.
+    budget_s = math.ceil(1.1 * fewest * sweep.stopped.spent_s / blocks / 60) * 60
+    limit = shlex.quote(plain(sweep.host.name))
+    command = f"ansible-playbook sweep.yml -l {limit} -e sweep_budget_s={budget_s}"
+    return Markdown(
+        f"Nothing yet. At the pace of this sweep, {fewest} blocks take about {units.seconds(float(budget_s))}; a "
+        f"precise answer takes more:\n\n{fenced(command)}"
+    )
 
 
 def _of_what(sweep: AnalysedSweep) -> str:

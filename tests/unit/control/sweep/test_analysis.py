@@ -116,7 +116,50 @@ def test_lukewarm_failed_and_abandoned_samples_never_enter() -> None:
 def test_below_six_blocks_there_is_nothing_to_say() -> None:
     few = analysed(document(blocks=5, effects=EFFECTS))
     assert {result["verdict"] for group in few["analysis"]["groups"] for result in group["arms"]} == {"too_few"}
-    assert "too few blocks to say" in sweep_report(as_sweep(few)).splitlines()[2]
+    page = sweep_report(as_sweep(few))
+    assert "too few blocks to say" in page.splitlines()[2]
+    # Once for each dtype above, and once in a sentence; no metric repeats it.
+    assert len(re.findall("too few", page)) == 3
+    assert "## Verdicts" not in page
+    assert not [metric.title for metric in METRICS if f"**{metric.title[0].upper()}{metric.title[1:]}**" in page]
+
+
+def test_too_few_blocks_still_show_medians_by_arm_and_what_more_would_take() -> None:
+    made = document(blocks=5, effects=EFFECTS)
+    page = sweep_report(as_sweep(analysed(made)))
+    seen = page.partition("## Seen so far, nothing claimed")[2].partition("\n## ")[0]
+    assert "A claim needs 6 blocks, and there are 5: too few to say what any arm does to any metric." in seen
+    stored, cast = (part.splitlines() for part in seen.split("**Cast to float32**"))
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:7]] for line in cast if "| `" in line
+    }
+    assert list(rows) == [f"`{arm['name']}`" for arm in ARMS]
+    assert sum("| `" in line for line in stored) == len(ARMS)
+    # In these samples memory that is asked for is backed by 1 GiB of huge pages, with a fifth of the faults.
+    assert (rows["`madvise-torch`"][3], rows["`stock`"][3]) == ("1.00 GiB", "0 B")
+    faults = {arm: int(cells[2].replace(",", "")) for arm, cells in rows.items()}
+    assert faults["`madvise-torch`"] < 0.3 * faults["`stock`"]
+    spent_s = made["stopped"]["spent_s"]
+    budget_s = int(re.findall(r"-e sweep_budget_s=(\d+)", page.partition("## What to do with it")[2])[0])
+    assert 1.0 <= budget_s / (6 * spent_s / 5) <= 1.3
+
+
+def test_a_median_that_is_shown_is_of_valid_whole_loads_alone() -> None:
+    made = document(blocks=3)
+    for each in made["measurements"]:
+        sample = each["sample"]
+        if each["arm"] == "always" and sample["block"] > 1:
+            sample["minor_faults"] = 77
+            each["measurement"] = "weights"
+        if each["arm"] == "never":
+            sample.update(kind="failed", reason="it crashed")
+    page = sweep_report(as_sweep(analysed(made)))
+    row = {
+        name: next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        for name in ("always", "never")
+    }
+    assert "| 77 |" not in row["always"]
+    assert row["never"].count("not measured") == 5
 
 
 def test_no_block_at_all_still_gives_a_document_and_a_report() -> None:
