@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.slm_baseline.host.files import Host
+from ansible.module_utils.slm_baseline.settings.audit.conflicts.conflict import Scanner
 from ansible.module_utils.slm_baseline.settings.audit.conflicts.find import find_conflicts
 from ansible.module_utils.slm_baseline.settings.audit.conflicts.shell import parse_shell
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text
@@ -26,6 +27,13 @@ THP = "/sys/kernel/mm/transparent_hugepage"
 POOL = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
 NODE1 = "/sys/devices/system/node/node1/hugepages/hugepages-1048576kB/nr_hugepages"
 WANTED = {"thp.enabled": "madvise", "hugepages.2M": "1024", "hugetlbfs./mnt/huge": "pagesize=2M,mode=0770,uid=0,gid=0"}
+
+
+@pytest.mark.parametrize("length", [0, 1, 4095, 4096, 4097, 9000])
+def test_a_file_of_any_length_is_read_to_its_end(tmp_path: Path, length: int) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/one").write_text("x" * length)
+    assert Scanner(Host(tmp_path), {}, 2 << 20).text("/etc/one") == "x" * length
 
 
 def found(host: Host, wanted: dict[str, str] | None = None) -> list[tuple[str, str | None, str]]:

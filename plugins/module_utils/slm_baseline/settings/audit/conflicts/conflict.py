@@ -211,7 +211,8 @@ def _read_text(name: str) -> str:
         content = stream.read(_HEAD)
         if b"\0" in content:
             return ""
-        content += stream.read(_LONGEST)
+        # Most files end here; memory for the longest one would be taken for each of them.
+        content += stream.read(_LONGEST) if len(content) == _HEAD else b""
         return "" if b"\0" in content or len(content) > _LONGEST else content.decode("utf-8", errors="surrogateescape")
 
 
