@@ -150,8 +150,6 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slm_baseline.first_token.places import has_anything
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.host.lease import release
-from ansible.module_utils.slm_baseline.host.names import refuse_second_tuning
 from ansible.module_utils.slm_baseline.host.noting import NotingHost
 from ansible.module_utils.slm_baseline.host.validate import Option
 from ansible.module_utils.slm_baseline.module import SETTER_ARGUMENTS, finish, require_root, warn
@@ -231,6 +229,8 @@ def main() -> None:
         if given["preflight"]:
             require_root(host, "memory tuning")
             if not module.check_mode:
+                from ansible.module_utils.slm_baseline.host.names import refuse_second_tuning
+
                 refuse_second_tuning(host, given["run"], values_of(wanted), whole=True)
             pending = _preflight(host, given, wanted, [] if tolerate else conflicts, accept)
             dropped = _announce_dropped(module, host, wanted, accept) if pending else []
@@ -260,6 +260,8 @@ def main() -> None:
 
             result["memory"] = gather(host)
         if given["release"] and given["run"] and not module.check_mode:
+            from ansible.module_utils.slm_baseline.host.lease import release
+
             release(host, given["run"]["id"])
         return result
 

@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
-from .host import lease
 from .host.errors import NeedsReboot, SettingError, os_problem
 from .host.files import Host
 
@@ -63,6 +62,8 @@ def _given_up(host: Host, run: dict[str, Any] | None) -> Iterator[None]:
         yield
     except BaseException:
         if run:
+            from .host import lease
+
             with contextlib.suppress(OSError):
                 lease.release(host, run["id"])
         raise
@@ -106,6 +107,9 @@ def leased(module: AnsibleModule, host: Host, last: bool = False) -> Iterator[st
 
     The `last` task of a run always releases the host. A module used on its own is a run of one task.
     """
+    # Imported here: an audit holds none, and every host compiles what it imports.
+    from .host import lease
+
     run = module.params["run"] or {"id": f"adhoc-{os.getpid()}"}
     try:
         with lease.held(host, run):

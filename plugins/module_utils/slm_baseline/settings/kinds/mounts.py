@@ -17,7 +17,7 @@ from ...host.validate import Option
 from ..boot.mount_units import is_enabled, our_units, parse_unit, plan_unit, unit_path, wants_path
 from ..boot.tmpfiles import Line
 from ..kernel.hugetlb import default_page_bytes, pool_sizes
-from ..kernel.hugetlbfs import DEFAULT_MODE, ChangeMount, MountSpec, found_mount, hugetlbfs_mounts, unreadable_mounts
+from ..kernel.hugetlbfs import DEFAULT_MODE, MountSpec, found_mount, hugetlbfs_mounts, unreadable_mounts
 from ..state.changes import Change
 from ..state.json_fields import MAX_ID, MAX_MODE, absolute, whole
 from ..state.losses import NO_LIMITS, Limits
@@ -50,10 +50,12 @@ class MountState:
     def rollback_target(self, found: MountState, ours: Ours) -> MountState | None:
         return self if found.is_ours(ours) or found == self else None
 
-    def change(self, host: Host, limits: Limits = NO_LIMITS) -> ChangeMount | None:
+    def change(self, host: Host, limits: Limits = NO_LIMITS) -> Change | None:
         found = found_mount(host, self.path)
         if found == self.mount:
             return None
+        from ..kernel.mount_change import ChangeMount
+
         change = ChangeMount(self.path, found, self.mount, limits.accept)
         change.refuse_losses(host)
         return change

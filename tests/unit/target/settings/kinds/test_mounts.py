@@ -17,15 +17,15 @@ from ansible.module_utils.slm_baseline.host.files import Host, missing_folders
 from ansible.module_utils.slm_baseline.host.mountinfo import parse_mountinfo
 from ansible.module_utils.slm_baseline.host.processes import holders
 from ansible.module_utils.slm_baseline.settings.boot.mount_units import unit_path, unit_text, wants_path
-from ansible.module_utils.slm_baseline.settings.kernel import hugetlbfs as subject
+from ansible.module_utils.slm_baseline.settings.kernel import mount_change as subject
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlb import default_page_bytes
 from ansible.module_utils.slm_baseline.settings.kernel.hugetlbfs import (
-    ChangeMount,
     MountSpec,
     found_mount,
     hugetlbfs_mounts,
     parse_options,
 )
+from ansible.module_utils.slm_baseline.settings.kernel.mount_change import ChangeMount
 from ansible.module_utils.slm_baseline.settings.kinds.mounts import (
     Mounts,
     MountState,
@@ -414,9 +414,9 @@ import tests.conftest
 from pathlib import Path
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
-from ansible.module_utils.slm_baseline.settings.kernel import hugetlbfs
+from ansible.module_utils.slm_baseline.settings.kernel import mount_change
 
-folder, real = Path(sys.argv[2]), hugetlbfs._libc_call
+folder, real = Path(sys.argv[2]), mount_change._libc_call
 
 def libc(function, *arguments):
     if function == "mount":
@@ -424,12 +424,12 @@ def libc(function, *arguments):
         (folder / "user/huge").mkdir(parents=True)
     real(function, *arguments)
 
-spec = hugetlbfs.MountSpec(str(folder / "user/huge"), 2 << 20)
-hugetlbfs.mount(Host(), spec)
-hugetlbfs.unmount(Host(), spec.path)
-hugetlbfs._libc_call = libc
+spec = mount_change.MountSpec(str(folder / "user/huge"), 2 << 20)
+mount_change.mount(Host(), spec)
+mount_change.unmount(Host(), spec.path)
+mount_change._libc_call = libc
 try:
-    hugetlbfs.mount(Host(), spec)
+    mount_change.mount(Host(), spec)
 except SettingError as error:
     print("refused", [line for line in open("/proc/self/mountinfo") if str(folder) in line])
 """
