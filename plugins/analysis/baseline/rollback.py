@@ -53,8 +53,19 @@ def rollback_page(
 
 
 def _section(title: str, header: Sequence[str], rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Markdown:
-    body = table(header, [[code(row.get(name)) for name in names] for row in rows]) if rows else Markdown("Nothing.")
+    body = (
+        table(header, [[code(_value(row, name)) for name in names] for row in rows]) if rows else Markdown("Nothing.")
+    )
     return Markdown(f"## {title}\n\n{body}")
+
+
+def _value(row: Mapping[str, Any], name: str) -> object:
+    """Return a cell; of the content of a file, which has several lines, only how many these are."""
+    value = row.get(name)
+    if name == "knob" or not isinstance(value, str):
+        return value
+    lines = value.strip().splitlines()
+    return f"{len(lines)} lines" if str(row.get("knob")).startswith("/") and len(lines) > 1 else value
 
 
 def _attempt(attempt: Mapping[str, Any]) -> Markdown:

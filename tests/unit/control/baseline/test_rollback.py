@@ -55,3 +55,11 @@ def test_an_incomplete_rollback_and_the_attempts_before_it_are_on_the_page() -> 
     assert "hugepages.2M: wanted 0 pages; found 2 pages. Held. Next: stop it." in page
     assert page.index("## Restored by an earlier, incomplete rollback") < page.index("`thp.enabled`")
     assert "Run `run-1`, begun 2026-01-01T00:00:00Z. hugepages.2M: held" in page
+
+
+def test_of_a_file_the_page_has_the_number_of_lines_and_of_a_setting_the_value() -> None:
+    drop_in = {"knob": "/etc/tmpfiles.d/x.conf", "before": "# ours\nw! /sys/a - - - - always\n", "after": "absent"}
+    folder = {"knob": "/mnt/huge", "before": "folder", "after": "absent"}
+    page = rollback_page({"status": "restored", "changes": [drop_in, folder]}, "a", "run")
+    assert "| `/etc/tmpfiles.d/x.conf` | `2 lines` | `absent` |" in page
+    assert "| `/mnt/huge` | `folder` | `absent` |" in page
