@@ -35,6 +35,7 @@ RARE = (
     "settings.kernel.mount_change",
     "settings.kernel.mount_guard",
     "settings.rollback",
+    "settings.state.changes",
     "setter",
 )
 

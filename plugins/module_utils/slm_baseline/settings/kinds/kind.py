@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Union
 
 from ...host.errors import SettingError
 from ...host.files import Host
 from ..boot.tmpfiles import Line
-from ..state.changes import Change
 from ..state.losses import Limits
 from ..state.ownership import Ours
+
+if TYPE_CHECKING:  # An audit compiles no code of changes for a name of a type.
+    from ..state.changes import Change
 
 Reading = Union[str, SettingError]
 """A knob's value as text, or why it cannot be read."""

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...host.errors import SettingError
 from ...host.files import Host
@@ -18,11 +18,13 @@ from ..boot.mount_units import is_enabled, our_units, parse_unit, plan_unit, uni
 from ..boot.tmpfiles import Line
 from ..kernel.hugetlb import default_page_bytes, pool_sizes
 from ..kernel.hugetlbfs import DEFAULT_MODE, MountSpec, found_mount, hugetlbfs_mounts, unreadable_mounts
-from ..state.changes import Change
 from ..state.json_fields import MAX_ID, MAX_MODE, absolute, whole
 from ..state.losses import NO_LIMITS, Limits
 from ..state.ownership import NOTHING, Ours
 from .kind import PriorState, Reading
+
+if TYPE_CHECKING:  # An audit compiles no code of changes for a name of a type.
+    from ..state.changes import Change
 
 _MODE = re.compile(r"0?[01]?[0-7]{3}")
 

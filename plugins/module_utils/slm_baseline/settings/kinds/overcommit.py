@@ -9,7 +9,7 @@ import errno
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...host.errors import SettingError
 from ...host.files import Host
@@ -18,10 +18,12 @@ from ...host.validate import Option
 from ..boot.tmpfiles import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
 from ..kernel.hugetlb import HUGEPAGES, default_page_bytes, pool_folder, pool_sizes
 from ..kernel.knobs import Knob, KnobState, WriteKnob, check_writable, read_knob
-from ..state.changes import Change
 from ..state.json_fields import knob_value
 from ..state.ownership import NOTHING, Ours
 from .kind import PriorState, Reading
+
+if TYPE_CHECKING:  # An audit compiles no code of changes for a name of a type.
+    from ..state.changes import Change
 
 OVERCOMMIT_DROPIN = f"{TMPFILES}/slm-baseline-hugepages-overcommit.conf"
 

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...host.errors import NeedsReboot, SettingError, os_problem
 from ...host.files import Host
@@ -35,11 +35,13 @@ from ..kernel.hugetlb import (
 )
 from ..kernel.hugetlbfs import hugetlbfs_mounts
 from ..kernel.knobs import check_writable
-from ..state.changes import Change
 from ..state.json_fields import decimal, whole
 from ..state.losses import NO_LIMITS, OPTION, Limits, refuse_loss
 from ..state.ownership import NOTHING, Ours
 from .kind import PriorState, Reading
+
+if TYPE_CHECKING:  # An audit compiles no code of changes for a name of a type.
+    from ..state.changes import Change
 
 COMPACT_MEMORY = "/proc/sys/vm/compact_memory"
 POOLS_DROPIN = f"{TMPFILES}/slm-baseline-hugepages.conf"

@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...host.errors import SettingError
 from ...host.files import Host
@@ -18,10 +18,12 @@ from ...host.sizes import is_number, size_or
 from ...host.validate import Option
 from ..boot.tmpfiles import TMPFILES, Line, plan_file, set_at_boot, set_by, tmpfiles_text
 from ..kernel.knobs import Knob, KnobState, WriteKnob, check_writable, read_knob
-from ..state.changes import Change
 from ..state.json_fields import knob_value
 from ..state.ownership import NOTHING, Ours
 from .kind import PriorState, Reading
+
+if TYPE_CHECKING:  # An audit compiles no code of changes for a name of a type.
+    from ..state.changes import Change
 
 THP = "/sys/kernel/mm/transparent_hugepage"
 MIN_FREE = "/proc/sys/vm/min_free_kbytes"
