@@ -166,7 +166,7 @@ finished_blocks:
   returned: state is finished
   type: dict
 host:
-  description: The host's facts; beside it model, software, protocol and ceiling, as in the result document.
+  description: The host's facts; beside it model, software, image, protocol and ceiling, as in the result document.
   returned: state is finished
   type: dict
 """

@@ -30,7 +30,8 @@ def host_report(document: object, state: State | None = None) -> str:
         f"# Huge-page baseline of {md(result.host.name)}",
         *_since(result, state),
         bullets([*_verdict(result), *collect.notes(result, collect.OTHER_DEVICES)]),
-        f"Model: {tables.model_line(result)} Measured {md(result.finished_at)}, run {code(result.run_id)}.",
+        f"Model: {tables.model_line(result)}{tables.image_line(result)} Measured {md(result.finished_at)}, run "
+        f"{code(result.run_id)}.",
         "## Next",
         _next(result),
         "## Phases",
@@ -98,15 +99,22 @@ def _next(result: Result) -> Markdown:
     """Return at most three commands, what matters most first."""
     # Quoted for the shell: an inventory name may contain shell metacharacters.
     limit = shlex.quote(plain(result.host.name))
+    # Measured in an image, the host may have no torch of its own.
+    image = f" -e slm_benchmark_image={shlex.quote(plain(result.image.name))}" if result.image else ""
     steps = []
     if _drifted(result):
         steps.append((f"baseline.yml -l {limit} --tags tune", "sets what is not as wanted"))
     if result.is_estimate:
-        runs = "baseline.yml -l " + limit + " --tags measure,report -e slm_benchmark_runs=6"
+        runs = "baseline.yml -l " + limit + " --tags measure,report -e slm_benchmark_runs=6" + image
         steps.append((runs, "while nothing else runs, makes an estimate a finding"))
     if not result.first_token.problem and result.first_token.has_gap:
-        steps.append((f"first_token.yml -l {limit}", "records a start, and prefetches its files for the next"))
-    steps.append((f"sweep.yml -l {limit}", "compares settings: this page cannot tell what one of them contributes"))
+        recorded = "records a start, and prefetches its files for the next"
+        if result.image:
+            recorded += ": add the container to first_token_targets"
+        steps.append((f"first_token.yml -l {limit}", recorded))
+    steps.append(
+        (f"sweep.yml -l {limit}{image}", "compares settings: this page cannot tell what one of them contributes")
+    )
     return fenced("\n".join(f"ansible-playbook {command}    # {why}" for command, why in steps[:3]))
 
 

@@ -12,7 +12,7 @@ from analysis.baseline.imports import Imports
 from analysis.baseline.kernels import Kernels
 from analysis.documents.decode import typed
 from analysis.documents.samples import Sample
-from analysis.documents.subject import Ceiling, CopyRate, MeasuredHost, Model, Software
+from analysis.documents.subject import Ceiling, CopyRate, Image, MeasuredHost, Model, Software
 from analysis.statistics import FEWEST_FOR_INTERVAL, MEASURED_KINDS, Summary, figure
 
 
@@ -25,15 +25,6 @@ class Protocol:
     user: str | None
     dtype: str | None
     loader_sha256: str | None
-
-
-@dataclass(frozen=True)
-class Image:
-    """The image in whose containers the loader ran."""
-
-    name: str
-    digest: str
-    runtime: str
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,16 @@ def model_line(result: Result) -> Markdown:
     return Markdown(", ".join(fact for fact in facts if fact) + ".")
 
 
+def image_line(result: Result) -> Markdown:
+    """Return the line that names the image, and what its containers' own start adds; "" for bare processes."""
+    image, starts = result.image, container_starts(result)
+    if image is None:
+        return Markdown("")
+    told = [f"{units.seconds(each.median)} {kind}" for kind, each in zip(_KINDS, starts, strict=False) if each.n]
+    added = f"; a container's own start, {', '.join(told)}, is in no other figure" if told else ""
+    return Markdown(f" Each load ran in a new container of {code(image.name)}, by {md(image.runtime)}{added}.")
+
+
 def _loaded(result: Result) -> str | None:
     """Return devices and dtype of the model in the valid samples: one pair, or all if samples differ."""
     pairs = dict.fromkeys((", ".join(sample.devices), sample.dtype) for sample in result.valid)
@@ -176,17 +186,20 @@ def phases_table(result: Result) -> Markdown:
     ]
     starts = container_starts(result)
     if starts:
-        seconds = [Markdown(units.seconds(each.median)) for each in starts]
-        rows.insert(
-            0, ["container, before the process", *seconds, Markdown(units.seconds(None)), Markdown(units.size(None))]
-        )
+        medians = [each.median for each in starts]
+        seconds = [Markdown(units.seconds(each)) for each in medians]
+        more = Markdown(_difference(*medians))
+        rows.insert(0, ["container, before the process", *seconds, more, Markdown(units.size(None))])
     header = ["Phase", "Cold", "Warm", "Cold minus warm", "Read, cold"]
     return table(header, rows, numbers=range(1, 5)) if rows else Markdown("No valid sample got through a phase.")
 
 
 def _cold_minus_warm(result: Result, name: str) -> str:
     """Return what a phase costs more when it is cold; it may be negative, since medians scatter."""
-    cold, warm = (result.summary.median(f"{kind}_phase_{name}_s") for kind in _KINDS)
+    return _difference(*(result.summary.median(f"{kind}_phase_{name}_s") for kind in _KINDS))
+
+
+def _difference(cold: float | None, warm: float | None) -> str:
     if cold is None or warm is None:
         return units.seconds(None)
     if abs(cold - warm) < _FINEST_S:

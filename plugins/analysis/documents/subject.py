@@ -7,6 +7,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Image:
+    """The image in whose containers the loader ran."""
+
+    name: str
+    digest: str
+    runtime: str
+
+
+@dataclass(frozen=True)
 class Disk:
     """The disk that holds the model."""
 

@@ -30,7 +30,7 @@ def sweep_document(
     """Return the sweep's document; raise DocumentError if it breaks plugins/schemas/sweep.schema.json.
 
     `finished` is what `slm_sweep` returned at the end (plan, samples, finished_blocks, progress, host, model, software,
-    protocol, ceiling), `name` the inventory name, `stopping` the rules by which it stops (blocks, budget_s,
+    image, protocol, ceiling), `name` the inventory name, `stopping` the rules by which it stops (blocks, budget_s,
     precision, full_blocks).
     """
     plan, progress = finished["plan"], finished["progress"]
@@ -43,6 +43,7 @@ def sweep_document(
         "host": {"name": name, **finished["host"]},
         "model": finished["model"],
         "software": finished["software"],
+        "image": finished.get("image"),
         "protocol": {**finished["protocol"], **stopping, **{name: plan[name] for name in _OF_PLAN}},
         "stock": plan["stock"],
         "arms": plan["arms"],

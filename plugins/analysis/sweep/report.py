@@ -11,7 +11,7 @@ from typing import Any
 
 from analysis.documents.decode import typed
 from analysis.documents.storage import as_json
-from analysis.documents.subject import COLD_SCOPES
+from analysis.documents.subject import COLD_SCOPES, Image
 from analysis.render import units
 from analysis.render.markdown import Markdown, bullets, code, fenced, md, plain, table
 from analysis.sweep.advice import first_token_vars, group_vars
@@ -334,6 +334,7 @@ def _protocol(sweep: AnalysedSweep) -> Markdown:
         f"Model: {md(sweep.model.id)}, {units.size(sweep.model.bytes)}; "
         + ", ".join(f"{md(name)} {md(version)}" for name, version in sorted(sweep.software.items()) if version)
         + ".",
+        *([_image(sweep.image)] if sweep.image else []),
         f"Cold means: {COLD_SCOPES[protocol.cold_scope]}. Warm runs follow the cold run of their own arm.",
         *_measurements(sweep),
         f"Stopped because {md(stopped.reason)}, after {units.seconds(stopped.spent_s)} of measuring.",
@@ -356,6 +357,13 @@ def _protocol(sweep: AnalysedSweep) -> Markdown:
         shown.append(f"Noisy, and in the figures all the same: {_noise(sweep, 0) or counts['noisy']}.")
     shown.append(f"Every sample, and the analysis in full: [{DOCUMENT}]({DOCUMENT}).")
     return bullets(Markdown(line) for line in shown)
+
+
+def _image(image: Image) -> str:
+    return (
+        f"Image: {md(image.name)} ({md(image.digest)}), in {md(image.runtime)}: each load is a new container, whose "
+        "own start is in no figure."
+    )
 
 
 def _measurements(sweep: AnalysedSweep) -> Sequence[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from analysis.documents.samples import Sample
-from analysis.documents.subject import MeasuredHost, Model, Software
+from analysis.documents.subject import Image, MeasuredHost, Model, Software
 from analysis.render import units
 
 
@@ -229,6 +229,7 @@ class Sweep:
     left_out: tuple[ArmLeftOut, ...]
     stopped: Stopped
     measurements: tuple[Measurement, ...]
+    image: Image | None = field(default=None, kw_only=True)
 
     @property
     def first_token_arms(self) -> tuple[Arm, ...]:

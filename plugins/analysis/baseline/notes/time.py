@@ -87,9 +87,15 @@ def no_bytecode(result: Result) -> str | None:
     return (
         f"{units.count(bytecode.lacking)} of {units.count(bytecode.valid + bytecode.lacking)} imported modules have no "
         "bytecode that the loader's user can read, so Python compiles them anew at every start, cold or warm: "
-        f"{at_least}{units.seconds(bytecode.saving_s)}. `first_token.yml` keeps it; so does an installer that compiles "
-        "(uv: `UV_COMPILE_BYTECODE=1`)."
+        f"{at_least}{units.seconds(bytecode.saving_s)}. {_IN_AN_IMAGE if result.image else _ON_A_HOST}"
     )
+
+
+_ON_A_HOST = "`first_token.yml` keeps it; so does an installer that compiles (uv: `UV_COMPILE_BYTECODE=1`)."
+_IN_AN_IMAGE = (
+    "Best compile them as the image is built (`RUN python3 -m compileall -q` with its folders of packages); "
+    "`first_token.yml` gives a container a folder that keeps it."
+)
 
 
 def kernels_compiled(result: Result) -> str | None:
@@ -121,8 +127,8 @@ def not_required(result: Result) -> str | None:
         for each in worth
     )
     return (
-        f"{named}. Nothing that the loader needs requires {'it' if len(worth) == 1 else 'these'}: an environment "
-        "without starts that much sooner."
+        f"{named}. Nothing that the loader needs requires {'it' if len(worth) == 1 else 'these'}: "
+        f"{'an image' if result.image else 'an environment'} without starts that much sooner."
     )
 
 

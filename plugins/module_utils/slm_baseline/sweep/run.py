@@ -133,14 +133,6 @@ def foresee_sweep(host: Host, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measuring_request(given: Mapping[str, Any]) -> Request:
-    if given.get("image"):
-        raise SettingError(
-            "slm_benchmark_image",
-            "nothing, for a sweep",
-            str(given["image"])[:200],
-            "A sweep's samples fork from one process that has imported everything, which no container shares.",
-            "leave slm_benchmark_image empty for the sweep; baseline.yml measures in the image.",
-        )
     # The sweep builds no environment and has its own blocks and dtypes.
     return parse_request({**given, "base_python": "", "requirements": "", "dtype": "auto", "blocks": 1})
 
@@ -150,6 +142,7 @@ def parse_sweep(given: Mapping[str, Any], weight_bytes: int) -> SweepRequest:
     run_id = given["run"]["id"]
     arms = parse_arms(given["arms"])
     _require_whole_cold(arms, given.get("scope"))
+    _require_process(arms, given.get("image"))
     return SweepRequest(
         arms=arms,
         dtypes=parse_dtypes(given["dtypes"]),
@@ -175,6 +168,19 @@ def _require_whole_cold(arms: Sequence[Arm], scope: object) -> None:
             repr(scope),
             "These arms shorten the imports too, which only this scope makes cold.",
             "set slm_benchmark_cold_scope to host for this sweep, or leave these arms out.",
+        )
+
+
+def _require_process(arms: Sequence[Arm], image: object) -> None:
+    """Raise SettingError for first-token arms in an image: the start that they replay is that of a host's process."""
+    aided = [arm.name for arm in arms if arm.is_first_token]
+    if aided and image:
+        raise SettingError(
+            "slm_benchmark_image",
+            f"nothing, for {', '.join(aided)}",
+            str(image)[:200],
+            "The start that these arms replay is recorded as a process of the host.",
+            "leave these arms out in an image (sweep_first_token: false); first_token.yml records a container.",
         )
 
 
@@ -207,6 +213,8 @@ def parse_seed(value: object, run_id: str) -> int:
 
 def why_no_template(subject: Subject, dtypes: Sequence[str]) -> str:
     """Try a template once, warm, under unchanged settings; return why no child made its tokens, empty if one did."""
+    if subject.loader.launcher.record():
+        return "each load in an image is a container of its own, so none forks from a template"
     trial = Trial(0, "warm", dtype=dtypes[0])
     try:
         with template(subject.loader_of(trial)) as running:

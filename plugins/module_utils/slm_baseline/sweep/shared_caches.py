@@ -130,6 +130,15 @@ def _extended(host: Host, subject: Subject, caches: Mapping[str, Mapping[str, An
     env: dict[str, str] = {}
     if bytecode := caches.get("bytecode"):
         env["PYTHONPYCACHEPREFIX"] = str(host.path(bytecode["folder"]))
+        if subject.loader.launcher.record():
+            # An image's own environment may say that none is written.
+            env["PYTHONDONTWRITEBYTECODE"] = ""
     if kernels := caches.get("kernels"):
         env |= variables(CACHES, str(host.path(kernels["folder"])))
-    return replace(subject, loader=replace(subject.loader, env=(*subject.loader.env, *env.items()))) if env else subject
+    if not env:
+        return subject
+    # A container has these folders of the host only where they are mounted.
+    folders = [str(host.path(cache["folder"])) for cache in caches.values() if cache]
+    loader = subject.loader
+    loader = replace(loader, env=(*loader.env, *env.items()), writable=(*loader.writable, *folders))
+    return replace(subject, loader=loader)

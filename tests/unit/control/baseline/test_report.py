@@ -227,6 +227,22 @@ def test_an_image_and_the_start_of_its_containers_are_told() -> None:
     assert re.search(r"Image +\| torch:1 \(sha256:ab\), in podman", page)
     assert re.search(r"container, before the process +\| +750 ms +\| +750 ms", page)
     assert "Start of the container, in no other time" in page
+    # No cold start is slower than a warm one here, and the next commands measure in the image again.
+    assert re.search(r"container, before the process .* under 1 ms \|", page)
+    assert "Each load ran in a new container of `torch:1`, by podman; a container's own start, 750 ms cold" in page
+    assert re.search(r"sweep.yml -l \S+ -e slm_benchmark_image=torch:1 ", page)
+
+
+def test_advice_for_an_image_is_of_what_can_be_done_in_one() -> None:
+    document = json.loads((REPOSITORY / "docs/examples/gpu-h200-phi-3-mini/result.json").read_text(encoding="utf-8"))
+    host = render(document)
+    document["image"] = {"name": "it's torch", "digest": "sha256:ab", "runtime": "docker"}
+    page = render(document)
+    assert "UV_COMPILE_BYTECODE" in host
+    assert "UV_COMPILE_BYTECODE" not in page
+    assert "RUN python3 -m compileall -q" in page
+    # A name is quoted for the shell.
+    assert """-e slm_benchmark_image='it'"'"'s torch'""" in page
 
 
 def test_a_run_without_one_valid_sample_is_still_a_page() -> None:

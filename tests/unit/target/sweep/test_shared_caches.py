@@ -13,7 +13,7 @@ import pytest
 from ansible.module_utils.slm_baseline.host.errors import SettingError
 from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.measuring.install.interpreter import Interpreter
-from ansible.module_utils.slm_baseline.measuring.loader.process import Loader
+from ansible.module_utils.slm_baseline.measuring.loader.process import BareLauncher, Loader
 from ansible.module_utils.slm_baseline.measuring.model.files import Model
 from ansible.module_utils.slm_baseline.measuring.protocol import Subject
 from ansible.module_utils.slm_baseline.measuring.sample import Trial
@@ -70,6 +70,27 @@ def test_the_loader_itself_fills_a_cache_of_its_own_users(
     assert "imported_by_the_loader" in {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
     assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
     assert _environment(using(host, subject, SimpleNamespace(**shared))) == {"PYTHONPYCACHEPREFIX": str(folder)}
+
+
+class InContainers(BareLauncher):
+    """Stands in for containers: the loader runs bare, and is recorded as one in an image."""
+
+    def record(self) -> dict[str, str] | None:
+        return {"name": "i", "digest": "d", "runtime": "docker"}
+
+
+def test_a_container_is_given_the_shared_folders_to_write(
+    host: FakeKernel, subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lacks(monkeypatch, 11.0)
+    subject = replace(subject, loader=replace(subject.loader, launcher=InContainers()))
+    shared = SharedCaches(subject, HOME).share(host)
+    loader = using(host, subject, SimpleNamespace(**shared)).loader
+    folder = str(host.path(FOLDER))
+    assert loader.writable == (folder,)
+    # An image's own environment may switch the writing off.
+    assert dict(loader.env) == {"PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+    assert "a container of its own" in run.why_no_template(subject, ["auto"])
 
 
 @pytest.mark.parametrize("saving_s", [None, 0.0, 0.49])
