@@ -55,13 +55,13 @@ class _Promise(NamedTuple):
 def _changes(arm: Arm, stock: Mapping[str, str]) -> int:
     different = [knob for knob, value in arm.settings.items() if stock.get(knob) != value]
     start = arm.first_token
-    return len(different) + len(arm.env) + (start.bytecode + (start.replay != "none") if start else 0)
+    return len(different) + len(arm.env) + (start.bytecode + start.kernels + (start.replay != "none") if start else 0)
 
 
 def first_token_vars(start: StartAid) -> str:
     """Return the YAML lines for group_vars that make this permanent for the measurement's loader."""
-    bytecode = str(start.bytecode).lower()
-    return f"first_token_targets:\n  - {{name: slm_load, bytecode: {bytecode}, replay: {start.replay}}}"
+    caches = f"bytecode: {str(start.bytecode).lower()}, kernels: {str(start.kernels).lower()}"
+    return f"first_token_targets:\n  - {{name: slm_load, {caches}, replay: {start.replay}}}"
 
 
 def group_vars(settings: Mapping[str, str]) -> str:

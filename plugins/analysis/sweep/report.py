@@ -417,8 +417,9 @@ def _start(start: StartAid | None) -> Markdown:
     """Return what an arm does for the whole start."""
     if start is None:
         return md(None)
-    parts = ["bytecode"] if start.bytecode else []
-    return Markdown(", ".join([*parts, *([] if start.replay == "none" else [f"replay {start.replay}"])]))
+    replay = f"replay {start.replay}"
+    parts = (("bytecode", start.bytecode), ("kernels", start.kernels), (replay, start.replay != "none"))
+    return Markdown(", ".join(name for name, is_given in parts if is_given))
 
 
 def _listed(values: Mapping[str, str]) -> Markdown:
@@ -487,7 +488,7 @@ def _advice_for(sweep: AnalysedSweep, advice: Advice) -> Markdown:
 
 
 _WHEN = {
-    "none": "it gets its bytecode the same way",
+    "none": "it gets its caches the same way",
     "together": "its replay starts as the unit starts",
     "ahead": "`ahead` reads at boot, and `replay: both` also as the unit starts, for a start that is cold later on",
 }

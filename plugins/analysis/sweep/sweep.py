@@ -12,10 +12,11 @@ from analysis.render import units
 
 @dataclass(frozen=True)
 class StartAid:
-    """What an arm does for the whole start: bytecode for modules that lack it, and a replay (none, together, ahead)."""
+    """What an arm does for the whole start: caches of bytecode and of GPU kernels, a replay (none, together, ahead)."""
 
     bytecode: bool
     replay: str
+    kernels: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class Arm:
     """One setting under test; what it does not name stays as the host had it before the sweep.
 
     `thp` maps knob names to values, `env` is given only to the loader's process. `bytecode` gives it a cache for
-    modules that have none, `replay` reads what it will read: `together` with it, or `ahead` of it.
+    modules that have none, `kernels` one for the GPU kernels that it compiles; `replay` reads what it will read:
+    `together` with it, or `ahead` of it.
     """
 
     name: str
@@ -75,11 +76,12 @@ class Arm:
     env: Mapping[str, str] = field(default_factory=dict)
     bytecode: bool = False
     replay: str = "none"
+    kernels: bool = False
 
     @property
     def is_first_token(self) -> bool:
         """Return whether it acts on the whole start, imports included."""
-        return self.bytecode or self.replay != "none"
+        return self.bytecode or self.kernels or self.replay != "none"
 
     def settings(self) -> dict[str, str]:
         """Return the knobs this arm sets, by flat name, with their values as text."""
@@ -88,7 +90,7 @@ class Arm:
     def as_dict(self) -> dict[str, Any]:
         told = {"name": self.name, "about": self.about, "settings": self.settings(), "env": dict(self.env)}
         if self.is_first_token:
-            told["first_token"] = {"bytecode": self.bytecode, "replay": self.replay}
+            told["first_token"] = {"bytecode": self.bytecode, "kernels": self.kernels, "replay": self.replay}
         return told
 
     @staticmethod
@@ -97,8 +99,8 @@ class Arm:
         settings = stored["settings"].items()
         pools = [parse_pool_name(name, int(count)) for name, count in settings if name.startswith(_POOL_PREFIX)]
         thp = {name: value for name, value in settings if not name.startswith(_POOL_PREFIX)}
-        bytecode, replay = _first_token(stored["name"], stored.get("first_token"))
-        return Arm(stored["name"], stored["about"], thp, pools, dict(stored["env"]), bytecode, replay)
+        start = _first_token(stored["name"], stored.get("first_token"))
+        return Arm(stored["name"], stored["about"], thp, pools, dict(stored["env"]), **start)
 
 
 def parse_arms(settings: object) -> list[Arm]:
@@ -157,29 +159,29 @@ def _parse_arm(item: object) -> Arm:
             knob, "a sentence of up to 200 characters", repr(about)[:80], "`about` is text.", "shorten it."
         )
     pool = item.get("pool")
-    bytecode, replay = _first_token(name, item.get("first_token"))
     return Arm(
         name=name,
         about=about,
         thp=parse_thp(item.get("thp")),
         pools=parse_pools([pool] if pool else []),
         env=_env(knob, item.get("env")),
-        bytecode=bytecode,
-        replay=replay,
+        **_first_token(name, item.get("first_token")),
     )
 
 
-def _first_token(arm: str, value: object) -> tuple[bool, str]:
-    """Parse `{bytecode: true|false, replay: none|together|ahead}`; an omitted entry is off."""
+def _first_token(arm: str, value: object) -> dict[str, Any]:
+    """Parse `{bytecode, kernels: true|false, replay: none|together|ahead}`; an omitted entry is off."""
+    off = {"bytecode": False, "kernels": False, "replay": "none"}
     if value is None:
-        return False, "none"
-    if isinstance(value, Mapping) and not set(value) - {"bytecode", "replay"}:
-        bytecode, replay = value.get("bytecode", False), value.get("replay", "none")
-        if isinstance(bytecode, bool) and replay in _REPLAY and (bytecode or replay != "none"):
-            return bytecode, replay
+        return off
+    if isinstance(value, Mapping) and not set(value) - set(off):
+        asked = {**off, **value}
+        are_flags = isinstance(asked["bytecode"], bool) and isinstance(asked["kernels"], bool)
+        if are_flags and asked["replay"] in _REPLAY and asked != off:
+            return asked
     raise SettingError(
         f"sweep_arms.{arm}.first_token",
-        f"bytecode (true, false) or replay ({', '.join(_REPLAY)}), one of them at least",
+        f"bytecode or kernels (true, false) or replay ({', '.join(_REPLAY)}), one of them at least",
         repr(value)[:80],
         "These are what can make a start sooner without another setting.",
         "correct it.",

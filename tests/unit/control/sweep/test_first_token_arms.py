@@ -119,7 +119,7 @@ def test_too_few_blocks_say_nothing_of_harm() -> None:
 def test_the_advice_is_the_variable_that_does_it() -> None:
     sweep = swept(STARTS, {("replay-ahead", "cold"): 0.5, ("replay-together", "cold"): 0.8})
     advice = sweep_report(sweep).split("## What to do with it")[1]
-    assert "first_token_targets:\n  - {name: slm_load, bytecode: false, replay: ahead}" in advice
+    assert "first_token_targets:\n  - {name: slm_load, bytecode: false, kernels: false, replay: ahead}" in advice
     assert "ansible-playbook first_token.yml -l HOST" in advice
     assert sweep.analysis.advice[0].changes == 1
     assert sweep_report(sweep).startswith("# What bytecode and replay do to the first token of tiny on gpu-1")
@@ -133,5 +133,5 @@ def test_a_replay_that_slows_a_warm_start_is_never_advised() -> None:
 
 def test_the_variables_are_those_of_the_role() -> None:
     assert first_token_vars(StartAid(True, "none")) == (
-        "first_token_targets:\n  - {name: slm_load, bytecode: true, replay: none}"
+        "first_token_targets:\n  - {name: slm_load, bytecode: true, kernels: false, replay: none}"
     )

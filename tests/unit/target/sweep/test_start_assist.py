@@ -7,13 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ansible.module_utils.slm_baseline.first_token.audit import rows
 from ansible.module_utils.slm_baseline.first_token.bytecode import fit_of
 from ansible.module_utils.slm_baseline.first_token.cache import Cache
-from ansible.module_utils.slm_baseline.first_token.fit import fit_text
+from ansible.module_utils.slm_baseline.first_token.fit import Fit, fit_text
 from ansible.module_utils.slm_baseline.first_token.plan import Plan, PlanFile, to_text
 from ansible.module_utils.slm_baseline.first_token.remove import remove
 from ansible.module_utils.slm_baseline.first_token.target import Target, parse_target, recorded_targets
@@ -26,7 +27,13 @@ from ansible.module_utils.slm_baseline.measuring.loader.replay import Replay
 from ansible.module_utils.slm_baseline.sweep import run, start_assist
 from ansible.module_utils.slm_baseline.sweep.design import Arm, parse_arms
 from ansible.module_utils.slm_baseline.sweep.plan import load_plan
-from ansible.module_utils.slm_baseline.sweep.start_assist import AS_FOUND, WITH_BYTECODE, Recorder, Starts
+from ansible.module_utils.slm_baseline.sweep.start_assist import (
+    AS_FOUND,
+    WITH_BYTECODE,
+    WITH_KERNELS,
+    Recorder,
+    Starts,
+)
 
 from tests.support.fake_kernel import FakeKernel
 from tests.support.fakes import build_host
@@ -41,6 +48,7 @@ BYTECODE, TOGETHER, AHEAD, BOTH = (
     Arm("bytecode+ahead", bytecode=True, replay="ahead"),
 )
 EVERY = [BYTECODE, TOGETHER, AHEAD, BOTH]
+KERNELS, ALL = Arm("kernels", kernels=True), Arm("all", bytecode=True, kernels=True, replay="together")
 
 
 @pytest.fixture
@@ -53,8 +61,11 @@ class Recording:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gain = True
+        self.compiles = True
+        self.gpus = ["a GPU"]
         self.names: list[str] = []
         monkeypatch.setattr(start_assist, "set_up", self.set_up)
+        monkeypatch.setattr(start_assist, "read_gpus", lambda host: SimpleNamespace(gpus=self.gpus))
 
     def set_up(self, host: Host, target: Target, programs: Mapping[str, bytes]) -> None:
         self.names.append(target.name)
@@ -75,6 +86,12 @@ class Recording:
             os.makedirs(host.path(target.pycache), mode=0o700)
             cache = Cache(target.pycache, target.pycache)
             host.path(target.fit).write_text(fit_text(fit_of(host, target, None, os.getuid(), cache, [])))
+        if target.kernels and self.compiles:
+            os.makedirs(host.path(target.kernel_folder), mode=0o700)
+            inode = os.lstat(host.path(target.kernel_folder)).st_ino
+            variables = (("CUDA_CACHE_PATH", f"{target.kernel_folder}/cuda"),)
+            fit = Fit("", "", 0, str(os.getuid()), (), (), (), (target.kernel_folder, inode), variables)
+            host.path(target.fit).write_text(fit_text(fit))
         host.path(target.record).write_text(json.dumps({"target": target.to_json(), "files": {}}))
 
 
@@ -92,6 +109,9 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
         (EVERY, False, [WITH_BYTECODE]),
         ([TOGETHER, AHEAD], True, [AS_FOUND]),
         ([BYTECODE, BOTH], True, [WITH_BYTECODE]),
+        ([KERNELS], True, [WITH_KERNELS]),
+        ([KERNELS, AHEAD], True, [WITH_KERNELS, AS_FOUND]),
+        ([ALL], True, [WITH_BYTECODE, WITH_KERNELS]),
     ],
 )
 def test_each_start_is_recorded_once_where_an_arm_needs_it(
@@ -124,6 +144,32 @@ def test_an_arm_gives_the_loader_what_it_says_and_no_other(host: Host, recording
         ({}, replay(plain, "ahead")),
         (env, replay(other, "ahead")),
     ]
+
+
+def test_an_arm_of_kernels_gets_them_and_no_other_has_them(host: Host, recording: Recording) -> None:
+    found = start_assist.record_starts(host, [*EVERY, KERNELS, ALL], RECORDER)
+    kernels = {"CUDA_CACHE_PATH": f"{FIRST_TOKEN}/targets/slm_sweep-kernels/kernels/cuda"}
+    assert (found.aid(KERNELS).env, found.aid(KERNELS).replay) == (kernels, None)
+    assert found.aid(ALL).env == {**kernels, **found.aid(BYTECODE).env}
+    assert "CUDA_CACHE_PATH" not in found.aid(BOTH).env
+    assert start_assist.require_recorded(host, [KERNELS, ALL]) == found
+
+
+@pytest.mark.parametrize(("gpus", "compiles"), [([], True), (["a GPU"], False)], ids=["no GPU", "kept already"])
+def test_where_no_kernels_are_compiled_the_arm_is_left_out(
+    host: Host, recording: Recording, gpus: list[str], compiles: bool
+) -> None:
+    recording.gpus, recording.compiles = gpus, compiles
+    found = start_assist.record_starts(host, [KERNELS, ALL, BYTECODE], RECORDER)
+    assert (WITH_KERNELS in recording.names) is bool(gpus)
+    kept, left_out = start_assist.without_gain([KERNELS, ALL, BYTECODE], found)
+    assert kept == [BYTECODE]
+    assert [each["why"] for each in left_out] == [
+        "The loader compiles no GPU kernels here, or they are kept already: it is stock.",
+        "The loader compiles no GPU kernels here, or they are kept already: it is an arm with less.",
+    ]
+    with pytest.raises(SettingError, match="what it compiles is kept by now"):
+        found.aid(KERNELS)
 
 
 def test_an_arm_whose_bytecode_is_there_already_is_left_out(host: Host, recording: Recording) -> None:
