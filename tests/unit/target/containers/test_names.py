@@ -65,8 +65,9 @@ def test_any_text_of_groups_gives_an_id_or_none(text: str) -> None:
         ("/usr/bin/docker start -a vllm", ("docker", "vllm")),
         ("/usr/bin/docker start --attach vllm", ("docker", "vllm")),
         (
-            "/usr/bin/podman run --name=systemd-vllm --cidfile=/run/vllm.cid --replace --rm --cgroups=split"
-            " --sdnotify=conmon -d -v /m:/m image",
+            # As the generator of Podman 5.4 writes it.
+            "/usr/bin/podman run --name systemd-vllm --cidfile=/run/vllm.cid --replace --rm --cgroups=split"
+            " --network host --sdnotify=conmon -d -v /m:/m:ro image",
             ("podman", "systemd-vllm"),
         ),
         ("/usr/bin/podman start vllm", ("podman", "vllm")),

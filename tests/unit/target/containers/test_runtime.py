@@ -35,6 +35,9 @@ from tests.conftest import REPOSITORY
 GOLDEN = REPOSITORY / "tests" / "golden" / "containers"
 DOCKER = (GOLDEN / "docker-20.10-inspect.json").read_text()
 PODMAN = (GOLDEN / "podman-5.4-inspect.json").read_text()
+QUADLET = (GOLDEN / "podman-5.4-quadlet-inspect.json").read_text()
+PODMAN_IMAGE = (GOLDEN / "podman-5.4-image-inspect.json").read_text()
+LAYER = "/var/lib/containers/storage/overlay/82e08a566c686ceea4e446663626f87337ed71026e047347a3be72fbb0d64acd/diff"
 
 
 def test_dockers_answer() -> None:
@@ -51,12 +54,23 @@ def test_dockers_answer() -> None:
 
 def test_podmans_answer() -> None:
     found = parse_container(PODMAN)
-    assert (found.name, found.image, found.driver) == ("systemd-engine", "localhost/engine:1", "overlay")
-    assert found.image_id == "sha256:8b2c9d1e0f3a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f9001122334"
-    assert (found.health, found.has_health_check, found.is_removed_when_stopped) == ("starting", True, True)
-    assert found.mounts[0].name == "cache"
-    assert not found.mounts[0].is_anonymous
-    assert replace(found.mounts[0], name="0" * 64).is_anonymous
+    assert (found.name, found.image, found.driver, found.runs) == ("engine2", "localhost/slm-engine:1", "overlay", True)
+    assert (found.health, found.has_health_check, found.is_removed_when_stopped) == ("healthy", True, False)
+    assert [(mount.kind, mount.source, mount.destination) for mount in found.mounts] == [
+        ("bind", "/srv/engine/models", "/models"),
+        ("bind", "/srv/engine/out2", "/out"),
+    ]
+    assert replace(found.mounts[0], kind="volume", name="0" * 64).is_anonymous
+    assert not replace(found.mounts[0], kind="volume", name="cache").is_anonymous
+
+
+def test_podmans_answer_for_a_quadlets_container_and_its_image() -> None:
+    found, image = parse_container(QUADLET), parse_image(PODMAN_IMAGE)
+    assert (found.name, found.has_health_check, found.is_removed_when_stopped) == ("systemd-engine", False, True)
+    # Podman has the digest without its algorithm, and the image's own layer as the upper one.
+    assert found.image_id == image.digest == "sha256:4e032e1e0bedb3d2e0a79057b4b59f7fd20cd35180d509a3ccb07ad44513ad65"
+    assert found.lower == image.layers == (LAYER,)
+    assert dict(found.labels)["PODMAN_SYSTEMD_UNIT"] == "engine.service"
 
 
 def test_a_health_check_that_is_switched_off_is_none() -> None:
@@ -136,7 +150,7 @@ def error_of(call: Callable[[], object]) -> SettingError:
 def test_the_runtime_that_has_the_container_is_found(clients: Clients) -> None:
     clients.runs("docker")
     clients.runs("podman", "false")
-    clients.answers["podman", "container inspect systemd-engine"] = PODMAN
+    clients.answers["podman", "container inspect systemd-engine"] = QUADLET
     found, container = find_by_container(Host(), "first_token.x", "systemd-engine")
     assert (found.name, container.name) == ("podman", "systemd-engine")
     assert found.environment.get("DOCKER_HOST") is None
