@@ -152,17 +152,18 @@ class MountTables:
 
     def find(self, pid: int, mount_id: int, path: str) -> MountEntry | None:
         """Return the mount through which a process has opened that path; None where it cannot be told any more."""
-        namespace = self._namespace(pid)
-        found = self._known.get((namespace, mount_id))
-        # A runtime mounts and unmounts while it prepares a container, and ids are used again.
-        if found is None or not _is_at_or_below(path, found.path):
-            try:
-                entries = parse_mountinfo(self._host.read(f"/proc/{pid}/mountinfo"))
-            except (OSError, ParseError):
-                entries = []
-            self._known.update({(namespace, entry.mount_id): entry for entry in entries})
-            found = self._known.get((namespace, mount_id))
-        return found if found and _is_at_or_below(path, found.path) else None
+        key = (self._namespace(pid), mount_id)
+        former = self._known.get(key)
+        # Read each time: a runtime copies all mounts of the host and unmounts them before the container begins, and ids
+        # are used again at once, so that a model's mount has the id that a copy of `/` had.
+        try:
+            entries = parse_mountinfo(self._host.read(f"/proc/{pid}/mountinfo"))
+        except (OSError, ParseError):
+            entries = []
+        self._known.update({(key[0], entry.mount_id): entry for entry in entries})
+        # An event may have waited while mounts have changed.
+        found = (self._known.get(key), former)
+        return next((entry for entry in found if entry and _is_at_or_below(path, entry.path)), None)
 
     def _namespace(self, pid: int) -> str:
         try:

@@ -156,3 +156,16 @@ def test_the_mount_of_a_path_is_read_anew_when_its_id_is_another_mounts(tmp_path
     assert tables.find(7, 72, "/new/other") == second
     assert tables.find(7, 73, "/new/other") is None
     assert tables.find(8, 72, "/new/other") is None
+
+
+def test_an_id_that_a_copy_of_the_root_had_is_the_bind_mounts(tmp_path: Path) -> None:
+    """As crun makes a container: it copies the host's mounts, leaves them, and their ids are used again."""
+    (tmp_path / "proc/7").mkdir(parents=True)
+    mountinfo = tmp_path / "proc/7/mountinfo"
+    mountinfo.write_text("146 1 254:0 / / rw - ext4 /dev/vda rw\n")
+    tables = MountTables(Host(tmp_path))
+    assert tables.find(7, 146, "/usr/bin/crun")
+    mountinfo.write_text("146 144 254:0 /srv/models /models ro - ext4 /dev/vda rw\n")
+    found = tables.find(7, 146, "/models/weights")
+    assert found
+    assert found.root == "/srv/models"

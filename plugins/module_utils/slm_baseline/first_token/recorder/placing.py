@@ -134,7 +134,11 @@ def _is_the_runtimes(each: Opened, container: Container) -> bool:
     """
     if each.is_folder:
         return not any(_is_below(each.path, mount.source) for mount in container.mounts)
-    return f"/{container.id}/" in each.path or _is_below(each.path, container.folder)
+    # Podman's client in a unit reads and writes its storage's own state (containers.json), which is another one at the
+    # next start. What runs in the container has its layers by a mount of its own.
+    storage = container.folder.rpartition("/")[0].rpartition("/")[0]
+    is_mounted = any(_is_below(each.path, mount.source) for mount in container.mounts)
+    return f"/{container.id}/" in each.path or (_is_below(each.path, storage) and not is_mounted)
 
 
 def _is_below(path: str, folder: str) -> bool:
