@@ -18,6 +18,7 @@ from tests.live.vm.image import (
     BULLSEYE,
     CACHE,
     HARDENED,
+    PODMAN,
     REPOSITORY,
     TRIXIE,
     BaseImage,
@@ -41,6 +42,7 @@ MACHINES: dict[str, tuple[Debian, Shape]] = {
     "arm64": (ARM64, Shape(cpus=1)),
     # Its server has the same packages as the loader of `one`.
     "engine": (BOOKWORM, Shape(memory_mib=3072, cpus=2)),
+    "podman": (PODMAN, Shape(cpus=2)),
     "hardened": (HARDENED, Shape(cpus=1)),
     "selinux": (HARDENED, Shape(cpus=1, kernel_arguments="security=selinux selinux=1")),
 }

@@ -79,7 +79,8 @@ class Debian:
     @property
     def name(self) -> str:
         """What its image is called."""
-        words = [self.suite, "hardened" if self.extra_packages else "", self.architecture.replace("amd64", "")]
+        kind = "podman" if "podman" in self.other_packages else "hardened" if self.extra_packages else ""
+        words = [self.suite, kind, self.architecture.replace("amd64", "")]
         return "-".join(filter(None, words))
 
     @property
@@ -102,6 +103,8 @@ HARDENED = replace(
     measures=False,
     extra_packages=("apparmor", "apparmor-profiles", "locales", "selinux-policy-default", "policycoreutils"),
 )
+# Root's Podman with crun, and Quadlet; without networks of its own.
+PODMAN = replace(TRIXIE, measures=False, other_packages=("linux-image-cloud-amd64", "dbus", "podman", "crun"))
 
 
 @dataclass(frozen=True)
