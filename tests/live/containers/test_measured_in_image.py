@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +16,7 @@ from ansible.module_utils.slm_baseline.host.files import Host
 from ansible.module_utils.slm_baseline.host.paths import CONTAINERS_NOTE, RUNS
 from ansible.module_utils.slm_baseline.measuring.install.image import remove_noted_containers
 from ansible.module_utils.slm_baseline.measuring.install.install_dir import forget_homes
-from ansible.module_utils.slm_baseline.measuring.run import make_subject, parse_request
-from ansible.module_utils.slm_baseline.sweep.shared_caches import SharedCaches
 
-from analysis.sweep.document import sweep_document
-from analysis.sweep.report import sweep_files
 from tests.conftest import REPOSITORY
 from tests.live.containers.daemon import Daemon, running_daemon
 from tests.live.containers.torch_image import import_torch_image
@@ -42,7 +37,6 @@ SCRIPTS = {
 LABEL = "slm-baseline.measurement"
 RUN = {"id": "image-test"}
 THP = "/sys/kernel/mm/transparent_hugepage/enabled"
-STOPPING = {"blocks": 2, "budget_s": 600, "precision": 0.05, "full_blocks": 0}
 
 
 class World:
@@ -174,8 +168,6 @@ def test_a_sweep_measures_whole_loads_in_the_image(world: World, measured: dict[
             arm["name"]: [each["anon_huge_bytes"] for each in samples if each["arm"] == arm["name"]] for arm in arms
         }
         assert min(backed["thp"]) > max(backed["stock"])
-        document = sweep_document(finished, name="here", finished_at=planned["plan"]["started_at"], stopping=STOPPING)
-        assert f"Image: {IMAGE}" in sweep_files(document)["sweep.md"]
     finally:
         world.module("slm_sweep", state="closed")
     assert Path(THP).read_text() == before
@@ -186,21 +178,6 @@ def test_first_token_arms_are_refused_in_an_image(world: World, measured: dict[s
     arms = [{"name": "stock"}, {"name": "stock-again"}, {"name": "replay", "first_token": {"replay": "together"}}]
     result = world.module("slm_sweep", state="planned", arms=arms, dtypes=["auto"], model="tiny", image=IMAGE)
     assert "slm_benchmark_image: wanted nothing, for replay" in result["msg"]
-
-
-def test_the_loader_in_a_container_fills_a_cache_that_a_sweep_shares(
-    world: World, measured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", world.daemon.address)
-    given = {"model": "tiny", "image": IMAGE, "home": HOME, "base_python": "", "requirements": "", "user": "nobody"}
-    asked = {"scope": "host", "dtype": "auto", "timeout_s": 600, "blocks": 1, "python": "", "image_python": "python3"}
-    subject = make_subject(Host(), parse_request({**given, **asked}))
-    folder = f"{HOME}/bytecode"
-    SharedCaches(subject, HOME).ensure(Host(), SimpleNamespace(bytecode={"folder": folder}, kernels=None))
-    found = list(Path(folder).rglob("*.pyc"))
-    assert len(found) > 500
-    assert {path.stat().st_uid for path in found} == {os.stat(folder).st_uid} != {0}
-    shutil.rmtree(folder)
 
 
 def test_a_loader_that_takes_too_long_leaves_no_container(world: World, measured: dict[str, Any]) -> None:

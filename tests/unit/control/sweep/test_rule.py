@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from analysis.documents.decode import typed
+from analysis.documents.schema import validate
 from analysis.sweep.metrics import WEIGHTS
+from analysis.sweep.report import sweep_files
 from analysis.sweep.rule import (
     FEWEST_PAIRS,
     IS_FIRST,
@@ -331,3 +333,12 @@ def test_a_percentile_bootstrap_would_not_keep_the_level() -> None:
     student = pairs(drawn).interval(alpha)
     assert bootstrap > 5 * alpha
     assert ((student.low > 0) | (student.high < 0)).mean() <= 2 * alpha
+
+
+def test_a_sweep_in_an_image_names_it() -> None:
+    document = json.loads((EXAMPLES / "cpu-sweep" / "sweep.json").read_text(encoding="utf-8"))
+    assert "Image:" not in sweep_files(document)["sweep.md"]
+    document["image"] = {"name": "torch:1", "digest": "sha256:ab", "runtime": "docker"}
+    validate(document, "sweep")
+    page = sweep_files(document)["sweep.md"]
+    assert "Image: torch:1 (sha256:ab), in docker: each load is a new container, whose" in page
