@@ -6,6 +6,7 @@ overlay lies in one of its layers. Paths are compared with what was opened, so a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Sequence
@@ -149,6 +150,7 @@ class MountTables:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._known: dict[tuple[str, int], MountEntry] = {}
+        self._texts: dict[str, str] = {}
 
     def find(self, pid: int, mount_id: int, path: str) -> MountEntry | None:
         """Return the mount through which a process has opened that path; None where it cannot be told any more."""
@@ -156,11 +158,11 @@ class MountTables:
         former = self._known.get(key)
         # Read each time: a runtime copies all mounts of the host and unmounts them before the container begins, and ids
         # are used again at once, so that a model's mount has the id that a copy of `/` had.
-        try:
-            entries = parse_mountinfo(self._host.read(f"/proc/{pid}/mountinfo"))
-        except (OSError, ParseError):
-            entries = []
-        self._known.update({(key[0], entry.mount_id): entry for entry in entries})
+        with contextlib.suppress(OSError, ParseError):
+            text = self._host.read(f"/proc/{pid}/mountinfo")
+            if text != self._texts.get(key[0]):
+                self._known.update({(key[0], entry.mount_id): entry for entry in parse_mountinfo(text)})
+                self._texts[key[0]] = text
         # An event may have waited while mounts have changed.
         found = (self._known.get(key), former)
         return next((entry for entry in found if entry and _is_at_or_below(path, entry.path)), None)
