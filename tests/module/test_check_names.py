@@ -123,9 +123,9 @@ def test_what_is_another_projects_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("sweep_budget_s: ten\n", ":1): wanted a number; found ten."),
-        ("first_token_targets:\n  - {name: a, contaner: b}\n", "found contaner; did you mean container?"),
-        ("rollback_force: perhaps\n", "wanted true or false; found perhaps."),
+        ("sweep_budget_s: ten\n", "sweep_budget_s: wanted a number; found 'ten'. In "),
+        ("first_token_targets:\n  - {name: a, contaner: b}\n", "found 'contaner'; did you mean container? In "),
+        ("rollback_force: perhaps\n", "wanted true or false; found 'perhaps'. In "),
     ],
 )
 def test_a_value_that_cannot_be_is_told_with_its_place(text: str, said: str, tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def wrong_values(given: Iterable[tuple[str, Any, str]], options: Mapping[str, Ma
     found: dict[str, None] = {}
     for name, value, where in given:
         if name in options:
-            place = f" ({where})" if where else ""
+            place = f" In {where}." if where else ""
             parts = _wrong(value, options[name]) or _out_of_range(name, value)
-            found.update((f"{name}{way}{place}: {said}", None) for way, said in parts)
+            found.update((f"{name}{way}: {said}{place}", None) for way, said in parts)
     return list(found)
 
 
@@ -131,4 +131,5 @@ def _meant(name: str, known: Iterable[Any]) -> str:
 def _told(value: Any) -> str:
     """Return a value as a person would quote it, on one line."""
     text = " ".join(str(value).split())
-    return f"{text[:_LONGEST_FOUND]}..." if len(text) > _LONGEST_FOUND else text or "an empty text"
+    text = f"{text[:_LONGEST_FOUND]}..." if len(text) > _LONGEST_FOUND else text
+    return f"'{text}'" if isinstance(value, str) else text

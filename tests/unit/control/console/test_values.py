@@ -27,39 +27,39 @@ def wrong(name: str, value: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("sweep_budget_s", "ten", "sweep_budget_s (extra variables): wanted a number; found ten."),
+        ("sweep_budget_s", "ten", "sweep_budget_s: wanted a number; found 'ten'. In extra variables."),
         ("sweep_budget_s", float("inf"), "wanted a number; found inf."),
-        ("sweep_blocks", "2.5", "wanted a whole number; found 2.5."),
-        ("sweep_blocks", "0", "wanted a number from 1 to 10000; found 0."),
+        ("sweep_blocks", "2.5", "wanted a whole number; found '2.5'."),
+        ("sweep_blocks", "0", "wanted a number from 1 to 10000; found '0'."),
         ("sweep_budget_s", -5, "wanted a number from 1 to 10000000; found -5."),
         ("sweep_precision", 2, "wanted a number from 0.001 to 1; found 2."),
-        ("audit_timeout_s", "-1", "wanted a number from 1 to 86400; found -1."),
+        ("audit_timeout_s", "-1", "wanted a number from 1 to 86400; found '-1'."),
         ("sweep_blocks", True, "wanted a whole number; found True."),
-        ("rollback_force", "maybe", "wanted true or false; found maybe."),
-        ("rollback_force", "", "wanted true or false; found an empty text."),
-        ("first_token_targets", "vllm", "wanted a list of entries; found vllm."),
+        ("rollback_force", "maybe", "wanted true or false; found 'maybe'."),
+        ("rollback_force", "", "wanted true or false; found ''."),
+        ("first_token_targets", "vllm", "wanted a list of entries; found 'vllm'."),
         ("first_token_targets", {"name": "x"}, "found one entry alone. Begin it with a hyphen."),
-        ("first_token_targets", ["vllm"], "first_token_targets[0] (extra variables): wanted an entry with name, "),
-        ("first_token_targets", [{"name": "x", "contaner": "b"}], "found contaner; did you mean container?"),
-        ("first_token_targets", [{"unit": "a.service"}], "[0] (extra variables): wanted name; found an entry without"),
+        ("first_token_targets", ["vllm"], "first_token_targets[0]: wanted an entry with name, "),
+        ("first_token_targets", [{"name": "x", "contaner": "b"}], "found 'contaner'; did you mean container?"),
+        ("first_token_targets", [{"unit": "a.service"}], "[0]: wanted name; found an entry without"),
         (
             "first_token_targets",
             [{"name": "x"}, {"name": "y", "ready": {"type": "url", "ulr": "http://a"}}],
-            "first_token_targets[1].ready (extra variables): wanted some of type, port, url, timeout_s; found ulr; did",
+            "first_token_targets[1].ready: wanted some of type, port, url, timeout_s; found 'ulr'; did",
         ),
         (
             "first_token_targets",
             [{"name": "x", "replay": "ahed"}],
-            "ahead, both, none; found ahed; did you mean ahead?",
+            "ahead, both, none; found 'ahed'; did you mean ahead?",
         ),
-        ("first_token_targets", [{"name": "x", "bytecode": "of"}], "[0].bytecode (extra variables): wanted true or"),
+        ("first_token_targets", [{"name": "x", "bytecode": "of"}], "[0].bytecode: wanted true or"),
         ("sweep_arms", {"name": "stock"}, "found one entry alone"),
     ],
 )
 def test_what_is_wrong_is_said_where_it_is(name: str, value: Any, said: str) -> None:
     (sentence,) = wrong(name, value)
     assert said in sentence
-    assert sentence.endswith((".", "?"))
+    assert sentence.endswith(" In extra variables.")
 
 
 @pytest.mark.parametrize(
