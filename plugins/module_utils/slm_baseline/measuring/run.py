@@ -41,7 +41,7 @@ from .loader.process import BARE, Loader
 from .model.files import EMBEDDED_MODEL_BYTES, PASS, Model, ModelPlace, Reader, barrier, read_config, resolve_model
 from .probes.canary import best_canary
 from .probes.copy_bandwidth import SCRIPT, measure_copy_rates
-from .probes.gpu import DRIVER_VERSION, read_gpus
+from .probes.gpu import DRIVER_VERSION, GpuFacts, read_gpus
 from .probes.headroom import needed_bytes, require_free_gpus, require_memory
 from .probes.host_facts import host_facts
 from .probes.kernel_cost import profile_kernels
@@ -178,10 +178,14 @@ def require_model_memory(host: Host, model: Model, dtypes: Sequence[str]) -> Non
     require_memory(host, max(needed_bytes(model.weight_bytes, model.parameters, dtype) for dtype in dtypes))
 
 
-def require_idle_gpus(host: Host, request: Request) -> None:
-    """Raise SettingError where others use a GPU, unless the request allows it. Takes seconds on an idle driver."""
-    if host.is_live:
-        require_free_gpus(read_gpus(host), request.allow_busy_gpu)
+def require_idle_gpus(host: Host, request: Request) -> GpuFacts:
+    """Return what the driver tells; SettingError where others use a GPU, unless the request allows it.
+
+    Takes seconds on an idle driver.
+    """
+    gpus = read_gpus(host) if host.is_live else GpuFacts(None)
+    require_free_gpus(gpus, request.allow_busy_gpu)
+    return gpus
 
 
 def find_model(host: Host, place: ModelPlace, account: Account) -> Model:

@@ -14,7 +14,6 @@ from ..host.machine import machine_key
 from ..measuring.loader.template import TemplateFailed, template
 from ..measuring.model.files import expected_bytes
 from ..measuring.probes.canary import best_canary
-from ..measuring.probes.gpu import read_gpus
 from ..measuring.protocol import Subject
 from ..measuring.run import (
     Request,
@@ -102,14 +101,14 @@ def _plan(host: Host, given: Mapping[str, Any], request: Request, subject: Subje
     """Plan or resume the sweep, once it is clear that every block can load the model."""
     asked = parse_sweep(given, subject.model.weight_bytes)
     require_model_memory(host, subject.model, asked.dtypes)
-    require_idle_gpus(host, request)
+    # Without a GPU no start compiles kernels.
+    has_gpu = bool(require_idle_gpus(host, request).gpus)
     require_loadable(host, request.environment, request.trial, subject.model, subject.loader.account)
     wanted = {name: given[name] for name in ("share_bytecode", "share_kernels")}
     about = {**subject_record(host, request, subject), **wanted}
-    recorder = Recorder.of(subject, given["programs"])
+    recorder = Recorder.of(subject, given["programs"], has_gpu)
     asked = replace(asked, subject=about, stored_dtype=subject.model.dtype, recorder=recorder)
-    # Without a GPU no start compiles kernels.
-    shares_kernels = given["share_kernels"] and host.is_live and bool(read_gpus(host).gpus)
+    shares_kernels = given["share_kernels"] and has_gpu
     if given["share_bytecode"] or shares_kernels:
         caches = SharedCaches(subject, request.environment.home, given["share_bytecode"], shares_kernels)
         asked = replace(asked, caches=caches)

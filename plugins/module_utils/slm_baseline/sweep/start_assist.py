@@ -21,7 +21,6 @@ from ..host.files import Host
 from ..host.paths import PROGRAMS
 from ..measuring.loader.process import clean_environment
 from ..measuring.loader.replay import Replay
-from ..measuring.probes.gpu import read_gpus
 from ..measuring.protocol import Subject
 from ..measuring.sample import Trial
 from .design import Arm
@@ -34,13 +33,17 @@ WITH_KERNELS = f"{SWEEP_PREFIX}-kernels"
 
 @dataclass(frozen=True)
 class Recorder:
-    """How the subject is started for a recording, and the programs that belong to a recorded start, by path."""
+    """How the subject is started for a recording, and the programs that belong to a recorded start, by path.
+
+    Without a GPU no start compiles kernels, so none is recorded for them.
+    """
 
     target: Target
     programs: Mapping[str, bytes]
+    has_gpu: bool = False
 
     @staticmethod
-    def of(subject: Subject, programs: Mapping[str, str]) -> Recorder:
+    def of(subject: Subject, programs: Mapping[str, str], has_gpu: bool) -> Recorder:
         """Build the recorder of a subject; `programs` are texts by file name."""
         loader = subject.loader_of(Trial(0, "cold"))
         environment = clean_environment(loader, "/nonexistent")
@@ -54,7 +57,7 @@ class Recorder:
             bytecode=False,
             kernels=False,
         )
-        return Recorder(target, {f"{PROGRAMS}/{name}": text.encode() for name, text in programs.items()})
+        return Recorder(target, {f"{PROGRAMS}/{name}": text.encode() for name, text in programs.items()}, has_gpu)
 
     def ensure(self, host: Host, name: str) -> None:
         """Record the start under that name, unless that is done already and nothing has changed since."""
@@ -135,19 +138,19 @@ class Starts:
         target, env = self.of(arm), dict(self.kernels) if arm.kernels else {}
         if target and arm.bytecode:
             env["PYTHONPYCACHEPREFIX"] = target.pycache
-        replays = target and arm.replay != "none"
-        return StartAssist(
-            env, Replay((PYTHON, "-IS", REPLAYER, target.plan), arm.replay) if target and replays else None
-        )
+        replay = None
+        if target and arm.replay != "none":
+            replay = Replay((PYTHON, "-IS", REPLAYER, target.plan), arm.replay)
+        return StartAssist(env, replay)
 
 
 def record_starts(host: Host, arms: Sequence[Arm], recorder: Recorder | None) -> Starts:
-    """Record only what these arms need: one to three cold starts for each that is missing. Kernels need a GPU."""
+    """Record only what these arms need: one to three cold starts for each that is missing."""
     aided = [arm for arm in arms if arm.is_first_token]
     if not aided or recorder is None:
         forget_starts(host)
         return Starts()
-    wants_kernels = any(arm.kernels for arm in aided) and bool(read_gpus(host).gpus)
+    wants_kernels = recorder.has_gpu and any(arm.kernels for arm in aided)
     for name, is_wanted in ((WITH_BYTECODE, any(arm.bytecode for arm in aided)), (WITH_KERNELS, wants_kernels)):
         if is_wanted:
             recorder.ensure(host, name)

@@ -317,7 +317,7 @@ class Asked:
         loader = SimpleNamespace(account=None)
         monkeypatch.setattr(run, "make_subject", lambda host, request: SimpleNamespace(loader=loader, model=self.model))
         monkeypatch.setattr(run, "subject_record", lambda host, request, subject: {})
-        monkeypatch.setattr(Recorder, "of", lambda subject, programs: None)
+        monkeypatch.setattr(Recorder, "of", lambda subject, programs, has_gpu: None)
 
     def plan(self, **more: Any) -> dict[str, Any]:
         about = {"model": "/srv/m", "revision": "", "hf_home": "", "home": "/opt/slm-baseline", "offline": True}

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,7 +39,9 @@ from tests.support.fakes import build_host
 from tests.unit.target.sweep.test_run import GIVEN, REQUEST, Loads
 
 PROGRAMS = dict.fromkeys(GIVEN_PROGRAMS, b"program")
-RECORDER = Recorder(Target(AS_FOUND, command=("/opt/python", "slm_load.py"), user="nobody", replay="none"), PROGRAMS)
+RECORDER = Recorder(
+    Target(AS_FOUND, command=("/opt/python", "slm_load.py"), user="nobody", replay="none"), PROGRAMS, True
+)
 BYTECODE, TOGETHER, AHEAD, BOTH = (
     Arm("bytecode", bytecode=True),
     Arm("replay-together", replay="together"),
@@ -62,10 +63,8 @@ class Recording:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gain = True
         self.compiles = True
-        self.gpus = ["a GPU"]
         self.names: list[str] = []
         monkeypatch.setattr(start_assist, "set_up", self.set_up)
-        monkeypatch.setattr(start_assist, "read_gpus", lambda host: SimpleNamespace(gpus=self.gpus))
 
     def set_up(self, host: Host, target: Target, programs: Mapping[str, bytes]) -> None:
         self.names.append(target.name)
@@ -155,13 +154,13 @@ def test_an_arm_of_kernels_gets_them_and_no_other_has_them(host: Host, recording
     assert start_assist.require_recorded(host, [KERNELS, ALL]) == found
 
 
-@pytest.mark.parametrize(("gpus", "compiles"), [([], True), (["a GPU"], False)], ids=["no GPU", "kept already"])
+@pytest.mark.parametrize(("has_gpu", "compiles"), [(False, True), (True, False)], ids=["no GPU", "kept already"])
 def test_where_no_kernels_are_compiled_the_arm_is_left_out(
-    host: Host, recording: Recording, gpus: list[str], compiles: bool
+    host: Host, recording: Recording, has_gpu: bool, compiles: bool
 ) -> None:
-    recording.gpus, recording.compiles = gpus, compiles
-    found = start_assist.record_starts(host, [KERNELS, ALL, BYTECODE], RECORDER)
-    assert (WITH_KERNELS in recording.names) is bool(gpus)
+    recording.compiles = compiles
+    found = start_assist.record_starts(host, [KERNELS, ALL, BYTECODE], replace(RECORDER, has_gpu=has_gpu))
+    assert (WITH_KERNELS in recording.names) is has_gpu
     kept, left_out = start_assist.without_gain([KERNELS, ALL, BYTECODE], found)
     assert kept == [BYTECODE]
     assert [each["why"] for each in left_out] == [
