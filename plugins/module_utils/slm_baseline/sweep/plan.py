@@ -52,6 +52,11 @@ class Plan:
     machine: str = ""
     is_finished: bool = False
 
+    @property
+    def shared_caches(self) -> dict[str, dict[str, Any] | None]:
+        """Return the caches that all starts share, by name; None where they share none of that name."""
+        return {"bytecode": self.bytecode, "kernels": self.kernels}
+
     def cells(self) -> list[Cell]:
         """Return every arm with every dtype."""
         return [Cell(arm["name"], dtype) for arm in self.arms for dtype in self.dtypes]
@@ -92,7 +97,7 @@ def _typed(plan: Plan) -> Plan:
             raise TypeError(f"{name} is no {kind.__name__}")
     if not all(isinstance(value, str) for value in (*plan.dtypes, *plan.stock.values())):
         raise TypeError("dtypes and stock values are text")
-    if not all(isinstance(cache["folder"], str) for cache in (plan.bytecode, plan.kernels) if cache is not None):
+    if not all(isinstance(cache["folder"], str) for cache in plan.shared_caches.values() if cache is not None):
         raise TypeError("a cache has a folder")
     for arm in (*plan.asked, *plan.arms):
         Arm.from_dict(arm)

@@ -239,7 +239,7 @@ def plan_sweep(host: Host, request: SweepRequest, why_not: Callable[[], str] = l
     if unfinished:
         chosen = unfinished
         if request.caches:
-            request.caches.ensure(host, chosen)
+            request.caches.ensure(host, chosen.shared_caches)
     else:
         chosen = _with_template(_with_caches(_without_gain(fresh, starts), host, request.caches), why_not)
         save_plan(host, chosen)
@@ -344,7 +344,7 @@ def measure_next_block(host: Host, subject: Subject) -> dict[str, Any]:
     current = _current(host)
     undo_sweep(host)
     require_same(current, machine=machine_key(host), stock=_stock(host, current.run_id))
-    subject = using(host, subject, current)
+    subject = using(host, subject, current.shared_caches)
     before = read_sweep_samples(host, current.run_id)
     number = _next_block(host, current)
     design = current.design(number)
@@ -386,7 +386,7 @@ def close_sweep(host: Host) -> bool:
     if current.is_finished:
         return False
     forget_starts(host)
-    remove_shared(host, current)
+    remove_shared(host, current.shared_caches)
     save_plan(host, replace(current, is_finished=True))
     return True
 

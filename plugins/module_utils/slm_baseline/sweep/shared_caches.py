@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from ..host.errors import SettingError
 from ..host.files import Host
@@ -27,15 +27,8 @@ from ..measuring.sample import Trial
 LEAST_SAVING_S = {"bytecode": 0.5, "kernels": 0.05}
 """Seconds a start, of CPU for bytecode and of the first token for kernels: with less to save, no cache is made."""
 _WARM = Trial(0, "warm")
-
-
-class Shared(Protocol):
-    """What a plan says of its shared caches: `share` returned each, None where there is none."""
-
-    @property
-    def bytecode(self) -> Mapping[str, Any] | None: ...
-    @property
-    def kernels(self) -> Mapping[str, Any] | None: ...
+Shared = Mapping[str, Mapping[str, Any] | None]
+"""The caches of a sweep by name, as `share` returned them; None where there is none of that name."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +55,25 @@ class SharedCaches:
             subject = _extended(host, self.subject, filled)
             found = look(subject) if is_wanted else None
             if found and found["saving_s"] >= LEAST_SAVING_S[name]:
-                filled[name] = {"folder": folder, **found, "saving_s": round(found["saving_s"], 3)}
-                self._fill(host, subject, {name: filled[name]})
+                cache = {"folder": folder, **found, "saving_s": round(found["saving_s"], 3)}
+                self._fill(host, subject, name, cache)
+                filled[name] = cache
         return filled
 
     def ensure(self, host: Host, shared: Shared) -> None:
         """Make the caches that the sweep was planned with again, if a purge has removed them since."""
-        for name, cache in _named(shared).items():
+        for name, cache in shared.items():
             if cache and not host.exists(cache["folder"]):
-                self._fill(host, self.subject, {name: cache})
+                self._fill(host, self.subject, name, cache)
 
-    def _fill(self, host: Host, subject: Subject, one: Mapping[str, Mapping[str, Any] | None]) -> None:
-        account = subject.loader.account
-        for folder in [host.path(cache["folder"]) for cache in one.values() if cache]:
-            os.mkdir(folder, mode=0o700)
-            if account is not None:
-                os.chown(folder, account.uid, account.gid)
+    @staticmethod
+    def _fill(host: Host, subject: Subject, name: str, cache: Mapping[str, Any]) -> None:
+        folder, account = host.path(cache["folder"]), subject.loader.account
+        os.mkdir(folder, mode=0o700)
+        if account is not None:
+            os.chown(folder, account.uid, account.gid)
         page_cache.warm(subject.files)
-        observe(_extended(host, subject, one).loader_of(_WARM), lambda pid: None)
+        observe(_extended(host, subject, {name: cache}).loader_of(_WARM), lambda pid: None)
 
     @staticmethod
     def _lacking_bytecode(subject: Subject) -> dict[str, Any] | None:
@@ -101,8 +95,7 @@ def using(host: Host, subject: Subject, shared: Shared) -> Subject:
 
     SettingError where one is gone: some samples of the sweep would compile and others not.
     """
-    caches = _named(shared)
-    for name, cache in caches.items():
+    for name, cache in shared.items():
         if cache and (not host.path(cache["folder"]).is_dir() or host.path(cache["folder"]).is_symlink()):
             raise SettingError(
                 f"sweep_share_{name}",
@@ -111,21 +104,17 @@ def using(host: Host, subject: Subject, shared: Shared) -> Subject:
                 "It was removed since, and a start without it is not comparable with those before.",
                 "run the sweep again; it fills the cache anew.",
             )
-    return _extended(host, subject, caches)
+    return _extended(host, subject, shared)
 
 
 def remove_shared(host: Host, shared: Shared) -> None:
     """Remove the caches from the host."""
-    for cache in _named(shared).values():
+    for cache in shared.values():
         if cache:
             remove_tree(host.path(cache["folder"]))
 
 
-def _named(shared: Shared) -> dict[str, Mapping[str, Any] | None]:
-    return {"bytecode": shared.bytecode, "kernels": shared.kernels}
-
-
-def _extended(host: Host, subject: Subject, caches: Mapping[str, Mapping[str, Any] | None]) -> Subject:
+def _extended(host: Host, subject: Subject, caches: Shared) -> Subject:
     """Return the subject with the environment that its starts find these caches by."""
     env: dict[str, str] = {}
     if bytecode := caches.get("bytecode"):

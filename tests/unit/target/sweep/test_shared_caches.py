@@ -6,7 +6,6 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,7 +68,7 @@ def test_the_loader_itself_fills_a_cache_of_its_own_users(
     folder = host.path(FOLDER)
     assert "imported_by_the_loader" in {path.name.partition(".")[0] for path in folder.rglob("*.pyc")}
     assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
-    assert _environment(using(host, subject, SimpleNamespace(**shared))) == {"PYTHONPYCACHEPREFIX": str(folder)}
+    assert _environment(using(host, subject, shared)) == {"PYTHONPYCACHEPREFIX": str(folder)}
 
 
 class InContainers(BareLauncher):
@@ -85,7 +84,7 @@ def test_a_container_is_given_the_shared_folders_to_write(
     _lacks(monkeypatch, 11.0)
     subject = replace(subject, loader=replace(subject.loader, launcher=InContainers()))
     shared = SharedCaches(subject, HOME).share(host)
-    loader = using(host, subject, SimpleNamespace(**shared)).loader
+    loader = using(host, subject, shared).loader
     folder = str(host.path(FOLDER))
     assert loader.writable == (folder,)
     # An image's own environment may switch the writing off.
@@ -104,7 +103,7 @@ def test_where_little_is_to_be_saved_starts_stay_as_they_are(
     nothing = {"bytecode": None, "kernels": None}
     assert SharedCaches(subject, HOME).share(host) == nothing
     assert not host.exists(FOLDER)
-    assert using(host, subject, SimpleNamespace(**nothing)) is subject
+    assert using(host, subject, nothing) is subject
 
 
 @pytest.mark.parametrize(("scope", "arm"), [("app", {}), ("host", {"first_token": {"bytecode": True}})])
@@ -174,7 +173,7 @@ def test_kernels_are_compiled_once_for_all_samples_and_the_end_removes_them(
     assert plan["kernels"] == {"folder": KERNELS, "files": 6, "saving_s": 0.45}
     folder = host.path(KERNELS)
     assert (folder.stat().st_mode & 0o777, folder.stat().st_uid) == (0o700, os.getuid())
-    environment = _environment(using(host, subject, SimpleNamespace(bytecode=None, kernels=plan["kernels"])))
+    environment = _environment(using(host, subject, {"bytecode": None, "kernels": plan["kernels"]}))
     assert environment["CUDA_CACHE_PATH"] == f"{folder}/cuda"
     assert "PYTHONPYCACHEPREFIX" not in environment
     Loads(monkeypatch)
