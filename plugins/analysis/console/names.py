@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,15 @@ def known_variables(documented: Iterable[str], plays: Iterable[Mapping[str, Any]
     return frozenset(names)
 
 
-def read_options(home: Path) -> dict[str, Mapping[str, Any]]:
+@cache
+def read_options(home: Path) -> Mapping[str, Mapping[str, Any]]:
     """Return the documented variables of the project, or collection, in this folder, with their options."""
     return options_of(
         map(_load, [*home.glob("roles/*/meta/argument_specs.yml"), home / "playbooks/meta/argument_specs.yml"])
     )
 
 
+@cache
 def read_known(home: Path) -> frozenset[str]:
     """Return the known variables of the project, or collection, in this folder."""
     plays = [play for path in home.glob("playbooks/*.yml") for play in _load(path)]
