@@ -103,7 +103,9 @@ class HostPaths:
         return list(dict.fromkeys(path for _, path in sorted(found, reverse=True)))
 
     def stack_of(self, mount: MountEntry) -> LayerStack | None:
-        """Return the layers of an overlay; None where they cannot be found."""
+        """Return the layers of an overlay; None for another mount, and where they cannot be found."""
+        if mount.fstype != "overlay":
+            return None
         # Neither the device nor the id of a mount says which it is: both are used again at once.
         if mount.super_options not in self._stacks:
             self._stacks[mount.super_options] = self._find_stack(mount)

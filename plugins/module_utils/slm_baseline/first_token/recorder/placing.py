@@ -97,7 +97,7 @@ def _find_written(paths: HostPaths, each: Opened) -> str:
     Its size and time are others now, so it is not known as the same file. Nothing of it is read.
     """
     assert each.place
-    stack = paths.stack_of(each.place.mount) if each.place.mount.fstype == _OVERLAY else None
+    stack = paths.stack_of(each.place.mount)
     entries = stack.file(each.place.within) if stack else []
     return entries[0].path if entries and entries[0].number == 0 and stack and stack.overlay.upper else ""
 
@@ -105,7 +105,7 @@ def _find_written(paths: HostPaths, each: Opened) -> str:
 def _is_shipped(paths: HostPaths, each: Opened, folder: str) -> bool:
     """Return whether the image itself has something in this cache."""
     assert each.place
-    stack = paths.stack_of(each.place.mount) if each.place.mount.fstype == _OVERLAY else None
+    stack = paths.stack_of(each.place.mount)
     lower = [entry.path for entry in stack.folders(folder) if entry.number > 0] if stack else []
     return any(paths.host.names(path) for path in lower)
 
