@@ -47,6 +47,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_mount_of_another_kind_with_an_overlays_options_has_no_layers(root: Path) -> None:
+    paths = HostPaths(Host(root), HOST_MOUNTS)
+    assert paths.stack_of(replace(OVERLAY, fstype="fuse.other")) is None
+    assert paths.stack_of(OVERLAY) is not None
+
+
 def test_bind_mounts_and_volumes_lead_to_the_host_by_device_and_root(root: Path) -> None:
     paths = HostPaths(Host(root), HOST_MOUNTS)
     bind = mounted("89 72 8:2 /models /m ro - ext4 /dev/vdb rw")
